@@ -1,0 +1,149 @@
+//! A segment's description: which branches, in which order, under which rules. Plain data; it travels from the
+//! client to the view server beside the descriptors its branches name by index.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Index into the descriptors sent along with a description.
+pub type FdIndex = usize;
+
+/// One merged tree. Equal descriptions over equal branch roots are one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentSpec {
+    /// First found wins; directories merge.
+    pub branches: Vec<BranchSpec>,
+    /// Rules of the whole view; patterns are relative to the root of the view. Evaluated after the branch's own.
+    pub rules: Vec<Rule>,
+    /// What a name means that is a directory in one branch and something else in another.
+    pub types: TypeConflict,
+    /// From the ids recorded in layers to the ids of the server's user namespace. Empty: the same numbers.
+    pub ids: IdMap,
+    /// Owners of host files that the server's user namespace cannot express are shown as this (uid, gid), in ids of
+    /// the server's namespace. `None`: everything is expressible (root).
+    pub unmapped: Option<(u32, u32)>,
+}
+
+/// One source of names within a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BranchSpec {
+    /// Where the branch appears, relative to the root of the view; empty for the root itself.
+    pub at: PathBuf,
+    pub source: Source,
+    /// Patterns are relative to `at`.
+    pub rules: Vec<Rule>,
+    pub symlinks: Symlinks,
+    pub scope: Scope,
+    /// Never checked for changes (the Nix store).
+    pub frozen: bool,
+    /// How the user named it, for messages only; not part of the segment's identity.
+    pub label: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Source {
+    /// A directory or a single file of the host. `root` is its descriptor; `host` is the client's `/`, needed for
+    /// `Scope::Host` only.
+    Host { root: FdIndex, host: Option<FdIndex> },
+    /// A layer of the store whose root directory is `store`.
+    Layer { digest: String, store: FdIndex },
+    /// An input manifest: `manifest` is open for reading, relative host paths start at `base`, absolute ones at
+    /// `host`, digests are looked up in `store`.
+    Inputs { manifest: FdIndex, base: FdIndex, host: FdIndex, store: Option<FdIndex> },
+    /// Directories and small files that the view needs whatever its layers hold (mount points, /etc/passwd).
+    Skeleton { entries: Vec<SkeletonEntry> },
+}
+
+/// One name of a skeleton, owned by root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkeletonEntry {
+    /// Relative to `at`; missing parents are directories with mode 0755.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    pub content: SkeletonContent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum SkeletonContent {
+    Directory,
+    File(String),
+    Symlink(PathBuf),
+}
+
+/// A gitignore line and what happens to the names it matches. The last rule that matches decides; a pattern that
+/// starts with `!` takes its match back, so that the name is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    pub pattern: String,
+    pub action: RuleAction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RuleAction {
+    /// The name does not exist: ENOENT, not listed.
+    Hide,
+    /// The name is listed and every use of it is EACCES.
+    Deny,
+    /// Only names that some `Only` rule matches are shown (and the directories that lead there).
+    Only,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TypeConflict {
+    /// The first branch that has the name decides.
+    #[default]
+    First,
+    /// EIO, and reported as a fault.
+    Error,
+}
+
+/// Which symlinks are shown as what they lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Symlinks {
+    #[default]
+    Never,
+    Directory,
+    Regular,
+    All,
+}
+
+/// Where a followed symlink's target is looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// In the merged tree of this segment.
+    #[default]
+    View,
+    /// In the branch itself, whose root is `/`.
+    Branch,
+    /// On the host.
+    Host,
+}
+
+/// Maps ids of one namespace to another; as in uid_map(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMap {
+    pub uids: Vec<IdExtent>,
+    pub gids: Vec<IdExtent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdExtent {
+    /// First id as recorded in layers and seen inside the action.
+    pub inside: u32,
+    /// First id in the server's user namespace.
+    pub outside: u32,
+    pub count: u32,
+}
