@@ -4,3 +4,9 @@
 //! few combinations that must always be used together. It is the only crate of the workspace with unsafe code.
 
 pub mod beneath;
+pub mod clone;
+pub mod descriptors;
+pub mod loopback;
+pub mod mount;
+pub mod privileges;
+pub mod seccomp;
