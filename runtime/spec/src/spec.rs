@@ -1,0 +1,70 @@
+//! A spec: what a user asked for, as types.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::objects::Objects;
+use crate::optional::or_default;
+use crate::{Hooks, Linux, Mount, Process, Root, SpecError, Vfs, oci, validate};
+
+/// A parsed spec. Serialized it is a config again, without the keys this program does not know; `raw` has those.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Spec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oci_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linux: Option<Linux>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Present: hermetic defaults and a composed root. Absent: exact OCI semantics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vfs: Option<Vfs>,
+    /// The whole document as it was written, so that keys without a type here (`vm`, extensions) are not lost.
+    #[serde(skip)]
+    pub raw: Value,
+}
+
+impl Spec {
+    /// Understands `text`, which came from `file`; the name is only used in messages.
+    ///
+    /// # Errors
+    /// The text is not JSON, a value has the wrong type or is not allowed, or a needed one is missing.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, SpecError> {
+        let raw: Value =
+            serde_json::from_str(text).map_err(|error| SpecError::not_json(file, text, &error))?;
+        // From the text again, not from the value: a value no longer knows that a key was there twice.
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let mut spec: Self = serde_path_to_error::deserialize(Objects(&mut deserializer))
+            .map_err(|error| SpecError::mistyped(file, &error))?;
+        spec.raw = raw;
+        validate::spec(&spec).map_err(|problem| SpecError::invalid(file, problem))?;
+        Ok(spec)
+    }
+
+    /// What is allowed and yet worth telling the user, a line each: capabilities this program does not know,
+    /// which the specification wants skipped with a warning.
+    pub fn warnings(&self) -> Vec<String> {
+        let capabilities = self.process.as_ref().and_then(|process| process.capabilities.as_ref());
+        let unknown = capabilities.map(oci::Capabilities::unknown).unwrap_or_default();
+        unknown
+            .into_iter()
+            .map(|name| format!("process.capabilities: unknown capability {name:?} is left out"))
+            .collect()
+    }
+}

@@ -1,0 +1,129 @@
+//! Validation of the Linux section: namespaces, id maps, devices, words without a type of their own.
+
+use std::collections::BTreeSet;
+
+use super::{Problem, absolute};
+use crate::Linux;
+use crate::oci::{IdMapping, Namespace, NamespaceType, Resources};
+
+const PROPAGATIONS: [&str; 8] =
+    ["shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"];
+const MEMORY_MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
+pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
+    namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
+    id_mappings(linux, has_vfs)?;
+    time_offsets(linux)?;
+    for (index, device) in linux.devices.iter().enumerate() {
+        absolute(&format!("linux.devices[{index}].path"), &device.path)?;
+    }
+    for (name, paths) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
+        for (index, path) in paths.iter().flatten().enumerate() {
+            absolute(&format!("linux.{name}[{index}]"), path)?;
+        }
+    }
+    // Podman and Go programs may write the empty string for "not said".
+    if let Some(propagation) = linux.rootfs_propagation.as_deref().filter(|word| !word.is_empty()) {
+        known("linux.rootfsPropagation", propagation, &PROPAGATIONS)?;
+    }
+    memory_policy(linux)?;
+    linux.resources.as_ref().map_or(Ok(()), resources)
+}
+
+fn namespaces(namespaces: &[Namespace]) -> Result<(), Problem> {
+    let mut seen: BTreeSet<NamespaceType> = BTreeSet::new();
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let path = format!("linux.namespaces[{index}]");
+        if !seen.insert(namespace.kind) {
+            return Err(Problem::new(path, format!("a second namespace of type {}", namespace.kind.name())));
+        }
+        if let Some(file) = &namespace.path {
+            absolute(&format!("{path}.path"), file)?;
+        }
+    }
+    Ok(())
+}
+
+fn id_mappings(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
+    let has_user_namespace = match &linux.namespaces {
+        Some(said) => said.iter().any(|namespace| namespace.kind == NamespaceType::User),
+        None => has_vfs,
+    };
+    for (name, mappings) in [("uidMappings", &linux.uid_mappings), ("gidMappings", &linux.gid_mappings)] {
+        let path = format!("linux.{name}");
+        if !mappings.is_empty() && !has_user_namespace {
+            return Err(Problem::new(path, "needs a namespace of type user in linux.namespaces"));
+        }
+        for (index, mapping) in mappings.iter().enumerate() {
+            id_mapping(&format!("{path}[{index}]"), mapping)?;
+        }
+    }
+    Ok(())
+}
+
+/// The last id, 4294967295, is no id: (uid_t)-1 means "unchanged" to the kernel.
+fn id_mapping(path: &str, mapping: &IdMapping) -> Result<(), Problem> {
+    if mapping.size == 0 {
+        return Err(Problem::new(format!("{path}.size"), "0, expected at least one id"));
+    }
+    let overflows = |first: u32| u64::from(first) + u64::from(mapping.size) > u64::from(u32::MAX);
+    if overflows(mapping.container_id) || overflows(mapping.host_id) {
+        return Err(Problem::new(path, "goes beyond the highest id, 4294967294"));
+    }
+    Ok(())
+}
+
+fn time_offsets(linux: &Linux) -> Result<(), Problem> {
+    for (clock, offset) in &linux.time_offsets {
+        known("linux.timeOffsets", clock, &["monotonic", "boottime"])?;
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Problem::new(format!("linux.timeOffsets.{clock}.nanosecs"), "a second or more"));
+        }
+    }
+    Ok(())
+}
+
+fn memory_policy(linux: &Linux) -> Result<(), Problem> {
+    let Some(policy) = &linux.memory_policy else { return Ok(()) };
+    known("linux.memoryPolicy.mode", &policy.mode, &MEMORY_MODES)?;
+    for (index, flag) in policy.flags.iter().enumerate() {
+        known(&format!("linux.memoryPolicy.flags[{index}]"), flag, &MEMORY_FLAGS)?;
+    }
+    Ok(())
+}
+
+fn resources(resources: &Resources) -> Result<(), Problem> {
+    for (index, rule) in resources.devices.iter().enumerate() {
+        let path = format!("linux.resources.devices[{index}]");
+        if let Some(kind) = rule.kind.as_deref().filter(|kind| !kind.is_empty()) {
+            known(&format!("{path}.type"), kind, &["a", "c", "b", "u", "p"])?;
+        }
+        if rule.access.as_ref().is_some_and(|access| access.contains(|letter| !"rwm".contains(letter))) {
+            return Err(Problem::new(format!("{path}.access"), "has letters other than r, w and m"));
+        }
+    }
+    for (index, limit) in resources.hugepage_limits.iter().enumerate() {
+        let digits = ["KB", "MB", "GB"].iter().find_map(|unit| limit.page_size.strip_suffix(unit));
+        if digits.is_none_or(|digits| digits.parse::<u64>().is_err()) {
+            let cause = format!("{:?} is no page size, expected such as \"2MB\"", limit.page_size);
+            return Err(Problem::new(format!("linux.resources.hugepageLimits[{index}].pageSize"), cause));
+        }
+    }
+    Ok(())
+}
+
+fn known(path: &str, word: &str, words: &[&str]) -> Result<(), Problem> {
+    if words.contains(&word) {
+        return Ok(());
+    }
+    Err(Problem::new(path, format!("unknown value {word:?}, expected one of {}", words.join(", "))))
+}

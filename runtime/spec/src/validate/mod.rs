@@ -1,0 +1,177 @@
+//! Validation: what must hold beyond types, in the order a reader would check it.
+
+mod linux;
+mod process;
+mod vfs;
+
+use std::path::{Component, Path};
+
+use serde_json::Value;
+
+use crate::oci::Hook;
+use crate::{Spec, suggest};
+
+/// What is wrong, and where: `path` as in `vfs.branches[2].at`, empty for the whole document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub path: String,
+    pub cause: String,
+}
+
+impl Problem {
+    fn new(path: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { path: path.into(), cause: cause.into() }
+    }
+}
+
+pub(crate) fn spec(spec: &Spec) -> Result<(), Problem> {
+    match &spec.vfs {
+        Some(vfs) => {
+            no_null("vfs", &spec.raw["vfs"])?;
+            with_vfs(spec, vfs)?;
+        }
+        None => without_vfs(spec)?,
+    }
+    oci_version(spec)?;
+    host_names(spec)?;
+    if let Some(process) = &spec.process {
+        process::process(process, spec.vfs.is_some())?;
+    }
+    mounts(spec)?;
+    hooks(spec)?;
+    match &spec.linux {
+        Some(linux) => linux::linux(linux, spec.vfs.is_some()),
+        None => Ok(()),
+    }
+}
+
+/// `null` says neither "the default" nor "nothing" clearly, so it is refused throughout `vfs`.
+fn no_null(path: &str, value: &Value) -> Result<(), Problem> {
+    match value {
+        Value::Null => Err(Problem::new(path, "null; leave the field out for its default")),
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(index, item)| no_null(&format!("{path}[{index}]"), item))
+        }
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(key, field)| no_null(&format!("{path}.{key}"), field))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn with_vfs(spec: &Spec, vfs: &crate::Vfs) -> Result<(), Problem> {
+    if spec.process.as_ref().is_none_or(|process| process.args.is_empty()) {
+        return Err(Problem::new("process.args", "missing; say which command to run"));
+    }
+    let has_root = spec.root.as_ref().is_some_and(|root| !root.path.as_os_str().is_empty());
+    if vfs.branches.is_empty() && !has_root {
+        return Err(Problem::new("vfs.branches", "missing; the root needs at least one branch"));
+    }
+    vfs::vfs(vfs, spec.linux.as_ref())
+}
+
+fn without_vfs(spec: &Spec) -> Result<(), Problem> {
+    let missing = if spec.oci_version.is_none() {
+        "ociVersion"
+    } else if spec.root.as_ref().is_none_or(|root| root.path.as_os_str().is_empty()) {
+        "root.path"
+    } else {
+        return Ok(());
+    };
+    let keys = spec.raw.as_object().into_iter().flat_map(|object| object.keys());
+    let hint = keys
+        .filter(|key| suggest::nearest(key, ["vfs"]).is_some())
+        .map(|key| format!("; {key:?} is not known, did you mean \"vfs\"?"))
+        .next()
+        .unwrap_or_default();
+    Err(Problem::new(missing, format!("missing; a spec without \"vfs\" is an OCI config and needs it{hint}")))
+}
+
+fn oci_version(spec: &Spec) -> Result<(), Problem> {
+    let Some(version) = &spec.oci_version else { return Ok(()) };
+    let mut numbers = version.split(['.', '-', '+']);
+    let is_number = |part: Option<&str>| part.is_some_and(|digits| digits.parse::<u32>().is_ok());
+    if numbers.next() == Some("1") && is_number(numbers.next()) && is_number(numbers.next()) {
+        return Ok(());
+    }
+    Err(Problem::new("ociVersion", format!("unsupported version {version:?}, expected 1.x.y")))
+}
+
+/// The kernel takes at most 64 bytes for either name (uts_namespaces(7)).
+fn host_names(spec: &Spec) -> Result<(), Problem> {
+    for (path, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+        if name.as_ref().is_some_and(|name| name.len() > 64) {
+            return Err(Problem::new(path, "longer than 64 bytes"));
+        }
+    }
+    Ok(())
+}
+
+fn mounts(spec: &Spec) -> Result<(), Problem> {
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let path = format!("mounts[{index}].destination");
+        if mount.destination.as_os_str().is_empty() {
+            return Err(Problem::new(path, "empty"));
+        }
+        // OCI allows relative destinations (config.md: SHOULD be absolute); ours have no need of them.
+        if spec.vfs.is_some() {
+            in_root(&path, &mount.destination)?;
+        }
+        if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
+            let cause = "has only one of uidMappings and gidMappings, expected both or none";
+            return Err(Problem::new(format!("mounts[{index}]"), cause));
+        }
+    }
+    Ok(())
+}
+
+fn hooks(spec: &Spec) -> Result<(), Problem> {
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
+    let lists = [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ];
+    for (name, list) in lists {
+        for (index, one) in list.iter().enumerate() {
+            hook(&format!("hooks.{name}[{index}]"), one)?;
+        }
+    }
+    Ok(())
+}
+
+fn hook(path: &str, hook: &Hook) -> Result<(), Problem> {
+    absolute(&format!("{path}.path"), &hook.path)?;
+    if hook.timeout.is_some_and(|seconds| seconds <= 0) {
+        return Err(Problem::new(format!("{path}.timeout"), "not more than 0 seconds"));
+    }
+    process::env(&format!("{path}.env"), &hook.env)
+}
+
+/// An absolute path that a kernel call can take.
+fn absolute(path: &str, value: &Path) -> Result<(), Problem> {
+    no_nul(path, &value.to_string_lossy())?;
+    if value.is_absolute() {
+        return Ok(());
+    }
+    Err(Problem::new(path, format!("{:?} is not absolute", value.display().to_string())))
+}
+
+/// An absolute path that does not go up.
+fn in_root(path: &str, value: &Path) -> Result<(), Problem> {
+    absolute(path, value)?;
+    if value.components().any(|part| part == Component::ParentDir) {
+        return Err(Problem::new(path, format!("{:?} has \"..\" in it", value.display().to_string())));
+    }
+    Ok(())
+}
+
+fn no_nul(path: &str, value: &str) -> Result<(), Problem> {
+    if value.contains('\0') {
+        return Err(Problem::new(path, "contains a NUL character"));
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Validation of the `vfs` key: branches, rules, and settings that contradict each other.
+
+use std::path::Path;
+
+use super::{Problem, in_root, no_nul};
+use crate::oci::NamespaceType;
+use crate::vfs::{
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Network, Rule, Scope, Size, Symlinks,
+};
+use crate::{Linux, Vfs};
+
+pub(super) fn vfs(vfs: &Vfs, linux: Option<&Linux>) -> Result<(), Problem> {
+    for (index, one) in vfs.branches.iter().enumerate() {
+        branch(&format!("vfs.branches[{index}]"), one)?;
+    }
+    rules("vfs.rules", &vfs.rules)?;
+    if vfs.upper.size == Some(Size(0)) {
+        return Err(Problem::new("vfs.upper.size", "0, expected at least one byte"));
+    }
+    if let Capture::Layer(layer) = &vfs.capture {
+        capture(layer)?;
+    }
+    if let Landlock::Rules(rules) = &vfs.landlock {
+        for (index, path) in rules.write.iter().flatten().enumerate() {
+            in_root(&format!("vfs.landlock.write[{index}]"), path)?;
+        }
+    }
+    network(vfs.network, linux)
+}
+
+fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
+    source(path, &branch.source)?;
+    in_root(&format!("{path}.at"), &branch.at)?;
+    for (name, lines) in [("hide", &branch.hide), ("only", &branch.only)] {
+        for (index, line) in lines.iter().enumerate() {
+            pattern(&format!("{path}.{name}[{index}]"), line)?;
+        }
+    }
+    rules(&format!("{path}.rules"), &branch.rules)?;
+    match branch.access {
+        Access::ReadWrite => read_write(path, branch),
+        Access::ReadOnly if branch.scope != Scope::View && branch.symlinks == Symlinks::Never => {
+            let cause = "has no effect while no links are followed; set symlinks, or leave it out";
+            Err(Problem::new(format!("{path}.scope"), cause))
+        }
+        Access::ReadOnly => Ok(()),
+    }
+}
+
+fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
+    match source {
+        BranchSource::Path(file) => host_path(&format!("{path}.path"), file),
+        BranchSource::Inputs(file) => host_path(&format!("{path}.inputs"), file),
+        BranchSource::Layer(name) => layer_name(&format!("{path}.layer"), name),
+        BranchSource::HostTools => Ok(()),
+    }
+}
+
+/// Absolute, relative to the spec's file, or `~/…`.
+fn host_path(path: &str, value: &Path) -> Result<(), Problem> {
+    let text = value.to_string_lossy();
+    no_nul(path, &text)?;
+    if text.is_empty() {
+        return Err(Problem::new(path, "empty"));
+    }
+    let first = text.split('/').next().unwrap_or_default();
+    if first.starts_with('~') && first != "~" {
+        let cause = format!("{first:?} is not understood; only ~/ is, and ./{first} is a file of that name");
+        return Err(Problem::new(path, cause));
+    }
+    Ok(())
+}
+
+fn layer_name(path: &str, name: &str) -> Result<(), Problem> {
+    if name.is_empty() {
+        return Err(Problem::new(path, "empty"));
+    }
+    if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err(Problem::new(path, format!("{name:?} has white space in it")));
+    }
+    Ok(())
+}
+
+fn rules(path: &str, rules: &[Rule]) -> Result<(), Problem> {
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{path}[{index}].match");
+        if rule.pattern.trim().is_empty() {
+            return Err(Problem::new(path, "empty"));
+        }
+        pattern(&path, &rule.pattern)?;
+    }
+    Ok(())
+}
+
+fn pattern(path: &str, line: &str) -> Result<(), Problem> {
+    if line.contains(['\n', '\r', '\0']) {
+        return Err(Problem::new(path, "is more than one line; each pattern is a string of its own"));
+    }
+    Ok(())
+}
+
+/// A bind mount shows its source as it is, so nothing can be filtered, followed or assumed to stay.
+fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
+    if !matches!(branch.source, BranchSource::Path(_)) {
+        return Err(Problem::new(format!("{path}.mode"), "rw works only with path"));
+    }
+    if branch.at.components().count() < 2 {
+        let cause = "rw needs a place of its own below /; set at";
+        return Err(Problem::new(format!("{path}.mode"), cause));
+    }
+    let contradictions = [
+        ("hide", !branch.hide.is_empty()),
+        ("only", !branch.only.is_empty()),
+        ("rules", !branch.rules.is_empty()),
+        ("symlinks", branch.symlinks != Symlinks::Never),
+        ("scope", branch.scope != Scope::View),
+        ("frozen", branch.frozen),
+    ];
+    match contradictions.iter().find(|(_, said)| *said) {
+        Some((field, _)) => {
+            let cause = format!("rw is a bind mount and does not work with {field}");
+            Err(Problem::new(format!("{path}.mode"), cause))
+        }
+        None => Ok(()),
+    }
+}
+
+fn capture(layer: &CaptureLayer) -> Result<(), Problem> {
+    if layer.only.as_ref().is_some_and(Vec::is_empty) {
+        let cause =
+            "an empty list captures nothing; say \"capture\": false, or leave it out to capture everything";
+        return Err(Problem::new("vfs.capture.only", cause));
+    }
+    for (index, path) in layer.only.iter().flatten().enumerate() {
+        in_root(&format!("vfs.capture.only[{index}]"), path)?;
+    }
+    layer.name.as_ref().map_or(Ok(()), |name| layer_name("vfs.capture.name", name))
+}
+
+/// `linux.namespaces` replaces the default set whole, so both may speak of the network.
+fn network(network: Option<Network>, linux: Option<&Linux>) -> Result<(), Problem> {
+    let (Some(network), Some(namespaces)) = (network, linux.and_then(|linux| linux.namespaces.as_ref()))
+    else {
+        return Ok(());
+    };
+    let has_namespace = namespaces.iter().any(|namespace| namespace.kind == NamespaceType::Network);
+    match (network, has_namespace) {
+        (Network::Host, true) => {
+            Err(Problem::new("vfs.network", "\"host\" contradicts the network namespace in linux.namespaces"))
+        }
+        (Network::None | Network::Loopback, false) => {
+            Err(Problem::new("vfs.network", "needs a namespace of type network in linux.namespaces"))
+        }
+        _ => Ok(()),
+    }
+}

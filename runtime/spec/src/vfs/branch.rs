@@ -1,0 +1,211 @@
+//! A branch: one source of names for the root, with its place in it and what of it is seen.
+
+use std::path::PathBuf;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::Rule;
+
+/// One entry of `vfs.branches`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "BranchFields")]
+pub struct Branch {
+    pub source: BranchSource,
+    /// Where it is in the root: absolute, without `..`. Default `/`.
+    pub at: PathBuf,
+    /// gitignore lines, relative to `at`: what matches is not there (ENOENT).
+    pub hide: Vec<String>,
+    /// gitignore lines, relative to `at`: what does not match is not there. Empty: everything is.
+    pub only: Vec<String>,
+    pub rules: Vec<Rule>,
+    pub symlinks: Symlinks,
+    pub scope: Scope,
+    /// The source never changes, so it is never checked for changes.
+    pub frozen: bool,
+    /// [`Access::ReadWrite`] is a write-through bind: only with [`BranchSource::Path`], with no rules, and not
+    /// captured.
+    pub access: Access,
+}
+
+impl Branch {
+    /// A read-only branch at `/` with every default.
+    pub fn new(source: BranchSource) -> Self {
+        Self {
+            source,
+            at: PathBuf::from("/"),
+            hide: Vec::new(),
+            only: Vec::new(),
+            rules: Vec::new(),
+            symlinks: Symlinks::default(),
+            scope: Scope::default(),
+            frozen: false,
+            access: Access::default(),
+        }
+    }
+}
+
+/// Where a branch's names come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BranchSource {
+    /// `path`: a directory or file of the host: absolute, `~/…`, or relative to the spec's file.
+    Path(PathBuf),
+    /// `layer`: a name or digest in the layer store.
+    Layer(String),
+    /// `inputs`: a manifest file that maps paths in the root to host files or digests.
+    Inputs(PathBuf),
+    /// `"host": "tools"`: this host's compiler and libraries.
+    HostTools,
+}
+
+/// `symlinks`: which links of a branch are shown as what they point to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Symlinks {
+    /// All stay links.
+    #[default]
+    Never,
+    /// Links to directories are followed.
+    Directory,
+    /// Links to regular files are followed.
+    Regular,
+    All,
+}
+
+/// `scope`: where the target of a followed link is looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// In the merged root.
+    #[default]
+    View,
+    /// In the branch itself.
+    Branch,
+    /// On the host.
+    Host,
+}
+
+/// `mode`: whether writes below a branch reach its source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Access {
+    /// No: they go to the upper.
+    #[default]
+    #[serde(rename = "ro")]
+    ReadOnly,
+    #[serde(rename = "rw")]
+    ReadWrite,
+}
+
+/// A branch as it is written in JSON, before "exactly one source" is checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BranchFields {
+    path: Option<PathBuf>,
+    layer: Option<String>,
+    inputs: Option<PathBuf>,
+    host: Option<HostPreset>,
+    at: Option<PathBuf>,
+    #[serde(default)]
+    hide: Vec<String>,
+    only: Option<Vec<String>>,
+    #[serde(default)]
+    rules: Vec<Rule>,
+    #[serde(default)]
+    symlinks: Symlinks,
+    #[serde(default)]
+    scope: Scope,
+    #[serde(default)]
+    frozen: bool,
+    #[serde(default)]
+    mode: Access,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum HostPreset {
+    Tools,
+}
+
+impl TryFrom<BranchFields> for Branch {
+    type Error = String;
+
+    fn try_from(fields: BranchFields) -> Result<Self, String> {
+        // Empty in the type means "no such filter", so a written empty list has to be caught here.
+        if fields.only.as_ref().is_some_and(Vec::is_empty) {
+            return Err(
+                "an empty \"only\" would hide the whole branch; leave it out to see everything".into()
+            );
+        }
+        Ok(Self {
+            source: one_source(fields.path, fields.layer, fields.inputs, fields.host)?,
+            at: fields.at.unwrap_or_else(|| PathBuf::from("/")),
+            hide: fields.hide,
+            only: fields.only.unwrap_or_default(),
+            rules: fields.rules,
+            symlinks: fields.symlinks,
+            scope: fields.scope,
+            frozen: fields.frozen,
+            access: fields.mode,
+        })
+    }
+}
+
+fn one_source(
+    path: Option<PathBuf>,
+    layer: Option<String>,
+    inputs: Option<PathBuf>,
+    host: Option<HostPreset>,
+) -> Result<BranchSource, String> {
+    let said = [
+        path.map(|path| ("path", BranchSource::Path(path))),
+        layer.map(|layer| ("layer", BranchSource::Layer(layer))),
+        inputs.map(|file| ("inputs", BranchSource::Inputs(file))),
+        host.map(|HostPreset::Tools| ("host", BranchSource::HostTools)),
+    ];
+    let mut said = said.into_iter().flatten();
+    match (said.next(), said.next()) {
+        (Some((_, source)), None) => Ok(source),
+        (Some((first, _)), Some((second, _))) => {
+            Err(format!("has both \"{first}\" and \"{second}\", expected one of path, layer, inputs, host"))
+        }
+        (None, _) => Err("has no source, expected one of path, layer, inputs, host".into()),
+    }
+}
+
+impl Serialize for Branch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let defaults = Self::new(BranchSource::HostTools);
+        let mut object = serializer.serialize_struct("Branch", 9)?;
+        match &self.source {
+            BranchSource::Path(path) => object.serialize_field("path", path)?,
+            BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
+            BranchSource::Inputs(file) => object.serialize_field("inputs", file)?,
+            BranchSource::HostTools => object.serialize_field("host", "tools")?,
+        }
+        if self.at != defaults.at {
+            object.serialize_field("at", &self.at)?;
+        }
+        if !self.hide.is_empty() {
+            object.serialize_field("hide", &self.hide)?;
+        }
+        if !self.only.is_empty() {
+            object.serialize_field("only", &self.only)?;
+        }
+        if !self.rules.is_empty() {
+            object.serialize_field("rules", &self.rules)?;
+        }
+        if self.symlinks != defaults.symlinks {
+            object.serialize_field("symlinks", &self.symlinks)?;
+        }
+        if self.scope != defaults.scope {
+            object.serialize_field("scope", &self.scope)?;
+        }
+        if self.frozen {
+            object.serialize_field("frozen", &true)?;
+        }
+        if self.access != defaults.access {
+            object.serialize_field("mode", &self.access)?;
+        }
+        object.end()
+    }
+}

@@ -1,0 +1,87 @@
+//! The `vfs` key: the root as a list of branches, what is written to it, and the action's sandbox.
+//!
+//! An unknown field is refused. Every field has a default, given here and in docs/spec.md.
+
+mod branch;
+mod capture;
+mod landlock;
+mod rule;
+mod size;
+mod time_limit;
+mod upper;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use branch::{Access, Branch, BranchSource, Scope, Symlinks};
+pub use capture::{Capture, CaptureLayer};
+pub use landlock::{Landlock, LandlockRules};
+pub use rule::{Rule, RuleAction};
+pub use size::{InvalidSize, Size};
+pub use upper::{Upper, UpperOn};
+
+use crate::optional::is_default;
+
+/// `vfs` of a spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Vfs {
+    /// What the root is made of; the first branch that has a name wins, directories merge.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<Branch>,
+    /// Rules for the whole root; a later rule that matches wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// What a name is that is a directory in one branch and not in another.
+    #[serde(skip_serializing_if = "is_default")]
+    pub types: TypeConflict,
+    /// Where writes go.
+    #[serde(skip_serializing_if = "is_default")]
+    pub upper: Upper,
+    /// What becomes of the writes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub capture: Capture,
+    #[serde(skip_serializing_if = "is_default")]
+    pub landlock: Landlock,
+    /// `None` when not said: [`Network::Loopback`], unless `linux.namespaces` decides. See [`Vfs::network`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// After this the command is killed; `None` is no limit. Seconds in JSON, to the millisecond.
+    #[serde(with = "time_limit", skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<Duration>,
+    /// Whether the command reads the caller's standard input; false is /dev/null.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stdin: bool,
+}
+
+impl Vfs {
+    /// The network with its default filled in.
+    pub fn network(&self) -> Network {
+        self.network.unwrap_or_default()
+    }
+}
+
+/// `types`: how a name is decided that is a directory in one branch and something else in another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TypeConflict {
+    /// The first branch that has the name decides.
+    #[default]
+    First,
+    /// The conflict is reported and the name gives EIO.
+    Error,
+}
+
+/// `network`: what the command can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A network namespace in which nothing is up.
+    None,
+    /// A network namespace with `lo` up.
+    #[default]
+    Loopback,
+    /// The host's network.
+    Host,
+}

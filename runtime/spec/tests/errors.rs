@@ -1,0 +1,439 @@
+//! What is refused, and the one line that says so.
+
+use std::path::Path;
+
+use vfsrun_spec::{Spec, SpecError};
+
+fn refusal(text: &str) -> String {
+    let error = Spec::parse(text, Path::new("spec.json")).expect_err(text);
+    let line = error.to_string();
+    assert!(!line.contains(char::is_control), "more than one line: {line:?}");
+    line.strip_prefix("spec.json: ").expect("the file comes first").into()
+}
+
+/// The refusal of a spec that is good but for one branch.
+fn branch(json: &str) -> String {
+    refusal(&format!(r#"{{"process": {{"args": ["true"]}}, "vfs": {{"branches": [{json}]}}}}"#))
+}
+
+/// The refusal of a spec that is good but for more fields of `vfs`.
+fn vfs(fields: &str) -> String {
+    refusal(&format!(
+        r#"{{"process": {{"args": ["true"]}}, "vfs": {{"branches": [{{"host": "tools"}}], {fields}}}}}"#
+    ))
+}
+
+/// The refusal of a spec with `vfs` that is good but for more top-level fields.
+fn beside_vfs(fields: &str) -> String {
+    refusal(&format!(
+        r#"{{"process": {{"args": ["true"]}}, "vfs": {{"branches": [{{"host": "tools"}}]}}, {fields}}}"#
+    ))
+}
+
+/// The refusal of an OCI config that is good but for more fields of `process`.
+fn process(fields: &str) -> String {
+    refusal(&format!(
+        r#"{{"ociVersion": "1.3.0", "root": {{"path": "r"}}, "process": {{"cwd": "/", "args": ["true"], {fields}}}}}"#
+    ))
+}
+
+/// The refusal of an OCI config that is good but for `linux`.
+fn linux(fields: &str) -> String {
+    refusal(&format!(r#"{{"ociVersion": "1.3.0", "root": {{"path": "r"}}, "linux": {{{fields}}}}}"#))
+}
+
+#[test]
+fn text_that_is_not_json_names_line_and_column() {
+    assert_eq!(refusal("{\"a\": 1\n \"b\": 2}"), r#"not JSON: expected "," or "}" at line 2 column 2"#);
+    assert_eq!(refusal("{"), "not JSON: EOF while parsing an object at line 1 column 1");
+    assert_eq!(refusal("{} x"), "not JSON: trailing characters at line 1 column 4");
+    assert_eq!(refusal(" \n"), "not JSON: the file is empty");
+}
+
+#[test]
+fn comment_is_named_as_the_cause() {
+    let line = refusal("{ // a comment\n}");
+    assert_eq!(line, "not JSON: key must be a string at line 1 column 3; JSON has no comments");
+    assert!(!refusal(r#"{"a": "https://example.org""#).contains("comments"));
+}
+
+#[test]
+fn nesting_without_end_is_refused_without_overflow() {
+    assert!(refusal(&"[".repeat(100_000)).starts_with("not JSON: recursion limit exceeded"));
+}
+
+#[test]
+fn document_that_is_no_object_is_refused() {
+    assert_eq!(refusal("[]"), "invalid type: array, expected an object");
+    assert_eq!(refusal("3"), "invalid type: number 3, expected an object");
+}
+
+#[test]
+fn unknown_field_names_its_object_and_the_field_that_was_meant() {
+    assert_eq!(vfs(r#""brnches": []"#), r#"vfs: unknown field "brnches"; did you mean "branches"?"#);
+    assert_eq!(
+        vfs(r#""capture": {"onyl": 3}"#),
+        r#"vfs.capture: unknown field "onyl"; did you mean "only"?"#
+    );
+    assert_eq!(vfs(r#""landlock": {"ports": []}"#), {
+        r#"vfs.landlock: unknown field "ports", expected one of write, connectTcp, bindTcp"#
+    });
+    assert_eq!(
+        branch(r#"{"path": "a", "read-only": true}"#),
+        "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, inputs, host, at, hide, only, \
+         rules, symlinks, scope, frozen, mode"
+    );
+}
+
+#[test]
+fn unknown_field_with_dots_and_newlines_stays_one_line() {
+    assert!(vfs(r#""a.b\nc": 1"#).starts_with(r#"vfs: unknown field "a.b\nc", expected one of branches, "#));
+}
+
+#[test]
+fn unknown_word_lists_the_known_ones() {
+    assert_eq!(
+        branch(r#"{"path": "a", "symlinks": "alle"}"#),
+        r#"vfs.branches[0].symlinks: unknown value "alle", expected one of never, directory, regular, all"#
+    );
+    assert_eq!(
+        vfs(r#""network": "hosts""#),
+        r#"vfs.network: unknown value "hosts", expected one of none, loopback, host"#
+    );
+    assert_eq!(
+        branch(r#"{"host": "tols"}"#),
+        r#"vfs.branches[0].host: unknown value "tols", expected "tools""#
+    );
+}
+
+#[test]
+fn array_is_never_taken_for_an_object() {
+    assert_eq!(beside_vfs(r#""root": ["r"]"#), "root: invalid type: array, expected an object");
+    assert_eq!(branch("[]"), "vfs.branches[0]: invalid type: array, expected an object");
+    assert_eq!(vfs(r#""rules": [["x", "hide"]]"#), "vfs.rules[0]: invalid type: array, expected an object");
+    assert_eq!(vfs(r#""capture": []"#), {
+        "vfs.capture: invalid type: array, expected an object, or false to discard the writes"
+    });
+}
+
+#[test]
+fn object_is_never_taken_for_a_word() {
+    assert_eq!(
+        branch(r#"{"path": "a", "scope": {"host": null}}"#),
+        "vfs.branches[0].scope: invalid type: object, expected one of view, branch, host"
+    );
+}
+
+#[test]
+fn wrong_type_is_said_in_words_of_json() {
+    assert_eq!(vfs(r#""stdin": 1"#), "vfs.stdin: invalid type: number 1, expected a boolean");
+    assert_eq!(vfs(r#""rules": 1"#), "vfs.rules: invalid type: number 1, expected an array");
+    assert_eq!(branch(r#"{"path": 1}"#), "vfs.branches[0].path: invalid type: number 1, expected a string");
+    assert_eq!(
+        vfs(r#""landlock": {"connectTcp": [70000]}"#),
+        "vfs.landlock.connectTcp[0]: invalid value: number 70000, expected a whole number from 0 to 65535"
+    );
+    assert_eq!(vfs(r#""timeLimit": "1""#), r#"vfs.timeLimit: invalid type: string "1", expected a number"#);
+}
+
+#[test]
+fn null_in_vfs_is_refused() {
+    assert_eq!(vfs(r#""timeLimit": null"#), "vfs.timeLimit: null; leave the field out for its default");
+    assert_eq!(
+        branch(r#"{"path": "a", "at": null}"#),
+        "vfs.branches[0].at: null; leave the field out for its default"
+    );
+}
+
+#[test]
+fn duplicate_field_is_refused() {
+    assert_eq!(branch(r#"{"path": "a", "path": "b"}"#), r#"vfs.branches[0]: duplicate field "path""#);
+    assert_eq!(process(r#""args": []"#), r#"process: duplicate field "args""#);
+}
+
+#[test]
+fn branch_has_exactly_one_source() {
+    assert_eq!(branch("{}"), "vfs.branches[0]: has no source, expected one of path, layer, inputs, host");
+    assert_eq!(
+        branch(r#"{"path": "a", "layer": "b"}"#),
+        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, layer, inputs, host"#
+    );
+}
+
+#[test]
+fn branch_source_must_name_something() {
+    assert_eq!(branch(r#"{"path": ""}"#), "vfs.branches[0].path: empty");
+    assert_eq!(branch(r#"{"layer": ""}"#), "vfs.branches[0].layer: empty");
+    assert_eq!(branch(r#"{"layer": "a b"}"#), r#"vfs.branches[0].layer: "a b" has white space in it"#);
+    assert_eq!(branch(r#"{"inputs": "a\u0000b"}"#), "vfs.branches[0].inputs: contains a NUL character");
+    assert_eq!(
+        branch(r#"{"path": "~bob/x"}"#),
+        r#"vfs.branches[0].path: "~bob" is not understood; only ~/ is, and ./~bob is a file of that name"#
+    );
+}
+
+#[test]
+fn place_of_a_branch_is_absolute_and_does_not_go_up() {
+    assert_eq!(branch(r#"{"path": "a", "at": "work"}"#), r#"vfs.branches[0].at: "work" is not absolute"#);
+    assert_eq!(
+        branch(r#"{"path": "a", "at": "/a/../b"}"#),
+        r#"vfs.branches[0].at: "/a/../b" has ".." in it"#
+    );
+}
+
+#[test]
+fn empty_only_is_refused() {
+    assert_eq!(
+        branch(r#"{"path": "a", "only": []}"#),
+        r#"vfs.branches[0]: an empty "only" would hide the whole branch; leave it out to see everything"#
+    );
+}
+
+#[test]
+fn patterns_are_one_line_and_not_empty() {
+    assert_eq!(
+        branch(r#"{"path": "a", "hide": ["x", "a\nb"]}"#),
+        "vfs.branches[0].hide[1]: is more than one line; each pattern is a string of its own"
+    );
+    assert_eq!(vfs(r#""rules": [{"match": "", "action": "hide"}]"#), "vfs.rules[0].match: empty");
+    assert_eq!(vfs(r#""rules": [{"match": "x"}]"#), r#"vfs.rules[0]: missing field "action""#);
+}
+
+#[test]
+fn read_write_branch_takes_nothing_a_bind_cannot_do() {
+    for field in [
+        r#""hide": ["x"]"#,
+        r#""only": ["x"]"#,
+        r#""rules": [{"match": "x", "action": "deny"}]"#,
+        r#""symlinks": "all""#,
+        r#""scope": "host""#,
+        r#""frozen": true"#,
+    ] {
+        let name = field.split('"').nth(1).expect("a field has a name");
+        assert_eq!(
+            branch(&format!(r#"{{"path": "a", "at": "/a", "mode": "rw", {field}}}"#)),
+            format!("vfs.branches[0].mode: rw is a bind mount and does not work with {name}")
+        );
+    }
+    assert_eq!(
+        branch(r#"{"layer": "a", "at": "/a", "mode": "rw"}"#),
+        "vfs.branches[0].mode: rw works only with path"
+    );
+    assert_eq!(
+        branch(r#"{"path": "a", "mode": "rw"}"#),
+        "vfs.branches[0].mode: rw needs a place of its own below /; set at"
+    );
+}
+
+#[test]
+fn scope_without_following_is_refused() {
+    assert_eq!(
+        branch(r#"{"path": "a", "scope": "host"}"#),
+        "vfs.branches[0].scope: has no effect while no links are followed; set symlinks, or leave it out"
+    );
+}
+
+#[test]
+fn sizes_and_times_out_of_range_are_refused() {
+    assert_eq!(vfs(r#""upper": {"size": "20X"}"#), {
+        "vfs.upper.size: \"20X\" is no size, expected bytes or a whole number with K, M, G or T, such as \"20G\""
+    });
+    assert_eq!(vfs(r#""upper": {"size": 0}"#), "vfs.upper.size: 0, expected at least one byte");
+    assert_eq!(
+        vfs(r#""timeLimit": -1"#),
+        "vfs.timeLimit: -1 is no time limit, expected 0.001 to 1000000000 seconds"
+    );
+}
+
+#[test]
+fn capture_of_nothing_is_refused() {
+    assert_eq!(vfs(r#""capture": true"#), {
+        r#"vfs.capture: invalid type: boolean "true", expected an object, or false to discard the writes"#
+    });
+    assert!(
+        vfs(r#""capture": {"only": []}"#).starts_with("vfs.capture.only: an empty list captures nothing;")
+    );
+    assert_eq!(vfs(r#""capture": {"only": ["work"]}"#), r#"vfs.capture.only[0]: "work" is not absolute"#);
+    assert_eq!(
+        vfs(r#""landlock": {"write": ["/a/.."]}"#),
+        r#"vfs.landlock.write[0]: "/a/.." has ".." in it"#
+    );
+}
+
+#[test]
+fn network_must_agree_with_said_namespaces() {
+    let spec = |network: &str, namespaces: &str| {
+        refusal(&format!(
+            r#"{{"process": {{"args": ["true"]}}, "vfs": {{"branches": [{{"host": "tools"}}], "network": "{network}"}},
+                "linux": {{"namespaces": [{namespaces}]}}}}"#
+        ))
+    };
+    assert_eq!(
+        spec("host", r#"{"type": "network"}"#),
+        r#"vfs.network: "host" contradicts the network namespace in linux.namespaces"#
+    );
+    assert_eq!(spec("none", ""), "vfs.network: needs a namespace of type network in linux.namespaces");
+}
+
+#[test]
+fn spec_with_vfs_needs_a_command_and_a_root() {
+    assert_eq!(
+        refusal(r#"{"vfs": {"branches": [{"host": "tools"}]}}"#),
+        "process.args: missing; say which command to run"
+    );
+    assert_eq!(
+        refusal(r#"{"vfs": {}, "process": {"args": ["true"]}}"#),
+        "vfs.branches: missing; the root needs at least one branch"
+    );
+}
+
+#[test]
+fn spec_without_vfs_needs_what_oci_needs() {
+    let why = r#"missing; a spec without "vfs" is an OCI config and needs it"#;
+    assert_eq!(refusal("{}"), format!("ociVersion: {why}"));
+    assert_eq!(refusal(r#"{"ociVersion": "1.3.0"}"#), format!("root.path: {why}"));
+    assert_eq!(
+        refusal(r#"{"ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"args": ["true"]}}"#),
+        format!("process.cwd: {why}")
+    );
+    assert_eq!(
+        refusal(r#"{"ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"cwd": "/"}}"#),
+        "process.args: missing; say which command to run"
+    );
+    assert_eq!(
+        refusal(r#"{"vsf": {}}"#),
+        format!(r#"ociVersion: {why}; "vsf" is not known, did you mean "vfs"?"#)
+    );
+}
+
+#[test]
+fn version_other_than_1_is_refused() {
+    for version in ["2.0.0", "1", "1.x.0", "0.9.0", ""] {
+        assert_eq!(
+            refusal(&format!(r#"{{"ociVersion": "{version}", "root": {{"path": "r"}}}}"#)),
+            format!("ociVersion: unsupported version \"{version}\", expected 1.x.y")
+        );
+    }
+}
+
+#[test]
+fn process_fields_out_of_range_are_refused() {
+    assert_eq!(process(r#""env": ["A=1", "B"]"#), r#"process.env[1]: "B" is not of the form NAME=value"#);
+    assert_eq!(process(r#""env": ["=1"]"#), r#"process.env[0]: "=1" is not of the form NAME=value"#);
+    assert_eq!(process(r#""env": ["A=\u0000"]"#), "process.env[0]: contains a NUL character");
+    assert_eq!(process(r#""oomScoreAdj": 1001"#), "process.oomScoreAdj: not between -1000 and 1000");
+    assert_eq!(process(r#""user": {"umask": 512}"#), "process.user.umask: more than 511, which is octal 777");
+    assert_eq!(
+        refusal(
+            r#"{"ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"cwd": "a", "args": ["true"]}}"#
+        ),
+        r#"process.cwd: "a" is not absolute"#
+    );
+}
+
+#[test]
+fn rlimits_are_known_unique_and_in_order() {
+    assert!(
+        process(r#""rlimits": [{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]"#).starts_with(
+            r#"process.rlimits[0].type: unknown value "RLIMIT_FOO", expected one of RLIMIT_AS, "#
+        )
+    );
+    assert_eq!(
+        process(r#""rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]"#),
+        "process.rlimits[0]: soft limit 2 is above the hard limit 1"
+    );
+    let core = r#"{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}"#;
+    assert_eq!(
+        process(&format!(r#""rlimits": [{core}, {core}]"#)),
+        "process.rlimits[1]: limits the same resource as an earlier entry"
+    );
+}
+
+#[test]
+fn namespaces_are_known_and_unique() {
+    assert_eq!(
+        linux(r#""namespaces": [{"type": "pid"}, {"type": "pid"}]"#),
+        "linux.namespaces[1]: a second namespace of type pid"
+    );
+    assert_eq!(
+        linux(r#""namespaces": [{"type": "net"}]"#),
+        "linux.namespaces[0].type: unknown value \"net\", expected one of user, mount, pid, ipc, uts, cgroup, network, time"
+    );
+    assert_eq!(
+        linux(r#""namespaces": [{"type": "pid", "path": "ns"}]"#),
+        r#"linux.namespaces[0].path: "ns" is not absolute"#
+    );
+}
+
+#[test]
+fn id_mappings_need_a_user_namespace_and_real_ids() {
+    let map =
+        |ids: &str| linux(&format!(r#""namespaces": [{{"type": "user"}}], "uidMappings": [{{{ids}}}]"#));
+    assert_eq!(
+        linux(r#""gidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]"#),
+        "linux.gidMappings: needs a namespace of type user in linux.namespaces"
+    );
+    assert_eq!(
+        map(r#""containerID": 0, "hostID": 0, "size": 0"#),
+        "linux.uidMappings[0].size: 0, expected at least one id"
+    );
+    assert_eq!(
+        map(r#""containerID": 0, "hostID": 4294967295, "size": 1"#),
+        "linux.uidMappings[0]: goes beyond the highest id, 4294967294"
+    );
+}
+
+#[test]
+fn linux_words_and_paths_are_checked() {
+    assert!(
+        linux(r#""rootfsPropagation": "alone""#)
+            .starts_with("linux.rootfsPropagation: unknown value \"alone\", ")
+    );
+    assert!(
+        linux(r#""memoryPolicy": {"mode": "BIND"}"#)
+            .starts_with("linux.memoryPolicy.mode: unknown value \"BIND\", ")
+    );
+    assert_eq!(linux(r#""maskedPaths": ["proc"]"#), r#"linux.maskedPaths[0]: "proc" is not absolute"#);
+    assert_eq!(
+        linux(r#""timeOffsets": {"realtime": {"secs": 1}}"#),
+        "linux.timeOffsets: unknown value \"realtime\", expected one of monotonic, boottime"
+    );
+    assert_eq!(
+        linux(r#""resources": {"hugepageLimits": [{"pageSize": "64kB", "limit": 1}]}"#),
+        "linux.resources.hugepageLimits[0].pageSize: \"64kB\" is no page size, expected such as \"2MB\""
+    );
+    assert_eq!(
+        linux(r#""resources": {"devices": [{"allow": true, "access": "rx"}]}"#),
+        "linux.resources.devices[0].access: has letters other than r, w and m"
+    );
+    assert_eq!(
+        linux(r#""netDevices": {"eth0": {"name": 23}}"#),
+        "linux.netDevices.eth0.name: invalid type: number 23, expected a string"
+    );
+}
+
+#[test]
+fn mounts_and_hooks_are_checked() {
+    assert_eq!(beside_vfs(r#""mounts": [{"destination": ""}]"#), "mounts[0].destination: empty");
+    assert_eq!(
+        beside_vfs(r#""mounts": [{"destination": "tmp"}]"#),
+        r#"mounts[0].destination: "tmp" is not absolute"#
+    );
+    assert_eq!(
+        beside_vfs(r#""hooks": {"poststop": [{"path": "true"}]}"#),
+        r#"hooks.poststop[0].path: "true" is not absolute"#
+    );
+    assert_eq!(
+        beside_vfs(r#""hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}"#),
+        "hooks.poststop[0].timeout: not more than 0 seconds"
+    );
+    assert_eq!(beside_vfs(&format!(r#""hostname": "{}""#, "a".repeat(65))), "hostname: longer than 64 bytes");
+}
+
+#[test]
+fn json_path_is_available_apart_from_the_message() {
+    let error =
+        Spec::parse(r#"{"vfs": {"stdin": 1}}"#, Path::new("spec.json")).expect_err("stdin is a boolean");
+    assert!(matches!(error, SpecError::Mistyped { .. }));
+    assert_eq!(error.json_path(), "vfs.stdin");
+}

@@ -1,0 +1,183 @@
+//! Any spec survives printing and parsing, and no text makes the parser panic.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::Value;
+use vfsrun_spec::vfs::{
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Network, Rule, RuleAction,
+    Scope, Size, Symlinks, TypeConflict, Upper, UpperOn,
+};
+use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
+
+fn path_in_root() -> impl Strategy<Value = PathBuf> {
+    "(/[a-z. ~\"\\\\é]{1,6}){1,3}/?"
+        .prop_filter("no way up", |path| path.split('/').all(|name| name != ".."))
+        .prop_map(PathBuf::from)
+}
+
+fn host_path() -> impl Strategy<Value = PathBuf> {
+    prop_oneof![path_in_root(), "(~/|\\./|[a-z.])[a-zA-Z0-9./ -]{0,8}".prop_map(PathBuf::from)]
+}
+
+fn rules() -> impl Strategy<Value = Vec<Rule>> {
+    let action = prop_oneof![Just(RuleAction::Hide), Just(RuleAction::Deny), Just(RuleAction::Log)];
+    vec(("[!/*a-z]\\PC{0,6}", action).prop_map(|(pattern, action)| Rule { pattern, action }), 0..3)
+}
+
+fn source() -> impl Strategy<Value = BranchSource> {
+    prop_oneof![
+        host_path().prop_map(BranchSource::Path),
+        "[a-z0-9:./-]{1,8}".prop_map(BranchSource::Layer),
+        host_path().prop_map(BranchSource::Inputs),
+        Just(BranchSource::HostTools),
+    ]
+}
+
+/// A link policy, with a scope where there is something to look up.
+fn links() -> impl Strategy<Value = (Symlinks, Scope)> {
+    let follow = prop_oneof![Just(Symlinks::Directory), Just(Symlinks::Regular), Just(Symlinks::All)];
+    let scope = prop_oneof![Just(Scope::View), Just(Scope::Branch), Just(Scope::Host)];
+    prop_oneof![Just((Symlinks::Never, Scope::View)), (follow, scope)]
+}
+
+fn branch() -> impl Strategy<Value = Branch> {
+    let patterns = || vec("\\PC{0,8}", 0..3);
+    let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), any::<bool>())
+        .prop_map(|(source, at, hide, only, rules, (symlinks, scope), frozen)| Branch {
+            source,
+            at,
+            hide,
+            only,
+            rules,
+            symlinks,
+            scope,
+            frozen,
+            access: Access::ReadOnly,
+        });
+    let read_write = (host_path(), path_in_root())
+        .prop_filter("a place below /", |(_, at)| at.components().count() > 1)
+        .prop_map(|(path, at)| Branch {
+            at,
+            access: Access::ReadWrite,
+            ..Branch::new(BranchSource::Path(path))
+        });
+    prop_oneof![4 => read_only, 1 => read_write]
+}
+
+fn capture() -> impl Strategy<Value = Capture> {
+    let layer = (option::of(vec(path_in_root(), 1..3)), option::of("[a-z0-9.-]{1,8}"))
+        .prop_map(|(only, name)| Capture::Layer(CaptureLayer { only, name }));
+    prop_oneof![1 => Just(Capture::Discard), 4 => layer]
+}
+
+fn landlock() -> impl Strategy<Value = Landlock> {
+    let ports = || option::of(vec(any::<u16>(), 0..3));
+    let rules = (option::of(vec(path_in_root(), 0..3)), ports(), ports()).prop_map(
+        |(write, connect_tcp, bind_tcp)| Landlock::Rules(LandlockRules { write, connect_tcp, bind_tcp }),
+    );
+    prop_oneof![1 => Just(Landlock::Off), 4 => rules]
+}
+
+fn upper() -> impl Strategy<Value = Upper> {
+    let size = prop_oneof![1..=u64::MAX, (1_u64..1000, 0_u32..4).prop_map(|(n, unit)| n << (10 * unit))];
+    (prop_oneof![Just(UpperOn::Disk), Just(UpperOn::Memory)], option::of(size))
+        .prop_map(|(on, size)| Upper { on, size: size.map(Size) })
+}
+
+fn vfs() -> impl Strategy<Value = Vfs> {
+    let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
+    let time_limit = (1_u64..100_000_000_000).prop_map(Duration::from_millis);
+    (
+        vec(branch(), 1..4),
+        rules(),
+        prop_oneof![Just(TypeConflict::First), Just(TypeConflict::Error)],
+        upper(),
+        capture(),
+        landlock(),
+        option::of(network),
+        option::of(time_limit),
+        any::<bool>(),
+    )
+        .prop_map(|(branches, rules, types, upper, capture, landlock, network, time_limit, stdin)| Vfs {
+            branches,
+            rules,
+            types,
+            upper,
+            capture,
+            landlock,
+            network,
+            time_limit,
+            stdin,
+        })
+}
+
+/// JSON texts near to specs: real keys, any values.
+fn near_spec() -> impl Strategy<Value = String> {
+    let keys =
+        "(vfs|process|branches|rules|path|at|args|hide|capture|landlock|upper|size|linux|mounts|root|user)";
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,6}|/|rw|all|20G|tools".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            vec((keys, inner), 0..6).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+    .prop_map(|value| value.to_string())
+}
+
+proptest! {
+    // A failure is to become a test of its own, not a file of seeds.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn printed_spec_parses_to_itself(vfs in vfs()) {
+        let process = Process { args: vec!["true".into()], ..Process::default() };
+        let spec = Spec { process: Some(process), vfs: Some(vfs), ..Spec::default() };
+        let text = serde_json::to_string(&spec).expect("a spec is printable");
+
+        let parsed = Spec::parse(&text, Path::new("spec.json")).map_err(|error| {
+            TestCaseError::fail(format!("{error}\n{text}"))
+        })?;
+
+        prop_assert_eq!(&parsed.raw.to_string(), &text);
+        prop_assert_eq!(Spec { raw: Value::Null, ..parsed }, spec);
+    }
+
+    #[test]
+    fn printed_spec_satisfies_the_schema(vfs in vfs()) {
+        let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+        let schema = jsonschema::validator_for(&schema).expect("the schema compiles");
+        let process = Process { args: vec!["true".into()], ..Process::default() };
+        let spec = Spec { process: Some(process), vfs: Some(vfs), ..Spec::default() };
+
+        let json = serde_json::to_value(&spec).expect("a spec is printable");
+
+        prop_assert!(schema.is_valid(&json), "{}", json);
+    }
+
+    #[test]
+    fn any_text_is_parsed_or_refused_on_one_line(bytes in vec(any::<u8>(), 0..200)) {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(error) = Spec::parse(&text, Path::new("spec.json")) {
+            prop_assert!(!error.to_string().contains('\n'));
+        }
+    }
+
+    #[test]
+    fn any_json_near_to_a_spec_is_parsed_or_refused_on_one_line(text in near_spec()) {
+        match Spec::parse(&text, Path::new("spec.json")) {
+            Ok(spec) => prop_assert!(serde_json::to_string(&spec).is_ok()),
+            Err(error) => prop_assert!(!error.to_string().contains('\n')),
+        }
+    }
+}

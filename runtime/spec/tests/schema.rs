@@ -1,0 +1,108 @@
+//! The JSON Schema and the parser agree.
+
+use std::path::Path;
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use vfsrun_spec::{SCHEMA, Spec};
+
+fn validator() -> Validator {
+    let schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    jsonschema::draft202012::meta::validate(&schema).expect("the schema is a draft 2020-12 schema");
+    jsonschema::validator_for(&schema).expect("the schema compiles")
+}
+
+fn with_branch(branch: Value) -> Value {
+    json!({"process": {"args": ["true"]}, "vfs": {"branches": [branch]}})
+}
+
+fn with_vfs(fields: Value) -> Value {
+    let mut spec = with_branch(json!({"host": "tools"}));
+    for (key, value) in fields.as_object().expect("fields of vfs") {
+        spec["vfs"][key] = value.clone();
+    }
+    spec
+}
+
+#[test]
+fn good_specs_are_accepted_by_both() {
+    let good = [
+        json!({"ociVersion": "1.3.0", "root": {"path": "rootfs"}}),
+        json!({"ociVersion": "1.0.2-dev", "root": {"path": "r"}, "process": {"cwd": "/", "args": ["sh"]}, "vm": {}}),
+        json!({"process": {"args": ["true"]}, "root": {"path": "r"}, "vfs": {}}),
+        with_branch(json!({"path": "./hello", "at": "/work", "hide": [".git/", "!keep.o"], "only": ["*.c"]})),
+        with_branch(json!({"path": "~/x", "symlinks": "all", "scope": "host", "frozen": true, "mode": "ro"})),
+        with_branch(json!({"path": "~", "at": "/home", "mode": "rw", "hide": [], "frozen": false})),
+        with_branch(json!({"inputs": "manifest.json", "rules": [{"match": "**/.envrc", "action": "log"}]})),
+        with_branch(json!({"layer": "b3:00ff", "at": "/..data"})),
+        with_vfs(json!({"upper": {"on": "memory", "size": "20G"}, "capture": false, "landlock": false})),
+        with_vfs(json!({"upper": {"size": 4096}, "capture": {"only": ["/work/"], "name": "hello"}})),
+        with_vfs(json!({"landlock": {"write": [], "connectTcp": [443], "bindTcp": [0, 65535]}})),
+        with_vfs(json!({"network": "host", "timeLimit": 0.5, "stdin": true, "types": "error"})),
+    ];
+    let schema = validator();
+    for spec in good {
+        let parsed = Spec::parse(&spec.to_string(), Path::new("spec.json"));
+        assert!(parsed.is_ok(), "parser: {}", parsed.expect_err("checked"));
+        assert!(schema.is_valid(&spec), "schema: {spec}: {}", schema.validate(&spec).expect_err("checked"));
+    }
+}
+
+#[test]
+fn bad_specs_are_refused_by_both() {
+    let bad = [
+        json!([]),
+        json!({}),
+        json!({"ociVersion": "2.0.0", "root": {"path": "r"}}),
+        json!({"ociVersion": "1.3.0", "root": {"path": ""}}),
+        json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"args": ["true"]}}),
+        json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"cwd": "/", "args": []}}),
+        json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "annotations": {"a": 1}}),
+        json!({"process": {"args": ["true"]}, "vfs": {}}),
+        json!({"process": {"args": ["true"]}, "vfs": []}),
+        json!({"process": {"args": ["true"]}, "vfs": null}),
+        json!({"process": null, "vfs": {"branches": [{"host": "tools"}]}}),
+        json!({"vfs": {"branches": [{"host": "tools"}]}}),
+        json!({"process": {"args": ["true"], "env": ["A"]}, "vfs": {"branches": [{"host": "tools"}]}}),
+        json!({"process": {"args": ["true"]}, "vfs": {"branches": [{"host": "tools"}]}, "mounts": [{"destination": "x"}]}),
+        with_branch(json!({})),
+        with_branch(json!({"path": "a", "layer": "b"})),
+        with_branch(json!({"path": ""})),
+        with_branch(json!({"path": "~bob/x"})),
+        with_branch(json!({"layer": "a b"})),
+        with_branch(json!({"host": "everything"})),
+        with_branch(json!({"path": "a", "at": "work"})),
+        with_branch(json!({"path": "a", "at": "/a/.."})),
+        with_branch(json!({"path": "a", "at": null})),
+        with_branch(json!({"path": "a", "only": []})),
+        with_branch(json!({"path": "a", "hide": ["a\nb"]})),
+        with_branch(json!({"path": "a", "rules": [{"match": " ", "action": "hide"}]})),
+        with_branch(json!({"path": "a", "rules": [{"match": "x", "action": "allow"}]})),
+        with_branch(json!({"path": "a", "symlinks": "some"})),
+        with_branch(json!({"path": "a", "scope": "host"})),
+        with_branch(json!({"path": "a", "mode": "rw"})),
+        with_branch(json!({"path": "a", "mode": "rw", "at": "/./"})),
+        with_branch(json!({"layer": "a", "mode": "rw", "at": "/a"})),
+        with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "frozen": true})),
+        with_branch(json!({"path": "a", "trusted": true})),
+        with_vfs(json!({"brnches": []})),
+        with_vfs(json!({"types": "last"})),
+        with_vfs(json!({"upper": {"size": "20X"}})),
+        with_vfs(json!({"upper": {"size": "0G"}})),
+        with_vfs(json!({"upper": {"size": 1.5}})),
+        with_vfs(json!({"capture": true})),
+        with_vfs(json!({"capture": {"only": []}})),
+        with_vfs(json!({"capture": {"name": ""}})),
+        with_vfs(json!({"landlock": {"connectTcp": [65536]}})),
+        with_vfs(json!({"landlock": {"write": ["tmp"]}})),
+        with_vfs(json!({"network": "bridge"})),
+        with_vfs(json!({"timeLimit": 0})),
+        with_vfs(json!({"timeLimit": null})),
+        with_vfs(json!({"stdin": "yes"})),
+    ];
+    let schema = validator();
+    for spec in bad {
+        assert!(Spec::parse(&spec.to_string(), Path::new("spec.json")).is_err(), "parser: {spec}");
+        assert!(!schema.is_valid(&spec), "schema: {spec}");
+    }
+}
