@@ -1,1 +1,50 @@
-//! fuse
+//! The view server and its client: segments served through one FUSE mount to every action of a sharing domain.
+//!
+//! ```text
+//!  vfsrun (client, one thread)                     view server (own session, own mount namespace)
+//!    open branch roots                               control thread per client     kernel threads
+//!    connect DIR/socket ── Hello ─────────────────▶   uid, user namespace checked
+//!       └ nobody there: lock, bind, start server     Registry: identity ─▶ Live segment
+//!    Attach spec + descriptors ───────────────────▶   current? reuse (warm) : build generation
+//!    ◀──────────── detached mount of the segment ──   open_tree(view/NAME) ───────▶ LOOKUP ─▶ union
+//!    move_mount it, overlay on top, run the action
+//!       action ── cached by the kernel: no request; else LOOKUP, READ, … ─────────▶ NodeTable ─▶ union
+//!    Watch: pidfd, Ping ──────────────────────────▶   oldest request, counters
+//!    close ── the segments are released ──────────▶   stay warm (LRU) or go
+//!                                                    nobody for a while: lock, unlink socket, exit
+//! ```
+//!
+//! The server holds no rights that its clients lack: it reaches branches only through descriptors that they opened and
+//! passed, and it serves only processes of its own uid that live in its starter's user namespace. What the kernel has
+//! been told it keeps for ever; a branch that changed becomes a new generation of the segment, under a new name.
+//!
+//! - [`client::View`] is what the program uses, [`watch::Watch`] how it notices that the server died or hangs.
+//! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
+//! - [`registry`], [`nodes`], [`filesystem`] serve; [`control`] talks to clients.
+
+#![forbid(unsafe_code)]
+
+mod attributes;
+pub mod channel;
+pub mod client;
+pub mod control;
+pub mod daemon;
+pub mod domain;
+pub mod filesystem;
+mod listings;
+pub mod meter;
+pub mod mount;
+pub mod namespace;
+pub mod nodes;
+mod open_files;
+pub mod options;
+pub mod protocol;
+pub mod registry;
+pub mod server;
+pub mod start;
+pub mod watch;
+
+pub use client::{Attached, ClientError, View};
+pub use options::ServerOptions;
+pub use start::spawn_server;
+pub use watch::{Patience, Verdict, Watch};

@@ -23,6 +23,16 @@ impl Digest {
         Digest(*hash.as_bytes())
     }
 
+    /// From 64 lower-case hexadecimal digits without the `b3:`.
+    pub fn from_hex(hex: &str) -> Result<Digest, DigestError> {
+        let bad = || DigestError { text: hex.to_owned() };
+        let lower = hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if !lower {
+            return Err(bad());
+        }
+        blake3::Hash::from_hex(hex).map(Digest::from_hash).map_err(|_| bad())
+    }
+
     /// 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
@@ -47,10 +57,6 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let bad = || DigestError { text: text.to_owned() };
         let hex = text.strip_prefix("b3:").ok_or_else(bad)?;
-        let lower = hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        if !lower {
-            return Err(bad());
-        }
-        blake3::Hash::from_hex(hex).map(Digest::from_hash).map_err(|_| bad())
+        Digest::from_hex(hex).map_err(|_| bad())
     }
 }

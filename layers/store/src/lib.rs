@@ -2,8 +2,30 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capture;
+mod check;
+mod content;
 pub mod digest;
+mod escape;
+pub mod export;
+mod fsat;
+pub mod ids;
+pub mod import;
+mod intake;
+mod locked_dir;
 pub mod manifest;
+pub mod order;
+mod remove_tree;
+pub mod store;
+mod text;
+pub mod tree;
+mod xattrs;
 
+pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture};
 pub use digest::Digest;
-pub use manifest::Manifest;
+pub use export::{ExportError, Exported, export_dir};
+pub use ids::{IdExtent, IdMap};
+pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
+pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
+pub use store::{LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer};
+pub use tree::Tree;

@@ -57,7 +57,7 @@ pub enum Source {
     Skeleton { entries: Vec<SkeletonEntry> },
 }
 
-/// One name of a skeleton, owned by root.
+/// One name of a skeleton.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SkeletonEntry {
@@ -65,6 +65,9 @@ pub struct SkeletonEntry {
     pub path: PathBuf,
     /// Permission bits.
     pub mode: u32,
+    /// User and group, in ids as layers record them.
+    #[serde(default)]
+    pub owner: (u32, u32),
     pub content: SkeletonContent,
 }
 

@@ -1,5 +1,42 @@
 //! A segment: branches merged into one read-only tree. A library without FUSE; `vfsrun-fuse` serves it.
+//!
+//! [`Segment::build`] opens what a [`SegmentSpec`] describes; [`Segment::lookup`], [`Segment::list`] and
+//! [`Segment::open`] answer for one merged tree; [`Segment::is_current`] says whether the answers still hold.
 
 #![forbid(unsafe_code)]
 
+pub mod attr;
+mod branch;
+pub mod context;
 pub mod describe;
+pub mod error;
+pub mod fault;
+mod fingerprint;
+mod follow;
+mod host;
+mod identity;
+pub mod inode;
+pub mod inputs;
+mod layer;
+mod list;
+mod merge;
+pub mod node;
+mod origin;
+mod owners;
+mod resolve;
+pub mod rules;
+pub mod segment;
+mod sweep;
+mod xattr;
+
+pub use attr::{Attr, DirEntry, FileKind, Time};
+pub use context::{Context, LayerCache};
+pub use describe::SegmentSpec;
+pub use error::SegmentError;
+pub use fault::{Fault, FaultReason};
+pub use inode::InodeTable;
+pub use inputs::InputsError;
+pub use node::{Node, NodeKey};
+pub use rules::PatternError;
+pub use rustix::io::Errno;
+pub use segment::Segment;

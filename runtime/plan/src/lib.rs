@@ -1,1 +1,194 @@
-//! plan
+//! Spec and facts to plan: every decision about a run, and no side effect.
+//!
+//! ```text
+//! Spec ──resolve──▶ complete OCI config ──Plan::new──▶ Plan
+//!        defaults of an action            segments, ids, mounts, sandbox
+//! Facts ─────┴───────────────────────────────┘
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod defaults;
+mod error;
+pub mod facts;
+pub mod ids;
+mod mounts;
+pub mod paths;
+pub mod plan;
+mod resolve;
+mod sandbox;
+mod segments;
+mod skeleton;
+
+pub use error::PlanError;
+pub use facts::Facts;
+pub use plan::Plan;
+pub use resolve::resolve;
+
+use vfsrun_spec::oci::NamespaceType;
+use vfsrun_spec::{Process, Spec, Vfs};
+
+use plan::{Capture, Command, Directory, Ids, Namespace, Rlimit, Root, Stdin, Upper, UpperOn};
+
+impl Plan {
+    /// Decides everything about one run of `spec`.
+    ///
+    /// # Errors
+    /// The spec asks for what does not exist here, or for what this version does not build.
+    pub fn new(spec: &Spec, facts: &Facts) -> Result<Plan, PlanError> {
+        error::refuse_unbuilt(spec)?;
+        let config = resolve(spec, facts)?;
+        let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
+        let linux = config.linux.clone().unwrap_or_default();
+        let namespaces = namespaces(&linux);
+        let own_user = namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.is_none());
+        let ids = if own_user { Some(ids(&config, facts)?) } else { None };
+        let command = command(&config, process, facts, ids.as_ref());
+        let mounts = mounts::all(&config, facts)?;
+        let mut notes = error::notes(spec, facts);
+        let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
+        notes.extend(upper_note);
+        let sandbox = sandbox::decide(&config, facts, &mounts)?;
+        Ok(Plan {
+            loopback: loopback(&config, &namespaces),
+            namespaces,
+            ids,
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            directories: home(&config, &command),
+            devices: true,
+            root,
+            mounts,
+            masked: linux.masked_paths.unwrap_or_default(),
+            readonly: linux.readonly_paths.unwrap_or_default(),
+            sysctl: linux.sysctl.into_iter().collect(),
+            sandbox,
+            capture: config.vfs.as_ref().and_then(|vfs| capture(vfs, process)),
+            time_limit: config.vfs.as_ref().and_then(|vfs| vfs.time_limit).map(|limit| limit.as_secs_f64()),
+            command,
+            notes,
+        })
+    }
+}
+
+fn namespaces(linux: &vfsrun_spec::Linux) -> Vec<Namespace> {
+    let said = linux.namespaces.iter().flatten();
+    said.map(|namespace| Namespace { kind: namespace.kind, path: namespace.path.clone() }).collect()
+}
+
+/// What the kernel's maps must say: ids of the host in the config, of the parent namespace in the plan.
+fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
+    let linux = config.linux.clone().unwrap_or_default();
+    let from = |mappings: &[vfsrun_spec::oci::IdMapping], parent: &[ids::Extent], at: &'static str| {
+        mappings
+            .iter()
+            .map(|m| {
+                let outside = ids::inside(parent, m.host_id).ok_or(PlanError::IdNotOurs { at, id: m.host_id })?;
+                Ok(ids::Extent { inside: m.container_id, outside, count: m.size })
+            })
+            .collect::<Result<Vec<_>, PlanError>>()
+    };
+    let parent = match &config.vfs {
+        Some(_) => facts.parent_ids.clone(),
+        // A bundle is cloned from the caller's own namespace.
+        None => facts::ParentIds::identity(),
+    };
+    Ok(Ids {
+        uids: from(&linux.uid_mappings, &parent.uids, "linux.uidMappings")?,
+        gids: from(&linux.gid_mappings, &parent.gids, "linux.gidMappings")?,
+    })
+}
+
+fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -> Command {
+    let user = process.user.clone().unwrap_or_default();
+    let is_action = config.vfs.is_some();
+    let can_set_groups = facts.caller.privileged || ids.is_some_and(|ids| ids.gids.iter().map(|e| e.count).sum::<u32>() > 1);
+    Command {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone().unwrap_or_else(|| "/".into()),
+        uid: user.uid,
+        gid: user.gid,
+        groups: can_set_groups.then_some(user.additional_gids),
+        umask: user.umask.unwrap_or(0o022),
+        terminal: process.terminal,
+        stdin: if config.vfs.as_ref().is_some_and(|vfs| !vfs.stdin) { Stdin::Null } else { Stdin::Inherit },
+        rlimits: process
+            .rlimits
+            .iter()
+            .map(|limit| Rlimit { kind: limit.kind, soft: limit.soft, hard: limit.hard })
+            .collect(),
+        oom_score_adj: process.oom_score_adj,
+        reaper: is_action,
+    }
+}
+
+/// HOME lies in the fresh /tmp, so nobody has made it yet.
+fn home(config: &Spec, command: &Command) -> Vec<Directory> {
+    let home = command.env.iter().find_map(|entry| entry.strip_prefix("HOME="));
+    match home {
+        Some(path) if config.vfs.is_some() && path.starts_with("/tmp/") => {
+            vec![Directory { path: path.into(), uid: command.uid, gid: command.gid }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn loopback(config: &Spec, namespaces: &[Namespace]) -> bool {
+    let fresh = namespaces.iter().any(|n| n.kind == NamespaceType::Network && n.path.is_none());
+    let wanted = config.vfs.as_ref().is_none_or(|vfs| vfs.network() == vfsrun_spec::vfs::Network::Loopback);
+    fresh && wanted
+}
+
+fn root(
+    spec: &Spec,
+    config: &Spec,
+    facts: &Facts,
+    ids: Option<&Ids>,
+    mounts: &[plan::Mount],
+    command: &Command,
+) -> Result<(Root, Option<String>), PlanError> {
+    let Some(vfs) = &config.vfs else {
+        let root = config.root.as_ref().ok_or(PlanError::NoRoot)?;
+        let path = paths::host_path(&root.path, facts);
+        if facts.paths.get(&path) != Some(&facts::PathKind::Directory) {
+            return Err(PlanError::RootMissing { path });
+        }
+        let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.clone());
+        return Ok((Root::Directory { path, readonly: root.readonly, propagation }, None));
+    };
+    facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
+    // What the spec says, not the config: a root.path that was only filled in is nobody's branch.
+    let said = spec.root.as_ref();
+    let segments = segments::cut(vfs, said, facts, ids, mounts, command)?;
+    let (upper, note) = upper(vfs, facts)?;
+    let readonly = said.is_some_and(|root| root.readonly);
+    Ok((Root::View { segments, upper, owner: (command.uid, command.gid), readonly }, note))
+}
+
+fn upper(vfs: &Vfs, facts: &Facts) -> Result<(Upper, Option<String>), PlanError> {
+    let size = vfs.upper.size.map(|size| size.0);
+    let memory = Upper { on: UpperOn::Memory, size };
+    match (vfs.upper.on, &facts.upper.disk) {
+        (vfsrun_spec::vfs::UpperOn::Memory, _) if facts.upper.memory => Ok((memory, None)),
+        (vfsrun_spec::vfs::UpperOn::Memory, _) => Err(PlanError::NoMemoryUpper),
+        (vfsrun_spec::vfs::UpperOn::Disk, Ok(())) => {
+            let note = size.map(|_| "vfs.upper.size limits an upper in memory; on disk it is not limited".to_owned());
+            Ok((Upper { on: UpperOn::Disk, size: None }, note))
+        }
+        (vfsrun_spec::vfs::UpperOn::Disk, Err(reason)) if facts.upper.memory => {
+            Ok((memory, Some(format!("{reason}; writes are kept in memory instead"))))
+        }
+        (vfsrun_spec::vfs::UpperOn::Disk, Err(reason)) => Err(PlanError::NoUpper { reason: reason.clone() }),
+    }
+}
+
+fn capture(vfs: &Vfs, process: &Process) -> Option<Capture> {
+    let vfsrun_spec::vfs::Capture::Layer(layer) = &vfs.capture else { return None };
+    let epoch = process.env.iter().find_map(|entry| entry.strip_prefix("SOURCE_DATE_EPOCH="));
+    Some(Capture {
+        only: layer.only.clone().unwrap_or_default(),
+        name: layer.name.clone(),
+        clamp_time: epoch.and_then(|seconds| seconds.parse().ok()).unwrap_or(defaults::SOURCE_DATE_EPOCH),
+    })
+}

@@ -6,7 +6,11 @@
 pub mod beneath;
 pub mod clone;
 pub mod descriptors;
+pub mod fd_passing;
+pub mod lease;
 pub mod loopback;
 pub mod mount;
 pub mod privileges;
 pub mod seccomp;
+pub mod landlock;
+pub mod signals;

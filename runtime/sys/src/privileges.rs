@@ -19,6 +19,13 @@ pub fn effective_capabilities() -> io::Result<u64> {
     Ok(rustix::thread::capabilities(None)?.effective.bits())
 }
 
+/// Makes everything permitted effective, as after a change of user that cleared the effective set.
+pub fn use_permitted() -> io::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective = sets.permitted;
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
 /// Drops every capability from the bounding set that is not in `keep`, also those newer than any list: the kernel
 /// says EINVAL at the first number it does not know.
 pub fn limit_bounding_set(keep: u64) -> io::Result<()> {

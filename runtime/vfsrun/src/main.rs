@@ -1,1 +1,73 @@
-fn main() {}
+//! vfsrun: runs any command in any root you compose, and hands you what it wrote as a layer.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod clock;
+mod commands;
+mod directories;
+mod error;
+mod id_maps;
+mod launch;
+mod log;
+mod probe;
+mod rlimits;
+mod root;
+mod run;
+mod sandbox;
+mod stage;
+mod summary;
+mod supervise;
+mod terminal;
+mod view;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+/// What a failure of our own exits with; the command's own codes are passed on.
+const OWN_FAILURE: u8 = 125;
+
+fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    if let Some(hint) = cli::meant_spec(&given) {
+        eprintln!("vfsrun: `run` takes a container, not a spec; {hint}");
+        return ExitCode::from(OWN_FAILURE);
+    }
+    let cli = match Cli::try_parse_from(cli::arguments(given)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Command::ViewServer { options } = &cli.command {
+        return vfsrun_fuse::server::main(options);
+    }
+    let log = match log::Log::open(&cli.global) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("vfsrun: {}", error::chain(&error));
+            return ExitCode::from(OWN_FAILURE);
+        }
+    };
+    let code = match cli.command {
+        Command::RunSpec(arguments) => commands::run::run(&arguments, &cli.global, &log),
+        Command::Plan { spec } => commands::plan::plan(spec, &cli.global),
+        Command::Spec { resolve, schema, spec } => commands::spec::spec(spec, resolve, schema, &cli.global),
+        Command::New { args } => commands::new::new(&args),
+        Command::Doctor => commands::doctor::doctor(&cli.global),
+        Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),
+        Command::ViewServer { .. } => unreachable!("served above"),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            log.error(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}

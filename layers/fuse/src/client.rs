@@ -1,0 +1,266 @@
+//! A client's hold on the view server: segments attached through it live as long as it does.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+use vfsrun_union::describe::SegmentSpec;
+
+use crate::channel::{Channel, ChannelError};
+use crate::domain::{Domain, DomainError};
+use crate::namespace;
+use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats};
+
+/// A server that comes up, or the client that starts it, is waited for so long.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Servers that retire just when we connect; each try finds another one.
+const ATTEMPTS: usize = 5;
+
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    #[error("cannot start a view server")]
+    Start { source: io::Error },
+    #[error("the view server ended while it started{}", said(.log))]
+    StartedInVain { log: String },
+    #[error("no view server stayed up for {ATTEMPTS} attempts")]
+    Unstable,
+    #[error("cannot open /proc/self/ns/user")]
+    OwnNamespace { source: io::Error },
+    #[error("cannot talk to the view server")]
+    Channel { source: ChannelError },
+    #[error("the view server refused: {message}")]
+    Refused { message: String },
+    #[error("the view server answered {got} to {asked}")]
+    OutOfStep { asked: &'static str, got: &'static str },
+}
+
+fn said(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!(": {log}") }
+}
+
+/// A connection to the view server.
+#[derive(Debug)]
+pub struct View {
+    channel: Channel,
+    server_pid: u32,
+    server: OwnedFd,
+    user_namespace: OwnedFd,
+    /// Replies that a timeout left unread.
+    unread: usize,
+    /// How long `attach` may take.
+    attach_timeout: Duration,
+}
+
+/// A segment, ready to be mounted.
+#[derive(Debug)]
+pub struct Attached {
+    /// A detached mount of the segment: read-only, nosuid, nodev. Attach it with move_mount(2).
+    pub mount: OwnedFd,
+    /// The segment's name in the server, for [`View::faults`].
+    pub segment: String,
+    /// The server had it, and nothing in it had changed.
+    pub warm: bool,
+}
+
+impl View {
+    /// The server of the domain `dir`. If nobody listens there, `start` is given a listening socket and starts one
+    /// that serves it (see [`crate::start::spawn_server`]); of several clients that come at once, one starts it.
+    pub fn connect_or_start(
+        dir: &Path,
+        start: impl FnOnce(&Domain, OwnedFd) -> io::Result<()>,
+    ) -> Result<View, ClientError> {
+        let domain = Domain::open(dir)?;
+        let mut start = Some(start);
+        for _ in 0..ATTEMPTS {
+            if let Some(view) = View::connect_to(&domain)? {
+                return Ok(view);
+            }
+            let lock = domain.lock(START_TIMEOUT)?;
+            if let Some(socket) = domain.connect()? {
+                drop(lock);
+                match View::greet(socket)? {
+                    Some(view) => return Ok(view),
+                    None => continue,
+                }
+            }
+            let Some(start) = start.take() else {
+                return Err(ClientError::StartedInVain { log: domain.log_tail() });
+            };
+            let listener = domain.listen(&lock)?;
+            start(&domain, listener).map_err(|source| ClientError::Start { source })?;
+        }
+        Err(ClientError::Unstable)
+    }
+
+    /// The server of the domain `dir`, if one runs.
+    pub fn connect(dir: &Path) -> Result<Option<View>, ClientError> {
+        View::connect_to(&Domain::open(dir)?)
+    }
+
+    fn connect_to(domain: &Domain) -> Result<Option<View>, ClientError> {
+        match domain.connect()? {
+            Some(socket) => View::greet(socket),
+            None => Ok(None),
+        }
+    }
+
+    /// `None`: the server went away.
+    fn greet(socket: OwnedFd) -> Result<Option<View>, ClientError> {
+        let own = namespace::own().map_err(|source| ClientError::OwnNamespace { source })?;
+        let mut channel = Channel::new(socket);
+        let hello = Request::Hello { protocol: PROTOCOL, program: env!("CARGO_PKG_VERSION").to_owned() };
+        let greeted =
+            channel.send(&hello, &[own.as_fd()]).and_then(|()| channel.receive(Some(START_TIMEOUT)));
+        match greeted {
+            Ok((Reply::Welcome { pid }, descriptors)) => {
+                let [user_namespace, server] = <[OwnedFd; 2]>::try_from(descriptors)
+                    .map_err(|_| out_of_step("Hello", &Reply::Welcome { pid }))?;
+                Ok(Some(View {
+                    channel,
+                    server_pid: pid,
+                    server,
+                    user_namespace,
+                    unread: 0,
+                    attach_timeout: Duration::from_secs(120),
+                }))
+            }
+            Ok((reply, _)) => Err(out_of_step("Hello", &reply)),
+            Err(ChannelError::Closed) => Ok(None),
+            Err(source) => Err(ClientError::Channel { source }),
+        }
+    }
+
+    /// How long [`View::attach`] may take (default 120 s): a large live branch is swept, a hung one never ends.
+    pub fn set_attach_timeout(&mut self, timeout: Duration) {
+        self.attach_timeout = timeout;
+    }
+
+    /// The segment that `spec` describes over the branch roots `descriptors`, brought up to date.
+    pub fn attach(
+        &mut self,
+        spec: &SegmentSpec,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Attached, ClientError> {
+        let request = Request::Attach { spec: spec.clone() };
+        match self.ask("Attach", &request, descriptors, self.attach_timeout)? {
+            (Reply::Attached { segment, warm }, mut descriptors) if descriptors.len() == 1 => {
+                Ok(Attached { mount: descriptors.remove(0), segment, warm })
+            }
+            (reply, _) => Err(out_of_step("Attach", &reply)),
+        }
+    }
+
+    /// How the server is. A server that does not answer in time is hung.
+    pub fn ping(&mut self, timeout: Duration) -> Result<Health, ClientError> {
+        match self.ask("Ping", &Request::Ping, &[], timeout)? {
+            (Reply::Pong(health), _) => Ok(health),
+            (reply, _) => Err(out_of_step("Ping", &reply)),
+        }
+    }
+
+    /// What the segment could not serve as promised, one line each. Not empty: do not trust what the action made.
+    pub fn faults(&mut self, segment: &str) -> Result<Vec<String>, ClientError> {
+        let request = Request::Faults { segment: segment.to_owned() };
+        match self.ask("Faults", &request, &[], self.attach_timeout)? {
+            (Reply::Faults { faults }, _) => Ok(faults),
+            (reply, _) => Err(out_of_step("Faults", &reply)),
+        }
+    }
+
+    pub fn stats(&mut self) -> Result<Stats, ClientError> {
+        match self.ask("Stats", &Request::Stats, &[], self.attach_timeout)? {
+            (Reply::Stats(stats), _) => Ok(stats),
+            (reply, _) => Err(out_of_step("Stats", &reply)),
+        }
+    }
+
+    /// The user namespace that owns the segments. An ordinary user's action must live in it or below: enter it
+    /// (setns) before mounting what `attach` returned.
+    pub fn user_namespace(&self) -> BorrowedFd<'_> {
+        self.user_namespace.as_fd()
+    }
+
+    /// For messages; a number may be another process by now.
+    pub fn server_pid(&self) -> u32 {
+        self.server_pid
+    }
+
+    /// Readable (poll) when the server has ended.
+    pub fn server_pidfd(&self) -> BorrowedFd<'_> {
+        self.server.as_fd()
+    }
+
+    /// Readable when a reply has come or the server has gone.
+    pub fn socket_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// For [`crate::watch::Watch`]: asks and does not wait.
+    pub(crate) fn send_ping(&mut self) -> Result<(), ClientError> {
+        self.channel.send(&Request::Ping, &[]).map_err(|source| ClientError::Channel { source })?;
+        self.unread += 1;
+        Ok(())
+    }
+
+    /// For [`crate::watch::Watch`]: one reply that was left unread, if it has come.
+    pub(crate) fn take_unread(&mut self) -> Result<Option<Reply>, ClientError> {
+        if self.unread == 0 {
+            return Ok(None);
+        }
+        match self.channel.receive(Some(Duration::ZERO)) {
+            Ok((reply, _)) => {
+                self.unread -= 1;
+                Ok(Some(reply))
+            }
+            Err(ChannelError::TimedOut(_)) => Ok(None),
+            Err(source) => Err(ClientError::Channel { source }),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        asked: &'static str,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
+        let fail = |source| ClientError::Channel { source };
+        self.channel.send(request, descriptors).map_err(fail)?;
+        self.unread += 1;
+        loop {
+            let received = self.channel.receive(Some(timeout)).map_err(fail)?;
+            self.unread -= 1;
+            match received {
+                // An answer to something that was given up on.
+                _ if self.unread > 0 => {}
+                (Reply::Failed { message }, _) => return Err(ClientError::Refused { message }),
+                answer => {
+                    tracing::debug!(asked, reply = name(&answer.0), "view server answered");
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+}
+
+fn out_of_step(asked: &'static str, reply: &Reply) -> ClientError {
+    match reply {
+        Reply::Failed { message } => ClientError::Refused { message: message.clone() },
+        other => ClientError::OutOfStep { asked, got: name(other) },
+    }
+}
+
+fn name(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Welcome { .. } => "Welcome",
+        Reply::Attached { .. } => "Attached",
+        Reply::Pong(_) => "Pong",
+        Reply::Faults { .. } => "Faults",
+        Reply::Stats(_) => "Stats",
+        Reply::Failed { .. } => "Failed",
+    }
+}

@@ -1,0 +1,268 @@
+//! The server's side of the attach protocol: one thread per client, who holds segments as long as it is connected.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketFlags;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use thiserror::Error;
+
+use crate::channel::{Channel, ChannelError, wait_readable};
+use crate::domain::Domain;
+use crate::meter::Meter;
+use crate::mount::ViewMount;
+use crate::namespace::{self, NamespaceId};
+use crate::nodes::NodeTable;
+use crate::options::ServerOptions;
+use crate::protocol::{Health, PROTOCOL, Reply, Request};
+use crate::registry::{Registry, Use};
+use crate::server::chain;
+
+/// A client that says nothing at first is sent away.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the kernel to give back what it need not keep, and for the lock before retiring.
+const SETTLE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Error)]
+pub enum ControlError {
+    #[error("cannot look at the socket's name")]
+    Socket { source: io::Error },
+    #[error("cannot wait for clients")]
+    Wait { source: ChannelError },
+    #[error("cannot accept a client")]
+    Accept { source: io::Error },
+    #[error("cannot retire")]
+    Retire { source: io::Error },
+}
+
+/// What all clients share.
+pub struct Control {
+    pub domain: Domain,
+    pub mount: ViewMount,
+    pub registry: Arc<Registry>,
+    pub nodes: Arc<NodeTable>,
+    pub meter: Arc<Meter>,
+}
+
+/// Clients that are connected now.
+struct Presence {
+    clients: AtomicUsize,
+    last_left: Mutex<Instant>,
+}
+
+impl Control {
+    /// Serves clients until nobody has been here for `options.idle_ms`.
+    pub fn serve(self: Arc<Control>, listener: OwnedFd, options: &ServerOptions) -> Result<(), ControlError> {
+        let idle = Duration::from_millis(options.idle_ms);
+        let clients_of = options.clients;
+        let socket = self.domain.socket_file().map_err(|source| ControlError::Socket { source })?;
+        let presence =
+            Arc::new(Presence { clients: AtomicUsize::new(0), last_left: Mutex::new(Instant::now()) });
+        loop {
+            match wait_readable(listener.as_fd(), presence.may_wait(idle)) {
+                Ok(()) => self.admit(&listener, clients_of, &presence)?,
+                Err(ChannelError::TimedOut(_)) => {
+                    if presence.idle_for(idle) && self.retire(&listener, socket, &presence)? {
+                        return Ok(());
+                    }
+                }
+                Err(source) => return Err(ControlError::Wait { source }),
+            }
+        }
+    }
+
+    fn admit(
+        self: &Arc<Control>,
+        listener: &OwnedFd,
+        clients_of: NamespaceId,
+        presence: &Arc<Presence>,
+    ) -> Result<(), ControlError> {
+        let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            // The client went away, or we are out of descriptors, which a client that leaves will give back.
+            Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => return Ok(()),
+            Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                thread::sleep(SETTLE);
+                return Ok(());
+            }
+            Err(errno) => return Err(ControlError::Accept { source: errno.into() }),
+        };
+        match rustix::net::sockopt::socket_peercred(&socket) {
+            Ok(peer) if peer.uid == rustix::process::geteuid() => {}
+            // Closing is the whole answer: somebody else's process learns nothing.
+            _ => return Ok(()),
+        }
+        presence.clients.fetch_add(1, SeqCst);
+        let (control, here) = (self.clone(), presence.clone());
+        let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
+            let mut channel = Channel::new(socket);
+            if control.greet(&mut channel, clients_of).is_some() {
+                control.converse(&mut channel);
+            }
+            here.leave();
+        });
+        if spawned.is_err() {
+            // Out of threads: the client sees its connection end and may come again.
+            presence.leave();
+        }
+        Ok(())
+    }
+
+    /// `None`: the client is sent away.
+    fn greet(&self, channel: &mut Channel, clients_of: NamespaceId) -> Option<()> {
+        let (request, descriptors) = channel.receive::<Request>(Some(HELLO_TIMEOUT)).ok()?;
+        let own = match (request, &descriptors[..]) {
+            (Request::Hello { protocol, program }, [theirs]) => {
+                if namespace::id(theirs).ok()? != clients_of {
+                    return refuse(channel, "it serves clients of another user namespace");
+                }
+                if protocol != PROTOCOL || program != env!("CARGO_PKG_VERSION") {
+                    return refuse(channel, concat!("it is of version ", env!("CARGO_PKG_VERSION")));
+                }
+                namespace::own().ok()?
+            }
+            _ => return refuse(channel, "a client must say Hello first"),
+        };
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+        let welcome = Reply::Welcome { pid: std::process::id() };
+        channel.send(&welcome, &[own.as_fd(), this.as_fd()]).ok()
+    }
+
+    /// Answers requests until the client leaves; its segments are released then.
+    fn converse(self: &Arc<Control>, channel: &mut Channel) {
+        let mut held: Vec<Use> = Vec::new();
+        loop {
+            let (request, descriptors) = match channel.receive::<Request>(None) {
+                Ok(received) => received,
+                Err(ChannelError::Malformed { source }) => {
+                    let message = format!("a message is malformed: {source}");
+                    let _ = channel.send(&Reply::Failed { message }, &[]);
+                    return;
+                }
+                Err(_) => return,
+            };
+            let sent = match self.answer(request, descriptors, &mut held) {
+                (reply, Some(mount)) => channel.send(&reply, &[mount.as_fd()]),
+                (reply, None) => channel.send(&reply, &[]),
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        held: &mut Vec<Use>,
+    ) -> (Reply, Option<OwnedFd>) {
+        match request {
+            Request::Attach { spec } => match self.attach(spec, descriptors, held) {
+                Ok((reply, mount)) => (reply, Some(mount)),
+                Err(message) => (Reply::Failed { message }, None),
+            },
+            Request::Ping => (Reply::Pong(self.health()), None),
+            Request::Stats => (Reply::Stats(self.meter.stats()), None),
+            Request::Faults { segment } => match held.iter().find(|used| used.live().name == segment) {
+                Some(used) => {
+                    let faults = used.live().segment.faults().iter().map(|fault| fault.to_string()).collect();
+                    (Reply::Faults { faults }, None)
+                }
+                None => (failed(format!("segment {segment} is not attached here")), None),
+            },
+            Request::Hello { .. } => (failed("Hello was said already".to_owned()), None),
+        }
+    }
+
+    fn attach(
+        &self,
+        spec: vfsrun_union::SegmentSpec,
+        descriptors: Vec<OwnedFd>,
+        held: &mut Vec<Use>,
+    ) -> Result<(Reply, OwnedFd), String> {
+        let (used, warm) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
+        let segment = used.live().name.clone();
+        let mount = self
+            .mount
+            .segment(&segment)
+            .map_err(|error| format!("cannot make a mount of segment {segment}: {error}"))?;
+        held.push(used);
+        Ok((Reply::Attached { segment, warm }, mount))
+    }
+
+    fn health(&self) -> Health {
+        let stats = self.meter.stats();
+        Health {
+            oldest_request_ms: self.meter.oldest_request_ms(),
+            requests: stats.requests(),
+            cpu_ms: stats.cpu_us / 1000,
+            nodes: self.nodes.count() as u64,
+            segments: self.registry.count() as u64,
+        }
+    }
+
+    /// True: nobody needs the server, and from now on nobody finds it.
+    fn retire(
+        &self,
+        listener: &OwnedFd,
+        socket: crate::domain::SocketFile,
+        presence: &Presence,
+    ) -> Result<bool, ControlError> {
+        // A client may have gone and left its action running. What the kernel keeps although it was told to forget
+        // everything is in use by somebody.
+        self.registry.drop_warm(&self.nodes);
+        thread::sleep(SETTLE);
+        if self.nodes.count() > 0 {
+            presence.postpone();
+            return Ok(false);
+        }
+        // A client that starts a server holds the lock, and would wait for one that is leaving.
+        let Ok(lock) = self.domain.lock(SETTLE) else { return Ok(false) };
+        if presence.clients.load(SeqCst) > 0 || wait_readable(listener.as_fd(), Duration::ZERO).is_ok() {
+            return Ok(false);
+        }
+        match self.domain.remove_socket(&lock, socket) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ControlError::Retire { source }),
+            _ => Ok(true),
+        }
+    }
+}
+
+impl Presence {
+    /// How long there is nothing to do but wait for clients.
+    fn may_wait(&self, idle: Duration) -> Duration {
+        if self.clients.load(SeqCst) > 0 { idle } else { idle.saturating_sub(self.since_last().elapsed()) }
+    }
+
+    fn idle_for(&self, idle: Duration) -> bool {
+        self.clients.load(SeqCst) == 0 && self.since_last().elapsed() >= idle
+    }
+
+    fn leave(&self) {
+        self.postpone();
+        self.clients.fetch_sub(1, SeqCst);
+    }
+
+    /// Idleness counts from now on.
+    fn postpone(&self) {
+        *self.last_left.lock().expect("the server aborts when a thread panics") = Instant::now();
+    }
+
+    fn since_last(&self) -> Instant {
+        *self.last_left.lock().expect("the server aborts when a thread panics")
+    }
+}
+
+fn failed(message: String) -> Reply {
+    Reply::Failed { message }
+}
+
+fn refuse(channel: &Channel, why: &str) -> Option<()> {
+    let _ = channel.send(&failed(why.to_owned()), &[]);
+    None
+}

@@ -1,0 +1,376 @@
+//! The view as a file system: each kernel request is one question to a segment, and its answer is cached for ever.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    AccessFlags, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use vfsrun_union::{Attr, DirEntry, Errno, FileKind};
+
+use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
+use crate::listings::Listings;
+use crate::meter::{Kind, Meter};
+use crate::nodes::{NodeTable, Place};
+use crate::open_files::{OpenFile, OpenFiles};
+use crate::registry::Registry;
+
+/// What the kernel keeps as long as it likes. Less than the largest number of seconds: the kernel adds it to its clock.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Shared by the threads that serve the kernel.
+pub struct ViewFs {
+    pub registry: Arc<Registry>,
+    pub nodes: Arc<NodeTable>,
+    pub meter: Arc<Meter>,
+    pub files: OpenFiles,
+    pub listings: Listings,
+}
+
+impl ViewFs {
+    /// What `nodeid` stands for. Never the view's root.
+    fn place(&self, nodeid: INodeNo) -> Result<Place, Errno> {
+        self.nodes.get(nodeid.0).ok_or(Errno::STALE)
+    }
+
+    fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Attr, Errno> {
+        let (place, attr) = if parent == INodeNo::ROOT {
+            let live = self.registry.by_name(name).ok_or(Errno::NOENT)?;
+            let node = live.segment.root();
+            let attr = live.segment.attr(&node)?;
+            (Place { live, node }, attr)
+        } else {
+            let Place { live, node } = self.place(parent)?;
+            let (node, attr) = live.segment.lookup_attr(&node, name)?;
+            (Place { live, node }, attr)
+        };
+        self.nodes.remember(place);
+        Ok(attr)
+    }
+
+    fn attributes(&self, nodeid: INodeNo) -> Result<FileAttr, Errno> {
+        if nodeid == INodeNo::ROOT {
+            return Ok(view_root());
+        }
+        let place = self.place(nodeid)?;
+        Ok(file_attr(&place.live.segment.attr(&place.node)?))
+    }
+
+    fn read_at(&self, nodeid: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let place = self.place(nodeid)?;
+        let segment = &place.live.segment;
+        let attr = || segment.attr(&place.node);
+        let file = self.files.get(nodeid.0, || OpenFile::new(segment.open(&place.node)?, attr()?))?;
+        let length = read_fully(file.as_fd(), offset, buffer)?;
+        // The page would be kept for ever, and would be torn. Asking the segment has made it note the change.
+        if !file.is_unchanged(attr)? {
+            self.files.close(nodeid.0);
+            return Err(Errno::IO);
+        }
+        Ok(length)
+    }
+
+    /// The names of a directory without `.` and `..`, and the number of the directory above it.
+    fn list(&self, nodeid: INodeNo, offset: u64) -> Result<(Arc<[DirEntry]>, u64), Errno> {
+        if nodeid == INodeNo::ROOT {
+            let entry = |live: Arc<crate::registry::Live>| DirEntry {
+                name: live.name.clone().into(),
+                kind: FileKind::Directory,
+                ino: live.segment.root().ino(),
+            };
+            let names: Vec<_> = self.registry.all().into_iter().map(entry).collect();
+            return Ok((names.into(), INodeNo::ROOT.0));
+        }
+        let Place { live, node } = self.place(nodeid)?;
+        let listing = self.listings.get(nodeid.0, offset, || live.segment.list(&node))?;
+        Ok((listing, node.parent().map_or(INodeNo::ROOT.0, |parent| parent.ino())))
+    }
+
+    /// Says each entry from `offset` on to `add`, until it answers that there is no more room.
+    fn for_each_entry(
+        &self,
+        nodeid: INodeNo,
+        offset: u64,
+        mut add: impl FnMut(u64, Name<'_>) -> bool,
+    ) -> Result<(), Errno> {
+        let (listing, above) = self.list(nodeid, offset)?;
+        let dots = [Name::Dot(nodeid.0, "."), Name::Dot(above, "..")];
+        let names = dots.into_iter().chain(listing.iter().map(Name::Entry));
+        for (index, name) in names.enumerate().skip(offset as usize) {
+            if add(index as u64 + 1, name) {
+                self.listings.keep(nodeid.0, &listing);
+                return Ok(());
+            }
+        }
+        self.listings.drop_kept(nodeid.0);
+        Ok(())
+    }
+
+    /// The attributes that go with an entry of a listing. The kernel shows an entry whose attributes are impossible
+    /// and asks for them when somebody uses the name, and so gets the error then.
+    fn entry_attributes(&self, nodeid: INodeNo, entry: &DirEntry) -> FileAttr {
+        match self.look_up(nodeid, &entry.name) {
+            Ok(attr) => file_attr(&attr),
+            Err(_) => {
+                self.nodes.remember_again(entry.ino);
+                unusable(entry.ino, file_type(entry.kind))
+            }
+        }
+    }
+
+    fn xattr(&self, nodeid: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        if nodeid == INodeNo::ROOT {
+            return Err(Errno::NODATA);
+        }
+        let place = self.place(nodeid)?;
+        place.live.segment.get_xattr(&place.node, name)
+    }
+
+    /// NUL after each, as listxattr(2) wants them.
+    fn xattr_names(&self, nodeid: INodeNo) -> Result<Vec<u8>, Errno> {
+        if nodeid == INodeNo::ROOT {
+            return Ok(Vec::new());
+        }
+        let place = self.place(nodeid)?;
+        let mut joined = Vec::new();
+        for name in place.live.segment.list_xattrs(&place.node)? {
+            joined.extend_from_slice(name.as_bytes());
+            joined.push(0);
+        }
+        Ok(joined)
+    }
+
+    fn forget_node(&self, nodeid: INodeNo, lookups: u64) {
+        if self.nodes.forget(nodeid.0, lookups) {
+            self.files.close(nodeid.0);
+            self.listings.drop_kept(nodeid.0);
+        }
+    }
+}
+
+/// A line of a listing.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    Dot(u64, &'static str),
+    Entry(&'a DirEntry),
+}
+
+impl Filesystem for ViewFs {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_MAX_PAGES
+            | InitFlags::FUSE_POSIX_ACL;
+        let offered = config.capabilities();
+        config.add_capabilities(wanted & offered).expect("only what is offered is asked for");
+        // Read-ahead of several files at once.
+        config.set_max_background(64).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _serving = self.meter.begin(Kind::Lookup);
+        match self.look_up(parent, name) {
+            Ok(attr) => reply.entry(&FOR_EVER, &file_attr(&attr), Generation(0)),
+            // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
+            Err(Errno::NOENT) if parent != INodeNo::ROOT => {
+                self.meter.found_nothing();
+                reply.entry(&FOR_EVER, &missing(), Generation(0));
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, nodeid: INodeNo, lookups: u64) {
+        let _serving = self.meter.begin(Kind::Forget);
+        self.forget_node(nodeid, lookups);
+    }
+
+    fn getattr(&self, _request: &Request, nodeid: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
+        let _serving = self.meter.begin(Kind::Getattr);
+        match self.attributes(nodeid) {
+            Ok(attr) => reply.attr(&FOR_EVER, &attr),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, nodeid: INodeNo, reply: ReplyData) {
+        let _serving = self.meter.begin(Kind::Readlink);
+        match self.place(nodeid).and_then(|place| place.live.segment.read_link(&place.node)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn open(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.meter.begin(Kind::Open);
+        // Once answered so, the kernel opens and closes by itself and keeps pages between opens.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.meter.begin(Kind::Open);
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        nodeid: INodeNo,
+        _file: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
+        let _serving = self.meter.begin(Kind::Read);
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size as usize {
+                buffer.resize(size as usize, 0);
+            }
+            match self.read_at(nodeid, offset, &mut buffer[..size as usize]) {
+                Ok(length) => {
+                    self.meter.read_bytes(length);
+                    reply.data(&buffer[..length]);
+                }
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        nodeid: INodeNo,
+        _file: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let _serving = self.meter.begin(Kind::Readdir);
+        let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
+            Name::Dot(ino, dots) => reply.add(INodeNo(ino), next, FileType::Directory, dots),
+            Name::Entry(entry) => {
+                reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name.as_os_str())
+            }
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        nodeid: INodeNo,
+        _file: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let _serving = self.meter.begin(Kind::Readdirplus);
+        let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
+            // The kernel takes no attributes for these two.
+            Name::Dot(ino, dots) => {
+                let attr = FileAttr { ino: INodeNo(ino), ..view_root() };
+                reply.add(INodeNo(ino), next, dots, &FOR_EVER, &attr, Generation(0))
+            }
+            Name::Entry(entry) => {
+                let attr = self.entry_attributes(nodeid, entry);
+                let full = reply.add(attr.ino, next, &entry.name, &FOR_EVER, &attr, Generation(0));
+                if full {
+                    self.forget_node(attr.ino, 1);
+                }
+                full
+            }
+        });
+        match outcome {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn statfs(&self, _request: &Request, _nodeid: INodeNo, reply: ReplyStatfs) {
+        let _serving = self.meter.begin(Kind::Statfs);
+        // Full, as every read-only file system; names of 255 bytes.
+        reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
+    }
+
+    fn getxattr(&self, _request: &Request, nodeid: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _serving = self.meter.begin(Kind::Xattr);
+        answer_xattr(self.xattr(nodeid, name), size, reply);
+    }
+
+    fn listxattr(&self, _request: &Request, nodeid: INodeNo, size: u32, reply: ReplyXattr) {
+        let _serving = self.meter.begin(Kind::Xattr);
+        answer_xattr(self.xattr_names(nodeid), size, reply);
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _nodeid: INodeNo,
+        _file: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let _serving = self.meter.begin(Kind::Other);
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn access(&self, _request: &Request, _nodeid: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _serving = self.meter.begin(Kind::Other);
+        reply.error(fuser::Errno::ENOSYS);
+    }
+}
+
+/// Size 0 asks how large the answer is.
+fn answer_xattr(outcome: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match outcome {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Less than asked for only at the end of the file: the kernel would fill the rest with zeroes.
+fn read_fully(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// The segment's errors are the kernel's numbers already, with two exceptions: what would make the kernel stop asking
+/// for good, and what a file system may not answer.
+fn errno(error: Errno) -> fuser::Errno {
+    match error {
+        // ENOSYS switches a kind of request off for the whole connection.
+        Errno::NOSYS => fuser::Errno::EIO,
+        // The server ran out of something; the action did not.
+        Errno::MFILE | Errno::NFILE => fuser::Errno::EIO,
+        error => fuser::Errno::from_i32(error.raw_os_error()),
+    }
+}

@@ -1,0 +1,61 @@
+//! What a starter tells the view server: one JSON argument of the hidden subcommand.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::namespace::{self, NamespaceId};
+
+/// The hidden subcommand of the program that runs [`crate::server::main`].
+pub const SUBCOMMAND: &str = "view-server";
+
+/// How a server runs. Made by its starter, in the user namespace whose processes it is to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerOptions {
+    /// The sharing domain's directory.
+    pub dir: PathBuf,
+    /// Only clients that live in this user namespace are served.
+    pub clients: NamespaceId,
+    /// Exits after so many milliseconds without a client and with nobody inside its segments.
+    pub idle_ms: u64,
+    /// Threads that serve kernel requests.
+    pub threads: usize,
+    /// One /dev/fuse descriptor per thread instead of a shared one.
+    pub clone_fd: bool,
+    /// The server unshares its mount namespace. False when its starter did so.
+    pub unshare_mounts: bool,
+    /// Segments without a client that are kept warm.
+    pub warm_segments: usize,
+    /// Above so many names that the kernel remembers, the warm segments unused for longest are dropped.
+    pub warm_nodes: usize,
+}
+
+impl ServerOptions {
+    /// Defaults for clients that live where the caller lives. Errors: /proc is not mounted.
+    pub fn new(dir: &Path) -> io::Result<ServerOptions> {
+        Ok(ServerOptions {
+            dir: std::path::absolute(dir)?,
+            clients: namespace::id(namespace::own()?)?,
+            idle_ms: 60_000,
+            threads: 2,
+            clone_fd: false,
+            unshare_mounts: true,
+            warm_segments: 64,
+            warm_nodes: 2_000_000,
+        })
+    }
+
+    /// The arguments that make the program a server with these options. Its stdin must be the listening socket.
+    pub fn arguments(&self) -> [OsString; 2] {
+        let json = serde_json::to_string(self).expect("numbers and a path");
+        [SUBCOMMAND.into(), json.into()]
+    }
+
+    /// The second of `arguments`.
+    pub fn parse(argument: &str) -> Result<ServerOptions, serde_json::Error> {
+        serde_json::from_str(argument)
+    }
+}

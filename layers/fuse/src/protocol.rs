@@ -1,0 +1,121 @@
+//! The attach protocol: what a client and the view server say to each other.
+//!
+//! ```text
+//!  client                                   server
+//!    Hello  [its user namespace]   ─────▶
+//!                                  ◀─────   Welcome  [server's user namespace, pidfd of the server]
+//!    Attach [branch roots …]       ─────▶
+//!                                  ◀─────   Attached [detached mount of the segment] | Failed
+//!    Ping | Faults | Stats         ─────▶
+//!                                  ◀─────   Pong | Faults | Stats
+//!    (end of connection: the client's segments are released)
+//! ```
+//!
+//! One request, one reply; descriptors in brackets travel beside the message.
+
+use serde::{Deserialize, Serialize};
+use vfsrun_union::describe::SegmentSpec;
+
+/// Client and server must agree on it; it changes whenever a message does.
+pub const PROTOCOL: u32 = 1;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// First message. One descriptor: `/proc/self/ns/user` of the client, which proves where it lives.
+    Hello {
+        protocol: u32,
+        program: String,
+    },
+    /// Descriptors: those the specification names by index.
+    Attach {
+        spec: SegmentSpec,
+    },
+    Ping,
+    /// What the segment could not serve as promised so far.
+    Faults {
+        segment: String,
+    },
+    Stats,
+}
+
+/// What the server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Reply {
+    /// Two descriptors: the server's user namespace, a pidfd of the server. `pid` is for messages only.
+    Welcome {
+        pid: u32,
+    },
+    /// One descriptor: a detached mount of the segment, read-only, nosuid, nodev.
+    Attached {
+        segment: String,
+        warm: bool,
+    },
+    Pong(Health),
+    Faults {
+        faults: Vec<String>,
+    },
+    Stats(Stats),
+    /// The request was understood and could not be done; `message` is the chain of causes.
+    Failed {
+        message: String,
+    },
+}
+
+/// How the server is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Health {
+    /// For how many milliseconds the oldest kernel request that is being served has been waiting; 0 for none.
+    pub oldest_request_ms: u64,
+    /// Kernel requests since the start.
+    pub requests: u64,
+    /// CPU time of the server since the start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Names the kernel remembers.
+    pub nodes: u64,
+    /// Segments that can be attached, used ones and warm ones.
+    pub segments: u64,
+}
+
+/// Kernel requests since the server's start, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stats {
+    pub lookup: u64,
+    /// Lookups among `lookup` that found nothing.
+    pub negative: u64,
+    pub forget: u64,
+    pub getattr: u64,
+    pub readlink: u64,
+    pub open: u64,
+    pub read: u64,
+    pub read_bytes: u64,
+    pub readdir: u64,
+    pub readdirplus: u64,
+    pub xattr: u64,
+    pub statfs: u64,
+    /// Everything else, refused writes included.
+    pub other: u64,
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+}
+
+impl Stats {
+    /// All requests together.
+    pub fn requests(&self) -> u64 {
+        self.lookup
+            + self.forget
+            + self.getattr
+            + self.readlink
+            + self.open
+            + self.read
+            + self.readdir
+            + self.readdirplus
+            + self.xattr
+            + self.statfs
+            + self.other
+    }
+}

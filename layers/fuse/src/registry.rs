@@ -1,0 +1,254 @@
+//! The registry: which segments the server has, who uses them, and which of them stay warm when nobody does.
+//!
+//! A segment is found by its identity. When something in it changed it is superseded: a new generation is built for
+//! those who come, the old one stays for those inside and goes with the last of them.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+
+use fuser::{INodeNo, Notifier};
+use thiserror::Error;
+use vfsrun_union::describe::SegmentSpec;
+use vfsrun_union::{Context, Segment, SegmentError};
+
+use crate::nodes::NodeTable;
+
+#[derive(Debug, Error)]
+pub enum AttachError {
+    #[error("cannot identify the segment")]
+    Identity { source: io::Error },
+    #[error("cannot build the segment")]
+    Build { source: SegmentError },
+}
+
+/// A segment that can be attached or that somebody is still inside of.
+pub struct Live {
+    /// Its directory at the top of the view: `<identity, 32 hex digits>-<generation>`. Never used twice.
+    pub name: String,
+    pub segment: Segment,
+    identity: blake3::Hash,
+    users: AtomicUsize,
+    /// Names of it that the kernel remembers.
+    nodes: AtomicIsize,
+    /// The registry's clock when it was used last.
+    used: AtomicU64,
+    superseded: AtomicBool,
+}
+
+/// Whichever generation of a segment is current; locked while it is checked or built, so that clients who want the
+/// same segment at once build it once.
+#[derive(Default)]
+struct Slot(Mutex<Option<Arc<Live>>>);
+
+/// How many segments stay without a user.
+#[derive(Clone, Copy, Debug)]
+pub struct Warmth {
+    pub segments: usize,
+    pub nodes: usize,
+}
+
+pub struct Registry {
+    context: Context,
+    warmth: Warmth,
+    slots: Mutex<HashMap<blake3::Hash, Arc<Slot>>>,
+    by_name: RwLock<HashMap<String, Arc<Live>>>,
+    generations: AtomicU64,
+    clock: AtomicU64,
+    notifier: OnceLock<Notifier>,
+}
+
+/// A client's hold on a segment. Dropping it releases the segment.
+pub struct Use {
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+}
+
+impl Registry {
+    pub fn new(warmth: Warmth) -> Registry {
+        Registry {
+            context: Context::default(),
+            warmth,
+            slots: Mutex::default(),
+            by_name: RwLock::default(),
+            generations: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            notifier: OnceLock::new(),
+        }
+    }
+
+    /// How to tell the kernel that a segment is gone. Without it nothing is ever forgotten.
+    pub fn set_notifier(&self, notifier: Notifier) {
+        self.notifier.set(notifier).unwrap_or_else(|_| unreachable!("a server has one session"));
+    }
+
+    /// The segment that `spec` describes, and whether it was there already with nothing changed in it.
+    pub fn attach(
+        self: &Arc<Registry>,
+        spec: SegmentSpec,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Use, bool), AttachError> {
+        let identity =
+            Segment::identity(&spec, &descriptors).map_err(|source| AttachError::Identity { source })?;
+        let slot = lock(&self.slots).entry(identity).or_default().clone();
+        let mut current = lock(&slot.0);
+        if let Some(live) = current.as_ref().filter(|live| live.segment.is_current()) {
+            return Ok((self.hold(live), true));
+        }
+        // Built before the old one is given up: a failure changes nothing.
+        let segment = Segment::build(spec, descriptors, &self.context)
+            .map_err(|source| AttachError::Build { source })?;
+        let live = Arc::new(Live {
+            name: self.new_name(identity),
+            segment,
+            identity,
+            users: AtomicUsize::new(0),
+            nodes: AtomicIsize::new(0),
+            used: AtomicU64::new(0),
+            superseded: AtomicBool::new(false),
+        });
+        let held = self.hold(&live);
+        self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());
+        let old = current.replace(live);
+        drop(current);
+        if let Some(old) = old {
+            old.superseded.store(true, SeqCst);
+            if old.users.load(SeqCst) == 0 {
+                self.remove(&old);
+            }
+        }
+        self.trim();
+        Ok((held, false))
+    }
+
+    pub fn by_name(&self, name: &OsStr) -> Option<Arc<Live>> {
+        self.by_name.read().expect(NO_PANIC).get(name.to_str()?).cloned()
+    }
+
+    /// All segments, oldest first.
+    pub fn all(&self) -> Vec<Arc<Live>> {
+        let mut all: Vec<_> = self.by_name.read().expect(NO_PANIC).values().cloned().collect();
+        all.sort_by_key(|live| live.used.load(SeqCst));
+        all
+    }
+
+    pub fn count(&self) -> usize {
+        self.by_name.read().expect(NO_PANIC).len()
+    }
+
+    /// Drops every segment that no client holds, and asks the kernel to forget all names: those that it keeps then are
+    /// in use by somebody, who keeps what he has.
+    pub fn drop_warm(&self, nodes: &NodeTable) {
+        for live in self.all() {
+            self.drop_unused(&live);
+        }
+        // What was dropped before has no name at the top any more by which to reach what lies below.
+        for (root, name) in nodes.top_names() {
+            self.forget_name(INodeNo(root), &name);
+        }
+    }
+
+    /// Drops the segments unused for longest until the rest is within the bounds.
+    fn trim(&self) {
+        let unused: Vec<_> = self.all().into_iter().filter(|live| live.users.load(SeqCst) == 0).collect();
+        let mut segments = unused.len();
+        let mut nodes: usize = self.all().iter().map(|live| live.nodes()).sum();
+        for live in unused {
+            if segments <= self.warmth.segments && nodes <= self.warmth.nodes {
+                return;
+            }
+            segments -= 1;
+            nodes = nodes.saturating_sub(live.nodes());
+            self.drop_unused(&live);
+        }
+    }
+
+    fn drop_unused(&self, live: &Arc<Live>) {
+        let Some(slot) = lock(&self.slots).get(&live.identity).cloned() else { return };
+        // Whoever holds the slot is about to use the segment or to replace it.
+        let Ok(mut current) = slot.0.try_lock() else { return };
+        if live.users.load(SeqCst) > 0 {
+            return;
+        }
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, live)) {
+            *current = None;
+        }
+        drop(current);
+        self.remove(live);
+        let mut slots = lock(&self.slots);
+        // Two holders: the map and this function. A third one is about to fill it.
+        if Arc::strong_count(&slot) == 2 && lock(&slot.0).is_none() {
+            slots.remove(&live.identity);
+        }
+    }
+
+    /// Takes the segment out of the view. Its nodes go when the kernel forgets them, which it does now for all that
+    /// nobody uses.
+    fn remove(&self, live: &Live) {
+        if self.by_name.write().expect(NO_PANIC).remove(&live.name).is_none() {
+            return;
+        }
+        self.forget_name(INodeNo::ROOT, OsStr::new(&live.name));
+    }
+
+    fn forget_name(&self, parent: INodeNo, name: &OsStr) {
+        let Some(notifier) = self.notifier.get() else { return };
+        if let Err(error) = notifier.inval_entry(parent, name) {
+            tracing::debug!(?name, %error, "the kernel kept a name");
+        }
+    }
+
+    fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {
+        live.users.fetch_add(1, SeqCst);
+        live.used.store(self.tick(), SeqCst);
+        Use { live: live.clone(), registry: self.clone() }
+    }
+
+    fn new_name(&self, identity: blake3::Hash) -> String {
+        let generation = self.generations.fetch_add(1, SeqCst);
+        format!("{}-{generation}", &identity.to_hex()[..32])
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, SeqCst)
+    }
+}
+
+impl Live {
+    /// Names of this segment that the kernel remembers.
+    pub fn nodes(&self) -> usize {
+        usize::try_from(self.nodes.load(SeqCst)).unwrap_or(0)
+    }
+
+    pub(crate) fn count_node(&self, change: isize) {
+        self.nodes.fetch_add(change, SeqCst);
+    }
+}
+
+impl Use {
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.live.used.store(self.registry.tick(), SeqCst);
+        if self.live.users.fetch_sub(1, SeqCst) > 1 {
+            return;
+        }
+        if self.live.superseded.load(SeqCst) {
+            self.registry.remove(&self.live);
+        }
+        self.registry.trim();
+    }
+}
+
+const NO_PANIC: &str = "the server aborts when a thread panics";
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect(NO_PANIC)
+}

@@ -1,0 +1,133 @@
+//! The view server's process.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use fuser::{Config, Session, SessionACL};
+use thiserror::Error;
+
+use crate::control::{Control, ControlError};
+use crate::daemon::{self, DaemonError};
+use crate::domain::{Domain, DomainError};
+use crate::filesystem::ViewFs;
+use crate::listings::Listings;
+use crate::meter::Meter;
+use crate::mount::{self, MountError, ViewMount};
+use crate::nodes::NodeTable;
+use crate::open_files::OpenFiles;
+use crate::options::ServerOptions;
+use crate::registry::{Registry, Warmth};
+
+/// Backing files kept open, if the limit of descriptors is large enough.
+const OPEN_FILES: u64 = 256;
+
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("cannot leave the starter")]
+    Daemon(#[from] DaemonError),
+    #[error("the options are not those of this program")]
+    Options { source: serde_json::Error },
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    #[error("cannot mount the view")]
+    Mount(#[from] MountError),
+    #[error("cannot start serving the kernel")]
+    Session { source: io::Error },
+    #[error("cannot serve clients")]
+    Control(#[from] ControlError),
+}
+
+/// The program's hidden subcommand. `argument` is the second of [`ServerOptions::arguments`], stdin the listening
+/// socket. Errors go to stderr, which is the log.
+pub fn main(argument: &str) -> ExitCode {
+    // A thread that is gone leaves requests without an answer, and locks that nobody opens: a dead server is better,
+    // because clients notice it.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    let outcome = ServerOptions::parse(argument)
+        .map_err(|source| ServerError::Options { source })
+        .and_then(|options| Ok((daemon::detach()?, options)))
+        .and_then(|(listener, options)| run(listener, &options));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("view server: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until nobody has needed the server for a while.
+///
+/// Stage: server, detached, one thread; needs CAP_SYS_ADMIN in its user namespace.
+pub fn run(listener: OwnedFd, options: &ServerOptions) -> Result<(), ServerError> {
+    if options.unshare_mounts {
+        mount::leave_host_mounts()?;
+    }
+    let domain = Domain::open(&options.dir)?;
+    let (mount, device) = ViewMount::new(&domain)?;
+    let registry =
+        Arc::new(Registry::new(Warmth { segments: options.warm_segments, nodes: options.warm_nodes }));
+    let nodes = Arc::new(NodeTable::default());
+    let meter = Arc::new(Meter::default());
+    let filesystem = ViewFs {
+        registry: registry.clone(),
+        nodes: nodes.clone(),
+        meter: meter.clone(),
+        files: OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 4) as usize),
+        listings: Listings::default(),
+    };
+    serve_kernel(filesystem, device, options, &registry)?;
+    let control = Control { domain, mount, registry, nodes, meter };
+    Ok(Arc::new(control).serve(listener, options)?)
+}
+
+/// Threads that answer the kernel until the process ends.
+fn serve_kernel(
+    filesystem: ViewFs,
+    device: OwnedFd,
+    options: &ServerOptions,
+    registry: &Registry,
+) -> Result<(), ServerError> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = options.clone_fd;
+    let session = Session::from_fd(filesystem, device, SessionACL::All, config)
+        .map_err(|source| ServerError::Session { source })?;
+    registry.set_notifier(session.notifier());
+    thread::Builder::new()
+        .name("kernel".to_owned())
+        .spawn(move || {
+            // Unmounted, or out of order: either way nobody can be served any more.
+            match session.run() {
+                Ok(()) => eprintln!("view server: the view was unmounted"),
+                Err(error) => eprintln!("view server: cannot read kernel requests: {error}"),
+            }
+            std::process::exit(1);
+        })
+        .map_err(|source| ServerError::Session { source })?;
+    Ok(())
+}
+
+/// An error and its causes, each once.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

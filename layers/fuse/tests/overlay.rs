@@ -1,0 +1,223 @@
+//! A kernel overlay over segments, with the options every action's root has.
+
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Rig, attach_host, host_segment, open_dir, with_rig};
+use vfsrun_fuse::{Attached, View};
+use vfsrun_layers::{Entry, Kind, LayerStore, Manifest, Meta};
+use vfsrun_sys::mount::{self, Attr, NewMount};
+use vfsrun_union::describe::Source;
+
+#[test]
+fn a_write_is_copied_up_and_the_host_keeps_its_file() {
+    with_rig("copy_up", |rig| {
+        let host = rig.dir("host");
+        fs::create_dir(host.join("sub")).unwrap();
+        fs::write(host.join("sub/file"), "lower").unwrap();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let (root, upper) = overlay(rig, &[&attached]);
+        let before = fs::metadata(root.join("sub/file")).unwrap();
+        fs::OpenOptions::new()
+            .append(true)
+            .open(root.join("sub/file"))
+            .unwrap()
+            .write_all(b" and upper")
+            .unwrap();
+        assert_eq!(fs::read_to_string(root.join("sub/file")).unwrap(), "lower and upper");
+        assert_eq!(fs::read_to_string(host.join("sub/file")).unwrap(), "lower");
+        assert_eq!(fs::read_to_string(upper.join("sub/file")).unwrap(), "lower and upper");
+        let after = fs::metadata(root.join("sub/file")).unwrap();
+        assert_eq!((after.dev(), after.ino()), (before.dev(), before.ino()), "the same file to the action");
+    });
+}
+
+#[test]
+fn a_removed_directory_that_is_made_again_is_empty() {
+    with_rig("removed_directory", |rig| {
+        let host = rig.dir("host");
+        fs::create_dir(host.join("sub")).unwrap();
+        fs::write(host.join("sub/file"), "lower").unwrap();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let (root, upper) = overlay(rig, &[&attached]);
+        fs::remove_dir_all(root.join("sub")).unwrap();
+        assert!(!root.join("sub").exists());
+        assert!(fs::symlink_metadata(upper.join("sub")).unwrap().file_type().is_char_device());
+        fs::create_dir(root.join("sub")).unwrap();
+        assert_eq!(fs::read_dir(root.join("sub")).unwrap().count(), 0);
+        assert!(host.join("sub/file").exists());
+    });
+}
+
+#[test]
+fn programs_execute_and_map_files_through_the_overlay() {
+    with_rig("execute", |rig| {
+        let host = rig.dir("host");
+        fs::copy(support::SERVER, host.join("program")).unwrap();
+        fs::set_permissions(host.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let (root, _) = overlay(rig, &[&attached]);
+        let output = Command::new(root.join("program")).arg("nonsense").output().unwrap();
+        assert!(String::from_utf8(output.stderr).unwrap().contains("not for use by hand"));
+    });
+}
+
+#[test]
+fn names_of_two_segments_merge_and_the_upper_one_wins() {
+    with_rig("two_segments", |rig| {
+        let (top, bottom) = (rig.dir("top"), rig.dir("bottom"));
+        fs::create_dir(top.join("dir")).unwrap();
+        fs::create_dir(bottom.join("dir")).unwrap();
+        fs::write(top.join("dir/both"), "top").unwrap();
+        fs::write(bottom.join("dir/both"), "bottom").unwrap();
+        fs::write(bottom.join("dir/below"), "bottom").unwrap();
+        let mut view = rig.view();
+        let (upper, lower) = (attach_host(&mut view, &top), attach_host(&mut view, &bottom));
+        let (root, _) = overlay(rig, &[&upper, &lower]);
+        assert_eq!(fs::read_to_string(root.join("dir/both")).unwrap(), "top");
+        assert_eq!(fs::read_to_string(root.join("dir/below")).unwrap(), "bottom");
+        assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), 2);
+    });
+}
+
+#[test]
+fn a_layers_whiteout_hides_a_name_of_the_segment_below() {
+    with_rig("whiteout", |rig| {
+        let host = rig.dir("host");
+        fs::write(host.join("gone"), "below").unwrap();
+        fs::write(host.join("stays"), "below").unwrap();
+        let mut view = rig.view();
+        let whiteout = entry("gone", Kind::Whiteout, 0);
+        let top = attach_layer(rig, &mut view, vec![whiteout]);
+        let bottom = attach_host(&mut view, &host);
+        let (root, _) = overlay(rig, &[&top, &bottom]);
+        assert_eq!(fs::symlink_metadata(root.join("gone")).unwrap_err().kind(), ErrorKind::NotFound);
+        let names: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["stays"]);
+    });
+}
+
+#[test]
+fn a_layers_opaque_directory_hides_what_the_segment_below_has_in_it() {
+    with_rig("opaque", |rig| {
+        let host = rig.dir("host");
+        fs::create_dir(host.join("dir")).unwrap();
+        fs::write(host.join("dir/below"), "below").unwrap();
+        let mut view = rig.view();
+        let opaque = entry("dir", Kind::Directory { opaque: true }, 0o755);
+        let top = attach_layer(rig, &mut view, vec![opaque]);
+        let bottom = attach_host(&mut view, &host);
+        let (root, _) = overlay(rig, &[&top, &bottom]);
+        assert!(root.join("dir").is_dir());
+        assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), 0);
+        assert!(!root.join("dir/below").exists());
+    });
+}
+
+#[test]
+fn an_old_root_keeps_working_after_its_segment_was_dropped() {
+    with_rig("dropped_below_overlay", |rig| {
+        let host = rig.dir("host");
+        fs::create_dir(host.join("dir")).unwrap();
+        fs::write(host.join("dir/seen"), "content").unwrap();
+        fs::write(host.join("dir/unseen"), "content").unwrap();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let (root, _) = overlay(rig, &[&attached]);
+        assert_eq!(fs::read_to_string(root.join("dir/seen")).unwrap(), "content");
+        drop(view);
+        // A change makes the next attach supersede the segment, which then has no client.
+        fs::write(host.join("other"), "").unwrap();
+        let mut later = rig.view();
+        assert!(!attach_host(&mut later, &host).warm);
+        assert_eq!(fs::read_to_string(root.join("dir/seen")).unwrap(), "content");
+        assert_eq!(fs::read_to_string(root.join("dir/unseen")).unwrap(), "content");
+        fs::write(root.join("dir/seen"), "written").unwrap();
+        assert_eq!(fs::read_to_string(host.join("dir/seen")).unwrap(), "content");
+    });
+}
+
+#[test]
+fn a_server_in_a_user_namespace_serves_clients_who_enter_it() {
+    with_rig("user_namespace", |rig| {
+        let (host, scratch) = (rig.dir("host"), rig.dir("scratch"));
+        fs::create_dir(host.join("dir")).unwrap();
+        fs::write(host.join("dir/file"), "").unwrap();
+        fs::write(host.join("file"), "lower").unwrap();
+        let view = View::connect_or_start(rig.domain(), |domain, listener| {
+            let [_, options] = rig.options.arguments();
+            let status = Command::new(support::SERVER)
+                .args(["in-user-namespace".as_ref(), options.as_os_str()])
+                .stdin(listener)
+                .stderr(domain.new_log()?)
+                .status()?;
+            assert!(status.success(), "{}", domain.log_tail());
+            Ok(())
+        })
+        .unwrap();
+        let theirs = vfsrun_fuse::namespace::id(view.user_namespace()).unwrap();
+        assert_ne!(theirs, rig.options.clients, "the server's user namespace is its own");
+        let output = Command::new(support::SERVER)
+            .arg("client-of-user-namespace")
+            .args([rig.domain(), host.as_path(), scratch.as_path()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "lower and upper, 0 left\n", "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(fs::read_to_string(host.join("file")).unwrap(), "lower");
+    });
+}
+
+/// The action's root and its upper directory.
+fn overlay(rig: &Rig, segments: &[&Attached]) -> (PathBuf, PathBuf) {
+    let scratch = rig.dir("scratch");
+    let tmpfs = NewMount::of(c"tmpfs").unwrap().create(Attr::empty()).unwrap();
+    mount::attach(tmpfs, open_dir(&scratch)).unwrap();
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let lower: Vec<String> = segments
+        .iter()
+        .enumerate()
+        .map(|(number, segment)| rig.mounted(&format!("lower{number}"), segment).to_str().unwrap().to_owned())
+        .collect();
+    let mut new = NewMount::of(c"overlay").unwrap();
+    for (key, value) in [
+        (c"lowerdir", lower.join(":").as_str()),
+        (c"upperdir", upper.to_str().unwrap()),
+        (c"workdir", work.to_str().unwrap()),
+        (c"xino", "on"),
+        (c"redirect_dir", "nofollow"),
+        (c"metacopy", "off"),
+        (c"index", "off"),
+        (c"nfs_export", "off"),
+    ] {
+        new = new.option(key, value.as_bytes()).unwrap();
+    }
+    let mounted = new.create(Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV).unwrap();
+    let root = rig.dir("root");
+    mount::attach(mounted, open_dir(&root)).unwrap();
+    (root, upper)
+}
+
+fn attach_layer(rig: &Rig, view: &mut View, entries: Vec<Entry>) -> Attached {
+    let store_dir = rig.dir("store");
+    let store = LayerStore::open(&store_dir).unwrap();
+    let digest = store.put_layer(&Manifest::from_entries(entries).unwrap()).unwrap();
+    let mut spec = host_segment();
+    spec.branches[0].source = Source::Layer { digest: digest.to_string(), store: 0 };
+    view.attach(&spec, &[open_dir(Path::new(&store_dir)).as_fd()]).unwrap()
+}
+
+fn entry(path: &str, kind: Kind, mode: u32) -> Entry {
+    Entry { path: path.into(), kind, meta: Meta { mode, ..Meta::default() } }
+}

@@ -1,0 +1,149 @@
+//! A rig: a sharing domain of the test's own, with a server that ends with the test.
+
+#![allow(dead_code)]
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, pidfd_send_signal};
+use tempfile::TempDir;
+use vfsrun_fuse::{Attached, ServerOptions, View, spawn_server};
+use vfsrun_sys::mount::{self, Propagation};
+use vfsrun_union::SegmentSpec;
+use vfsrun_union::describe::{BranchSpec, Scope, Source, Symlinks};
+
+pub const SERVER: &str = env!("CARGO_BIN_EXE_view-server-test");
+
+pub struct Rig {
+    temp: TempDir,
+    pub options: ServerOptions,
+}
+
+/// Runs `test` with a rig, on a thread with a mount namespace of its own. Says so when this machine cannot.
+pub fn with_rig(name: &str, test: impl FnOnce(&Rig) + Send) {
+    if let Err(why) = possible() {
+        // Not println: the harness would hide it.
+        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let run = || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let root = open_dir(Path::new("/"));
+            mount::set_propagation(&root, Propagation::Private, true).unwrap();
+            let rig = Rig::new();
+            test(&rig);
+        };
+        if let Err(panic) = scope.spawn(run).join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn possible() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("mounting needs root".to_owned());
+    }
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map(drop)
+        .map_err(|error| format!("cannot open /dev/fuse: {error}"))
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let temp = tempfile::tempdir().unwrap();
+        let options = ServerOptions::new(&temp.path().join("domain")).unwrap();
+        Rig { temp, options }
+    }
+
+    /// A fresh directory of the test's.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let path = self.temp.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub fn domain(&self) -> &Path {
+        &self.options.dir
+    }
+
+    pub fn view(&self) -> View {
+        View::connect_or_start(self.domain(), |domain, listener| {
+            spawn_server(domain, listener, Path::new(SERVER), &self.options)
+        })
+        .unwrap()
+    }
+
+    /// Where a segment is mounted now.
+    pub fn mounted(&self, name: &str, attached: &Attached) -> PathBuf {
+        let path = self.dir(name);
+        mount::attach(&attached.mount, open_dir(&path)).unwrap();
+        path
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Ok(Some(view)) = View::connect(self.domain()) {
+            let _ = pidfd_send_signal(view.server_pidfd(), Signal::KILL);
+            ended_within(view.server_pidfd(), Duration::from_secs(5));
+        }
+    }
+}
+
+pub fn open_dir(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+/// A segment of one host directory.
+pub fn host_segment() -> SegmentSpec {
+    let branch = BranchSpec {
+        at: PathBuf::new(),
+        source: Source::Host { root: 0, host: None },
+        rules: Vec::new(),
+        symlinks: Symlinks::Never,
+        scope: Scope::View,
+        frozen: false,
+        label: "host".to_owned(),
+    };
+    SegmentSpec { branches: vec![branch], ..SegmentSpec::default() }
+}
+
+pub fn attach_host(view: &mut View, path: &Path) -> Attached {
+    view.attach(&host_segment(), &[open_dir(path).as_fd()]).unwrap()
+}
+
+/// True when the process behind the pidfd ends in time.
+pub fn ended_within(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let wait = PollTimeout::try_from(limit.as_millis() as i32).unwrap();
+    poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], wait).unwrap() == 1
+}
+
+/// Waits for a condition that another process brings about.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Stops the server and waits until none of its threads runs: a signal takes its time.
+pub fn stop(view: &View) {
+    pidfd_send_signal(view.server_pidfd(), Signal::STOP).unwrap();
+    let tasks = Path::new("/proc").join(view.server_pid().to_string()).join("task");
+    eventually("all threads of the server stop", || {
+        std::fs::read_dir(&tasks).unwrap().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+        })
+    });
+}

@@ -1,0 +1,84 @@
+//! A capture: what an action wrote, read from its overlayfs upper and stored as a layer.
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::ids::IdMap;
+use crate::intake::{Devices, Intake, Owner, Rules};
+use crate::manifest::Kind;
+use crate::store::LayerStore;
+
+pub use crate::intake::{IntakeError as CaptureError, Take};
+
+/// The default records everything but devices, with owners and times as they are, and moves files into the store.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureOptions {
+    /// From the ids that stat shows to the ids that the action saw.
+    pub ids: IdMap,
+    /// Seconds since the epoch. Later times are recorded as this, with 0 nanoseconds: what the action wrote has no
+    /// time of its own then, and equal runs give equal layers.
+    pub clamp_mtime: Option<i64>,
+    /// Devices are recorded; otherwise one is an error.
+    pub devices: bool,
+    /// Paths in the root of the action; only they and what lies below them is recorded. Their parents are recorded as
+    /// plain directories. Empty for everything.
+    pub only: Vec<PathBuf>,
+    pub take: Take,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    pub digest: Digest,
+    /// Paths that the action made: no copy of a lower one. Directories that were copied up count as nothing, as the
+    /// upper does not say whether more than their content changed.
+    pub added: u64,
+    /// Files that were copied up from a lower one (hard links and, under `userxattr`, symlinks have no record of that
+    /// and count as added).
+    pub changed: u64,
+    /// Whiteouts.
+    pub removed: u64,
+    /// Regular files in the layer, hard links not counted, and the sum of their sizes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Sum of the sizes of changed files: what opening them for writing made the kernel copy.
+    pub copied_up_bytes: u64,
+    /// Sockets are not part of a layer.
+    pub sockets_skipped: u64,
+}
+
+/// Stores what lies in `upper`, which no mount may be using any more, as a layer.
+///
+/// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
+/// After success with [`Take::Move`] its files are gone.
+///
+/// Errors: a file that cannot be read or stored (see [`crate::StoreError::is_full`]), one that somebody still writes,
+/// an owner outside of the map, a device, overlayfs's redirect or metacopy marks.
+pub fn capture(
+    upper: BorrowedFd<'_>,
+    options: &CaptureOptions,
+    store: &LayerStore,
+) -> Result<Captured, CaptureError> {
+    let owner = Owner::Keep(options.ids.clone());
+    let rules = Rules {
+        overlay: true,
+        owner: &owner,
+        clamp_mtime: options.clamp_mtime,
+        devices: if options.devices { Devices::Record } else { Devices::Refuse },
+        only: &options.only,
+        take: options.take,
+    };
+    let intake = Intake::read(upper, &rules, store)?;
+    let removed = intake.manifest.entries.iter().filter(|entry| entry.kind == Kind::Whiteout).count();
+    let (files, bytes) = intake.manifest.totals();
+    Ok(Captured {
+        digest: intake.digest,
+        added: intake.added,
+        changed: intake.changed,
+        removed: removed as u64,
+        files,
+        bytes,
+        copied_up_bytes: intake.copied_up_bytes,
+        sockets_skipped: intake.sockets,
+    })
+}

@@ -1,0 +1,199 @@
+//! The files of an intake: hashed on all processors, and put into the store.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, OFlags, Stat};
+
+use super::scan::FoundFile;
+use super::{IntakeError, Marks, Rules, Take, failed};
+use crate::digest::Digest;
+use crate::manifest::{Kind, Meta};
+use crate::store::{Link, StoreError, Writer};
+use crate::{content, fsat, xattrs};
+
+/// Files of one directory that one thread takes at a time.
+const BATCH: usize = 64;
+
+/// A file of the tree as the layer has it.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// `File`, or `Whiteout`.
+    pub kind: Kind,
+    pub meta: Meta,
+    pub has_origin: bool,
+    /// The blob is the file itself.
+    linked: bool,
+}
+
+/// Stores `files`; the results are in the same order.
+pub(super) fn store(
+    root: BorrowedFd<'_>,
+    files: &[FoundFile],
+    rules: &Rules<'_>,
+    writer: &Writer<'_>,
+) -> Result<Vec<Stored>, IntakeError> {
+    let batches: Vec<Vec<Stored>> = batches(files)
+        .into_par_iter()
+        .map(|batch| {
+            let dir = open_dir(root, &batch[0].dir)?;
+            batch.iter().map(|file| store_one(&dir, file, rules, writer)).collect()
+        })
+        .collect::<Result<_, IntakeError>>()?;
+    Ok(batches.into_iter().flatten().collect())
+}
+
+/// The second phase: the layer is in place, so blobs that are still files of the tree become blobs alone. A failure
+/// here costs nothing but time, since such a blob is hashed again before it is believed.
+pub(super) fn finish_moves(
+    root: BorrowedFd<'_>,
+    files: &[FoundFile],
+    stored: &[Stored],
+    writer: &Writer<'_>,
+) {
+    let all: Vec<_> = files.iter().zip(stored).collect();
+    all.par_chunk_by(|a, b| a.0.dir == b.0.dir).for_each(|batch| {
+        let moved = || batch.iter().filter(|(_, stored)| stored.linked);
+        if moved().next().is_none() {
+            return;
+        }
+        let Ok(dir) = open_dir(root, &batch[0].0.dir) else { return };
+        for (file, stored) in moved() {
+            if let Err(error) = finish_move(&dir, file, stored, writer) {
+                tracing::debug!(%error, path = ?file.path(), "a blob stays unsettled");
+            }
+        }
+    });
+}
+
+fn finish_move(
+    dir: &OwnedFd,
+    file: &FoundFile,
+    stored: &Stored,
+    writer: &Writer<'_>,
+) -> Result<(), IntakeError> {
+    let Kind::File { digest, .. } = stored.kind else { return Ok(()) };
+    writer.settle(&digest).map_err(|source| IntakeError::Store { path: file.path(), source })?;
+    rustix::fs::unlinkat(dir, &file.name, AtFlags::empty()).map_err(failed("remove", &file.path()))
+}
+
+fn batches(files: &[FoundFile]) -> Vec<&[FoundFile]> {
+    files.chunk_by(|a, b| a.dir == b.dir).flat_map(|group| group.chunks(BATCH)).collect()
+}
+
+fn open_dir(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, IntakeError> {
+    vfsrun_sys::beneath::open(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+        .map_err(failed("open", path))
+}
+
+fn store_one(
+    dir: &OwnedFd,
+    file: &FoundFile,
+    rules: &Rules<'_>,
+    writer: &Writer<'_>,
+) -> Result<Stored, IntakeError> {
+    let path = file.path();
+    let open = fsat::open_file(dir, &file.name).map_err(failed("open", &path))?;
+    let attributes = xattrs::read(open.as_fd()).map_err(failed("read the attributes of", &path))?;
+    let marks = Marks::read(&path, &attributes)?;
+    let size = file.stat.st_size as u64;
+    if rules.overlay && marks.whiteout && size == 0 {
+        return Ok(Stored { kind: Kind::Whiteout, meta: Meta::default(), has_origin: false, linked: false });
+    }
+    let meta = rules.meta(&path, &file.stat, attributes)?;
+    let putting = Putting { dir, file, open: &open, path: &path, writer };
+    // A second link can be the blob that an earlier, failed capture made of it; put_link looks.
+    let may_move = rules.take == Take::Move && file.stat.st_nlink <= 2 && file.links.is_empty();
+    let (digest, linked) =
+        if size <= content::SMALL { putting.small(may_move)? } else { putting.large(may_move)? };
+    Ok(Stored { kind: Kind::File { digest, size }, meta, has_origin: marks.origin, linked })
+}
+
+/// One file on its way into the store. Whether it changed meanwhile is asked after the last byte was read, and before
+/// a link is made (which changes its ctime).
+struct Putting<'a> {
+    dir: &'a OwnedFd,
+    file: &'a FoundFile,
+    open: &'a OwnedFd,
+    path: &'a Path,
+    writer: &'a Writer<'a>,
+}
+
+impl Putting<'_> {
+    fn small(&self, may_move: bool) -> Result<(Digest, bool), IntakeError> {
+        let bytes = content::read_small(self.open, self.size()).map_err(failed("read", self.path))?;
+        self.check_unchanged()?;
+        if bytes.len() as u64 != self.size() {
+            return Err(self.still_written());
+        }
+        let digest = Digest::of(&bytes);
+        match self.link(&digest, may_move)? {
+            Link::Impossible => {
+                self.writer.put_bytes(&digest, &bytes).map_err(|source| self.not_stored(source))?;
+                Ok((digest, false))
+            }
+            link => Ok((digest, link == Link::Linked)),
+        }
+    }
+
+    fn large(&self, may_move: bool) -> Result<(Digest, bool), IntakeError> {
+        let digest = content::hash(self.open).map_err(failed("read", self.path))?;
+        self.check_unchanged()?;
+        match self.link(&digest, may_move)? {
+            Link::Impossible => {
+                let store = |source| self.not_stored(source);
+                let copied = self.writer.put_copy(&digest, self.open, self.size()).map_err(store)?;
+                self.check_unchanged()?;
+                copied.finish().map_err(store)?;
+                Ok((digest, false))
+            }
+            link => Ok((digest, link == Link::Linked)),
+        }
+    }
+
+    fn link(&self, digest: &Digest, may_move: bool) -> Result<Link, IntakeError> {
+        if self.writer.has(digest, self.size()).map_err(|source| self.not_stored(source))? {
+            return Ok(Link::Present);
+        }
+        if !may_move {
+            return Ok(Link::Impossible);
+        }
+        let link = self.writer.put_link(digest, &self.file.stat, self.dir.as_fd(), &self.file.name);
+        match link.map_err(|source| self.not_stored(source))? {
+            Link::Changed => Err(self.still_written()),
+            link => Ok(link),
+        }
+    }
+
+    fn check_unchanged(&self) -> Result<(), IntakeError> {
+        let now = rustix::fs::fstat(self.open).map_err(failed("look at", self.path))?;
+        (identity(&now) == identity(&self.file.stat)).then_some(()).ok_or_else(|| self.still_written())
+    }
+
+    fn size(&self) -> u64 {
+        self.file.stat.st_size as u64
+    }
+
+    fn still_written(&self) -> IntakeError {
+        IntakeError::StillWritten { path: self.path.to_owned() }
+    }
+
+    fn not_stored(&self, source: StoreError) -> IntakeError {
+        IntakeError::Store { path: self.path.to_owned(), source }
+    }
+}
+
+/// What changes when a file is written, replaced or changed in its metadata.
+fn identity(stat: &Stat) -> [i128; 8] {
+    [
+        stat.st_dev.into(),
+        stat.st_ino.into(),
+        stat.st_mode.into(),
+        stat.st_size.into(),
+        stat.st_mtime.into(),
+        stat.st_mtime_nsec.into(),
+        stat.st_ctime.into(),
+        stat.st_ctime_nsec.into(),
+    ]
+}

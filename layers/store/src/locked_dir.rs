@@ -1,0 +1,162 @@
+//! A locked directory: scratch space of one process, which anybody may remove once its lock is free.
+//!
+//! The owner holds flock on `ID/lock`; the kernel frees it however the owner ends. Making a directory and deciding
+//! that one is dead both happen under the parent's `.lock`, so that a directory is never seen without its lock held.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::fsat;
+use crate::remove_tree::remove_tree;
+
+const PARENT_LOCK: &str = ".lock";
+const DEAD: &str = ".dead-";
+const LOCK: &str = "lock";
+const KEEP: &str = "keep";
+
+#[derive(Debug)]
+pub struct LockedDir {
+    parent: OwnedFd,
+    id: String,
+    dir: OwnedFd,
+    /// The lock is free when the last copy of this descriptor is closed, children's included.
+    _lock: OwnedFd,
+}
+
+impl LockedDir {
+    /// Makes a directory with mode 0700 in `parent`, named so that nobody else's is.
+    pub fn create(parent: impl AsFd) -> io::Result<LockedDir> {
+        let guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
+        let id = make_unique(&parent)?;
+        let dir = fsat::open_dir(&parent, &id)?;
+        let own = lock(&dir, LOCK, FlockOperation::LockExclusive)?;
+        drop(guard);
+        Ok(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id, dir, _lock: own })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// From now on a sweep leaves the directory alone, also after its owner's death.
+    pub fn keep(&self) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.dir, KEEP, flags, Mode::from_raw_mode(0o600))?;
+        Ok(())
+    }
+
+    /// Removes the directory with all it holds.
+    pub fn remove(self) -> io::Result<()> {
+        self.clear()
+    }
+
+    /// As [`LockedDir::remove`], for an owner that is being dropped.
+    pub fn clear(&self) -> io::Result<()> {
+        remove_tree(self.parent.as_fd(), self.id.as_ref())
+    }
+}
+
+/// Removes the directories in `parent` whose owners are dead and that are not to be kept. Returns their number.
+pub fn sweep(parent: impl AsFd) -> io::Result<usize> {
+    let guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
+    for name in fsat::names(&parent)? {
+        let Some(id) = name.to_str().filter(|id| !id.starts_with('.')) else { continue };
+        if is_dead(&parent, id)? {
+            // The rename takes it away from everybody else; the slow part needs no lock.
+            match rustix::fs::renameat(&parent, id, &parent, format!("{DEAD}{id}")) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+    drop(guard);
+    let mut removed = 0;
+    for name in fsat::names(&parent)? {
+        if name.to_str().is_some_and(|name| name.starts_with(DEAD)) {
+            remove_tree(parent.as_fd(), &name)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {
+    let dir = match fsat::open_dir(&parent, id) {
+        // Gone: its owner removed it meanwhile. Not a directory: not ours.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+        other => other?,
+    };
+    if fsat::stat(&dir, KEEP)?.is_some() {
+        return Ok(false);
+    }
+    match lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
+        Ok(_) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn make_unique(parent: impl AsFd) -> Result<String, Errno> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut number = now.as_nanos() as u64;
+    loop {
+        let id = format!("{number:016x}");
+        match rustix::fs::mkdirat(&parent, &id, Mode::from_raw_mode(0o700)) {
+            Ok(()) => return Ok(id),
+            Err(Errno::EXIST) => number = number.wrapping_add(1),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Opens (and makes) the file `name` in `dir` and takes its lock, held until the descriptor is closed.
+pub fn lock(dir: impl AsFd, name: &str, how: FlockOperation) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+    loop {
+        match rustix::fs::flock(&file, how) {
+            Err(Errno::INTR) => {}
+            other => return other.map(|()| file),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parent() -> (tempfile::TempDir, OwnedFd) {
+        let temp = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(temp.path()).unwrap().into();
+        (temp, fd)
+    }
+
+    #[test]
+    fn a_living_owner_is_not_swept() {
+        let (_temp, parent) = parent();
+        let dir = LockedDir::create(&parent).unwrap();
+        assert_eq!(sweep(&parent).unwrap(), 0);
+        assert!(fsat::stat(&parent, dir.id()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_dead_owner_is_swept_unless_kept() {
+        let (_temp, parent) = parent();
+        let swept = LockedDir::create(&parent).unwrap();
+        let kept = LockedDir::create(&parent).unwrap();
+        kept.keep().unwrap();
+        let (swept_id, kept_id) = (swept.id().to_owned(), kept.id().to_owned());
+        drop((swept, kept));
+        assert_eq!(sweep(&parent).unwrap(), 1);
+        assert!(fsat::stat(&parent, swept_id).unwrap().is_none());
+        assert!(fsat::stat(&parent, kept_id).unwrap().is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! A blob: the content of one or more files, named by its BLAKE3.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::LayerStore;
+use super::error::{BlobFault, StoreError};
+use crate::digest::Digest;
+use crate::manifest::{Kind, Manifest};
+use crate::{content, fsat};
+
+/// Seconds since the epoch; a blob with another mtime was written to.
+pub const MTIME: i64 = 1;
+pub const MODE: u32 = 0o444;
+
+impl LayerStore {
+    /// Opens a blob for reading. Its content is not hashed again; see [`LayerStore::check_blobs`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<OwnedFd, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.blobs, file_name(digest), flags, Mode::empty())
+            .map_err(StoreError::io("open the blob", self.blob_path(digest)))
+    }
+
+    /// Whether every blob of `manifest` is there and unchanged: settled ones are believed, others are hashed again.
+    ///
+    /// Errors: the first that is missing or damaged, with the path in the layer.
+    pub fn check_blobs(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let mut seen = HashSet::new();
+        for entry in &manifest.entries {
+            let Kind::File { digest, size } = entry.kind else { continue };
+            if !seen.insert(digest) {
+                continue;
+            }
+            if let Some(fault) = self.blob_fault(&digest, size)? {
+                return Err(StoreError::Blob { path: entry.path.clone(), blob: digest, fault });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a blob; `None` when it is as it should be.
+    pub(super) fn blob_fault(&self, digest: &Digest, size: u64) -> Result<Option<BlobFault>, StoreError> {
+        let Some(stat) = self.blob_stat(digest)? else { return Ok(Some(BlobFault::Missing)) };
+        if stat.st_size as u64 != size {
+            return Ok(Some(BlobFault::Size { wanted: size, found: stat.st_size as u64 }));
+        }
+        if is_settled(&stat, size) {
+            return Ok(None);
+        }
+        let file = self.open_blob(digest)?;
+        let found = content::hash(&file).map_err(StoreError::io("read the blob", self.blob_path(digest)))?;
+        Ok((found != *digest).then_some(BlobFault::Content { found }))
+    }
+
+    /// lstat of a blob; `None` when it is missing.
+    pub(super) fn blob_stat(&self, digest: &Digest) -> Result<Option<Stat>, StoreError> {
+        fsat::stat(&self.blobs, file_name(digest))
+            .map_err(StoreError::io("look at the blob", self.blob_path(digest)))
+    }
+
+    /// Moves the file `name` of `dir` into place as the blob `digest`, over one that may be there.
+    pub(super) fn adopt_blob(&self, dir: &OwnedFd, name: &str, digest: &Digest) -> io::Result<()> {
+        let target = file_name(digest);
+        match rustix::fs::renameat(dir, name, &self.blobs, &target) {
+            Err(Errno::NOENT) => {
+                fsat::make_dir(&self.blobs, &target[..2], 0o700)?;
+                Ok(rustix::fs::renameat(dir, name, &self.blobs, &target)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join("blobs").join(Path::new(&file_name(digest)))
+    }
+}
+
+/// Relative to `blobs`.
+pub fn file_name(digest: &Digest) -> String {
+    let hex = digest.hex();
+    format!("{}/{}", &hex[..2], &hex[2..])
+}
+
+/// Whether the file can be believed to hold what its name says without reading it. A second link may be an upper that
+/// is still being written to.
+pub fn is_settled(stat: &Stat, size: u64) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_mode & 0o7777 == MODE
+        && (stat.st_mtime, stat.st_mtime_nsec) == (MTIME, 0)
+        && stat.st_nlink == 1
+        && stat.st_size as u64 == size
+}

@@ -1,0 +1,83 @@
+//! Export: a layer as a directory, and back.
+
+mod common;
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+
+use common::{World, directory, file, open};
+use vfsrun_layers::{
+    CaptureOptions, Entry, ExportError, ImportOptions, Kind, Manifest, Meta, Take, export_dir, import_dir,
+};
+
+#[test]
+fn an_exported_directory_comes_back_as_the_same_layer() {
+    let world = World::new();
+    let tree = world.dir("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/large"), vec![1u8; 500_000]).unwrap();
+    fs::write(tree.join("a/file"), "x").unwrap();
+    fs::hard_link(tree.join("a/file"), tree.join("link")).unwrap();
+    symlink("a/file", tree.join("symlink")).unwrap();
+    rustix::fs::setxattr(tree.join("a/file"), "user.note", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+    let import = |dir| import_dir(open(dir).as_fd(), &ImportOptions::default(), &world.store).unwrap().digest;
+    let digest = import(&tree);
+    let target = world.path("out");
+    let done = export_dir(&world.store.manifest(&digest).unwrap(), &world.store, &target).unwrap();
+    assert_eq!((done.entries, done.owners_not_set, done.xattrs_not_set), (7, 0, 0));
+    assert_eq!(import(&target), digest);
+    assert_eq!(fs::metadata(target.join("link")).unwrap().nlink(), 2, "the two names, and no blob");
+}
+
+#[test]
+fn whiteouts_and_opaque_directories_are_an_upper_again() {
+    let world = World::new();
+    let gone = Entry { path: "dir/gone".into(), kind: Kind::Whiteout, meta: Meta::default() };
+    let mut dir = directory("dir");
+    dir.kind = Kind::Directory { opaque: true };
+    let manifest = Manifest::from_entries(vec![directory(""), dir, gone]).unwrap();
+    let target = world.path("out");
+    export_dir(&manifest, &world.store, &target).unwrap();
+    let device = fs::symlink_metadata(target.join("dir/gone")).unwrap();
+    assert!(device.file_type().is_char_device());
+    assert_eq!(device.rdev(), 0);
+    let options = CaptureOptions { clamp_mtime: Some(0), take: Take::Copy, ..CaptureOptions::default() };
+    let captured = world.capture(&target, &options).unwrap();
+    let mut again = world.store.manifest(&captured.digest).unwrap();
+    for entry in &mut again.entries {
+        (entry.meta.uid, entry.meta.gid) = (0, 0);
+    }
+    assert_eq!(again, manifest);
+}
+
+#[test]
+fn a_directory_with_files_is_not_exported_into() {
+    let world = World::new();
+    let target = world.dir("out");
+    fs::write(target.join("precious"), "").unwrap();
+    let manifest = Manifest::from_entries(vec![directory("a")]).unwrap();
+    let error = export_dir(&manifest, &world.store, &target).unwrap_err();
+    assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
+}
+
+#[test]
+fn a_missing_blob_is_named_by_its_path() {
+    let world = World::new();
+    let manifest = Manifest::from_entries(vec![file("some", b"never stored")]).unwrap();
+    let error = export_dir(&manifest, &world.store, &world.path("out")).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read \"some\" of the layer");
+}
+
+#[test]
+fn read_only_directories_are_filled_before_they_are_closed() {
+    let world = World::new();
+    let mut dir = directory("dir");
+    (dir.meta.mode, dir.meta.mtime) = (0o555, (77, 0));
+    world.store.put_blob(&b"x"[..]).unwrap();
+    let manifest = Manifest::from_entries(vec![dir, file("dir/file", b"x")]).unwrap();
+    export_dir(&manifest, &world.store, &world.path("out")).unwrap();
+    let stat = fs::metadata(world.path("out/dir")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o555, 77));
+}

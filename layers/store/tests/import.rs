@@ -1,0 +1,277 @@
+//! Tar import: what a tar becomes, and what a hostile one cannot do.
+
+mod common;
+
+use std::error::Error;
+use std::io::{Cursor, Write};
+use std::path::Path;
+use std::process::Command;
+
+use common::{World, find, paths};
+use tar::{Builder, EntryType, Header};
+use vfsrun_layers::{Digest, ImportError, ImportOptions, Imported, Kind, Manifest, import_tar};
+
+/// A tar made member by member, names taken as they are.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn member(mut self, name: &str, kind: EntryType, link: &str, content: &[u8]) -> Tar {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_uid(1);
+        header.set_gid(2);
+        header.set_mtime(1000);
+        header.set_size(content.len() as u64);
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.name[..name.len()].copy_from_slice(name.as_bytes());
+        gnu.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, name: &str, content: &str) -> Tar {
+        self.member(name, EntryType::Regular, "", content.as_bytes())
+    }
+
+    fn dir(self, name: &str) -> Tar {
+        self.member(name, EntryType::Directory, "", b"")
+    }
+
+    fn symlink(self, name: &str, to: &str) -> Tar {
+        self.member(name, EntryType::Symlink, to, b"")
+    }
+
+    fn hard_link(self, name: &str, to: &str) -> Tar {
+        self.member(name, EntryType::Link, to, b"")
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend([0; 1024]);
+        self.0
+    }
+}
+
+fn import_with(world: &World, tar: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
+    import_tar(Cursor::new(tar), options, &world.store)
+}
+
+fn import(tar: Tar) -> Manifest {
+    let world = World::new();
+    let imported = import_with(&world, &tar.end(), &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    world.store.check_blobs(&manifest).unwrap();
+    manifest
+}
+
+/// The refusal of a tar; the store has no layer afterwards.
+fn refusal(tar: Tar) -> String {
+    let world = World::new();
+    let error = import_with(&world, &tar.end(), &ImportOptions::default()).unwrap_err();
+    assert_eq!(world.store.list().unwrap(), []);
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[test]
+fn a_plain_tar_is_what_it_says() {
+    let manifest =
+        import(Tar::default().dir("./").dir("./bin/").file("./bin/sh", "x").symlink("sh", "bin/sh"));
+    assert_eq!(paths(&manifest), ["", "bin", "bin/sh", "sh"]);
+    let entry = find(&manifest, "bin/sh");
+    assert_eq!(entry.kind, Kind::File { digest: Digest::of(b"x"), size: 1 });
+    assert_eq!((entry.meta.mode, entry.meta.uid, entry.meta.gid, entry.meta.mtime), (0o644, 1, 2, (1000, 0)));
+}
+
+#[test]
+fn compressed_tars_are_one_layer_with_the_plain_one() {
+    let world = World::new();
+    let large = "y".repeat(400_000);
+    let plain = Tar::default().file("a", "x").file("large", &large).end();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let zstd = zstd::encode_all(Cursor::new(&plain), 1).unwrap();
+    let digests = [plain.clone(), gzip.finish().unwrap(), zstd]
+        .map(|tar| import_with(&world, &tar, &ImportOptions::default()).unwrap().digest);
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+}
+
+#[test]
+fn names_that_lead_out_are_refused_by_name() {
+    assert_eq!(
+        refusal(Tar::default().file("/etc/passwd", "x")),
+        "cannot import member \"/etc/passwd\" of the tar: its name is absolute"
+    );
+    assert!(refusal(Tar::default().file("a/../../b", "x")).ends_with("its name has a component '..'"));
+    assert!(refusal(Tar::default().file("a", "x").hard_link("b", "../a")).ends_with("component '..'"));
+}
+
+#[test]
+fn a_symlink_is_no_parent() {
+    let text = refusal(Tar::default().symlink("etc", "/etc").file("etc/passwd", "x"));
+    assert_eq!(
+        text,
+        "cannot import member \"etc/passwd\" of the tar: its parent \"etc\" is no directory in the tar"
+    );
+}
+
+#[test]
+fn a_directory_with_members_is_not_replaced() {
+    let text = refusal(Tar::default().dir("a").file("a/b", "x").symlink("a", "/etc"));
+    assert!(text.ends_with("it would replace a directory that has members"), "{text}");
+}
+
+#[test]
+fn the_last_member_of_a_name_wins() {
+    let manifest = import(Tar::default().file("a", "first").dir("b").file("a", "second").symlink("b", "a"));
+    assert_eq!(find(&manifest, "a").kind, Kind::File { digest: Digest::of(b"second"), size: 6 });
+    assert_eq!(find(&manifest, "b").kind, Kind::Symlink { target: "a".into() });
+}
+
+#[test]
+fn hard_links_are_resolved_whatever_their_order() {
+    let manifest =
+        import(Tar::default().file("z", "x").hard_link("b", "./z").hard_link("c", "b").file("z", "new"));
+    assert_eq!(find(&manifest, "b").kind, Kind::File { digest: Digest::of(b"x"), size: 1 });
+    assert_eq!(find(&manifest, "c").kind, Kind::HardLink { to: "b".into() });
+    assert_eq!(find(&manifest, "z").kind, Kind::File { digest: Digest::of(b"new"), size: 3 });
+    let text = refusal(Tar::default().hard_link("a", "missing"));
+    assert!(text.ends_with("a hard link to \"missing\", which is no earlier file of the tar"), "{text}");
+}
+
+#[test]
+fn missing_parents_are_made() {
+    let manifest = import(Tar::default().file("a/b/c", "x"));
+    assert_eq!(paths(&manifest), ["a", "a/b", "a/b/c"]);
+    assert_eq!(find(&manifest, "a/b").meta.mode, 0o755);
+}
+
+#[test]
+fn whiteout_names_become_whiteouts_and_opaque_directories() {
+    let tar = Tar::default()
+        .file("dir/.wh.gone", "")
+        .dir("opaque")
+        .file("opaque/.wh..wh..opq", "")
+        .file("opaque/new", "x")
+        .file(".wh.again", "")
+        .file("again/new", "x")
+        .dir("before")
+        .file(".wh.before", "")
+        .file(".wh..wh.plnk", "");
+    let manifest = import(tar);
+    assert_eq!(find(&manifest, "dir/gone").kind, Kind::Whiteout);
+    for opaque in ["opaque", "again", "before"] {
+        assert_eq!(find(&manifest, opaque).kind, Kind::Directory { opaque: true }, "{opaque}");
+    }
+    assert_eq!(manifest.entries.len(), 7);
+    assert!(refusal(Tar::default().file("a/.wh...", "")).ends_with("has a NUL byte"));
+}
+
+#[test]
+fn devices_are_skipped_and_counted_unless_wanted() {
+    let world = World::new();
+    let tar = Tar::default().member("null", EntryType::Char, "", b"").file("a", "x").end();
+    let skipped = import_with(&world, &tar, &ImportOptions::default()).unwrap();
+    assert_eq!((skipped.entries, skipped.devices_skipped), (1, 1));
+    let options = ImportOptions { devices: true, ..ImportOptions::default() };
+    let wanted = import_with(&world, &tar, &options).unwrap();
+    let manifest = world.store.manifest(&wanted.digest).unwrap();
+    assert_eq!(find(&manifest, "null").kind, Kind::Device { block: false, major: 1, minor: 3 });
+}
+
+#[test]
+fn limits_stop_a_bomb() {
+    let world = World::new();
+    let tar = Tar::default().file("a", "xxxx").file("b", "xxxx").end();
+    let options = ImportOptions { max_bytes: 7, ..ImportOptions::default() };
+    assert!(matches!(import_with(&world, &tar, &options), Err(ImportError::TooManyBytes { limit: 7 })));
+    let options = ImportOptions { max_entries: 1, ..ImportOptions::default() };
+    assert!(matches!(import_with(&world, &tar, &options), Err(ImportError::TooManyEntries { limit: 1 })));
+}
+
+#[test]
+fn a_truncated_tar_is_refused() {
+    let world = World::new();
+    let tar = Tar::default().file("a", &"x".repeat(300)).file("b", &"y".repeat(400_000)).end();
+    for length in [512 + 100, 2000, 300_000] {
+        let error = import_with(&world, &tar[..length], &ImportOptions::default()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ImportError::Member { .. } | ImportError::Read { .. } | ImportError::ReadMember { .. }
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_tar_is_refused() {
+    let world = World::new();
+    for (input, wanted) in [
+        (&b""[..], "the input is empty, not a tar"),
+        (&[0xFD, b'7', b'z', b'X', b'Z', 0, 0], "the input is compressed by xz"),
+        (&[b'x'; 2000], "cannot read the tar"),
+    ] {
+        let error = import_with(&world, input, &ImportOptions::default()).unwrap_err();
+        assert!(error.to_string().starts_with(wanted), "{error}");
+    }
+}
+
+#[test]
+fn pax_attributes_long_names_and_fine_times_are_read() {
+    let long = format!("dir/{}", "n".repeat(200));
+    let mut builder = Builder::new(Vec::new());
+    let pax =
+        [("SCHILY.xattr.user.note", &b"a\nb"[..]), ("SCHILY.xattr.trusted.x", b"no"), ("mtime", b"5.5")];
+    builder.append_pax_extensions(pax).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(1);
+    header.set_mode(0o600);
+    builder.append_data(&mut header, "a", &b"x"[..]).unwrap();
+    let mut header = Header::new_gnu();
+    header.set_size(1);
+    builder.append_data(&mut header, &long, &b"x"[..]).unwrap();
+    let world = World::new();
+    let tar = builder.into_inner().unwrap();
+    let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    let meta = &find(&manifest, "a").meta;
+    assert_eq!(meta.xattrs.iter().collect::<Vec<_>>(), [(&"user.note".into(), &b"a\nb".to_vec())]);
+    assert_eq!(meta.mtime, (5, 500_000_000));
+    assert!(manifest.entries.iter().any(|entry| entry.path == Path::new(&long)));
+}
+
+#[test]
+fn a_pax_sparse_file_is_refused_and_a_gnu_one_read() {
+    let world = World::new();
+    let dir = world.dir("tree");
+    let file = std::fs::File::create(dir.join("sparse")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 500_000).unwrap();
+    let pack = |format: &str| {
+        let output = Command::new("tar")
+            .args(["--sparse", &format!("--format={format}"), "-cf", "-", "sparse"])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    let imported = import_with(&world, &pack("gnu"), &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    let content = std::fs::read(dir.join("sparse")).unwrap();
+    assert_eq!(find(&manifest, "sparse").kind, Kind::File { digest: Digest::of(&content), size: 1 << 20 });
+    let error = import_with(&world, &pack("posix"), &ImportOptions::default()).unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("sparse in the PAX way"), "{error}");
+}

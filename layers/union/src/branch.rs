@@ -1,0 +1,197 @@
+//! A branch: one source of names, made ready from its description and the descriptors that came along.
+
+use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+use vfsrun_layers::LayerStore;
+
+use crate::context::Context;
+use crate::describe::{BranchSpec, FdIndex, Rule, Scope, Source, Symlinks};
+use crate::error::SegmentError;
+use crate::host::{self, HostBranch};
+use crate::inputs::{InputIndex, InputsError};
+use crate::layer::{Blobs, LayerBranch};
+use crate::rules::Rules;
+
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) label: String,
+    /// The components of its place in the view.
+    pub(crate) at: Vec<OsString>,
+    pub(crate) rules: Rules,
+    pub(crate) symlinks: Symlinks,
+    pub(crate) scope: Scope,
+    /// May change while it is served.
+    pub(crate) live: bool,
+    pub(crate) content: Content,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    Host(HostBranch),
+    Layer(LayerBranch),
+    Inputs(InputsBranch),
+}
+
+#[derive(Debug)]
+pub(crate) struct InputsBranch {
+    pub(crate) index: InputIndex,
+    /// Where relative host paths start.
+    pub(crate) base: Arc<OwnedFd>,
+    pub(crate) host: Arc<OwnedFd>,
+    pub(crate) store: Option<LayerStore>,
+}
+
+impl Branch {
+    pub(crate) fn new(spec: BranchSpec, fds: &Fds, context: &Context) -> Result<Branch, SegmentError> {
+        let label = spec.label;
+        let at = place(&spec.at).ok_or_else(|| bad_place(&label, &spec.at))?;
+        let rules = compile(&spec.rules, || format!("branch {label}"))?;
+        let follows_host = spec.symlinks != Symlinks::Never && spec.scope == Scope::Host;
+        let live = !spec.frozen && matches!(spec.source, Source::Host { .. } | Source::Inputs { .. });
+        let fds = Labelled { label: &label, fds };
+        let content = match spec.source {
+            Source::Host { root, host } => {
+                let host = host.map(|host| fds.get(host)).transpose()?;
+                if follows_host && host.is_none() {
+                    return Err(SegmentError::NoHostRoot { label });
+                }
+                Content::Host(HostBranch { root: fds.get(root)?, host })
+            }
+            _ if follows_host => return Err(SegmentError::HostScope { label }),
+            Source::Layer { digest, store } => Content::Layer(fds.layer(&digest, store, context)?),
+            Source::Inputs { manifest, base, host, store } => {
+                Content::Inputs(fds.inputs(manifest, base, host, store)?)
+            }
+            Source::Skeleton { entries } => Content::Layer(
+                LayerBranch::skeleton(&entries)
+                    .map_err(|source| SegmentError::Skeleton { label: label.clone(), source })?,
+            ),
+        };
+        if let Content::Host(host) = &content {
+            check_root(host, &label, &at)?;
+        }
+        Ok(Branch { at, rules, symlinks: spec.symlinks, scope: spec.scope, live, content, label })
+    }
+}
+
+/// Errors: the rule that is none.
+pub(crate) fn compile(rules: &[Rule], owner: impl Fn() -> String) -> Result<Rules, SegmentError> {
+    Rules::new(rules).map_err(|(pattern, source)| SegmentError::Rule { owner: owner(), pattern, source })
+}
+
+/// The descriptors that came with a description.
+#[derive(Debug)]
+pub(crate) struct Fds(Vec<Arc<OwnedFd>>);
+
+impl Fds {
+    pub(crate) fn new(fds: Vec<OwnedFd>) -> Fds {
+        Fds(fds.into_iter().map(Arc::new).collect())
+    }
+}
+
+struct Labelled<'a> {
+    label: &'a str,
+    fds: &'a Fds,
+}
+
+impl Labelled<'_> {
+    fn get(&self, index: FdIndex) -> Result<Arc<OwnedFd>, SegmentError> {
+        let missing = || SegmentError::MissingDescriptor { label: self.label(), index, count: self.fds.0.len() };
+        self.fds.0.get(index).cloned().ok_or_else(missing)
+    }
+
+    fn store(&self, index: FdIndex) -> Result<LayerStore, SegmentError> {
+        let label = self.label();
+        let root = self
+            .get(index)?
+            .try_clone()
+            .map_err(|source| SegmentError::Root { label: label.clone(), source })?;
+        LayerStore::from_fd(root).map_err(|source| SegmentError::Store { label, source })
+    }
+
+    fn layer(&self, text: &str, store: FdIndex, context: &Context) -> Result<LayerBranch, SegmentError> {
+        let digest = text.parse().map_err(|source| {
+            let (label, digest) = (self.label(), text.to_owned());
+            SegmentError::Digest { label, digest, source }
+        })?;
+        let store = self.store(store)?;
+        let layer = context.layers.load(digest, &store).map_err(|source| {
+            let (label, digest) = (self.label(), text.to_owned());
+            SegmentError::Layer { label, digest, source }
+        })?;
+        Ok(LayerBranch { layer, blobs: Blobs::Store(store), implied: Default::default() })
+    }
+
+    fn inputs(
+        &self,
+        manifest: FdIndex,
+        base: FdIndex,
+        host: FdIndex,
+        store: Option<FdIndex>,
+    ) -> Result<InputsBranch, SegmentError> {
+        let bad = |source| SegmentError::Inputs { label: self.label(), source };
+        let store = store.map(|store| self.store(store)).transpose()?;
+        let bytes = read_all(&*self.get(manifest)?).map_err(|error| bad(InputsError::Read(error)))?;
+        let index = InputIndex::parse(bytes, store.is_some()).map_err(bad)?;
+        Ok(InputsBranch { index, base: self.get(base)?, host: self.get(host)?, store })
+    }
+
+    fn label(&self) -> String {
+        self.label.to_owned()
+    }
+}
+
+/// The whole file, wherever its offset stands: the descriptor may be shared with the client.
+pub(crate) fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
+    let size = rustix::fs::fstat(file)?.st_size as usize;
+    let mut bytes = vec![0; size + 1];
+    let mut length = 0;
+    loop {
+        match rustix::io::pread(file, &mut bytes[length..], length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if length == bytes.len() {
+            bytes.resize(2 * length, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn check_root(host: &HostBranch, label: &str, at: &[OsString]) -> Result<(), SegmentError> {
+    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(&*host.root);
+    let stat = rustix::fs::fstat(fd)
+        .map_err(|errno| SegmentError::Root { label: label.to_owned(), source: errno.into() })?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(()),
+        FileType::RegularFile if at.is_empty() => Err(SegmentError::FileAtRoot { label: label.to_owned() }),
+        FileType::RegularFile => Ok(()),
+        _ => Err(SegmentError::RootKind { label: label.to_owned() }),
+    }
+}
+
+fn place(at: &Path) -> Option<Vec<OsString>> {
+    let names = at.components().map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        _ => None,
+    });
+    names.collect()
+}
+
+fn bad_place(label: &str, at: &Path) -> SegmentError {
+    SegmentError::BadPlace { label: label.to_owned(), at: PathBuf::from(at) }
+}
+
+impl InputsBranch {
+    /// Opens (O_PATH) the host file of an input, symlinks followed.
+    pub(crate) fn open_host(&self, path: &str) -> Result<OwnedFd, rustix::io::Errno> {
+        host::open_on_host(&self.host, std::os::fd::AsFd::as_fd(&*self.base), Path::new(path))
+    }
+}

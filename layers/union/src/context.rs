@@ -1,0 +1,50 @@
+//! What all segments of a server share: inode numbers and loaded layer manifests.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use vfsrun_layers::{Digest, LayerStore, StoreError};
+
+use crate::inode::InodeTable;
+use crate::layer::LayerTree;
+
+/// One per server.
+#[derive(Debug, Default)]
+pub struct Context {
+    pub layers: LayerCache,
+    pub inodes: Arc<InodeTable>,
+}
+
+/// Manifests by digest, each loaded once however many segments use it, and gone with the last of them.
+#[derive(Debug, Default)]
+pub struct LayerCache {
+    layers: Mutex<HashMap<Digest, Weak<LayerTree>>>,
+}
+
+impl LayerCache {
+    /// How many manifests are loaded.
+    pub fn len(&self) -> usize {
+        let layers = self.layers.lock().expect("no holder of the cache panics");
+        layers.values().filter(|layer| layer.strong_count() > 0).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn load(&self, digest: Digest, store: &LayerStore) -> Result<Arc<LayerTree>, StoreError> {
+        let held = |layers: &HashMap<_, Weak<LayerTree>>| layers.get(&digest).and_then(Weak::upgrade);
+        if let Some(layer) = held(&self.layers.lock().expect("no holder of the cache panics")) {
+            return Ok(layer);
+        }
+        // Loaded without the lock: a large manifest must not hold up the other segments.
+        let layer = Arc::new(LayerTree::new(store.manifest(&digest)?));
+        let mut layers = self.layers.lock().expect("no holder of the cache panics");
+        if let Some(other) = held(&layers) {
+            return Ok(other);
+        }
+        layers.retain(|_, layer| layer.strong_count() > 0);
+        layers.insert(digest, Arc::downgrade(&layer));
+        Ok(layer)
+    }
+}

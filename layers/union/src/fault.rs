@@ -1,0 +1,40 @@
+//! A fault: something a segment could not serve as its description promised. Faults do not stop a run by
+//! themselves; the caller reports them and refuses to cache what the run produced.
+
+use std::fmt;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Relative to the root of the segment.
+    pub path: PathBuf,
+    pub reason: FaultReason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultReason {
+    /// The host file an input manifest names cannot be opened as a regular file.
+    InputUnusable { file: PathBuf, cause: String },
+    /// The blob an input manifest or layer names is not in the store.
+    BlobUnusable { digest: String, cause: String },
+    /// `types: error` and two branches disagree about what the name is.
+    TypeConflict { first: String, second: String },
+    /// The name meant one thing when it was served and another afterwards.
+    Changed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.reason {
+            FaultReason::InputUnusable { file, cause } => {
+                write!(f, "/{path}: cannot use the input file {}: {cause}", file.display())
+            }
+            FaultReason::BlobUnusable { digest, cause } => write!(f, "/{path}: cannot open blob {digest}: {cause}"),
+            FaultReason::TypeConflict { first, second } => {
+                write!(f, "/{path}: branches {first} and {second} disagree about its type")
+            }
+            FaultReason::Changed => write!(f, "/{path}: changed while it was served"),
+        }
+    }
+}

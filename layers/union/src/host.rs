@@ -1,0 +1,178 @@
+//! The host: files reached beneath descriptors, and what stat says of them.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
+use rustix::io::Errno;
+use vfsrun_sys::beneath;
+
+use crate::attr::{Attr, FileKind, Time};
+use crate::origin::{Anchor, Start};
+use crate::owners::{Owners, is_readable};
+
+/// A live directory or file of the host.
+#[derive(Debug)]
+pub(crate) struct HostBranch {
+    pub(crate) root: Arc<OwnedFd>,
+    /// The client's `/`, for links of scope `host`.
+    pub(crate) host: Option<Arc<OwnedFd>>,
+}
+
+/// Opens without touching: no device is woken, no fifo waits.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
+/// openat2 takes less than PATH_MAX (4096) at a time.
+const LONGEST: usize = 3800;
+
+impl HostBranch {
+    /// Opens (O_PATH) what lies at `rest` seen from `anchor`. No symlink on the way is followed but the anchor's own.
+    pub(crate) fn open(&self, anchor: &Anchor, rest: &Path) -> Result<OwnedFd, Errno> {
+        match &anchor.start {
+            Start::Root => look(&self.root, rest),
+            Start::Beneath(path) => look(&self.root, &join(path, rest)),
+            Start::Link { from, dir, name } => {
+                let target = self.open_target(from, dir, name)?;
+                look(&target, rest)
+            }
+        }
+    }
+
+    /// Opens (O_PATH) what the link leads to as the host resolves it: absolute targets from the host's root.
+    pub(crate) fn open_target(&self, from: &Anchor, dir: &Path, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let dir = self.open(from, dir)?;
+        let target = link_target(look(&dir, Path::new(name))?.as_fd())?;
+        let host = self.host.as_ref().ok_or(Errno::NOENT)?;
+        open_on_host(host, dir.as_fd(), Path::new(OsStr::from_bytes(&target)))
+    }
+}
+
+/// Opens (O_PATH) `path` as the host resolves it: an absolute one in `host`, a relative one from `dir`.
+pub(crate) fn open_on_host(host: &OwnedFd, dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    if path.is_absolute() {
+        return beneath::open_in_root(host, path, OFlags::PATH).map_err(errno);
+    }
+    loop {
+        let opened =
+            openat2(dir, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+        match opened {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens (O_PATH) `path` beneath `root`, symlinks not followed; longer paths than the kernel takes at once included.
+pub(crate) fn look(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    if path.as_os_str().is_empty() {
+        // Of a branch that is one file there is no `.` to open.
+        return rustix::io::fcntl_dupfd_cloexec(root, 0);
+    }
+    if path.as_os_str().len() < LONGEST {
+        return beneath::open(root, path, LOOK).map_err(errno);
+    }
+    let (mut dir, mut part) = (None, PathBuf::new());
+    for component in path.components() {
+        if part.as_os_str().len() + component.as_os_str().len() >= LONGEST {
+            let from = dir.as_ref().unwrap_or(root);
+            dir = Some(beneath::open(from, &part, LOOK | OFlags::DIRECTORY).map_err(errno)?);
+            part = PathBuf::new();
+        }
+        part.push(component);
+    }
+    beneath::open(dir.as_ref().unwrap_or(root), &part, LOOK).map_err(errno)
+}
+
+/// Opens for reading what `fd` (O_PATH) holds, whatever its name means by now.
+pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // O_NONBLOCK: a write lease of somebody else is an error, not a wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(magic_link(fd), flags, Mode::empty())
+}
+
+/// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
+pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Errors: /proc is not procfs.
+pub(crate) fn verify_proc() -> io::Result<()> {
+    let stat = rustix::fs::statfs("/proc/self/fd")?;
+    if stat.f_type == rustix::fs::PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "/proc is not a proc file system"))
+}
+
+pub(crate) fn link_target(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    Ok(rustix::fs::readlinkat(fd, "", Vec::new())?.into_bytes())
+}
+
+/// Name, type and inode number of each name in a directory, without `.` and `..`; `None` where the file system does
+/// not tell the type.
+pub(crate) fn read_dir(dir: &OwnedFd) -> Result<Vec<(OsString, Option<FileType>, u64)>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::new(rustix::fs::openat(dir, ".", flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let kind = Some(entry.file_type()).filter(|kind| *kind != FileType::Unknown);
+            entries.push((OsString::from_vec(name.to_vec()), kind, entry.ino()));
+        }
+    }
+    Ok(entries)
+}
+
+/// Devices are not shown: their major and minor numbers would be the host's.
+pub(crate) fn kind_of(kind: FileType) -> Option<FileKind> {
+    match kind {
+        FileType::Directory => Some(FileKind::Directory),
+        FileType::RegularFile => Some(FileKind::Regular),
+        FileType::Symlink => Some(FileKind::Symlink),
+        FileType::Fifo => Some(FileKind::Fifo),
+        FileType::Socket => Some(FileKind::Socket),
+        FileType::BlockDevice | FileType::CharacterDevice | FileType::Unknown => None,
+    }
+}
+
+/// What is shown of a host file (with `ino` still 0): set-id bits gone, owners rewritten, no permission that the server
+/// itself does not have. `None` for devices.
+pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Option<Attr> {
+    let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
+    let is_dir = kind == FileKind::Directory;
+    let mut perm = (stat.st_mode & if is_dir { 0o7777 } else { 0o1777 }) as u16;
+    let (mut uid, mut gid) = (stat.st_uid, stat.st_gid);
+    if let Some(rewritten) = owners.of_host(uid, gid) {
+        (uid, gid) = rewritten;
+        if kind != FileKind::Symlink && !is_readable(fd, is_dir) {
+            perm = 0;
+        }
+    }
+    let time = |sec: i64, nsec: u64| Time { sec, nsec: nsec as u32 };
+    Some(Attr {
+        ino: 0,
+        kind,
+        perm,
+        nlink: stat.st_nlink as u32,
+        uid,
+        gid,
+        size: stat.st_size as u64,
+        blocks: stat.st_blocks as u64,
+        blksize: stat.st_blksize as u32,
+        atime: time(stat.st_atime, stat.st_atime_nsec),
+        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+    })
+}
+
+pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(rest) }
+}
+
+pub(crate) fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,125 @@
+//! The inode table: which inode numbers are in use. A server has one, because all its segments share a connection
+//! to the kernel, where the number identifies the node.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+/// The root of the FUSE mount.
+pub const FUSE_ROOT: u64 = 1;
+
+const SHARDS: usize = 16;
+/// Numbers wanted by nobody lie in the upper half of the 48 bits, so that they never take one from a host file.
+const HASHED: u64 = 1 << 47;
+/// How many high halves are tried for a wanted low half. Enough until thousands of owners want the same one.
+const WISHES: u64 = 256;
+
+/// Gives out numbers below 2^48, each to one owner at a time.
+#[derive(Debug)]
+pub struct InodeTable {
+    shards: [Mutex<HashSet<u64>>; SHARDS],
+}
+
+impl Default for InodeTable {
+    fn default() -> InodeTable {
+        InodeTable { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl InodeTable {
+    /// A number that no live owner has. With `wanted_low32` its low half is that value (git's index keeps 32 bits of
+    /// st_ino), unless thousands of owners want the same one; `seed` decides the rest, so that the same wishes made
+    /// in the same order get the same numbers.
+    pub fn allocate(&self, wanted_low32: Option<u32>, seed: u64) -> u64 {
+        let mut number = guess(wanted_low32, seed);
+        let mut high = seed;
+        for attempt in 0_u64.. {
+            if number > FUSE_ROOT && self.take(number) {
+                return number;
+            }
+            high = high.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            number = match wanted_low32 {
+                Some(low) if attempt < WISHES => ((high >> 33) & 0x7fff) << 32 | u64::from(low),
+                _ => (high >> 16) | HASHED,
+            };
+        }
+        unreachable!("2^47 numbers are never all in use")
+    }
+
+    /// Makes `ino` free again; call it once per `allocate`.
+    pub fn release(&self, ino: u64) {
+        self.shard(ino).lock().expect("no holder of a shard panics").remove(&ino);
+    }
+
+    /// How many numbers are in use.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().expect("no holder of a shard panics").len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take(&self, ino: u64) -> bool {
+        self.shard(ino).lock().expect("no holder of a shard panics").insert(ino)
+    }
+
+    fn shard(&self, ino: u64) -> &Mutex<HashSet<u64>> {
+        &self.shards[(ino as usize) % SHARDS]
+    }
+}
+
+/// The number `allocate` tries first.
+pub(crate) fn guess(wanted_low32: Option<u32>, seed: u64) -> u64 {
+    match wanted_low32 {
+        Some(low) => u64::from(low),
+        None => seed & (HASHED - 1) | HASHED,
+    }
+}
+
+/// The low half that was wanted for `ino`, if one was.
+pub(crate) fn wanted(ino: u64) -> Option<u32> {
+    (ino < HASHED).then_some(ino as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_low_half_is_kept_when_a_number_is_wanted_twice() {
+        let table = InodeTable::default();
+        let first = table.allocate(Some(42), 7);
+        let second = table.allocate(Some(42), 8);
+        assert_eq!(first, 42);
+        assert_ne!(second, first);
+        assert_eq!(second & 0xffff_ffff, 42);
+        assert!(second < 1 << 47);
+    }
+
+    #[test]
+    fn the_number_of_the_fuse_root_and_zero_are_never_given_out() {
+        let table = InodeTable::default();
+        for low in [0, 1] {
+            let ino = table.allocate(Some(low), 3);
+            assert!(ino > FUSE_ROOT);
+            assert_eq!(ino & 0xffff_ffff, u64::from(low));
+        }
+    }
+
+    #[test]
+    fn a_released_number_is_given_out_again() {
+        let table = InodeTable::default();
+        let ino = table.allocate(None, 99);
+        assert_ne!(table.allocate(None, 99), ino);
+        table.release(ino);
+        assert_eq!(table.allocate(None, 99), ino);
+    }
+
+    #[test]
+    fn thousands_of_wishes_for_one_low_half_are_kept_and_apart() {
+        let table = InodeTable::default();
+        let numbers: HashSet<u64> = (0..5_000).map(|seed| table.allocate(Some(5), seed)).collect();
+        assert_eq!(numbers.len(), 5_000);
+        assert!(numbers.iter().all(|ino| ino & 0xffff_ffff == 5 && *ino < 1 << 47));
+    }
+}

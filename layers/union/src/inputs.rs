@@ -1,0 +1,429 @@
+//! An input manifest: paths in the root and where their contents come from, any number of them at no set-up cost.
+//!
+//! ```json
+//! {
+//!   "version": 1,
+//!   "files": {
+//!     "usr/include/a.h": "relative/or/absolute/host/file",
+//!     "b": { "digest": "b3:…", "executable": true }
+//!   }
+//! }
+//! ```
+//!
+//! A key is relative to the branch's place, without `.`, `..` or empty components. A string names a host file:
+//! relative to the manifest's directory or absolute; symlinks are followed, so that an input is always a real file
+//! and has the host file's mode and owner. An object names a blob of the layer store, shown as 0644 (0755 with
+//! `executable`), owned by root, mtime 1. Directories are implied: 0755, root, mtime 1.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
+use thiserror::Error;
+use vfsrun_layers::Digest;
+
+#[derive(Debug, Error)]
+pub enum InputsError {
+    #[error("cannot read it")]
+    Read(#[source] std::io::Error),
+    #[error("it is not UTF-8")]
+    Encoding(#[source] std::str::Utf8Error),
+    #[error("it is larger than 4 GiB")]
+    TooLarge,
+    #[error("it is not an input manifest")]
+    Json(#[source] serde_json::Error),
+    #[error("files[{key:?}] is neither a host path nor a digest")]
+    Entry { key: String, source: serde_json::Error },
+    #[error("its version is {0}, this program reads version 1")]
+    Version(u64),
+    #[error("files[{key:?}]: a path without `.`, `..` or empty components, relative to the branch's place, is wanted")]
+    Path { key: String },
+    #[error("files[{key:?}] appears twice")]
+    Twice { key: String },
+    #[error("files[{key:?}] is a file and, because of {below:?}, a directory")]
+    FileAndDirectory { key: String, below: String },
+    #[error("files[{key:?}] is a blob, but the branch has no layer store")]
+    NoStore { key: String },
+}
+
+/// A part of [`InputIndex::text`].
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Host(Span),
+    Blob { digest: Digest, executable: bool },
+}
+
+/// What an input is made from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Input<'a> {
+    Host(&'a str),
+    Blob { digest: Digest, executable: bool },
+}
+
+/// The files sorted bytewise; names stay where they are in the manifest's text, and directories are ranges.
+#[derive(Debug)]
+pub(crate) struct InputIndex {
+    text: String,
+    files: Vec<(Span, Target)>,
+}
+
+/// A directory: the files below it and how many bytes of their paths lead there, slash included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InputDir {
+    start: u32,
+    end: u32,
+    prefix: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputChild {
+    Dir(InputDir),
+    File(u32),
+}
+
+impl InputIndex {
+    /// Errors: the key and what is wrong with it.
+    pub(crate) fn parse(bytes: Vec<u8>, has_store: bool) -> Result<InputIndex, InputsError> {
+        let text = String::from_utf8(bytes).map_err(|error| InputsError::Encoding(error.utf8_error()))?;
+        u32::try_from(text.len()).map_err(|_| InputsError::TooLarge)?;
+        let (mut files, escaped) = read(&text)?;
+        let mut text = text;
+        text.push_str(&escaped);
+        u32::try_from(text.len()).map_err(|_| InputsError::TooLarge)?;
+        let key = |span: Span| &text[span.start as usize..(span.start + span.len) as usize];
+        files.sort_unstable_by(|a, b| key(a.0).cmp(key(b.0)));
+        check(&files, has_store, key)?;
+        Ok(InputIndex { text, files })
+    }
+
+    pub(crate) fn root(&self) -> InputDir {
+        InputDir { start: 0, end: self.files.len() as u32, prefix: 0 }
+    }
+
+    pub(crate) fn child(&self, dir: InputDir, name: &[u8]) -> Option<InputChild> {
+        let files = &self.files[dir.start as usize..dir.end as usize];
+        let rest = |file: &(Span, Target)| &self.path_of(file.0).as_bytes()[dir.prefix as usize..];
+        let first = files.partition_point(|file| rest(file) < name);
+        if files.get(first).is_some_and(|file| rest(file) == name) {
+            return Some(InputChild::File(dir.start + first as u32));
+        }
+        // `name/` sorts after `name-x`, so the directory need not start right there.
+        let below = |file: &(Span, Target)| compare_to_dir(rest(file), name);
+        let start = first + files[first..].partition_point(|file| below(file).is_lt());
+        let end = start + files[start..].partition_point(|file| below(file).is_eq());
+        (start < end).then(|| {
+            InputChild::Dir(InputDir {
+                start: dir.start + start as u32,
+                end: dir.start + end as u32,
+                prefix: dir.prefix + name.len() as u32 + 1,
+            })
+        })
+    }
+
+    /// The names in `dir`, each once, and whether it is a directory.
+    pub(crate) fn children(&self, dir: InputDir) -> impl Iterator<Item = (&str, bool)> {
+        let mut next = dir.start as usize;
+        std::iter::from_fn(move || {
+            let files = &self.files[next..dir.end as usize];
+            let rest = |file: &(Span, Target)| &self.path_of(file.0)[dir.prefix as usize..];
+            let path = rest(files.first()?);
+            match path.find('/') {
+                None => {
+                    next += 1;
+                    Some((path, false))
+                }
+                Some(slash) => {
+                    let below = &path[..=slash];
+                    next += files.partition_point(|file| rest(file).starts_with(below));
+                    Some((&path[..slash], true))
+                }
+            }
+        })
+    }
+
+    pub(crate) fn input(&self, file: u32) -> Input<'_> {
+        match self.files[file as usize].1 {
+            Target::Host(span) => Input::Host(self.path_of(span)),
+            Target::Blob { digest, executable } => Input::Blob { digest, executable },
+        }
+    }
+
+    fn path_of(&self, span: Span) -> &str {
+        &self.text[span.start as usize..(span.start + span.len) as usize]
+    }
+}
+
+/// Where `path` lies with respect to everything below `name`.
+fn compare_to_dir(path: &[u8], name: &[u8]) -> std::cmp::Ordering {
+    let head = &path[..path.len().min(name.len() + 1)];
+    match head.strip_prefix(name) {
+        Some(rest) => rest.cmp(b"/"),
+        None => head.cmp(name),
+    }
+}
+
+/// One pass over the sorted files: a file that is also a directory is a string prefix of everything between the two.
+fn check<'a>(
+    files: &[(Span, Target)],
+    has_store: bool,
+    key: impl Fn(Span) -> &'a str,
+) -> Result<(), InputsError> {
+    let mut prefixes: Vec<&str> = Vec::new();
+    for (span, target) in files {
+        let path = key(*span);
+        if !is_plain(path) {
+            return Err(InputsError::Path { key: path.to_owned() });
+        }
+        if !has_store && matches!(target, Target::Blob { .. }) {
+            return Err(InputsError::NoStore { key: path.to_owned() });
+        }
+        while prefixes.pop_if(|prefix| !path.starts_with(*prefix)).is_some() {}
+        if let Some(file) = prefixes.last() {
+            match path.as_bytes().get(file.len()) {
+                None => return Err(InputsError::Twice { key: path.to_owned() }),
+                Some(b'/') => {
+                    let (key, below) = ((*file).to_owned(), path.to_owned());
+                    return Err(InputsError::FileAndDirectory { key, below });
+                }
+                Some(_) => {}
+            }
+        }
+        prefixes.push(path);
+    }
+    Ok(())
+}
+
+fn is_plain(path: &str) -> bool {
+    !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// The files in the order of the text, and the strings that had to be unescaped: their spans start after the text.
+fn read(text: &str) -> Result<(Vec<(Span, Target)>, String), InputsError> {
+    let reader = Reader { text, escaped: RefCell::default(), key: RefCell::default() };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let document = reader.deserialize(&mut json).and_then(|document| json.end().map(|()| document));
+    let document = document.map_err(|error| match reader.key.take() {
+        Some(key) => InputsError::Entry { key, source: error },
+        None => InputsError::Json(error),
+    })?;
+    if document.version != 1 {
+        return Err(InputsError::Version(document.version));
+    }
+    Ok((document.files, reader.escaped.take()))
+}
+
+struct Reader<'de> {
+    text: &'de str,
+    escaped: RefCell<String>,
+    /// The key whose value is being read, for the error message.
+    key: RefCell<Option<String>>,
+}
+
+struct Document {
+    version: u64,
+    files: Vec<(Span, Target)>,
+}
+
+impl<'de> Reader<'de> {
+    fn span(&self, found: Cow<'de, str>) -> Span {
+        let start = match &found {
+            Cow::Borrowed(part) => part.as_ptr() as usize - self.text.as_ptr() as usize,
+            Cow::Owned(part) => {
+                let mut escaped = self.escaped.borrow_mut();
+                escaped.push_str(part);
+                self.text.len() + escaped.len() - part.len()
+            }
+        };
+        // Both fit: the caller refuses texts beyond 4 GiB, before and after.
+        Span { start: start as u32, len: found.len() as u32 }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Reader<'de> {
+    type Value = Document;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &Reader<'de> {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `version` and `files`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let (mut version, mut files) = (None, None);
+        while let Some(Text(field)) = map.next_key()? {
+            match &*field {
+                "version" => version = Some(map.next_value()?),
+                "files" if files.is_none() => files = Some(map.next_value_seed(Files(self))?),
+                "files" => return Err(de::Error::duplicate_field("files")),
+                other => return Err(de::Error::unknown_field(other, &["version", "files"])),
+            }
+        }
+        let version = version.ok_or_else(|| de::Error::missing_field("version"))?;
+        let files = files.ok_or_else(|| de::Error::missing_field("files"))?;
+        Ok(Document { version, files })
+    }
+}
+
+struct Files<'a, 'de>(&'a Reader<'de>);
+
+impl<'de> DeserializeSeed<'de> for Files<'_, 'de> {
+    type Value = Vec<(Span, Target)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Files<'_, 'de> {
+    type Value = Vec<(Span, Target)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object from path to host file or digest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let reader = self.0;
+        let mut files = Vec::new();
+        while let Some(Text(key)) = map.next_key()? {
+            let target = match map.next_value() {
+                Ok(RawTarget::Host(path)) => Target::Host(reader.span(path)),
+                Ok(RawTarget::Blob { digest, executable }) => Target::Blob { digest, executable },
+                Err(error) => {
+                    *reader.key.borrow_mut() = Some(key.into_owned());
+                    return Err(error);
+                }
+            };
+            files.push((reader.span(key), target));
+        }
+        Ok(files)
+    }
+}
+
+/// A string, borrowed from the text unless it has escapes.
+struct Text<'de>(Cow<'de, str>);
+
+impl<'de> de::Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match RawTarget::deserialize(deserializer)? {
+            RawTarget::Host(text) => Ok(Text(text)),
+            RawTarget::Blob { .. } => Err(de::Error::custom("a string is wanted")),
+        }
+    }
+}
+
+enum RawTarget<'de> {
+    Host(Cow<'de, str>),
+    Blob { digest: Digest, executable: bool },
+}
+
+impl<'de> de::Deserialize<'de> for RawTarget<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TargetVisitor)
+    }
+}
+
+struct TargetVisitor;
+
+impl<'de> Visitor<'de> for TargetVisitor {
+    type Value = RawTarget<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a host path or an object with `digest`")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(RawTarget::Host(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(RawTarget::Host(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Blob {
+            digest: String,
+            #[serde(default)]
+            executable: bool,
+        }
+        let blob: Blob = de::Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        let digest = blob.digest.parse().map_err(de::Error::custom)?;
+        Ok(RawTarget::Blob { digest, executable: blob.executable })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(files: &str) -> Result<InputIndex, InputsError> {
+        InputIndex::parse(format!(r#"{{"version":1,"files":{files}}}"#).into_bytes(), true)
+    }
+
+    #[test]
+    fn a_directory_that_does_not_follow_its_sibling_file_is_found() {
+        let index = index(r#"{"a-b":"1","a/x":"2","a/y/z":"3","a.c":"4"}"#).unwrap();
+        let names: Vec<_> = index.children(index.root()).collect();
+        assert_eq!(names, [("a-b", false), ("a.c", false), ("a", true)]);
+        let Some(InputChild::Dir(dir)) = index.child(index.root(), b"a") else { panic!("a is a directory") };
+        assert_eq!(index.children(dir).collect::<Vec<_>>(), [("x", false), ("y", true)]);
+        let Some(InputChild::File(file)) = index.child(dir, b"x") else { panic!("x is a file") };
+        assert_eq!(index.input(file), Input::Host("2"));
+        assert_eq!(index.child(index.root(), b"a-"), None);
+        assert_eq!(index.child(dir, b""), None);
+    }
+
+    #[test]
+    fn escaped_names_and_digests_are_read() {
+        let digest = Digest::of(b"x");
+        let index =
+            index(&format!(r#"{{"a\u00e4":"h\"ost","d/e":{{"digest":"{digest}","executable":true}}}}"#)).unwrap();
+        let Some(InputChild::File(file)) = index.child(index.root(), "aä".as_bytes()) else { panic!("aä is a file") };
+        assert_eq!(index.input(file), Input::Host("h\"ost"));
+        let Some(InputChild::Dir(dir)) = index.child(index.root(), b"d") else { panic!("d is a directory") };
+        let Some(InputChild::File(file)) = index.child(dir, b"e") else { panic!("e is a file") };
+        assert_eq!(index.input(file), Input::Blob { digest, executable: true });
+    }
+
+    #[test]
+    fn bad_manifests_name_the_key() {
+        let said = |files: &str| index(files).unwrap_err().to_string();
+        assert!(said(r#"{"a":"x","a-b":"x","a/b":"y"}"#).contains(r#"files["a"] is a file and, because of "a/b""#));
+        assert!(said(r#"{"a":"x","a":"y"}"#).contains(r#"files["a"] appears twice"#));
+        assert!(said(r#"{"a":7}"#).contains(r#"files["a"] is neither"#));
+        assert!(said(r#"{"a":{"digest":"sha256:00"}}"#).contains(r#"files["a"] is neither"#));
+        for key in ["/a", "a//b", "a/../b", "./a", "", "a/"] {
+            assert!(said(&format!(r#"{{"{key}":"x"}}"#)).contains("without `.`"), "{key}");
+        }
+    }
+
+    #[test]
+    fn other_versions_unknown_fields_and_trailing_text_are_refused() {
+        let parse = |text: &str| InputIndex::parse(text.as_bytes().to_vec(), true).unwrap_err();
+        assert!(matches!(parse(r#"{"version":2,"files":{}}"#), InputsError::Version(2)));
+        assert!(matches!(parse(r#"{"version":1,"files":{},"x":1}"#), InputsError::Json(_)));
+        assert!(matches!(parse(r#"{"version":1,"files":{}} x"#), InputsError::Json(_)));
+        assert!(matches!(parse(r#"{"version":1}"#), InputsError::Json(_)));
+    }
+
+    #[test]
+    fn a_blob_without_a_store_is_refused() {
+        let text = format!(r#"{{"version":1,"files":{{"a":{{"digest":"{}"}}}}}}"#, Digest::of(b""));
+        let error = InputIndex::parse(text.into_bytes(), false).unwrap_err();
+        assert!(matches!(error, InputsError::NoStore { .. }));
+    }
+}

@@ -1,0 +1,176 @@
+//! Listing: the names of a merged directory, each once and as `lookup` would show it.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use vfsrun_layers::Kind;
+
+use crate::attr::{DirEntry, FileKind};
+use crate::branch::{Branch, Content};
+use crate::describe::Symlinks;
+use crate::host;
+use crate::inode;
+use crate::node::{Node, NodeKey};
+use crate::origin::{Origin, Place};
+use crate::resolve::ViewLinks;
+use crate::rules::Verdict;
+use crate::segment::Segment;
+
+/// A name as one branch has it.
+struct Name {
+    name: OsString,
+    kind: Told,
+    /// Low half of the host's inode number.
+    low32: Option<u32>,
+    /// Position in a layer, to find hard links.
+    group: Option<NodeKey>,
+}
+
+/// What a listing tells about a type without a look at the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Kind(FileKind),
+    /// Only `resolve` knows: a link that may be followed, or a file system that does not tell.
+    Nothing,
+}
+
+impl Segment {
+    pub(crate) fn list_merged(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
+        if dir.kind() != FileKind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let path = self.has_rules.then(|| dir.path());
+        let mut shown: HashMap<OsString, Option<DirEntry>> = HashMap::new();
+        for origin in &dir.origins {
+            for name in self.names(dir, origin)? {
+                if shown.contains_key(&name.name) {
+                    continue;
+                }
+                let entry = match name.kind {
+                    Told::Kind(kind) => {
+                        if self.is_hidden(dir, origin, path.as_deref(), &name.name, kind) {
+                            continue;
+                        }
+                        Some(self.dir_entry(dir, &name, kind))
+                    }
+                    Told::Nothing => self.dir_entry_by_look(dir, &name)?,
+                };
+                shown.insert(name.name, entry);
+            }
+        }
+        let mut entries: Vec<DirEntry> = shown.into_values().flatten().collect();
+        entries.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        Ok(entries)
+    }
+
+    fn names(&self, dir: &Arc<Node>, origin: &Origin) -> Result<Vec<Name>, Errno> {
+        let branch = self.branch(origin.branch);
+        match (&origin.place, &branch.content) {
+            (Place::Above, content) => {
+                let last = branch.at.len() == dir.depth + 1;
+                let is_file = last && matches!(content, Content::Host(_));
+                let name = |at: &OsString| Name {
+                    name: at.clone(),
+                    kind: if is_file { Told::Nothing } else { Told::Kind(FileKind::Directory) },
+                    low32: None,
+                    group: None,
+                };
+                Ok(branch.at.get(dir.depth).map(name).into_iter().collect())
+            }
+            (Place::Host(anchor), Content::Host(host)) => {
+                let fd = host.open(anchor, &dir.path_from(anchor.depth))?;
+                let names = host::read_dir(&fd)?;
+                Ok(names.into_iter().filter_map(|entry| host_name(branch, entry)).collect())
+            }
+            (Place::Entry(at), Content::Layer(layer)) => {
+                let children = layer.layer.children(*at);
+                Ok(children.into_iter().map(|child| self.layer_name(origin, branch, child)).collect())
+            }
+            (Place::InputDir(at), Content::Inputs(inputs)) => {
+                let name = |(name, is_dir): (&str, bool)| Name {
+                    name: name.into(),
+                    kind: Told::Kind(if is_dir { FileKind::Directory } else { FileKind::Regular }),
+                    low32: None,
+                    group: None,
+                };
+                Ok(inputs.index.children(*at).map(name).collect())
+            }
+            (Place::Alias(target), _) => {
+                let names = self.list_merged(target)?.into_iter();
+                let names = names.filter(|entry| entry.kind != FileKind::Whiteout);
+                Ok(names
+                    .map(|entry| Name {
+                        name: entry.name,
+                        kind: Told::Kind(entry.kind),
+                        low32: inode::wanted(entry.ino),
+                        group: None,
+                    })
+                    .collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn layer_name(&self, origin: &Origin, branch: &Branch, child: u32) -> Name {
+        let Content::Layer(layer) = &branch.content else { unreachable!("a layer's entry is in a layer") };
+        let entry = layer.layer.entry(child);
+        let kind = match &entry.kind {
+            Kind::Directory { .. } => Told::Kind(FileKind::Directory),
+            Kind::File { .. } | Kind::HardLink { .. } => Told::Kind(FileKind::Regular),
+            Kind::Symlink { .. } if branch.symlinks == Symlinks::Never => Told::Kind(FileKind::Symlink),
+            Kind::Symlink { .. } => Told::Nothing,
+            Kind::Fifo => Told::Kind(FileKind::Fifo),
+            Kind::Whiteout | Kind::Device { .. } => Told::Kind(FileKind::Whiteout),
+        };
+        let content = layer.layer.content(child).unwrap_or(child);
+        let group =
+            (layer.layer.nlink(content) > 1).then(|| NodeKey::hard_links(origin.branch, content));
+        let name = entry.path.file_name().unwrap_or_default().to_owned();
+        Name { name, kind, low32: None, group }
+    }
+
+    fn is_hidden(&self, dir: &Node, origin: &Origin, path: Option<&Path>, name: &OsStr, kind: FileKind) -> bool {
+        let Some(path) = path else { return false };
+        let in_branch = self.dir_in_branch(dir, origin).map(|dir| dir.join(name));
+        let is_dir = kind == FileKind::Directory;
+        let verdict = self.judge_paths(origin, &path.join(name), in_branch, |judged| judged.verdict(is_dir));
+        verdict == Verdict::Hide
+    }
+
+    fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
+        let key = name.group.unwrap_or_else(|| dir.key().child(&name.name));
+        let ino = match self.table.get(key) {
+            Some(node) => node.ino(),
+            None => inode::guess(name.low32, key.seed()),
+        };
+        DirEntry { name: name.name.clone(), kind, ino }
+    }
+
+    /// `None` if the name is hidden from all branches.
+    fn dir_entry_by_look(&self, dir: &Arc<Node>, name: &Name) -> Result<Option<DirEntry>, Errno> {
+        let (kind, low32) = match self.resolve(dir, &name.name, ViewLinks::Follow) {
+            Ok(found) => (found.attr.kind, found.low32),
+            Err(Errno::NOENT) => return Ok(None),
+            // Listed all the same; whoever uses it gets the error.
+            Err(_) => (FileKind::Symlink, name.low32),
+        };
+        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), group: name.group };
+        Ok(Some(self.dir_entry(dir, &name, kind)))
+    }
+}
+
+fn host_name(
+    branch: &Branch,
+    (name, kind, ino): (OsString, Option<rustix::fs::FileType>, u64),
+) -> Option<Name> {
+    let told = match kind {
+        None => Told::Nothing,
+        Some(rustix::fs::FileType::Symlink) if branch.symlinks != Symlinks::Never => Told::Nothing,
+        Some(kind) => Told::Kind(host::kind_of(kind)?),
+    };
+    Some(Name { name, kind: told, low32: Some(ino as u32), group: None })
+}

@@ -1,0 +1,209 @@
+//! A merge: the branches' answers for one name, in their order, until one of them ends it.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::attr::{Attr, FileKind};
+use crate::describe::TypeConflict;
+use crate::fault::FaultReason;
+use crate::fingerprint::Mixer;
+use crate::node::NodeKey;
+use crate::origin::{BranchIndex, Origin, Place};
+use crate::resolve::Candidate;
+use crate::segment::Segment;
+
+/// As in the kernel: deeper nesting is a loop.
+pub(crate) const MAX_FOLLOWS: u8 = 40;
+
+/// What one branch shows at a name.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// `ino` does not count.
+    pub(crate) attr: Attr,
+    /// Low half of the host's inode number.
+    pub(crate) low32: Option<u32>,
+    /// See [`crate::fingerprint`]; of what cannot change, any number that tells it from its neighbours.
+    pub(crate) object: u64,
+    /// 0 for what cannot change.
+    pub(crate) print: u64,
+    pub(crate) racy: bool,
+    pub(crate) opaque: bool,
+    /// Links followed for this name.
+    pub(crate) follows: u8,
+    /// The hard links that are one file.
+    pub(crate) group: Option<NodeKey>,
+}
+
+impl Seen {
+    /// What never changes.
+    pub(crate) fn fixed(attr: Attr, object: u64) -> Seen {
+        Seen { attr, low32: None, object, print: 0, racy: false, opaque: false, follows: 0, group: None }
+    }
+
+    /// A followed link is a file of its own: an inode shared by names with one link would make overlayfs write to all.
+    pub(crate) fn own_inode(mut self) -> Seen {
+        self.group = None;
+        if self.attr.kind != FileKind::Directory {
+            self.attr.nlink = 1;
+        }
+        self
+    }
+}
+
+/// The merged answer.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) attr: Attr,
+    pub(crate) origins: Vec<Origin>,
+    pub(crate) low32: Option<u32>,
+    pub(crate) object: u64,
+    pub(crate) print: u64,
+    pub(crate) racy: bool,
+    pub(crate) opaque: bool,
+    pub(crate) follows: u8,
+    pub(crate) group: Option<NodeKey>,
+}
+
+pub(crate) struct Merge {
+    types: TypeConflict,
+    parts: Vec<Candidate>,
+    opaque: bool,
+    done: bool,
+    conflict: Option<(BranchIndex, BranchIndex)>,
+}
+
+impl Merge {
+    pub(crate) fn new(types: TypeConflict) -> Merge {
+        Merge { types, parts: Vec::new(), opaque: false, done: false, conflict: None }
+    }
+
+    /// A merge of one.
+    pub(crate) fn single(candidate: Candidate) -> Found {
+        let mut merge = Merge::new(TypeConflict::First);
+        merge.add(candidate);
+        merge.found(0)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Further branches cannot change the answer.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub(crate) fn add(&mut self, candidate: Candidate) {
+        let kind = candidate.seen.attr.kind;
+        let Some(first) = self.parts.first() else {
+            self.opaque = candidate.seen.opaque;
+            // Where types must agree, the others are asked even though they are not shown.
+            let ask_on = self.types == TypeConflict::Error && kind != FileKind::Whiteout;
+            self.done = self.opaque || kind != FileKind::Directory && !ask_on;
+            self.parts.push(candidate);
+            return;
+        };
+        let wanted = first.seen.attr.kind;
+        if kind == FileKind::Whiteout {
+            self.end(wanted);
+        } else if (kind == FileKind::Directory) != (wanted == FileKind::Directory) {
+            if self.types == TypeConflict::Error {
+                self.conflict = Some((first.origin.branch, candidate.origin.branch));
+            }
+            self.end(wanted);
+        } else if wanted == FileKind::Directory && !(candidate.is_alias() && self.has_alias()) {
+            // One link of scope `view` at most: its target is already merged from all branches, and two of them
+            // could lead to each other's directory, twice as many at each level.
+            if candidate.seen.opaque {
+                self.end(wanted);
+            }
+            self.parts.push(candidate);
+        }
+    }
+
+    /// Errors: absence, a conflict, too many links.
+    pub(crate) fn finish(self, follows: u8) -> Result<Found, Failure> {
+        if let Some((first, second)) = self.conflict {
+            return Err(Failure::Conflict(first, second));
+        }
+        if self.parts.is_empty() {
+            return Err(Failure::Absent);
+        }
+        let found = self.found(follows);
+        if found.follows > MAX_FOLLOWS { Err(Failure::Loop) } else { Ok(found) }
+    }
+
+    fn has_alias(&self) -> bool {
+        self.parts.iter().any(Candidate::is_alias)
+    }
+
+    /// What lies further down, in this segment and in those below it, does not show through.
+    fn end(&mut self, wanted: FileKind) {
+        self.done = true;
+        self.opaque = wanted == FileKind::Directory;
+    }
+
+    /// The attributes are those of the first directory that a branch really has.
+    fn found(self, follows: u8) -> Found {
+        let (mut object, mut print) = (Mixer::default(), Mixer::default());
+        let mut fixed = true;
+        for Candidate { origin, seen } in &self.parts {
+            object.add(u64::from(origin.branch) << 8 | tag(&origin.place)).add(seen.object);
+            print.add(seen.print);
+            fixed &= seen.print == 0;
+        }
+        object.add(u64::from(self.opaque));
+        let seens = || self.parts.iter().map(|part| &part.seen);
+        let top = self.parts.iter().find(|part| !part.origin.synthetic).unwrap_or(&self.parts[0]);
+        Found {
+            attr: top.seen.attr,
+            low32: top.seen.low32,
+            object: object.get(),
+            print: if fixed { 0 } else { print.get() },
+            racy: seens().any(|seen| seen.racy),
+            opaque: self.opaque,
+            follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
+            group: top.seen.group,
+            origins: self.parts.into_iter().map(|part| part.origin).collect(),
+        }
+    }
+}
+
+fn tag(place: &Place) -> u64 {
+    match place {
+        Place::Above => 0,
+        Place::Host(_) => 1,
+        Place::Entry(_) => 2,
+        Place::InputDir(_) => 3,
+        Place::Input(_) => 4,
+        Place::Alias(_) => 5,
+    }
+}
+
+/// Why there is nothing to show.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Absent,
+    Loop,
+    Conflict(BranchIndex, BranchIndex),
+}
+
+impl Failure {
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Failure::Absent)
+    }
+
+    pub(crate) fn report(self, segment: &Segment, path: impl FnOnce() -> PathBuf) -> Errno {
+        match self {
+            Failure::Absent => Errno::NOENT,
+            Failure::Loop => Errno::LOOP,
+            Failure::Conflict(first, second) => {
+                let label = |index| segment.branch(index).label.clone();
+                let reason = FaultReason::TypeConflict { first: label(first), second: label(second) };
+                segment.fault(path(), reason);
+                Errno::IO
+            }
+        }
+    }
+}

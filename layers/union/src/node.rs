@@ -1,0 +1,256 @@
+//! A node: one name of a segment that somebody holds, and the table that gives the same node to all who hold it.
+//! A node lives as long as its holders (the kernel's dentries, through the adapter); so does its inode number.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use crate::attr::FileKind;
+use crate::inode::InodeTable;
+use crate::origin::Origin;
+
+/// Identifies a node within its segment: a hash of its path, the same whenever the name is looked up. Hard links of
+/// a layer share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeKey(pub u128);
+
+impl NodeKey {
+    pub(crate) fn root() -> NodeKey {
+        NodeKey(0)
+    }
+
+    pub(crate) fn child(self, name: &OsStr) -> NodeKey {
+        NodeKey::hash(self.0, name.as_encoded_bytes())
+    }
+
+    /// The node of all names of a layer's hard-link group.
+    pub(crate) fn hard_links(branch: u16, entry: u32) -> NodeKey {
+        // A name has no slash, so that no path gets the same hash.
+        NodeKey::hash(0, format!("/{branch}/{entry}").as_bytes())
+    }
+
+    fn hash(start: u128, bytes: &[u8]) -> NodeKey {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&start.to_le_bytes()).update(bytes);
+        let hash = hasher.finalize();
+        NodeKey(u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")))
+    }
+
+    pub(crate) fn seed(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// Compare nodes by [`Node::key`] within a segment, by [`Node::ino`] within a server.
+pub struct Node {
+    parent: Option<Arc<Node>>,
+    name: OsString,
+    key: NodeKey,
+    ino: u64,
+    kind: FileKind,
+    pub(crate) depth: usize,
+    /// Links followed on the way here.
+    pub(crate) follows: u8,
+    /// Lower segments do not show through this directory.
+    pub(crate) opaque: bool,
+    pub(crate) origins: Box<[Origin]>,
+    /// Hash of what the node is: origins, devices and inode numbers. Another object at the path is another node.
+    pub(crate) object: u64,
+    pub(crate) served: Served,
+    table: Arc<NodeTable>,
+}
+
+/// What was given out about a node, so that a later change can be told.
+#[derive(Default)]
+pub(crate) struct Served {
+    /// Hash of the stat of every host origin.
+    print: AtomicU64,
+    flags: AtomicU8,
+}
+
+impl Served {
+    /// Its content was opened: pages may be cached.
+    pub(crate) const CONTENT: u8 = 1;
+    /// A writer existed when it was opened: no stat proves what its pages hold.
+    pub(crate) const UNSTABLE: u8 = 2;
+    /// Its ctime was so young that a further change might not show in it.
+    pub(crate) const RACY: u8 = 4;
+
+    pub(crate) fn print(&self) -> u64 {
+        self.print.load(Ordering::Acquire)
+    }
+
+    /// Returns what was given out before.
+    pub(crate) fn replace_print(&self, print: u64) -> u64 {
+        self.print.swap(print, Ordering::AcqRel)
+    }
+
+    pub(crate) fn set(&self, flag: u8) {
+        self.flags.fetch_or(flag, Ordering::AcqRel);
+    }
+
+    pub(crate) fn clear(&self, flag: u8) {
+        self.flags.fetch_and(!flag, Ordering::AcqRel);
+    }
+
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+}
+
+/// A node about to be made.
+pub(crate) struct NewNode {
+    pub(crate) kind: FileKind,
+    pub(crate) follows: u8,
+    pub(crate) opaque: bool,
+    pub(crate) origins: Vec<Origin>,
+    pub(crate) object: u64,
+    pub(crate) print: u64,
+    pub(crate) low32: Option<u32>,
+}
+
+impl Node {
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    pub fn key(&self) -> NodeKey {
+        self.key
+    }
+
+    pub fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// `None` for the root of the segment. Of a hard link in a layer: the directory of the name that was found first.
+    pub fn parent(&self) -> Option<&Arc<Node>> {
+        self.parent.as_ref()
+    }
+
+    /// Empty for the root of the segment.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Relative to the root of the segment.
+    pub fn path(&self) -> PathBuf {
+        self.path_from(0)
+    }
+
+    /// The names from the ancestor at `depth` (exclusive) to this node.
+    pub(crate) fn path_from(&self, depth: usize) -> PathBuf {
+        let mut names = Vec::with_capacity(self.depth.saturating_sub(depth));
+        let mut node = self;
+        while node.depth > depth {
+            names.push(node.name.as_os_str());
+            node = node.parent.as_deref().expect("only the root has depth 0, and it has no parent");
+        }
+        names.iter().rev().collect()
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({:?} ino {} /{})", self.kind, self.ino, self.path().display())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.table.forget(self);
+        // By hand, because a chain of parents dropped recursively could exhaust the stack.
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut node| node.parent.take());
+        }
+    }
+}
+
+const SHARDS: usize = 16;
+type Shard = HashMap<NodeKey, Weak<Node>>;
+
+/// The live nodes of a segment. It keeps none of them alive.
+pub(crate) struct NodeTable {
+    shards: [Mutex<Shard>; SHARDS],
+    inodes: Arc<InodeTable>,
+}
+
+/// How a name that was looked up relates to the node that was live under its key.
+pub(crate) enum Interned {
+    New(Arc<Node>),
+    /// The same object as before.
+    Known(Arc<Node>),
+    /// Another object took the name: a new node.
+    Replaced(Arc<Node>),
+}
+
+impl NodeTable {
+    pub(crate) fn new(inodes: Arc<InodeTable>) -> Arc<NodeTable> {
+        Arc::new(NodeTable { shards: std::array::from_fn(|_| Mutex::default()), inodes })
+    }
+
+    pub(crate) fn get(&self, key: NodeKey) -> Option<Arc<Node>> {
+        self.shard(key).get(&key).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn intern(
+        self: &Arc<NodeTable>,
+        parent: Option<&Arc<Node>>,
+        name: &OsStr,
+        key: NodeKey,
+        new: NewNode,
+    ) -> Interned {
+        let mut shard = self.shard(key);
+        let old = shard.get(&key).and_then(Weak::upgrade);
+        if let Some(node) = old.as_ref()
+            && node.object == new.object
+        {
+            drop(shard);
+            return Interned::Known(old.expect("just looked at"));
+        }
+        let node = Arc::new(Node {
+            parent: parent.cloned(),
+            name: name.to_owned(),
+            key,
+            ino: self.inodes.allocate(new.low32, key.seed()),
+            kind: new.kind,
+            depth: parent.map_or(0, |parent| parent.depth + 1),
+            follows: new.follows,
+            opaque: new.opaque,
+            origins: new.origins.into(),
+            object: new.object,
+            served: Served { print: AtomicU64::new(new.print), flags: AtomicU8::default() },
+            table: Arc::clone(self),
+        });
+        shard.insert(key, Arc::downgrade(&node));
+        // Unlocked before `old` goes: the last holder of a node takes this lock.
+        drop(shard);
+        if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
+    }
+
+    pub(crate) fn live(&self) -> Vec<Arc<Node>> {
+        let mut nodes = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().expect("no holder of a shard panics");
+            nodes.extend(shard.values().filter_map(Weak::upgrade));
+        }
+        nodes
+    }
+
+    fn forget(&self, node: &Node) {
+        let mut shard = self.shard(node.key);
+        // A new node may have taken the key since.
+        if shard.get(&node.key).is_some_and(|held| std::ptr::eq(held.as_ptr(), node)) {
+            shard.remove(&node.key);
+        }
+        drop(shard);
+        self.inodes.release(node.ino);
+    }
+
+    fn shard(&self, key: NodeKey) -> MutexGuard<'_, Shard> {
+        self.shards[key.0 as usize % SHARDS].lock().expect("no holder of a shard panics")
+    }
+}

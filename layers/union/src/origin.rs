@@ -1,0 +1,79 @@
+//! An origin: where in one branch a node comes from. A merged directory has several, anything else has one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::inputs::InputDir;
+use crate::node::Node;
+
+/// Position of a branch in the segment's description.
+pub(crate) type BranchIndex = u16;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) branch: BranchIndex,
+    pub(crate) place: Place,
+    /// Not a name of the branch itself: made because something lies below (0755, root, mtime 1).
+    pub(crate) synthetic: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// On the way to the branch's place in the view.
+    Above,
+    /// On the host, at the node's own path seen from the anchor.
+    Host(Arc<Anchor>),
+    /// An entry of a layer or skeleton. `None` is a root directory that the manifest leaves out.
+    Entry(Option<u32>),
+    InputDir(InputDir),
+    Input(u32),
+    /// What a link of scope `view` leads to, or something below it.
+    Alias(Arc<Node>),
+}
+
+/// From where on the host the names below a node are found. Paths are kept rather than descriptors: there may be
+/// more followed links than descriptors, and a link that is retargeted must be seen.
+#[derive(Debug)]
+pub(crate) struct Anchor {
+    /// Depth of the node that stands for `start`; the names of the nodes below it lead on from there.
+    pub(crate) depth: usize,
+    pub(crate) start: Start,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The root of the branch.
+    Root,
+    /// A path beneath the root of the branch: the target of a link of scope `branch`.
+    Beneath(PathBuf),
+    /// What the link `name` in the directory `dir`, seen from `from`, leads to on the host.
+    Link { from: Arc<Anchor>, dir: PathBuf, name: OsString },
+}
+
+impl Anchor {
+    /// The path within the branch of what lies at `rest` below the anchor; `None` if the host's links lead outside.
+    pub(crate) fn path_beneath(&self, rest: Option<&Path>) -> Option<PathBuf> {
+        let rest = rest.unwrap_or(Path::new(""));
+        match &self.start {
+            Start::Root => Some(rest.to_owned()),
+            Start::Beneath(path) if rest.as_os_str().is_empty() => Some(path.clone()),
+            Start::Beneath(path) => Some(path.join(rest)),
+            Start::Link { .. } => None,
+        }
+    }
+}
+
+impl PartialEq for Anchor {
+    fn eq(&self, other: &Anchor) -> bool {
+        self.depth == other.depth && self.start == other.start
+    }
+}
+
+impl Eq for Anchor {}
+
+impl Origin {
+    pub(crate) fn at(branch: BranchIndex, place: Place) -> Origin {
+        Origin { branch, place, synthetic: false }
+    }
+}

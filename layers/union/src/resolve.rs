@@ -1,0 +1,436 @@
+//! Resolving: from a directory node and a name to what the branches say of it, merged. Nothing is kept here; the
+//! same code answers a lookup and checks later whether the answer still holds.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use vfsrun_layers::Kind;
+
+use crate::attr::{Attr, FileKind, Time};
+use crate::branch::{Branch, Content};
+use crate::describe::Symlinks;
+use crate::fault::FaultReason;
+use crate::fingerprint;
+use crate::host::{self, HostBranch};
+use crate::inode;
+use crate::inputs::{Input, InputChild};
+use crate::layer::{LayerBranch, chain};
+use crate::merge::{Found, Merge, Seen};
+use crate::node::{Node, NodeKey};
+use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
+use crate::rules::{Judged, Verdict};
+use crate::segment::Segment;
+
+/// What becomes of links of scope `view`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ViewLinks {
+    Follow,
+    /// Shown as links: the walk that follows one resolves the others itself.
+    Keep,
+}
+
+/// One branch's answer for a name.
+pub(crate) struct Candidate {
+    pub(crate) origin: Origin,
+    pub(crate) seen: Seen,
+}
+
+impl Candidate {
+    pub(crate) fn is_alias(&self) -> bool {
+        matches!(self.origin.place, Place::Alias(_))
+    }
+}
+
+const BLOCK: u64 = 512;
+
+impl Segment {
+    /// Errors: NOENT for what is absent or hidden, ACCESS for what is denied, LOOP beyond 40 followed links, IO for a
+    /// conflict of types or an input that cannot be had.
+    pub(crate) fn resolve(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
+        if dir.kind() != FileKind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let bytes = name.as_encoded_bytes();
+        if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            return Err(Errno::INVAL);
+        }
+        let asked = Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links };
+        let mut merge = Merge::new(self.types);
+        for origin in &dir.origins {
+            let (verdict, candidate) = match self.candidate(&asked, origin)? {
+                Some(answer) => answer,
+                None => continue,
+            };
+            match verdict {
+                Verdict::Hide => {}
+                Verdict::Deny if merge.is_empty() => return Err(Errno::ACCESS),
+                Verdict::Deny => {}
+                Verdict::Show => {
+                    merge.add(candidate);
+                    if merge.is_done() {
+                        break;
+                    }
+                }
+            }
+        }
+        merge.finish(dir.follows).map_err(|failure| failure.report(self, || dir.path().join(name)))
+    }
+
+    pub(crate) fn resolve_root(&self) -> Result<Found, Errno> {
+        let mut merge = Merge::new(self.types);
+        for index in 0..self.branches.len() as BranchIndex {
+            let candidate = if self.branch(index).at.is_empty() {
+                self.root_of_branch(index)?
+            } else {
+                Some(self.above(index))
+            };
+            if let Some(candidate) = candidate {
+                merge.add(candidate);
+            }
+            if merge.is_done() {
+                break;
+            }
+        }
+        match merge.finish(0) {
+            // A segment without branches is an empty directory.
+            Err(failure) if failure.is_absence() => {
+                let mut nothing = Merge::single(Candidate {
+                    origin: Origin::at(0, Place::Above),
+                    seen: self.implied_dir(),
+                });
+                nothing.origins.clear();
+                Ok(nothing)
+            }
+            other => other.map_err(|failure| failure.report(self, PathBuf::new)),
+        }
+    }
+
+    /// What one origin of the directory says of the name, and what the rules say of that.
+    fn candidate(&self, asked: &Asked, origin: &Origin) -> Result<Option<(Verdict, Candidate)>, Errno> {
+        let Some(mut candidate) = self.step(asked, origin)? else { return Ok(None) };
+        let branch = self.branch(origin.branch);
+        if candidate.seen.attr.kind == FileKind::Symlink && branch.symlinks != Symlinks::Never {
+            // The link's own path first: what is hidden is not followed.
+            match self.judge(asked, &candidate, |judged| judged.refused(false)) {
+                Verdict::Show => {}
+                refused => return Ok(Some((refused, candidate))),
+            }
+            if let Some(target) = self.follow(asked, &candidate)? {
+                candidate = target;
+            }
+        }
+        let is_dir = candidate.seen.attr.kind == FileKind::Directory;
+        let verdict = self.judge(asked, &candidate, |judged| judged.verdict(is_dir));
+        Ok(Some((verdict, candidate)))
+    }
+
+    /// What lies at the name in the branch, no link followed.
+    fn step(&self, asked: &Asked, origin: &Origin) -> Result<Option<Candidate>, Errno> {
+        let branch = self.branch(origin.branch);
+        match (&origin.place, &branch.content) {
+            (Place::Above, _) => {
+                if branch.at.get(asked.dir.depth).is_none_or(|at| at != asked.name) {
+                    Ok(None)
+                } else if branch.at.len() == asked.dir.depth + 1 {
+                    self.root_of_branch(origin.branch)
+                } else {
+                    Ok(Some(self.above(origin.branch)))
+                }
+            }
+            (Place::Host(anchor), Content::Host(host)) => {
+                self.step_on_host(asked, origin.branch, host, anchor)
+            }
+            (Place::Entry(dir), Content::Layer(layer)) => {
+                let child = layer.layer.child(*dir, asked.name);
+                Ok(child.map(|child| self.entry(origin.branch, layer, Some(child))))
+            }
+            (Place::InputDir(dir), Content::Inputs(inputs)) => {
+                match inputs.index.child(*dir, asked.name.as_encoded_bytes()) {
+                    None => Ok(None),
+                    Some(InputChild::Dir(dir)) => Ok(Some(self.synthetic(origin.branch, Place::InputDir(dir)))),
+                    Some(InputChild::File(file)) => self.input(asked, origin.branch, file).map(Some),
+                }
+            }
+            (Place::Alias(target), _) => self.step_through_alias(asked, origin.branch, target),
+            // Of the others only files are left, and they have no names below them.
+            _ => Ok(None),
+        }
+    }
+
+    fn step_on_host(
+        &self,
+        asked: &Asked,
+        index: BranchIndex,
+        host: &HostBranch,
+        anchor: &Arc<Anchor>,
+    ) -> Result<Option<Candidate>, Errno> {
+        let rest = asked.dir.path_from(anchor.depth).join(asked.name);
+        let seen = match host.open(anchor, &rest) {
+            Ok(fd) => self.seen_on_host(index, fd.as_fd())?,
+            Err(Errno::NOENT) => None,
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
+                // The directory has become something else since its node was made.
+                self.changed(asked.dir.path());
+                return Err(Errno::IO);
+            }
+            Err(errno) => return Err(errno),
+        };
+        let place = Place::Host(Arc::clone(anchor));
+        Ok(seen.map(|seen| Candidate { origin: Origin::at(index, place), seen }))
+    }
+
+    fn step_through_alias(
+        &self,
+        asked: &Asked,
+        index: BranchIndex,
+        target: &Arc<Node>,
+    ) -> Result<Option<Candidate>, Errno> {
+        let (child, attr) = match self.resolve(target, asked.name, ViewLinks::Follow) {
+            Ok(found) => self.adopt(target, asked.name, found),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        // A whiteout speaks of what lies below its own path, not of this one.
+        if child.kind() == FileKind::Whiteout {
+            return Ok(None);
+        }
+        let follows = child.follows.saturating_sub(target.follows);
+        Ok(Some(self.alias(index, child, attr, follows)))
+    }
+
+    pub(crate) fn alias(&self, index: BranchIndex, target: Arc<Node>, attr: Attr, follows: u8) -> Candidate {
+        let mut object = fingerprint::Mixer::default();
+        object.add(target.key().seed()).add(target.object);
+        let seen = Seen {
+            attr,
+            low32: inode::wanted(attr.ino),
+            object: object.get(),
+            print: target.served.print(),
+            racy: false,
+            opaque: false,
+            follows,
+            group: None,
+        };
+        Candidate { origin: Origin::at(index, Place::Alias(target)), seen: seen.own_inode() }
+    }
+
+    pub(crate) fn root_of_branch(&self, index: BranchIndex) -> Result<Option<Candidate>, Errno> {
+        let branch = self.branch(index);
+        Ok(match &branch.content {
+            Content::Host(host) => {
+                let anchor = Anchor { depth: branch.at.len(), start: Start::Root };
+                let place = Place::Host(Arc::new(anchor));
+                let seen = self.seen_on_host(index, host.root.as_fd())?;
+                seen.map(|seen| Candidate { origin: Origin::at(index, place), seen })
+            }
+            Content::Layer(layer) => Some(self.entry(index, layer, layer.layer.root())),
+            Content::Inputs(inputs) => Some(self.synthetic(index, Place::InputDir(inputs.index.root()))),
+        })
+    }
+
+    /// `None` for devices.
+    pub(crate) fn seen_on_host(&self, index: BranchIndex, fd: BorrowedFd<'_>) -> Result<Option<Seen>, Errno> {
+        let stat = rustix::fs::fstat(fd)?;
+        let live = self.branch(index).live;
+        Ok(host::attr_of(fd, &stat, &self.owners).map(|attr| Seen {
+            attr,
+            low32: Some(stat.st_ino as u32),
+            object: fingerprint::object(&stat),
+            print: if live { fingerprint::print(&stat) } else { 0 },
+            racy: live && fingerprint::is_racy(&stat),
+            opaque: false,
+            follows: 0,
+            group: None,
+        }))
+    }
+
+    /// `None` is a root directory that the manifest leaves out.
+    pub(crate) fn entry(&self, index: BranchIndex, layer: &LayerBranch, at: Option<u32>) -> Candidate {
+        let place = Place::Entry(at);
+        let Some(position) = at else { return self.synthetic(index, place) };
+        if layer.implied.contains(&position) {
+            return self.synthetic(index, place);
+        }
+        // Positions come from the tree; a hard link's file was checked when the manifest was read.
+        let content = layer.layer.content(position).unwrap_or(position);
+        let entry = layer.layer.entry(content);
+        let (kind, size, opaque) = match &entry.kind {
+            Kind::Directory { opaque } => (FileKind::Directory, 0, *opaque),
+            Kind::File { size, .. } => (FileKind::Regular, *size, false),
+            Kind::Symlink { target } => (FileKind::Symlink, target.len() as u64, false),
+            Kind::Fifo => (FileKind::Fifo, 0, false),
+            // A hard link to no file and a device never get here; whoever does is not shown as a file.
+            Kind::Whiteout | Kind::HardLink { .. } | Kind::Device { .. } => (FileKind::Whiteout, 0, false),
+        };
+        let nlink = layer.layer.nlink(content);
+        let (uid, gid) = self.owners.of_layer(entry.meta.uid, entry.meta.gid);
+        let perm = if kind == FileKind::Symlink { 0o777 } else { (entry.meta.mode & 0o7777) as u16 };
+        let mtime = Time { sec: entry.meta.mtime.0, nsec: entry.meta.mtime.1 };
+        let mut seen = Seen::fixed(attr(kind, perm, (uid, gid), size, mtime), u64::from(content) + 1);
+        seen.attr.nlink = if kind == FileKind::Directory { 2 } else { nlink };
+        seen.opaque = opaque;
+        seen.group = (nlink > 1).then(|| NodeKey::hard_links(index, content));
+        Candidate { origin: Origin::at(index, place), seen }
+    }
+
+    fn input(&self, asked: &Asked, index: BranchIndex, file: u32) -> Result<Candidate, Errno> {
+        let place = Place::Input(file);
+        let seen = self.seen_input(index, file).map_err(|reason| {
+            self.fault(asked.dir.path().join(asked.name), reason);
+            Errno::IO
+        })?;
+        Ok(Candidate { origin: Origin::at(index, place), seen })
+    }
+
+    pub(crate) fn seen_input(&self, index: BranchIndex, file: u32) -> Result<Seen, FaultReason> {
+        let Content::Inputs(inputs) = &self.branch(index).content else {
+            unreachable!("an input's branch is an input manifest")
+        };
+        match inputs.index.input(file) {
+            Input::Host(path) => {
+                let bad =
+                    |cause: String| FaultReason::InputUnusable { file: PathBuf::from(path), cause };
+                let fd = inputs.open_host(path).map_err(|errno| bad(errno.to_string()))?;
+                let seen = self.seen_on_host(index, fd.as_fd()).map_err(|errno| bad(errno.to_string()))?;
+                seen.filter(|seen| seen.attr.kind == FileKind::Regular)
+                    .map(Seen::own_inode)
+                    .ok_or_else(|| bad("it is not a regular file".to_owned()))
+            }
+            Input::Blob { digest, executable } => {
+                let bad = |cause| FaultReason::BlobUnusable { digest: digest.to_string(), cause };
+                let store = inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
+                let fd = store.open_blob(&digest).map_err(|error| bad(chain(&error)))?;
+                let stat = rustix::fs::fstat(&fd).map_err(|errno| bad(errno.to_string()))?;
+                let perm = if executable { 0o755 } else { 0o644 };
+                let (owner, mtime) = (self.owners.root(), Time { sec: 1, nsec: 0 });
+                let attr = attr(FileKind::Regular, perm, owner, stat.st_size as u64, mtime);
+                Ok(Seen::fixed(attr, u64::from(file) + 1))
+            }
+        }
+    }
+
+    fn above(&self, index: BranchIndex) -> Candidate {
+        self.synthetic(index, Place::Above)
+    }
+
+    fn synthetic(&self, index: BranchIndex, place: Place) -> Candidate {
+        Candidate { origin: Origin { branch: index, place, synthetic: true }, seen: self.implied_dir() }
+    }
+
+    fn implied_dir(&self) -> Seen {
+        let mtime = Time { sec: 1, nsec: 0 };
+        let mut seen = Seen::fixed(attr(FileKind::Directory, 0o755, self.owners.root(), 0, mtime), 0);
+        seen.attr.nlink = 2;
+        seen
+    }
+
+    /// The rules' answer for the name itself and, if a link was followed within the branch, for where it led.
+    fn judge(&self, asked: &Asked, found: &Candidate, ask: impl Fn(&Judged) -> Verdict) -> Verdict {
+        match &asked.path {
+            Some(path) => self.judge_paths(&found.origin, path, self.path_in_branch(asked, found), ask),
+            None => Verdict::Show,
+        }
+    }
+
+    /// `path` is relative to the view, `in_branch` to the branch's place; the second counts if it is another one.
+    pub(crate) fn judge_paths(
+        &self,
+        origin: &Origin,
+        path: &Path,
+        in_branch: Option<PathBuf>,
+        ask: impl Fn(&Judged) -> Verdict,
+    ) -> Verdict {
+        let branch = self.branch(origin.branch);
+        let below = below_place(branch, path);
+        let own = below.as_deref().map(|below| (&branch.rules, below));
+        let verdict = ask(&Judged { branch: own, view: (&self.rules, path) });
+        match in_branch.filter(|other| Some(other) != below.as_ref()) {
+            Some(other) => verdict.or(self.judge_in_branch(branch, &other, ask)),
+            None => verdict,
+        }
+    }
+
+    /// The rules' answer for a path of the branch, wherever links lead there from.
+    pub(crate) fn judge_in_branch(
+        &self,
+        branch: &Branch,
+        path: &Path,
+        ask: impl Fn(&Judged) -> Verdict,
+    ) -> Verdict {
+        let in_view: PathBuf = branch.at.iter().map(OsStr::new).chain(path).collect();
+        ask(&Judged { branch: Some((&branch.rules, path)), view: (&self.rules, &in_view) })
+    }
+
+    /// Where in its branch the candidate lies, unless that is outside of it or nowhere.
+    fn path_in_branch(&self, asked: &Asked, found: &Candidate) -> Option<PathBuf> {
+        match &found.origin.place {
+            Place::Host(anchor) if anchor.depth > asked.dir.depth => anchor.path_beneath(None),
+            Place::Host(anchor) => {
+                anchor.path_beneath(Some(&asked.dir.path_from(anchor.depth).join(asked.name)))
+            }
+            _ => self.entry_path(&found.origin),
+        }
+    }
+
+    /// The same for a directory and one of its origins.
+    pub(crate) fn dir_in_branch(&self, dir: &Node, origin: &Origin) -> Option<PathBuf> {
+        match &origin.place {
+            Place::Host(anchor) => anchor.path_beneath(Some(&dir.path_from(anchor.depth))),
+            _ => self.entry_path(origin),
+        }
+    }
+
+    pub(crate) fn entry_path(&self, origin: &Origin) -> Option<PathBuf> {
+        match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Entry(Some(position)), Content::Layer(layer)) => {
+                Some(layer.layer.entry(*position).path.clone())
+            }
+            (Place::Entry(None), _) => Some(PathBuf::new()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn branch(&self, index: BranchIndex) -> &Branch {
+        &self.branches[usize::from(index)]
+    }
+}
+
+/// A name that is being resolved.
+pub(crate) struct Asked<'a> {
+    pub(crate) dir: &'a Arc<Node>,
+    pub(crate) name: &'a OsStr,
+    /// Relative to the root of the view; there only if rules have to see it.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) links: ViewLinks,
+}
+
+/// The path as the branch's own rules see it; `None` above the branch's place.
+fn below_place(branch: &Branch, path: &Path) -> Option<PathBuf> {
+    let mut components = path.components();
+    for at in &branch.at {
+        if components.next()?.as_os_str() != at {
+            return None;
+        }
+    }
+    Some(components.as_path().to_owned())
+}
+
+fn attr(kind: FileKind, perm: u16, (uid, gid): (u32, u32), size: u64, mtime: Time) -> Attr {
+    Attr {
+        ino: 0,
+        kind,
+        perm,
+        nlink: 1,
+        uid,
+        gid,
+        size,
+        blocks: size.div_ceil(BLOCK),
+        blksize: 4096,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+    }
+}

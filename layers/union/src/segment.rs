@@ -1,0 +1,319 @@
+//! A segment: branches merged into one read-only tree. First found wins, directories merge.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::io::Errno;
+use vfsrun_layers::Kind;
+use vfsrun_sys::lease::{self, Writer};
+
+use crate::attr::{Attr, DirEntry, FileKind};
+use crate::branch::{Branch, Content, Fds, compile};
+use crate::context::Context;
+use crate::describe::{SegmentSpec, TypeConflict};
+use crate::error::SegmentError;
+use crate::fault::{Fault, FaultReason};
+use crate::host;
+use crate::identity;
+use crate::inputs::Input;
+use crate::layer::chain;
+use crate::merge::{Found, Merge};
+use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
+use crate::origin::{BranchIndex, Origin, Place};
+use crate::owners::Owners;
+use crate::resolve::{Candidate, ViewLinks};
+use crate::rules::Rules;
+
+/// Further faults are dropped: the first ones say what is wrong, and memory is bounded.
+const MAX_FAULTS: usize = 256;
+
+/// Send and Sync; every call works on descriptors of its own, and none waits for another but for a moment.
+pub struct Segment {
+    pub(crate) branches: Vec<Branch>,
+    pub(crate) rules: Rules,
+    pub(crate) has_rules: bool,
+    pub(crate) types: TypeConflict,
+    pub(crate) owners: Owners,
+    pub(crate) table: Arc<NodeTable>,
+    root: OnceLock<Arc<Node>>,
+    changed: AtomicBool,
+    faults: Mutex<Vec<Fault>>,
+}
+
+impl Segment {
+    /// Opens what `spec` describes. Errors: a bad description, branch root, layer, input manifest or pattern.
+    pub fn build(spec: SegmentSpec, fds: Vec<OwnedFd>, context: &Context) -> Result<Segment, SegmentError> {
+        let count = spec.branches.len();
+        if BranchIndex::try_from(count).is_err() {
+            return Err(SegmentError::TooManyBranches { count });
+        }
+        host::verify_proc().map_err(|source| SegmentError::Proc { source })?;
+        let fds = Fds::new(fds);
+        let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context));
+        let branches = branches.collect::<Result<Vec<_>, _>>()?;
+        let rules = compile(&spec.rules, || "the view".to_owned())?;
+        let segment = Segment {
+            has_rules: !rules.is_empty() || branches.iter().any(|branch| !branch.rules.is_empty()),
+            branches,
+            rules,
+            types: spec.types,
+            owners: Owners::new(spec.ids, spec.unmapped).map_err(|source| SegmentError::Proc { source })?,
+            table: NodeTable::new(Arc::clone(&context.inodes)),
+            root: OnceLock::new(),
+            changed: AtomicBool::new(false),
+            faults: Mutex::default(),
+        };
+        segment.make_root()?;
+        Ok(segment)
+    }
+
+    /// What makes two segments one: the description without labels, which file each descriptor is and where it is
+    /// mounted, and the bytes of input manifests.
+    pub fn identity(spec: &SegmentSpec, fds: &[OwnedFd]) -> io::Result<blake3::Hash> {
+        identity::of(spec, fds)
+    }
+
+    pub fn root(&self) -> Arc<Node> {
+        Arc::clone(self.root.get().expect("build makes the root before it gives the segment out"))
+    }
+
+    /// The node of `name` in `dir`. Errors: NOENT for what is absent or hidden, ACCESS for what is denied (by a rule or
+    /// by the host), LOOP beyond 40 followed links, IO for a fault, INVAL for what is no name.
+    pub fn lookup(&self, dir: &Arc<Node>, name: &OsStr) -> Result<Arc<Node>, Errno> {
+        self.lookup_attr(dir, name).map(|(node, _)| node)
+    }
+
+    /// `lookup` and `attr` with one look at the disk.
+    pub fn lookup_attr(&self, dir: &Arc<Node>, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
+        let found = self.resolve(dir, name, ViewLinks::Follow)?;
+        Ok(self.adopt(dir, name, found))
+    }
+
+    /// Errors: IO if the name has become another object since it was looked up.
+    pub fn attr(&self, node: &Node) -> Result<Attr, Errno> {
+        let found = self.resolve_again(node)?;
+        if found.object != node.object {
+            self.changed(node.path());
+            return Err(Errno::IO);
+        }
+        self.note(node, found.print, found.racy);
+        Ok(Attr { ino: node.ino(), ..found.attr })
+    }
+
+    /// Sorted bytewise. Denied names are listed; the inode numbers of names that nobody holds are likely, not certain.
+    pub fn list(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
+        self.list_merged(dir)
+    }
+
+    /// Errors: INVAL for what is no symlink.
+    pub fn read_link(&self, node: &Node) -> Result<Vec<u8>, Errno> {
+        if node.kind() != FileKind::Symlink {
+            return Err(Errno::INVAL);
+        }
+        let origin = node.origins.first().ok_or(Errno::INVAL)?;
+        match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Alias(target), _) => self.read_link(target),
+            (Place::Entry(Some(position)), Content::Layer(layer)) => {
+                match &layer.layer.entry(*position).kind {
+                    Kind::Symlink { target } => Ok(target.as_encoded_bytes().to_vec()),
+                    _ => Err(Errno::INVAL),
+                }
+            }
+            _ => {
+                let fd = self.open_origin(node, origin)?.ok_or(Errno::INVAL)?;
+                self.verify(node, origin, &fd)?;
+                host::link_target(fd.as_fd())
+            }
+        }
+    }
+
+    /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone.
+    pub fn open(&self, node: &Node) -> Result<OwnedFd, Errno> {
+        match node.kind() {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(Errno::ISDIR),
+            FileKind::Symlink => return Err(Errno::LOOP),
+            FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => return Err(Errno::NXIO),
+        }
+        let origin = node.origins.first().ok_or(Errno::IO)?;
+        if let Place::Alias(target) = &origin.place {
+            return self.open(target);
+        }
+        if let Some(blob) = self.open_blob(node, origin) {
+            return blob;
+        }
+        let fd = self.open_origin(node, origin)?.ok_or(Errno::IO)?;
+        let file = host::reopen(fd.as_fd())?;
+        if self.branch(origin.branch).live {
+            node.served.set(Served::CONTENT);
+            // Before the stat: whoever wrote until now has left a time that the stat below shows.
+            if lease::writer(&file) == Writer::Some {
+                node.served.set(Served::UNSTABLE);
+            }
+        }
+        self.verify(node, origin, &file)?;
+        Ok(file)
+    }
+
+    /// Errors: NODATA for what is not there or not passed on; overlayfs marks only where this segment itself means
+    /// them.
+    pub fn get_xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        self.xattr(node, name)
+    }
+
+    /// Never an overlayfs mark.
+    pub fn list_xattrs(&self, node: &Node) -> Result<Vec<OsString>, Errno> {
+        self.xattr_names(node)
+    }
+
+    /// Whether everything that was served and is still held is as it was; once false, always false but for files that
+    /// were too young to tell. Costs a stat per node that is held and may change.
+    pub fn is_current(&self) -> bool {
+        self.sweep()
+    }
+
+    /// What could not be served as described, the first 256 of them.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.faults.lock().expect("no holder of the faults panics").clone()
+    }
+
+    /// How many nodes are held, the root included.
+    pub fn live_nodes(&self) -> usize {
+        self.table.live().len()
+    }
+
+    /// Makes what was found a node, the one that is held if there is one, and notes what is given out.
+    pub(crate) fn adopt(&self, dir: &Arc<Node>, name: &OsStr, found: Found) -> (Arc<Node>, Attr) {
+        let key = found.group.unwrap_or_else(|| dir.key().child(name));
+        let (attr, print, racy) = (found.attr, found.print, found.racy);
+        let node = match self.table.intern(Some(dir), name, key, new_node(found)) {
+            Interned::New(node) | Interned::Known(node) => node,
+            Interned::Replaced(node) => {
+                self.changed(node.path());
+                node
+            }
+        };
+        self.note(&node, print, racy);
+        let attr = Attr { ino: node.ino(), ..attr };
+        (node, attr)
+    }
+
+    pub(crate) fn resolve_again(&self, node: &Node) -> Result<Found, Errno> {
+        match node.parent() {
+            Some(dir) => self.resolve(dir, node.name(), ViewLinks::Follow),
+            None => self.resolve_root(),
+        }
+    }
+
+    /// Opens (O_PATH) the host file behind an origin; `None` if there is none.
+    pub(crate) fn open_origin(&self, node: &Node, origin: &Origin) -> Result<Option<OwnedFd>, Errno> {
+        match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Host(anchor), Content::Host(host)) => {
+                host.open(anchor, &node.path_from(anchor.depth)).map(Some)
+            }
+            (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
+                Input::Host(path) => inputs.open_host(path).map(Some),
+                Input::Blob { .. } => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    /// From now on the segment is not current: somebody may hold what is no longer so.
+    pub(crate) fn changed(&self, path: PathBuf) {
+        self.changed.store(true, Ordering::Release);
+        self.fault(path, FaultReason::Changed);
+    }
+
+    pub(crate) fn fault(&self, path: PathBuf, reason: FaultReason) {
+        let fault = Fault { path, reason };
+        let mut faults = self.faults.lock().expect("no holder of the faults panics");
+        if faults.len() < MAX_FAULTS && !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+
+    fn make_root(&self) -> Result<(), SegmentError> {
+        let found = self.resolve_root().map_err(|errno| SegmentError::Root {
+            label: self.branches.first().map(|branch| branch.label.clone()).unwrap_or_default(),
+            source: errno.into(),
+        })?;
+        let (print, racy) = (found.print, found.racy);
+        let root = match self.table.intern(None, OsStr::new(""), NodeKey::root(), new_node(found)) {
+            Interned::New(node) | Interned::Known(node) | Interned::Replaced(node) => node,
+        };
+        self.note(&root, print, racy);
+        self.root.get_or_init(|| root);
+        Ok(())
+    }
+
+    /// Notes what is given out about a node, and a change if something else was given out before.
+    fn note(&self, node: &Node, print: u64, racy: bool) {
+        if node.served.replace_print(print) != print {
+            self.changed(node.path());
+        }
+        if racy {
+            node.served.set(Served::RACY);
+        } else if !node.served.has(Served::CONTENT) {
+            // Served again from a state that has settled; pages read before stay in doubt.
+            node.served.clear(Served::RACY);
+        }
+    }
+
+    /// Whether an open file is what the node's attributes said.
+    fn verify(&self, node: &Node, origin: &Origin, file: &OwnedFd) -> Result<(), Errno> {
+        let seen = self.seen_on_host(origin.branch, file.as_fd())?;
+        let found = seen.map(|seen| Merge::single(Candidate { origin: origin.clone(), seen }));
+        let same = |found: &Found| found.object == node.object && found.print == node.served.print();
+        if found.as_ref().is_some_and(same) {
+            return Ok(());
+        }
+        self.changed(node.path());
+        Err(Errno::IO)
+    }
+
+    /// `None` if the origin is no blob.
+    fn open_blob(&self, node: &Node, origin: &Origin) -> Option<Result<OwnedFd, Errno>> {
+        let (digest, opened) = match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Entry(Some(position)), Content::Layer(layer)) => {
+                let content = layer.layer.content(*position).unwrap_or(*position);
+                let Kind::File { digest, .. } = &layer.layer.entry(content).kind else {
+                    return Some(Err(Errno::IO));
+                };
+                (*digest, layer.open(digest))
+            }
+            (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
+                Input::Host(_) => return None,
+                Input::Blob { digest, .. } => {
+                    let store = inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
+                    (digest, store.open_blob(&digest).map_err(|error| chain(&error)))
+                }
+            },
+            _ => return None,
+        };
+        Some(opened.map_err(|cause| {
+            self.fault(node.path(), FaultReason::BlobUnusable { digest: digest.to_string(), cause });
+            Errno::IO
+        }))
+    }
+}
+
+fn new_node(found: Found) -> NewNode {
+    NewNode {
+        kind: found.attr.kind,
+        follows: found.follows,
+        opaque: found.opaque,
+        origins: found.origins,
+        object: found.object,
+        print: found.print,
+        low32: found.low32,
+    }
+}

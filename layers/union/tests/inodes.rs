@@ -1,0 +1,131 @@
+//! Inode numbers: one per path, stable, the host's low half, unique among all segments of a server.
+
+mod support;
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use support::*;
+use vfsrun_layers::Kind;
+
+#[test]
+fn host_files_keep_the_low_half_and_two_places_of_one_file_differ() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("d/f", "x")]);
+    let branches = vec![world.host(&tree), at("again", world.host(&tree))];
+    let segment = world.build(branches.clone());
+    let other = world.build(branches);
+    let host = std::fs::metadata(tree.join("d/f")).unwrap().ino();
+    let nodes = [
+        get(&segment, "d/f").unwrap(),
+        get(&segment, "again/d/f").unwrap(),
+        get(&other, "d/f").unwrap(),
+        get(&other, "again/d/f").unwrap(),
+    ];
+    for node in &nodes {
+        assert_eq!(node.ino() as u32, host as u32);
+        assert!(node.ino() < 1 << 48);
+    }
+    assert_eq!(nodes.iter().map(|node| node.ino()).collect::<HashSet<_>>().len(), 4);
+}
+
+#[test]
+fn a_name_looked_up_twice_is_one_node_and_keeps_its_number_when_it_comes_back() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("d/f", "x")]);
+    let branches = vec![world.host(&tree), world.layer(vec![dir("l"), entry("l/f", world.blob("x"))])];
+    let segment = world.build(branches);
+    for path in ["d/f", "l/f"] {
+        let first = get(&segment, path).unwrap();
+        let second = get(&segment, path).unwrap();
+        assert!(Arc::ptr_eq(&first, &second), "{path}");
+        let (ino, key) = (first.ino(), first.key());
+        drop((first, second));
+        let again = get(&segment, path).unwrap();
+        assert_eq!((again.ino(), again.key()), (ino, key), "{path}");
+    }
+}
+
+#[test]
+fn nobody_s_nodes_cost_nothing() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a/b/c/d", "x")]);
+    let branches = vec![world.host(&tree)];
+    let segment = world.build(branches);
+    let held = get(&segment, "a/b/c/d").unwrap();
+    assert_eq!(segment.live_nodes(), 5);
+    assert_eq!(world.context.inodes.len(), 5);
+    drop(held);
+    assert_eq!(segment.live_nodes(), 1);
+    assert_eq!(world.context.inodes.len(), 1);
+    drop(segment);
+    assert!(world.context.inodes.is_empty());
+}
+
+#[test]
+fn hard_links_of_a_layer_are_one_node_with_their_count() {
+    let mut world = World::new();
+    let link = |path: &str| entry(path, Kind::HardLink { to: "a".into() });
+    let entries = vec![entry("a", world.blob("same")), link("b"), dir("d"), link("d/c"), entry("x", world.blob("same"))];
+    let branches = vec![world.layer(entries)];
+    let segment = world.build(branches);
+    let nodes = ["a", "b", "d/c"].map(|path| get(&segment, path).unwrap());
+    for node in &nodes {
+        assert_eq!(node.ino(), nodes[0].ino());
+        assert_eq!(segment.attr(node).unwrap().nlink, 3);
+    }
+    assert_eq!(read(&segment, "d/c").unwrap(), "same");
+    // Equal content is no reason to share an inode.
+    let other = get(&segment, "x").unwrap();
+    assert_ne!(other.ino(), nodes[0].ino());
+    assert_eq!(segment.attr(&other).unwrap().nlink, 1);
+    let listed = segment.list(&segment.root()).unwrap();
+    let ino = |name: &str| listed.iter().find(|entry| entry.name == name).unwrap().ino;
+    assert_eq!(ino("a"), ino("b"));
+    assert_ne!(ino("a"), ino("x"));
+}
+
+#[test]
+fn a_hard_link_whose_first_name_is_covered_is_still_served() {
+    let mut world = World::new();
+    let entries = vec![entry("a", world.blob("group")), entry("b", Kind::HardLink { to: "a".into() })];
+    let over = world.dir("over", &[("a", "over")]);
+    let branches = vec![world.host(&over), world.layer(entries)];
+    let segment = world.build(branches);
+    assert_eq!(read(&segment, "a").unwrap(), "over");
+    assert_eq!(read(&segment, "b").unwrap(), "group");
+    assert_ne!(get(&segment, "a").unwrap().ino(), get(&segment, "b").unwrap().ino());
+}
+
+#[test]
+fn a_listing_has_the_numbers_that_lookup_gives() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("f", "x"), ("d/", "")]);
+    let branches = vec![world.host(&tree), world.layer(vec![entry("l", world.blob("l"))])];
+    let segment = world.build(branches);
+    let root = segment.root();
+    let before: Vec<u64> = segment.list(&root).unwrap().iter().map(|entry| entry.ino).collect();
+    let nodes: Vec<_> = ["d", "f", "l"].map(|path| get(&segment, path).unwrap()).into_iter().collect();
+    assert_eq!(before, nodes.iter().map(|node| node.ino()).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_threads_get_one_node_for_one_name() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("d/f", "x")]);
+    let branches = vec![world.host(&tree)];
+    let segment = world.build(branches);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let (one, two) = (get(&segment, "d/f").unwrap(), get(&segment, "d/f").unwrap());
+                    assert!(Arc::ptr_eq(&one, &two));
+                }
+            });
+        }
+    });
+    assert_eq!(segment.live_nodes(), 1);
+    assert_eq!(world.context.inodes.len(), 1);
+}

@@ -1,0 +1,112 @@
+//! Why there is no plan: the spec asks for what is not here, or for what this version does not build.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use vfsrun_spec::Spec;
+use vfsrun_spec::vfs::RuleAction;
+
+use crate::facts::Facts;
+
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error("process: missing; a spec says what to run in process.args")]
+    NoProcess,
+    #[error("root: missing; a spec without vfs needs root.path")]
+    NoRoot,
+    #[error("root.path: {} is not a directory", path.display())]
+    RootMissing { path: PathBuf },
+    #[error("{at}: {} does not exist", path.display())]
+    PathMissing { at: String, path: PathBuf },
+    #[error("{at}: {} is not a file", path.display())]
+    NotAFile { at: String, path: PathBuf },
+    #[error("{at}: {reason}")]
+    Layer { at: String, reason: String },
+    #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]
+    NoHostTools { at: String },
+    #[error("{at}: \"log\" needs a traced action, which this version does not build; use \"hide\" or \"deny\"")]
+    LogRule { at: String },
+    #[error("{at}: this version does not build it")]
+    NotBuilt { at: &'static str },
+    #[error("{at}: unknown mount option {option:?}")]
+    MountOption { at: String, option: String },
+    #[error("{at}: {problem}")]
+    Mount { at: String, problem: &'static str },
+    #[error("linux.seccomp: {reason}")]
+    Seccomp { reason: String },
+    #[error("{at}: id {id} is not one of this caller's ids; `vfsrun doctor` lists them")]
+    IdNotOurs { at: &'static str, id: u32 },
+    #[error("a composed root needs FUSE: {reason}")]
+    NoFuse { reason: String },
+    #[error("vfs.upper.on: a memory upper needs user xattrs on tmpfs (Linux 6.6); use \"disk\"")]
+    NoMemoryUpper,
+    #[error("vfs.upper.on: {reason}; put the store elsewhere with --store, or use a kernel with tmpfs user xattrs (6.6)")]
+    NoUpper { reason: String },
+}
+
+/// A field that is parsed but not built must not be skipped in silence.
+pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
+    let process = spec.process.clone().unwrap_or_default();
+    let linux = spec.linux.clone().unwrap_or_default();
+    let hooks = spec.hooks.as_ref().is_some_and(|hooks| *hooks != vfsrun_spec::Hooks::default());
+    let joins_time = linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
+    let unbuilt = [
+        (hooks, "hooks"),
+        (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
+        (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
+        (process.scheduler.is_some(), "process.scheduler"),
+        (process.io_priority.is_some(), "process.ioPriority"),
+        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
+        (!linux.devices.is_empty(), "linux.devices"),
+        (!linux.net_devices.is_empty(), "linux.netDevices"),
+        (!linux.time_offsets.is_empty() || joins_time, "linux.timeOffsets"),
+        (linux.personality.is_some(), "linux.personality"),
+        (linux.memory_policy.is_some(), "linux.memoryPolicy"),
+        (linux.intel_rdt.is_some(), "linux.intelRdt"),
+        (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
+    ];
+    match unbuilt.into_iter().find(|(asked, _)| *asked) {
+        Some((_, at)) => Err(PlanError::NotBuilt { at }),
+        None => refuse_log_rules(spec),
+    }
+}
+
+fn refuse_log_rules(spec: &Spec) -> Result<(), PlanError> {
+    let Some(vfs) = &spec.vfs else { return Ok(()) };
+    let whole = vfs.rules.iter().enumerate().map(|(i, rule)| (format!("vfs.rules[{i}].action"), rule.action));
+    let branches = vfs.branches.iter().enumerate().flat_map(|(b, branch)| {
+        let rules = branch.rules.iter().enumerate();
+        rules.map(move |(i, rule)| (format!("vfs.branches[{b}].rules[{i}].action"), rule.action))
+    });
+    match whole.chain(branches).find(|(_, action)| *action == RuleAction::Log) {
+        Some((at, _)) => Err(PlanError::LogRule { at }),
+        None => Ok(()),
+    }
+}
+
+/// What the user should know once, although the run goes on.
+pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(reason) = &facts.parent_ids.single_because
+        && spec.vfs.is_some()
+    {
+        notes.push(format!("only one user id is mapped: {reason}"));
+    }
+    let linux = spec.linux.clone().unwrap_or_default();
+    if linux.resources.is_some_and(|resources| resources != only_devices(&resources)) {
+        notes.push("linux.resources: cgroup limits are not applied by this version".to_owned());
+    }
+    if let Some(capabilities) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
+        notes.extend(capabilities.unknown().iter().map(|name| format!("process.capabilities: {name} is unknown and not granted")));
+    }
+    if spec.vfs.is_some() && facts.kernel.landlock_abi == 0 {
+        notes.push("this kernel has no Landlock: only file modes keep the command from writing".to_owned());
+    }
+    notes
+}
+
+/// The device list that every generated config carries: without cgroups it changes nothing here, because no
+/// capability to make devices is left either.
+fn only_devices(resources: &vfsrun_spec::oci::Resources) -> vfsrun_spec::oci::Resources {
+    vfsrun_spec::oci::Resources { devices: resources.devices.clone(), ..Default::default() }
+}

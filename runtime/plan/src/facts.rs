@@ -1,0 +1,104 @@
+//! Facts: what is true on this machine, for this caller, now. The plan decides from these and from the spec alone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Extent;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// Directory that relative paths of the spec start from; absolute.
+    pub spec_directory: PathBuf,
+    pub caller: Caller,
+    /// The namespace from which actions are cloned: ids that exist there.
+    pub parent_ids: ParentIds,
+    pub kernel: Kernel,
+    /// `Err` says why and what to do about it.
+    pub fuse: Result<(), String>,
+    pub upper: UpperFacts,
+    /// Layer names and digests used by the spec, resolved; a missing one keeps its reason.
+    pub layers: BTreeMap<String, Result<String, String>>,
+    /// What the spec's host paths are.
+    pub paths: BTreeMap<PathBuf, PathKind>,
+    pub host_tools: HostTools,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub home: Option<PathBuf>,
+    /// Holds the capabilities to make namespaces, mounts and id maps without help.
+    pub privileged: bool,
+}
+
+/// The user namespace that actions are cloned from: the caller's own when privileged, else the caller's long-lived
+/// one, in which id 0 is the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentIds {
+    pub uids: Vec<Extent>,
+    pub gids: Vec<Extent>,
+    /// Why there is only one id, where that is so.
+    pub single_because: Option<String>,
+}
+
+impl ParentIds {
+    /// Every id is itself.
+    pub fn identity() -> ParentIds {
+        let all = Extent { inside: 0, outside: 0, count: u32::MAX };
+        ParentIds { uids: vec![all], gids: vec![all], single_because: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kernel {
+    /// (6, 18)
+    pub version: (u32, u32),
+    /// 0 where Landlock is absent or off.
+    pub landlock_abi: u32,
+    /// Capabilities this kernel knows, as bits.
+    pub capabilities: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpperFacts {
+    /// Whether the store's file system can hold an overlay's upper; `Err` says why not.
+    pub disk: Result<(), String>,
+    /// Whether tmpfs takes user xattrs (Linux 6.6), which an upper in memory needs.
+    pub memory: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathKind {
+    Missing,
+    Directory,
+    File,
+    Other,
+}
+
+/// The host's compiler and libraries: where they are on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostTools {
+    pub branches: Vec<HostBranch>,
+    /// Top-level symlinks such as /bin → usr/bin: (path, target).
+    pub links: Vec<(PathBuf, PathBuf)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostBranch {
+    pub path: PathBuf,
+    pub at: PathBuf,
+    pub frozen: bool,
+    /// Shown as what its symlinks lead to (a NixOS profile).
+    pub follow: bool,
+}

@@ -1,0 +1,223 @@
+//! A plan: every decision about one run. Nothing is decided after it; `vfsrun plan` prints it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use vfsrun_seccomp::Profile;
+use vfsrun_spec::oci::{NamespaceType, RlimitType};
+use vfsrun_union::describe::SegmentSpec;
+
+use crate::ids::Extent;
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    pub command: Command,
+    pub namespaces: Vec<Namespace>,
+    /// Written for the new user namespace; absent without one.
+    pub ids: Option<Ids>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    /// Bring `lo` up in the new network namespace.
+    pub loopback: bool,
+    pub root: Root,
+    pub mounts: Vec<Mount>,
+    /// Make the six device nodes and the usual links in /dev.
+    pub devices: bool,
+    /// Made after the mounts, in them.
+    pub directories: Vec<Directory>,
+    /// Names below these are replaced by nothing: an empty directory or /dev/null.
+    pub masked: Vec<PathBuf>,
+    pub readonly: Vec<PathBuf>,
+    pub sysctl: Vec<(String, String)>,
+    pub sandbox: Sandbox,
+    pub capture: Option<Capture>,
+    /// Seconds after which the action is ended.
+    pub time_limit: Option<f64>,
+    /// Said once on stderr before the run.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+    /// `None`: the caller's are kept (they cannot be changed without a range of ids).
+    pub groups: Option<Vec<u32>>,
+    pub umask: u32,
+    pub terminal: bool,
+    pub stdin: Stdin,
+    pub rlimits: Vec<Rlimit>,
+    pub oom_score_adj: Option<i32>,
+    /// The first process of a pid namespace reaps; a bundle's command is that process itself, as in runc.
+    pub reaper: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stdin {
+    Null,
+    Inherit,
+}
+
+/// A directory with its owner, in ids inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directory {
+    pub path: PathBuf,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rlimit {
+    pub kind: RlimitType,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Namespace {
+    pub kind: NamespaceType,
+    /// An existing one to join.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ids {
+    pub uids: Vec<Extent>,
+    pub gids: Vec<Extent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Root {
+    /// A directory, bound as it is: neither FUSE nor overlay.
+    Directory { path: PathBuf, readonly: bool, propagation: Option<String> },
+    /// Segments of the view server under an overlay.
+    View {
+        segments: Vec<Segment>,
+        upper: Upper,
+        /// Who owns `/`, in ids inside.
+        owner: (u32, u32),
+        readonly: bool,
+    },
+}
+
+/// One lower of the overlay, first on top.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segment {
+    pub spec: SegmentSpec,
+    /// What the descriptors that `spec` names by index are.
+    pub opens: Vec<Open>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Open {
+    /// A directory or file of the host. `at` is the JSON path that named it, for messages.
+    Path { path: PathBuf, at: String },
+    /// A file to be read.
+    File { path: PathBuf, at: String },
+    /// The caller's `/`.
+    HostRoot,
+    Store,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upper {
+    pub on: UpperOn,
+    /// Bytes; only a memory upper can be limited.
+    pub size: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UpperOn {
+    Disk,
+    Memory,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Absolute, in the root.
+    pub destination: PathBuf,
+    pub what: MountKind,
+    pub attributes: Attributes,
+    /// The JSON path that asked for it, for messages; "default" for ours.
+    pub at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountKind {
+    Proc,
+    /// Any file system by name, with its options.
+    FileSystem { name: String, source: Option<String>, options: Vec<String> },
+    Bind { source: PathBuf, recursive: bool },
+    /// The caller's cgroups, read-only.
+    Cgroup,
+}
+
+/// Mount attributes by the names of mount(8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attributes {
+    /// MOUNT_ATTR_ bits as in mount_setattr(2).
+    pub set: u32,
+    pub clear: u32,
+    pub recursive_set: u32,
+    pub recursive_clear: u32,
+    pub propagation: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sandbox {
+    pub no_new_privileges: bool,
+    pub capabilities: Capabilities,
+    pub seccomp: Option<Profile>,
+    pub landlock: Option<Landlock>,
+}
+
+/// Sets as bits, bit 0 is CAP_CHOWN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// What a process may write and connect to; everything else in the root is readable and executable as its modes say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Landlock {
+    /// Absolute paths in the root.
+    pub write: Vec<PathBuf>,
+    /// `None`: not restricted.
+    pub connect_tcp: Option<Vec<u16>>,
+    pub bind_tcp: Option<Vec<u16>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capture {
+    /// Empty: everything.
+    pub only: Vec<PathBuf>,
+    pub name: Option<String>,
+    /// Times later than this are recorded as this, so that equal runs give equal digests; seconds.
+    pub clamp_time: i64,
+}

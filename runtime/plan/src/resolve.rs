@@ -1,0 +1,108 @@
+//! Resolving: from a spec to a complete OCI config, with every default of an action filled in.
+
+use vfsrun_spec::merge;
+use vfsrun_spec::oci::{Capabilities, IdMapping, Rlimit, RlimitType, User};
+use vfsrun_spec::vfs::{Access, BranchSource, Network};
+use vfsrun_spec::{Linux, Mount, Process, Root, Spec, Vfs};
+
+use crate::facts::{Facts, PathKind};
+use crate::{PlanError, defaults, ids, paths};
+
+/// The complete config. A spec without `vfs` is one already.
+///
+/// # Errors
+/// A path of a branch with `"mode": "rw"` does not exist.
+pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
+    let Some(vfs) = &spec.vfs else { return Ok(spec.clone()) };
+    let mut config = spec.clone();
+    config.oci_version.get_or_insert_with(|| "1.0.2".to_owned());
+    config.root.get_or_insert_with(|| Root { path: "rootfs".into(), readonly: false });
+    config.hostname.get_or_insert_with(|| "localhost".to_owned());
+    let process = process(spec.process.clone().unwrap_or_default(), facts);
+    let user = process.user.clone().unwrap_or_default();
+    config.linux = Some(linux(spec.linux.clone().unwrap_or_default(), vfs, &user, facts)?);
+    config.process = Some(process);
+    let has_group_tty = config.linux.as_ref().is_some_and(|linux| maps(&linux.gid_mappings, 5));
+    let mut said = spec.mounts.clone();
+    said.extend(write_through(vfs, facts)?);
+    config.mounts = merge::mounts(&defaults::mounts(has_group_tty), &said);
+    config.mounts.extend(name_service(vfs, facts));
+    Ok(config)
+}
+
+fn process(mut process: Process, facts: &Facts) -> Process {
+    process.env = merge::env(&defaults::env(), &process.env);
+    process.cwd.get_or_insert_with(|| "/".into());
+    let caller = User { uid: facts.caller.uid, gid: facts.caller.gid, ..User::default() };
+    let user = process.user.get_or_insert(caller);
+    user.umask.get_or_insert(0o022);
+    process.no_new_privileges.get_or_insert(true);
+    process.capabilities.get_or_insert_with(Capabilities::default);
+    if !process.rlimits.iter().any(|limit| limit.kind == RlimitType::Core) {
+        process.rlimits.push(Rlimit { kind: RlimitType::Core, soft: 0, hard: 0 });
+    }
+    process
+}
+
+fn linux(mut linux: Linux, vfs: &Vfs, user: &User, facts: &Facts) -> Result<Linux, PlanError> {
+    linux.namespaces.get_or_insert_with(|| defaults::namespaces(vfs.network()));
+    if linux.uid_mappings.is_empty() {
+        linux.uid_mappings = host_map(user.uid, &facts.parent_ids.uids, facts.caller.privileged);
+    }
+    if linux.gid_mappings.is_empty() {
+        linux.gid_mappings = host_map(user.gid, &facts.parent_ids.gids, facts.caller.privileged);
+    }
+    if linux.seccomp.is_none() {
+        let profile = serde_json::to_value(vfsrun_seccomp::action::action_profile());
+        linux.seccomp = Some(profile.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?);
+    }
+    linux.masked_paths.get_or_insert_with(defaults::masked_paths);
+    linux.readonly_paths.get_or_insert_with(defaults::readonly_paths);
+    Ok(linux)
+}
+
+/// The action's map with the host's numbers, as other runtimes want it.
+fn host_map(own: u32, parent: &[ids::Extent], privileged: bool) -> Vec<IdMapping> {
+    let mut map = Vec::new();
+    for extent in ids::action_map(own, parent, privileged) {
+        map.extend(ids::through(extent, parent));
+    }
+    map.iter().map(|e| IdMapping { container_id: e.inside, host_id: e.outside, size: e.count }).collect()
+}
+
+fn maps(mappings: &[IdMapping], id: u32) -> bool {
+    mappings.iter().any(|m| id >= m.container_id && id - m.container_id < m.size)
+}
+
+/// A branch with `"mode": "rw"` is a bind mount in every runtime.
+fn write_through(vfs: &Vfs, facts: &Facts) -> Result<Vec<Mount>, PlanError> {
+    let mut mounts = Vec::new();
+    for (index, branch) in vfs.branches.iter().enumerate() {
+        let (Access::ReadWrite, BranchSource::Path(path)) = (branch.access, &branch.source) else { continue };
+        let path = paths::host_path(path, facts);
+        if matches!(facts.paths.get(&path), None | Some(PathKind::Missing)) {
+            return Err(PlanError::PathMissing { at: format!("vfs.branches[{index}].path"), path });
+        }
+        mounts.push(Mount {
+            destination: branch.at.clone(),
+            kind: Some("bind".to_owned()),
+            source: Some(path.to_string_lossy().into_owned()),
+            options: ["rbind", "rw", "nosuid", "nodev"].map(str::to_owned).to_vec(),
+            ..Mount::default()
+        });
+    }
+    Ok(mounts)
+}
+
+/// With the host's network a command wants the host's resolver too.
+fn name_service(vfs: &Vfs, facts: &Facts) -> Option<Mount> {
+    let resolv = std::path::Path::new("/etc/resolv.conf");
+    let wanted = vfs.network() == Network::Host && facts.paths.get(resolv) == Some(&PathKind::File);
+    wanted.then(|| Mount {
+        destination: resolv.into(),
+        kind: Some("bind".to_owned()),
+        source: Some("/etc/resolv.conf".to_owned()),
+        options: ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec(),
+        ..Mount::default()
+    })
+}

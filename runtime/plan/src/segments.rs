@@ -1,0 +1,230 @@
+//! Cutting: from the list of branches to segments that actions can share.
+//!
+//! Adjacent layers are one segment, and so is each host directory, input manifest and preset. Where the merge must
+//! happen in one place (links followed in the view, type conflicts reported) all branches are one segment. A skeleton
+//! comes last: the names that every root needs whatever its branches hold.
+
+use std::path::{Path, PathBuf};
+
+use vfsrun_spec::{Root, Vfs};
+use vfsrun_spec::vfs::{self, Access, Branch, BranchSource};
+use vfsrun_union::describe::{
+    BranchSpec, IdExtent, IdMap, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks, TypeConflict,
+};
+
+use crate::facts::PathKind;
+use crate::plan::{Command, Ids, Mount, Open, Segment};
+use crate::{Facts, PlanError, ids, paths, skeleton};
+
+pub(crate) fn cut(
+    vfs: &Vfs,
+    root: Option<&Root>,
+    facts: &Facts,
+    ids: Option<&Ids>,
+    mounts: &[Mount],
+    command: &Command,
+) -> Result<Vec<Segment>, PlanError> {
+    let whole = SegmentSpec {
+        rules: vfs.rules.iter().map(rule).collect(),
+        types: match vfs.types {
+            vfs::TypeConflict::First => TypeConflict::First,
+            vfs::TypeConflict::Error => TypeConflict::Error,
+        },
+        ids: ids.map(layer_ids).unwrap_or_default(),
+        unmapped: unmapped(facts, ids),
+        ..SegmentSpec::default()
+    };
+    let together = merges_inside(vfs);
+    let mut cutter = Cutter { facts, empty: &whole, segments: Vec::new() };
+    let mut last_was_layer = false;
+    for (index, branch) in vfs.branches.iter().enumerate() {
+        if branch.access == Access::ReadWrite {
+            continue;
+        }
+        let is_layer = matches!(branch.source, BranchSource::Layer(_));
+        let joins = !cutter.segments.is_empty() && (together || (is_layer && last_was_layer));
+        if !joins {
+            cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
+        }
+        cutter.add(branch, &format!("vfs.branches[{index}]"))?;
+        last_was_layer = is_layer;
+    }
+    if let Some(root) = root {
+        // An image's root, for instance: the lowest branch.
+        if !together || cutter.segments.is_empty() {
+            cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
+        }
+        let branch = Branch::new(BranchSource::Path(root.path.clone()));
+        cutter.add_path(&branch, &root.path, "root.path")?;
+    }
+    cutter.segments.push(skeleton::segment(&whole, facts, mounts, command));
+    Ok(cutter.segments)
+}
+
+fn merges_inside(vfs: &Vfs) -> bool {
+    let follows_in_view =
+        |branch: &Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::View;
+    vfs.types == vfs::TypeConflict::Error || vfs.branches.iter().any(follows_in_view)
+}
+
+/// From ids as layers record them to ids of the server's namespace, which is the parent of the action's.
+fn layer_ids(ids: &Ids) -> IdMap {
+    let convert = |map: &[ids::Extent]| {
+        let same = map.iter().all(|extent| extent.inside == extent.outside);
+        let extents = map.iter().filter(|_| !same);
+        extents.map(|e| IdExtent { inside: e.inside, outside: e.outside, count: e.count }).collect()
+    };
+    IdMap { uids: convert(&ids.uids), gids: convert(&ids.gids) }
+}
+
+/// Host files of owners that the namespace cannot express are shown as root's, or as the caller's where that is all.
+fn unmapped(facts: &Facts, ids: Option<&Ids>) -> Option<(u32, u32)> {
+    let everything = |map: &[ids::Extent]| map.iter().map(|e| u64::from(e.count)).sum::<u64>() >= u64::from(u32::MAX);
+    if everything(&facts.parent_ids.uids) && everything(&facts.parent_ids.gids) {
+        return None;
+    }
+    let root = |map: Option<&Vec<ids::Extent>>| map.and_then(|map| ids::outside(map, 0)).unwrap_or(0);
+    Some((root(ids.map(|ids| &ids.uids)), root(ids.map(|ids| &ids.gids))))
+}
+
+struct Cutter<'a> {
+    facts: &'a Facts,
+    empty: &'a SegmentSpec,
+    segments: Vec<Segment>,
+}
+
+impl Cutter<'_> {
+    fn add(&mut self, branch: &Branch, at: &str) -> Result<(), PlanError> {
+        match &branch.source {
+            BranchSource::Path(path) => self.add_path(branch, path, &format!("{at}.path")),
+            BranchSource::Layer(layer) => self.add_layer(branch, layer, at),
+            BranchSource::Inputs(file) => self.add_inputs(branch, file, at),
+            BranchSource::HostTools => self.add_host_tools(branch, at),
+        }
+    }
+
+    fn add_path(&mut self, branch: &Branch, path: &Path, at: &str) -> Result<(), PlanError> {
+        let path = paths::host_path(path, self.facts);
+        match self.facts.paths.get(&path) {
+            Some(PathKind::Directory | PathKind::File) => {}
+            _ => return Err(PlanError::PathMissing { at: at.to_owned(), path }),
+        }
+        let label = format!("{at} ({})", path.display());
+        let root = self.open(Open::Path { path, at: at.to_owned() });
+        let host = (branch.scope == vfs::Scope::Host).then(|| self.open(Open::HostRoot));
+        self.push(described(branch, Source::Host { root, host }, label));
+        Ok(())
+    }
+
+    fn add_layer(&mut self, branch: &Branch, layer: &str, at: &str) -> Result<(), PlanError> {
+        let missing = || Err(format!("no layer is named {layer:?}; `vfsrun layer ls` lists them"));
+        let digest = self.facts.layers.get(layer).cloned().unwrap_or_else(missing);
+        let digest = digest.map_err(|reason| PlanError::Layer { at: format!("{at}.layer"), reason })?;
+        let store = self.open(Open::Store);
+        self.push(described(branch, Source::Layer { digest, store }, format!("{at} (layer {layer})")));
+        Ok(())
+    }
+
+    fn add_inputs(&mut self, branch: &Branch, file: &Path, at: &str) -> Result<(), PlanError> {
+        let path = paths::host_path(file, self.facts);
+        let at_inputs = format!("{at}.inputs");
+        match self.facts.paths.get(&path) {
+            Some(PathKind::File) => {}
+            None | Some(PathKind::Missing) => return Err(PlanError::PathMissing { at: at_inputs, path }),
+            Some(_) => return Err(PlanError::NotAFile { at: at_inputs, path }),
+        }
+        let label = format!("{at} ({})", path.display());
+        let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let manifest = self.open(Open::File { path, at: at_inputs.clone() });
+        let base = self.open(Open::Path { path: base, at: at_inputs });
+        let host = self.open(Open::HostRoot);
+        let store = Some(self.open(Open::Store));
+        self.push(described(branch, Source::Inputs { manifest, base, host, store }, label));
+        Ok(())
+    }
+
+    fn add_host_tools(&mut self, branch: &Branch, at: &str) -> Result<(), PlanError> {
+        let tools = &self.facts.host_tools;
+        if tools.branches.is_empty() {
+            return Err(PlanError::NoHostTools { at: format!("{at}.host") });
+        }
+        for tool in tools.branches.clone() {
+            let label = format!("{at} ({})", tool.path.display());
+            let root = self.open(Open::Path { path: tool.path.clone(), at: format!("{at}.host") });
+            let host = tool.follow.then(|| self.open(Open::HostRoot));
+            let mut spec = described(branch, Source::Host { root, host }, label);
+            spec.at = place(&branch.at, &tool.at);
+            spec.frozen |= tool.frozen;
+            if tool.follow {
+                (spec.symlinks, spec.scope) = (Symlinks::All, Scope::Host);
+            }
+            self.push(spec);
+        }
+        let links = skeleton::links(&tools.links);
+        self.push(described(branch, Source::Skeleton { entries: links }, format!("{at} (links)")));
+        Ok(())
+    }
+
+    fn current(&mut self) -> &mut Segment {
+        if self.segments.is_empty() {
+            self.segments.push(Segment { spec: self.empty.clone(), opens: Vec::new() });
+        }
+        self.segments.last_mut().expect("segments: one was pushed above")
+    }
+
+    fn push(&mut self, branch: BranchSpec) {
+        self.current().spec.branches.push(branch);
+    }
+
+    /// The index of `what` among the segment's descriptors.
+    fn open(&mut self, what: Open) -> usize {
+        let opens = &mut self.current().opens;
+        opens.iter().position(|known| *known == what).unwrap_or_else(|| {
+            opens.push(what);
+            opens.len() - 1
+        })
+    }
+}
+
+fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
+    let sugar = |patterns: &[String], action| {
+        patterns.iter().map(|pattern| Rule { pattern: pattern.clone(), action }).collect::<Vec<_>>()
+    };
+    let mut rules = sugar(&branch.only, RuleAction::Only);
+    rules.extend(sugar(&branch.hide, RuleAction::Hide));
+    rules.extend(branch.rules.iter().map(rule));
+    BranchSpec {
+        at: place(&branch.at, Path::new("/")),
+        source,
+        rules,
+        symlinks: match branch.symlinks {
+            vfs::Symlinks::Never => Symlinks::Never,
+            vfs::Symlinks::Directory => Symlinks::Directory,
+            vfs::Symlinks::Regular => Symlinks::Regular,
+            vfs::Symlinks::All => Symlinks::All,
+        },
+        scope: match branch.scope {
+            vfs::Scope::View => Scope::View,
+            vfs::Scope::Branch => Scope::Branch,
+            vfs::Scope::Host => Scope::Host,
+        },
+        frozen: branch.frozen,
+        label,
+    }
+}
+
+fn rule(rule: &vfs::Rule) -> Rule {
+    let action = match rule.action {
+        vfs::RuleAction::Hide => RuleAction::Hide,
+        vfs::RuleAction::Deny => RuleAction::Deny,
+        vfs::RuleAction::Log => unreachable!("log rules are refused before segments are cut"),
+    };
+    Rule { pattern: rule.pattern.clone(), action }
+}
+
+/// Relative to the root of the view.
+fn place(at: &Path, below: &Path) -> PathBuf {
+    let at = at.strip_prefix("/").unwrap_or(at);
+    let joined = at.join(below.strip_prefix("/").unwrap_or(below));
+    joined.components().collect()
+}

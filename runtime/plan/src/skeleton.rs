@@ -1,0 +1,83 @@
+//! The skeleton: the lowest segment, with the names that every root needs: mount points, the working directory, and
+//! small files of /etc that a layer's own take the place of.
+
+use std::path::{Component, Path, PathBuf};
+
+use vfsrun_union::describe::{
+    BranchSpec, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Source, Symlinks,
+};
+
+use crate::Facts;
+use crate::facts::PathKind;
+use crate::plan::{Command, Mount, MountKind, Segment};
+
+pub(crate) fn segment(whole: &SegmentSpec, facts: &Facts, mounts: &[Mount], command: &Command) -> Segment {
+    let mut entries = account_files(command);
+    entries.extend(mounts.iter().map(|mount| mount_point(mount, facts)));
+    entries.push(directory(&command.cwd, (command.uid, command.gid)));
+    entries.retain(|entry| !entry.path.as_os_str().is_empty());
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries.dedup_by(|a, b| a.path == b.path);
+    let branch = BranchSpec {
+        at: PathBuf::new(),
+        source: Source::Skeleton { entries },
+        rules: Vec::new(),
+        symlinks: Symlinks::Never,
+        scope: Scope::View,
+        frozen: true,
+        label: "the skeleton".to_owned(),
+    };
+    // The view's rules are about the user's branches; a mount point must stay.
+    let spec = SegmentSpec { branches: vec![branch], rules: Vec::new(), ..whole.clone() };
+    Segment { spec, opens: Vec::new() }
+}
+
+pub(crate) fn links(links: &[(PathBuf, PathBuf)]) -> Vec<SkeletonEntry> {
+    let entry = |(path, target): &(PathBuf, PathBuf)| SkeletonEntry {
+        path: relative(path),
+        mode: 0o777,
+        owner: (0, 0),
+        content: SkeletonContent::Symlink(target.clone()),
+    };
+    links.iter().map(entry).collect()
+}
+
+fn mount_point(mount: &Mount, facts: &Facts) -> SkeletonEntry {
+    let is_file = match &mount.what {
+        MountKind::Bind { source, .. } => facts.paths.get(source) == Some(&PathKind::File),
+        _ => false,
+    };
+    if is_file { file(&mount.destination, String::new()) } else { directory(&mount.destination, (0, 0)) }
+}
+
+fn account_files(command: &Command) -> Vec<SkeletonEntry> {
+    let home = command.env.iter().find_map(|entry| entry.strip_prefix("HOME=")).unwrap_or("/");
+    let (uid, gid) = (command.uid, command.gid);
+    let mut passwd = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
+    let mut group = "root:x:0:\ntty:x:5:\n".to_owned();
+    if uid != 0 && uid != 65_534 {
+        passwd.push_str(&format!("user:x:{uid}:{gid}::{home}:/bin/sh\n"));
+    }
+    if ![0, 5, 65_534].contains(&gid) {
+        group.push_str(&format!("user:x:{gid}:\n"));
+    }
+    passwd.push_str("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    group.push_str("nogroup:x:65534:\n");
+    vec![
+        file(Path::new("/etc/passwd"), passwd),
+        file(Path::new("/etc/group"), group),
+        file(Path::new("/etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
+    ]
+}
+
+fn directory(path: &Path, owner: (u32, u32)) -> SkeletonEntry {
+    SkeletonEntry { path: relative(path), mode: 0o755, owner, content: SkeletonContent::Directory }
+}
+
+fn file(path: &Path, text: String) -> SkeletonEntry {
+    SkeletonEntry { path: relative(path), mode: 0o644, owner: (0, 0), content: SkeletonContent::File(text) }
+}
+
+fn relative(path: &Path) -> PathBuf {
+    path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
+}

@@ -1,0 +1,133 @@
+//! A rule: an action for one system call number, with the conditions its arguments must satisfy.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Action, Arch, Argument, Operator, Profile, SeccompError, Syscall,
+    syscalls::{self, Multiplexed},
+};
+
+/// A condition on an argument, compared as unsigned 64-bit, or as the low 32 bits where the architecture has no more.
+/// `mask` is all ones except for `MaskedEqual`, and `value` never has a bit outside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Condition {
+    pub index: u32,
+    pub operator: Operator,
+    pub value: u64,
+    pub mask: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// What the filter returns.
+    pub action: u32,
+    /// In ascending order of the argument's index, each index at most once.
+    pub conditions: Vec<Condition>,
+    /// The entry of `syscalls` it came from.
+    pub entry: usize,
+}
+
+/// An entry of `syscalls`, checked: alternatives of conditions, any of which suffices.
+struct Entry<'p> {
+    names: &'p [String],
+    action: u32,
+    alternatives: Vec<Vec<Condition>>,
+    index: usize,
+}
+
+/// Rules of a profile, not yet bound to an architecture.
+pub(crate) struct RuleSet<'p> {
+    entries: Vec<Entry<'p>>,
+}
+
+impl<'p> RuleSet<'p> {
+    /// Errors: `TooLarge` for an errno or an argument's index, `NotifyOnWrite`.
+    pub(crate) fn new(profile: &'p Profile, default_action: u32) -> Result<RuleSet<'p>, SeccompError> {
+        let mut entries = Vec::with_capacity(profile.syscalls.len());
+        for (index, syscall) in profile.syscalls.iter().enumerate() {
+            let entry = checked(syscall, index)?;
+            // libseccomp refuses a rule with the default's action, so runtimes leave it out: it does not even
+            // shield the call from later rules.
+            if entry.action != default_action {
+                entries.push(entry);
+            }
+        }
+        Ok(RuleSet { entries })
+    }
+
+    /// The rules of each number of `arch` in the order of the profile. Names without a number there are skipped.
+    pub(crate) fn by_number(&self, arch: Arch) -> BTreeMap<u32, Vec<Rule>> {
+        let mut rules = BTreeMap::<u32, Vec<Rule>>::new();
+        for entry in &self.entries {
+            for name in entry.names {
+                for alternative in &entry.alternatives {
+                    let rule = |conditions| Rule { action: entry.action, conditions, entry: entry.index };
+                    if let Some(number) = syscalls::find(name).and_then(|numbers| numbers.number(arch)) {
+                        rules.entry(number).or_default().push(rule(alternative.clone()));
+                    }
+                    if arch == Arch::X86
+                        && let Some(call) = syscalls::multiplexed(name)
+                    {
+                        rules.entry(call.number).or_default().push(rule(selected(alternative, call)));
+                    }
+                }
+            }
+        }
+        rules
+    }
+}
+
+fn checked(syscall: &Syscall, index: usize) -> Result<Entry<'_>, SeccompError> {
+    let action = syscall.action.return_value(syscall.errno_ret, &format!("syscalls[{index}].errnoRet"))?;
+    if syscall.action == Action::Notify && syscall.names.iter().any(|name| name == "write") {
+        return Err(SeccompError::NotifyOnWrite { field: format!("syscalls[{index}]") });
+    }
+    let mut conditions = Vec::with_capacity(syscall.args.len());
+    for (position, argument) in syscall.args.iter().enumerate() {
+        if argument.index > 5 {
+            return Err(SeccompError::TooLarge {
+                field: format!("syscalls[{index}].args[{position}].index"),
+                value: argument.index.into(),
+                limit: 5,
+            });
+        }
+        conditions.push(condition(argument));
+    }
+    Ok(Entry { names: &syscall.names, action, alternatives: alternatives(conditions), index })
+}
+
+fn condition(argument: &Argument) -> Condition {
+    let (value, mask) = match argument.operator_is_masked() {
+        true => (argument.value_two & argument.value, argument.value),
+        false => (argument.value, u64::MAX),
+    };
+    Condition { index: argument.index, operator: argument.op, value, mask }
+}
+
+impl Argument {
+    fn operator_is_masked(&self) -> bool {
+        self.op == Operator::MaskedEqual
+    }
+}
+
+/// Conditions on different arguments must all hold. Two on the same argument make every condition a rule of its own:
+/// libseccomp cannot express them, runc and crun fall back to this, and docker's old profiles rely on it.
+fn alternatives(mut conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
+    let repeated = conditions
+        .iter()
+        .enumerate()
+        .any(|(at, condition)| conditions[..at].iter().any(|earlier| earlier.index == condition.index));
+    if repeated {
+        return conditions.into_iter().map(|condition| vec![condition]).collect();
+    }
+    conditions.sort_by_key(|condition| condition.index);
+    vec![conditions]
+}
+
+/// The rule for the multiplexed form: the selector takes the place of the first argument. The others then compare
+/// with what socketcall has there, a pointer; libseccomp does the same.
+fn selected(alternative: &[Condition], call: Multiplexed) -> Vec<Condition> {
+    let selector = Condition { index: 0, operator: Operator::Equal, value: call.selector, mask: u64::MAX };
+    let others = alternative.iter().filter(|condition| condition.index != 0);
+    std::iter::once(selector).chain(others.copied()).collect()
+}

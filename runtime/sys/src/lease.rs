@@ -1,0 +1,66 @@
+//! A read lease: the kernel's word that nobody has a file open for writing, writable mappings included.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// asm-generic/fcntl.h; libc has it for one architecture only, where it is the same.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether somebody could be writing to a file right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    None,
+    /// Open for writing or mapped writable somewhere.
+    Some,
+    /// The lease may not be asked for: not the file's owner, or a file system without leases.
+    Unknown,
+}
+
+/// Takes a read lease (fcntl(2), F_SETLEASE) on a regular file and gives it back at once. `file` must be open for
+/// reading only; a descriptor open for writing is itself the writer.
+///
+/// A writer that comes in between waits until the lease is back, some microseconds. The signal that tells of it is
+/// set to SIGURG, whose default is to be ignored; the usual SIGIO would end the process.
+pub fn writer(file: impl AsFd) -> Writer {
+    let fd = file.as_fd().as_raw_fd();
+    let control = |command: libc::c_int, argument: libc::c_int| {
+        // SAFETY: `fd` is open for the whole call, and these commands take an integer.
+        let result = unsafe { libc::fcntl(fd, command, argument) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    if control(F_SETSIG, libc::SIGURG).is_err() {
+        return Writer::Unknown;
+    }
+    match control(libc::F_SETLEASE, libc::F_RDLCK) {
+        // Closing the file would give it back, too; an error here changes nothing.
+        Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map_or(Writer::Unknown, |()| Writer::None),
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Writer::Some,
+        Err(_) => Writer::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_writer_is_seen_while_it_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let reader = File::open(&path).unwrap();
+        assert_eq!(writer(&reader), Writer::None);
+        let writing = OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(writer(&reader), Writer::Some);
+        drop(writing);
+        assert_eq!(writer(&reader), Writer::None);
+    }
+
+    #[test]
+    fn a_directory_has_no_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(writer(File::open(dir.path()).unwrap()), Writer::Unknown);
+    }
+}

@@ -1,0 +1,229 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The name under which a spec given first is run; users never type it.
+pub const RUN_SPEC: &str = "run-spec";
+
+const EXAMPLES: &str = "\
+Examples:
+  vfsrun new > spec.json                  write a short spec to start from
+  vfsrun spec.json                        run it
+  vfsrun spec.json -e LANG=C -- make all  run it with another variable and command
+  vfsrun plan spec.json                   show every decision and do nothing
+  vfsrun layer import debian-12 root.tar  make a layer of a distro's root
+  vfsrun doctor                           what this kernel and user can do";
+
+/// Runs any command in any root you compose, and hands you what it wrote as a layer.
+///
+/// A first argument with a `/`, ending in `.json`, a directory or `-` is a spec to run; anything else is a command.
+#[derive(Debug, Parser)]
+#[command(name = "vfsrun", version, after_help = EXAMPLES, override_usage = "vfsrun [OPTIONS] SPEC [-e K=V]... [-- ARGS...]\n       vfsrun [OPTIONS] COMMAND")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Where state that lives until reboot is kept [default: /run/vfsrun, or the user's runtime directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
+    /// Where layers are kept [default: $VFSRUN_STORE, /var/lib/vfsrun, or the user's data directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub store: Option<PathBuf>,
+    /// Append messages to this file, errors too
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log: Option<PathBuf>,
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub log_format: LogFormat,
+    /// Tell every step
+    #[arg(long, global = true)]
+    pub debug: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(name = RUN_SPEC, hide = true)]
+    RunSpec(RunSpec),
+    /// Print every decision about a run, and do nothing
+    #[command(after_help = "Example:\n  vfsrun plan spec.json | jq .root")]
+    Plan {
+        /// A spec, a directory with config.json, or - for stdin
+        spec: PathBuf,
+    },
+    /// Print a spec, or with --resolve the complete config that other runtimes accept
+    #[command(after_help = "Example:\n  vfsrun spec --resolve spec.json > bundle/config.json")]
+    Spec {
+        /// Fill in every default
+        #[arg(long)]
+        resolve: bool,
+        /// Print the JSON Schema of specs
+        #[arg(long, conflicts_with_all = ["resolve", "spec"])]
+        schema: bool,
+        #[arg(required_unless_present = "schema")]
+        spec: Option<PathBuf>,
+    },
+    /// Print a short spec to start from
+    #[command(after_help = "Example:\n  vfsrun new > spec.json && vfsrun spec.json")]
+    New {
+        /// The command it runs
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Say what this kernel, user and container can do, and how to get what is missing
+    Doctor,
+    /// Import, list, show, export and remove layers
+    #[command(subcommand)]
+    Layer(Layer),
+    /// Serve views; started by a run that finds no server
+    #[command(name = vfsrun_fuse::options::SUBCOMMAND, hide = true)]
+    ViewServer { options: String },
+}
+
+#[derive(Debug, Args)]
+pub struct RunSpec {
+    pub spec: PathBuf,
+    /// Set a variable of the command's environment
+    #[arg(short, long = "env", value_name = "K=V", value_parser = variable)]
+    pub env: Vec<String>,
+    /// Let the command read our standard input instead of /dev/null
+    #[arg(long)]
+    pub stdin: bool,
+    /// Write what happened as JSON
+    #[arg(long, value_name = "FILE")]
+    pub result: Option<PathBuf>,
+    /// Do not print the summary line
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The command and its arguments, instead of the spec's
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Layer {
+    /// Make a layer of a directory or of a tar (plain, gzip, zstd)
+    #[command(after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst")]
+    Import {
+        name: String,
+        source: PathBuf,
+    },
+    /// List layers
+    Ls,
+    /// Print what a layer holds
+    Show {
+        /// A name or digest
+        layer: String,
+    },
+    /// Write a layer's files into a new directory
+    #[command(after_help = "Example:\n  vfsrun layer export hello ./out")]
+    Export {
+        layer: String,
+        directory: PathBuf,
+    },
+    /// Remove a name, and the layer when nothing else names it
+    Rm {
+        layer: String,
+    },
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+/// Puts the hidden command before a first argument that is a spec.
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.into_iter().collect();
+    if let Some(position) = first_word(&arguments)
+        && is_spec(&arguments[position])
+    {
+        arguments.insert(position, RUN_SPEC.into());
+    }
+    arguments
+}
+
+/// The index of the first argument that is neither an option nor an option's value.
+fn first_word(arguments: &[OsString]) -> Option<usize> {
+    const WITH_VALUE: [&str; 4] = ["--root", "--store", "--log", "--log-format"];
+    let mut index = 1;
+    while let Some(argument) = arguments.get(index) {
+        let text = argument.to_string_lossy();
+        if WITH_VALUE.contains(&text.as_ref()) {
+            index += 2;
+        } else if text.starts_with('-') && text != "-" {
+            index += 1;
+        } else {
+            return Some(index);
+        }
+    }
+    None
+}
+
+fn is_spec(argument: &OsString) -> bool {
+    let text = argument.to_string_lossy();
+    text == "-" || text.contains('/') || text.ends_with(".json") || is_bundle(Path::new(argument))
+}
+
+fn is_bundle(path: &Path) -> bool {
+    // A directory named like a command is not meant when the command is typed.
+    path.is_dir() && path.join("config.json").exists()
+}
+
+/// `vfsrun run x.json`: what runc's users type.
+pub fn meant_spec(arguments: &[OsString]) -> Option<String> {
+    let position = first_word(arguments)?;
+    if arguments[position] != "run" {
+        return None;
+    }
+    let next = arguments.get(position + 1)?;
+    is_spec(next).then(|| format!("did you mean: vfsrun {}", next.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_spec_is_recognised_after_options() {
+        let given = arguments(words("vfsrun --store /s --debug spec.json -- make"));
+        assert_eq!(given, words("vfsrun --store /s --debug run-spec spec.json -- make"));
+    }
+
+    #[test]
+    fn a_command_is_left_alone() {
+        assert_eq!(arguments(words("vfsrun layer ls")), words("vfsrun layer ls"));
+        assert_eq!(arguments(words("vfsrun plan ./spec.json")), words("vfsrun plan ./spec.json"));
+    }
+
+    #[test]
+    fn run_before_a_spec_is_answered_with_what_was_meant() {
+        let hint = meant_spec(&words("vfsrun run x.json")).unwrap();
+        assert_eq!(hint, "did you mean: vfsrun x.json");
+        assert!(meant_spec(&words("vfsrun run container-id")).is_none());
+    }
+}

@@ -1,0 +1,137 @@
+//! `vfsrun layer`: what the store holds, and ways in and out.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use vfsrun_layers::{ImportOptions, Kind, LayerStore, export_dir, import_dir, import_tar};
+
+use super::{Failure, Outcome};
+use crate::cli::{Global, Layer};
+use crate::{directories, probe};
+
+pub fn layer(command: &Layer, global: &Global) -> Outcome {
+    let path = directories::store(global.store.as_deref(), probe::caller().privileged)
+        .map_err(|error| Failure::own(&error))?;
+    let store = LayerStore::open(&path).map_err(|error| Failure::own(&error))?;
+    match command {
+        Layer::Import { name, source } => import(&store, name, source),
+        Layer::Ls => list(&store),
+        Layer::Show { layer } => show(&store, layer),
+        Layer::Export { layer, directory } => export(&store, layer, directory),
+        Layer::Rm { layer } => remove(&store, layer),
+    }
+}
+
+fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
+    let file = File::open(source)
+        .map_err(|error| Failure { message: format!("cannot open {}: {error}", source.display()), code: 125 })?;
+    let is_directory = file.metadata().map_err(|error| Failure::own(&error))?.is_dir();
+    let progress = Progress::start(&format!("importing {}", source.display()));
+    let options = ImportOptions::default();
+    let imported = if is_directory {
+        import_dir(file.as_fd(), &options, store)
+    } else {
+        import_tar(progress.reader(file), &options, store)
+    };
+    progress.end();
+    let imported = imported.map_err(|error| Failure::own(&error))?;
+    store.set_name(name, &imported.digest).map_err(|error| Failure::own(&error))?;
+    let skipped = match imported.devices_skipped + imported.sockets_skipped {
+        0 => String::new(),
+        count => format!(", {count} devices and sockets left out"),
+    };
+    let (digest, files) = (imported.digest, imported.files);
+    eprintln!("vfsrun: layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes));
+    Ok(0)
+}
+
+fn list(store: &LayerStore) -> Outcome {
+    let layers = store.list().map_err(|error| Failure::own(&error))?;
+    let mut text = format!("{:<24} {:<19} {:>8} {:>10}  {}\n", "NAME", "DIGEST", "FILES", "SIZE", "AGE");
+    for layer in layers {
+        let names = if layer.names.is_empty() { "-".to_owned() } else { layer.names.join(",") };
+        let files = layer.files.map_or("damaged".to_owned(), |files| files.to_string());
+        let size = layer.bytes.map_or_else(String::new, bytes);
+        let age = layer.created.elapsed().map_or_else(|_| String::new(), |age| elapsed(age.as_secs()));
+        text.push_str(&format!("{names:<24} {:<19} {files:>8} {size:>10}  {age}\n", &layer.digest.to_string()[..19]));
+    }
+    super::spec::print(&text)
+}
+
+fn show(store: &LayerStore, layer: &str) -> Outcome {
+    let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
+    let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
+    let mut text = format!("{digest}\n");
+    for entry in &manifest.entries {
+        let (letter, rest) = match &entry.kind {
+            Kind::Directory { opaque: false } => ('d', String::new()),
+            Kind::Directory { opaque: true } => ('d', " (opaque)".to_owned()),
+            Kind::File { size, .. } => ('-', format!(" {size}")),
+            Kind::Symlink { target } => ('l', format!(" -> {}", target.display())),
+            Kind::HardLink { to } => ('h', format!(" = /{}", to.display())),
+            Kind::Whiteout => ('x', " (deleted)".to_owned()),
+            Kind::Fifo => ('p', String::new()),
+            Kind::Device { block, major, minor } => (if *block { 'b' } else { 'c' }, format!(" {major}:{minor}")),
+        };
+        let meta = &entry.meta;
+        let path = entry.path.display();
+        text.push_str(&format!("{letter}{:04o} {:>5} {:>5} /{path}{rest}\n", meta.mode, meta.uid, meta.gid));
+    }
+    super::spec::print(&text)
+}
+
+fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
+    let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
+    let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
+    let exported = export_dir(&manifest, store, directory).map_err(|error| Failure::own(&error))?;
+    let lost = match (exported.owners_not_set, exported.xattrs_not_set) {
+        (0, 0) => String::new(),
+        (owners, xattrs) => format!("; not set without more rights: {owners} owners, {xattrs} attributes"),
+    };
+    eprintln!("vfsrun: {} names in {}{lost}", exported.entries, directory.display());
+    Ok(0)
+}
+
+fn remove(store: &LayerStore, layer: &str) -> Outcome {
+    let removed = store.remove(layer).map_err(|error| Failure::own(&error))?;
+    match removed.layer {
+        Some(digest) => eprintln!("vfsrun: removed {digest}, {} given back", bytes(removed.bytes)),
+        None => eprintln!("vfsrun: removed the name {layer}; another one keeps the layer"),
+    }
+    Ok(0)
+}
+
+fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
+fn elapsed(seconds: u64) -> String {
+    indicatif::HumanDuration(std::time::Duration::from_secs(seconds)).to_string()
+}
+
+/// Bytes read so far, on a terminal only.
+struct Progress {
+    bar: indicatif::ProgressBar,
+}
+
+impl Progress {
+    fn start(message: &str) -> Progress {
+        // Hidden by indicatif itself when stderr is not a terminal.
+        let bar = indicatif::ProgressBar::new_spinner();
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {bytes}") {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        Progress { bar }
+    }
+
+    fn reader(&self, file: File) -> impl std::io::Read {
+        self.bar.wrap_read(file)
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

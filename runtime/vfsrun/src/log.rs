@@ -1,0 +1,97 @@
+//! The log: errors and notes on stderr, and in a file when one is named.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Global, LogFormat};
+
+#[derive(Debug, Error)]
+#[error("--log: cannot open {}", path.display())]
+pub struct LogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+pub struct Log {
+    file: Option<Mutex<File>>,
+    format: LogFormat,
+}
+
+impl Log {
+    pub fn open(global: &Global) -> Result<Log, LogError> {
+        let open = |path: &PathBuf| {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            file.map_err(|source| LogError { path: path.clone(), source })
+        };
+        let file = global.log.as_ref().map(open).transpose()?;
+        if global.debug {
+            let filter = EnvFilter::new("debug");
+            // The log file is for its readers' own format; steps go to stderr.
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
+        }
+        Ok(Log { file: file.map(Mutex::new), format: global.log_format })
+    }
+
+    /// Why this program fails: on stderr, and as exactly one line of the log file.
+    pub fn error(&self, message: &str) {
+        eprintln!("vfsrun: {message}");
+        self.write("error", message);
+    }
+
+    /// Something the user should know although the run goes on.
+    pub fn note(&self, message: &str) {
+        eprintln!("vfsrun: {message}");
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let Some(file) = &self.file else { return };
+        let time = timestamp(SystemTime::now());
+        let line = match self.format {
+            LogFormat::Json => serde_json::json!({ "level": level, "msg": message, "time": time }).to_string(),
+            LogFormat::Text => format!("time={time} level={level} msg={message:?}"),
+        };
+        if let Ok(mut file) = file.lock() {
+            // A full disk must not hide the error that is on stderr already.
+            let _ = writeln!(file, "{line}");
+        }
+    }
+}
+
+/// RFC 3339 in UTC, to the second.
+fn timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days to date, with years that begin in March (Hinnant's civil_from_days).
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let at = |seconds| timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_795_171_199), "2026-11-20T11:59:59Z".replace("11:59:59", &at(1_795_171_199)[11..19]));
+    }
+}

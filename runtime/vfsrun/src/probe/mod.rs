@@ -1,0 +1,147 @@
+//! Probing: finding out what is true here, before anything is decided.
+
+pub mod host_tools;
+pub mod subids;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use vfsrun_layers::LayerStore;
+use vfsrun_plan::facts::{Caller, Facts, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
+use vfsrun_plan::ids::Extent;
+use vfsrun_plan::paths;
+use vfsrun_spec::Spec;
+use vfsrun_spec::vfs::BranchSource;
+use vfsrun_sys::privileges;
+
+/// CAP_SETGID, CAP_SETUID and CAP_SYS_ADMIN: enough to make namespaces, maps and mounts.
+const NEEDED: u64 = 1 << 6 | 1 << 7 | 1 << 21;
+
+/// Everything the plan of `spec` asks about.
+pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> Facts {
+    let caller = caller();
+    let wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
+    let wants_tools = branches(spec).any(|branch| branch.source == BranchSource::HostTools);
+    Facts {
+        spec_directory: spec_directory.to_path_buf(),
+        parent_ids: parent_ids(&caller),
+        kernel: kernel(),
+        fuse: fuse(),
+        upper: UpperFacts { disk: store.map_or(Ok(()), |store| disk_upper(store.path())), memory: memory_upper() },
+        layers: store.map(|store| layers(spec, store)).unwrap_or_default(),
+        paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
+        host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
+        caller,
+    }
+}
+
+fn branches(spec: &Spec) -> impl Iterator<Item = &vfsrun_spec::vfs::Branch> {
+    spec.vfs.iter().flat_map(|vfs| &vfs.branches)
+}
+
+pub fn caller() -> Caller {
+    let effective = privileges::effective_capabilities().unwrap_or(0);
+    Caller {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        home: std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()),
+        privileged: effective & NEEDED == NEEDED,
+    }
+}
+
+/// Ids of the namespace that actions are cloned from.
+pub fn parent_ids(caller: &Caller) -> ParentIds {
+    if !caller.privileged {
+        return subids::parent_ids(caller.uid, caller.gid);
+    }
+    let own = |file: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            let (inside, _, count) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
+            Some(Extent { inside, outside: inside, count })
+        });
+        lines.collect::<Vec<_>>()
+    };
+    ParentIds { uids: own("/proc/self/uid_map"), gids: own("/proc/self/gid_map"), single_because: None }
+}
+
+pub fn kernel() -> Kernel {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+    let last: u32 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(40);
+    Kernel {
+        version: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+        landlock_abi: vfsrun_sys::landlock::abi(),
+        capabilities: u64::MAX >> (63 - last.min(63)),
+    }
+}
+
+/// Whether /dev/fuse can be used, else what to do about it.
+pub fn fuse() -> Result<(), String> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, "/dev/fuse", Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::NOENT) => {
+            Err("there is no /dev/fuse; load the module with `modprobe fuse`, or give a container `--device /dev/fuse`".into())
+        }
+        Err(rustix::io::Errno::ACCESS) => {
+            Err("/dev/fuse is closed to this user; `chmod 0666 /dev/fuse` as root opens it, as most distributions do".into())
+        }
+        Err(errno) => Err(format!("/dev/fuse cannot be used: {}", io::Error::from(errno))),
+    }
+}
+
+/// Whether an overlay's upper can lie in `directory`.
+pub fn disk_upper(directory: &Path) -> Result<(), String> {
+    const OVERLAYFS: u64 = 0x794c_7630;
+    const FUSE: u64 = 0x6573_5546;
+    const NFS: u64 = 0x6969;
+    let at = directory.display();
+    let statfs = rustix::fs::statfs(directory).map_err(|errno| format!("cannot look at {at}: {}", io::Error::from(errno)))?;
+    let refused = match statfs.f_type as u64 {
+        OVERLAYFS => Some("an overlay"),
+        FUSE => Some("FUSE"),
+        NFS => Some("NFS"),
+        _ => None,
+    };
+    if let Some(name) = refused {
+        return Err(format!("the store {at} lies on {name}, which cannot hold an overlay's upper"));
+    }
+    // Asked once per store: the attribute stays as the answer.
+    const PROBE: &str = "user.vfsrun.upper";
+    let known = rustix::fs::lgetxattr(directory, PROBE, &mut [0u8; 8][..]).is_ok();
+    if known || rustix::fs::lsetxattr(directory, PROBE, b"1", XattrFlags::empty()).is_ok() {
+        Ok(())
+    } else {
+        Err(format!("the store {at} lies on a file system without user xattrs, which an overlay's upper needs"))
+    }
+}
+
+fn memory_upper() -> bool {
+    kernel().version >= (6, 6)
+}
+
+fn layers(spec: &Spec, store: &LayerStore) -> BTreeMap<String, Result<String, String>> {
+    let mut layers = BTreeMap::new();
+    for branch in branches(spec) {
+        if let BranchSource::Layer(name) = &branch.source {
+            let digest = store.resolve(name).map(|digest| digest.to_string());
+            layers.insert(name.clone(), digest.map_err(|error| crate::error::chain(&error)));
+        }
+    }
+    layers
+}
+
+fn kind(path: &Path) -> PathKind {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => PathKind::Directory,
+        Ok(metadata) if metadata.is_file() => PathKind::File,
+        Ok(_) => PathKind::Other,
+        Err(_) => PathKind::Missing,
+    }
+}

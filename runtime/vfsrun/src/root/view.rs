@@ -1,0 +1,115 @@
+//! The view: segments of the view server as the lowers of a kernel overlay, the action's own upper on top.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, mkdirat, openat};
+use rustix::mount::MountFlags;
+use vfsrun_sys::mount::{self, Attr, NewMount};
+
+use super::{RootError, open_directory};
+
+/// Where the overlay keeps what the action writes.
+#[derive(Clone, Debug)]
+pub enum UpperPlace {
+    /// A run directory of the store, with `upper` and `work` in it.
+    Disk(PathBuf),
+    /// A tmpfs that dies with the action; at most this many bytes.
+    Memory { size: Option<u64> },
+}
+
+/// What composing a view gives back.
+pub struct View {
+    pub root: OwnedFd,
+    /// The upper directory, where it is in memory and must be handed to the main process.
+    pub memory_upper: Option<OwnedFd>,
+}
+
+/// Stacks `segments` (first on top) under an upper. `scaffold` is any directory of the host: it is covered in this
+/// mount namespace only, until the pivot. `owner` is who owns the root directory.
+///
+/// Stage: init. Needs CAP_SYS_ADMIN over the mount namespace.
+pub fn compose(
+    scaffold: &Path,
+    segments: Vec<OwnedFd>,
+    place: &UpperPlace,
+    owner: Option<(u32, u32)>,
+    user_namespace: bool,
+) -> Result<View, RootError> {
+    raise_scaffold(scaffold, place)?;
+    let base = open_directory(scaffold).map_err(RootError::step("open", scaffold))?;
+    let lowers = segments.len();
+    for (index, segment) in segments.into_iter().enumerate() {
+        let name = index.to_string();
+        let target = make_directory(&base, &name, 0o755).map_err(RootError::step("make a place for a segment in", scaffold))?;
+        mount::attach(segment, target).map_err(RootError::step("attach a segment below", scaffold))?;
+    }
+    let (upper, work) = match place {
+        UpperPlace::Disk(run) => {
+            let run_fd = open_directory(run).map_err(RootError::step("open the upper's directory", run))?;
+            (subdirectory(&run_fd, "upper"), subdirectory(&run_fd, "work"))
+        }
+        UpperPlace::Memory { .. } => (make_directory(&base, "upper", 0o755), make_directory(&base, "work", 0o755)),
+    };
+    let upper = upper.map_err(RootError::step("open the upper of", scaffold))?;
+    let work = work.map_err(RootError::step("open the work directory of", scaffold))?;
+    if let Some((uid, gid)) = owner {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::fchown(&upper, uid, gid)
+            .map_err(|errno| RootError::step("give the root directory to its owner in", scaffold)(errno.into()))?;
+    }
+    make_directory(&base, "root", 0o755).map_err(RootError::step("make the root in", scaffold))?;
+    rustix::process::fchdir(&base).map_err(|errno| RootError::step("enter", scaffold)(errno.into()))?;
+    mount_overlay(lowers, &upper, &work, user_namespace).map_err(|source| RootError::Overlay { lowers, source })?;
+    let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
+    let memory_upper = matches!(place, UpperPlace::Memory { .. }).then_some(upper);
+    Ok(View { root, memory_upper })
+}
+
+/// Covers the scaffold directory with a tmpfs, in which an upper in memory lives too.
+fn raise_scaffold(scaffold: &Path, place: &UpperPlace) -> Result<(), RootError> {
+    let size = match place {
+        UpperPlace::Memory { size: Some(bytes) } => bytes.to_string(),
+        UpperPlace::Memory { size: None } => "50%".to_owned(),
+        UpperPlace::Disk(_) => "1m".to_owned(),
+    };
+    let tmpfs = NewMount::of(c"tmpfs")
+        .and_then(|new| new.option(c"size", size.as_bytes()))
+        .and_then(|new| new.option(c"mode", b"0755"))
+        .and_then(|new| new.create(Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV))
+        .map_err(RootError::step("make a tmpfs for", scaffold))?;
+    let target = open_directory(scaffold).map_err(RootError::step("open", scaffold))?;
+    mount::attach(tmpfs, target).map_err(RootError::step("attach a tmpfs at", scaffold))
+}
+
+fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, user_namespace: bool) -> io::Result<()> {
+    let lower = (0..lowers).map(|index| index.to_string()).collect::<Vec<_>>().join(":");
+    // Why each: xino=on keeps inode numbers of segments on file systems of their own; redirects and metacopy would
+    // make the upper unreadable without its lowers; index and nfs_export want file handles, which segments lack.
+    let mut options = format!(
+        "lowerdir={lower},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},xino=on,redirect_dir=nofollow,\
+         metacopy=off,index=off,nfs_export=off",
+        upper.as_raw_fd(),
+        work.as_raw_fd()
+    );
+    if user_namespace {
+        // Without it a removed and remade lower directory is EIO: trusted.* xattrs cannot be written here.
+        options.push_str(",userxattr");
+    }
+    let options = CString::new(options).expect("CString::new: numbers and fixed words hold no NUL");
+    // The view's own flags are not inherited by an overlay on top of it.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(rustix::mount::mount(c"vfsrun", c"root", c"overlay", flags, Some(options.as_c_str()))?)
+}
+
+fn make_directory(base: &OwnedFd, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    mkdirat(base, name, Mode::from_raw_mode(mode))?;
+    subdirectory(base, name)
+}
+
+fn subdirectory(base: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(base, name, flags, Mode::empty())?)
+}

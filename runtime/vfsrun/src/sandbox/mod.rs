@@ -1,0 +1,77 @@
+//! The sandbox of a workload: applied last, by the process that will be the command.
+
+pub mod landlock;
+
+use std::io;
+
+use thiserror::Error;
+use vfsrun_plan::plan::{Capabilities, Sandbox};
+use vfsrun_seccomp::Filter;
+use vfsrun_sys::{privileges, seccomp};
+
+#[derive(Debug, Error)]
+pub enum SandboxError {
+    #[error("cannot {step}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("cannot restrict the command with Landlock")]
+    Landlock { source: ::landlock::RulesetError },
+    #[error("cannot open {} to allow writing there with Landlock", path.display())]
+    LandlockPath { path: std::path::PathBuf, source: ::landlock::PathFdError },
+}
+
+impl SandboxError {
+    pub(crate) fn step(step: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
+        move |source| SandboxError::Step { step, source }
+    }
+}
+
+/// What the kernel was asked to enforce, and took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enforced {
+    /// The Landlock ABI whose rights are handled; `None` without Landlock.
+    pub landlock: Option<u32>,
+    pub seccomp: bool,
+}
+
+/// Gives up what the plan does not grant. Stage: workload, in the new root, before exec. `filter` is the compiled
+/// profile: it was compiled where there was nothing to wait for.
+pub fn enter(plan: &Sandbox, landlock_abi: u32, filter: Option<&Filter>) -> Result<Enforced, SandboxError> {
+    if plan.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|e| SandboxError::step("set no_new_privs")(e.into()))?;
+    }
+    let landlock = match &plan.landlock {
+        Some(rules) if landlock_abi > 0 => Some(landlock::restrict(rules, landlock_abi)?),
+        _ => None,
+    };
+    // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, so it goes before the capabilities do.
+    if !plan.no_new_privileges {
+        privileges::use_permitted().map_err(SandboxError::step("use capabilities"))?;
+        load(filter)?;
+    }
+    limit_capabilities(&plan.capabilities).map_err(SandboxError::step("give up capabilities"))?;
+    if plan.no_new_privileges {
+        load(filter)?;
+    }
+    Ok(Enforced { landlock, seccomp: filter.is_some() })
+}
+
+fn load(filter: Option<&Filter>) -> Result<(), SandboxError> {
+    let Some(filter) = filter else { return Ok(()) };
+    let program: Vec<_> = filter
+        .program
+        .iter()
+        .map(|i| seccomp::Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+        .collect();
+    seccomp::load(&program, filter.flags.into()).map_err(SandboxError::step("load the seccomp filter"))?;
+    Ok(())
+}
+
+fn limit_capabilities(sets: &Capabilities) -> io::Result<()> {
+    privileges::set_capabilities(sets.effective, sets.permitted, sets.inheritable)?;
+    privileges::set_ambient(sets.ambient)
+}
+
+/// Takes capabilities out of the bounding set, while CAP_SETPCAP is still there to do it.
+pub fn limit_bounding_set(sets: &Capabilities) -> Result<(), SandboxError> {
+    privileges::limit_bounding_set(sets.bounding).map_err(SandboxError::step("limit the bounding set"))
+}

@@ -1,0 +1,231 @@
+//! Init: the first process in the new namespaces. It builds the root, starts the workload, and reaps.
+//!
+//! It has one thread and is a copy of the main process, so everything it needs is in memory already.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{Gid, OFlags, Uid};
+use thiserror::Error;
+use vfsrun_plan::Plan;
+use vfsrun_plan::plan::Root;
+use vfsrun_seccomp::Filter;
+use vfsrun_sys::clone::exit_now;
+use vfsrun_sys::{beneath, loopback};
+
+use super::report::{Report, Sender};
+use super::workload::{self, WorkloadError};
+use crate::error::chain;
+use crate::root::view::UpperPlace;
+use crate::root::{self, RootError};
+use crate::terminal;
+
+#[derive(Debug, Error)]
+pub enum InitError {
+    #[error("cannot {step}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("cannot set sysctl {key}")]
+    Sysctl { key: String, source: io::Error },
+    #[error("cannot make {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+}
+
+impl InitError {
+    pub(crate) fn step(step: &'static str) -> impl FnOnce(io::Error) -> InitError {
+        move |source| InitError::Step { step, source }
+    }
+}
+
+/// What the main process prepared for init.
+pub struct Prepared<'a> {
+    pub plan: &'a Plan,
+    pub filter: Option<&'a Filter>,
+    pub landlock_abi: u32,
+    /// A directory of the host that may be covered in the new mount namespace.
+    pub scaffold: &'a Path,
+    pub segments: Vec<OwnedFd>,
+    pub upper: Option<UpperPlace>,
+    pub user_namespace: bool,
+}
+
+/// The story of init; it never returns to its caller's code.
+pub fn run(prepared: Prepared<'_>, sender: Sender) -> ! {
+    let code = match start(prepared, &sender) {
+        Ok(workload) => reap(workload, &sender),
+        Err(error) => {
+            let code = error.exit_code();
+            // When main is gone there is nobody to tell.
+            let _ = sender.send(&Report::Failed { code, message: chain(&error) }, None);
+            code
+        }
+    };
+    exit_now(code.into())
+}
+
+impl InitError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            InitError::Workload(error) => error.exit_code(),
+            _ => 125,
+        }
+    }
+}
+
+/// Builds everything up to the running command. Without a reaper this process becomes the command itself.
+fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
+    let plan = prepared.plan;
+    die_with_main()?;
+    sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    name_the_host(plan)?;
+    if plan.loopback {
+        loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
+    }
+    let root = compose_root(&prepared, sender)?;
+    root::mounts::make_all(&root, &plan.mounts)?;
+    if plan.devices {
+        root::devices::populate(&root)?;
+    }
+    let terminal = if plan.command.terminal { Some(open_terminal(&root, sender)?) } else { None };
+    make_directories(plan, &root)?;
+    set_sysctls(plan, &root)?;
+    root::masks::make_readonly(&root, &plan.readonly)?;
+    root::masks::cover(&root, &plan.masked)?;
+    if let Root::Directory { readonly: true, .. } | Root::View { readonly: true, .. } = plan.root {
+        root::mounts::make_root_readonly(&root)?;
+    }
+    root::pivot(&root)?;
+    drop(root);
+    let job = workload::Job {
+        command: &plan.command,
+        sandbox: &plan.sandbox,
+        filter: prepared.filter,
+        landlock_abi: prepared.landlock_abi,
+        terminal,
+    };
+    if !plan.command.reaper {
+        match workload::become_command(job, sender)? {}
+    }
+    Ok(workload::spawn(job, sender)?)
+}
+
+/// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
+pub(crate) fn die_with_main() -> Result<(), InitError> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| InitError::step("tie init to the main process")(e.into()))
+}
+
+fn name_the_host(plan: &Plan) -> Result<(), InitError> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).map_err(|e| InitError::step("set the host name")(e.into()))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).map_err(|e| InitError::step("set the domain name")(e.into()))?;
+    }
+    Ok(())
+}
+
+fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
+    if !prepared.user_namespace {
+        root::mounts::stop_propagation()?;
+    }
+    match (&prepared.plan.root, &prepared.upper) {
+        (Root::View { owner, .. }, Some(place)) => {
+            let segments = prepared
+                .segments
+                .iter()
+                .map(|fd| fd.try_clone())
+                .collect::<io::Result<Vec<_>>>()
+                .map_err(InitError::step("keep the segments"))?;
+            let view =
+                root::view::compose(prepared.scaffold, segments, place, Some(*owner), prepared.user_namespace)?;
+            if let Some(upper) = &view.memory_upper {
+                sender.send(&Report::Upper, Some(upper)).map_err(InitError::step("hand the upper over"))?;
+            }
+            Ok(view.root)
+        }
+        (Root::Directory { path, .. }, _) => Ok(root::bundle::bind(path)?),
+        (Root::View { .. }, None) => unreachable!("main prepares an upper for every view"),
+    }
+}
+
+fn open_terminal(root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {
+    let pair = terminal::open(root).map_err(InitError::step("open a pseudo terminal in /dev/pts"))?;
+    root::devices::bind_console(root, &pair.terminal)?;
+    sender.send(&Report::Terminal, Some(&pair.master)).map_err(InitError::step("hand the terminal over"))?;
+    Ok(pair.terminal)
+}
+
+fn make_directories(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
+    for directory in &plan.directories {
+        let relative = directory.path.strip_prefix("/").unwrap_or(&directory.path);
+        let made = beneath::make_dirs(root, relative).and_then(|_| {
+            let fd = beneath::open(root, relative, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let (uid, gid) = (Uid::from_raw(directory.uid), Gid::from_raw(directory.gid));
+            Ok(rustix::fs::fchown(&fd, Some(uid), Some(gid))?)
+        });
+        made.map_err(|source| InitError::Directory { path: directory.path.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn set_sysctls(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
+    for (key, value) in &plan.sysctl {
+        let path = Path::new("proc/sys").join(key.replace('.', "/"));
+        let written = beneath::open(root, &path, OFlags::WRONLY).and_then(|fd| {
+            // A hostile root may put something else at /proc: only the kernel's own file is written.
+            let magic = rustix::fs::fstatfs(&fd)?.f_type;
+            if magic != rustix::fs::PROC_SUPER_MAGIC {
+                return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+            }
+            rustix::io::write(&fd, value.as_bytes())?;
+            Ok(())
+        });
+        written.map_err(|source| InitError::Sysctl { key: key.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Waits for the workload and for every orphan; hands signals on. Returns the exit code.
+fn reap(workload: nix::unistd::Pid, sender: &Sender) -> u8 {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    give_up_everything();
+    let signals = SigSet::all();
+    loop {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == workload => {
+                    return ended(sender, code as u8, None);
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == workload => {
+                    return ended(sender, 128 + signal as u8, Some(signal as i32));
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            // Its own session: the terminal's signals do not reach it any other way.
+            Ok(signal) => {
+                let _ = nix::sys::signal::kill(workload, signal);
+            }
+        }
+    }
+}
+
+fn ended(sender: &Sender, code: u8, signal: Option<i32>) -> u8 {
+    let _ = sender.send(&Report::Ended { code, signal }, None);
+    code
+}
+
+/// From here on init only waits: what it could still do, a workload that subverts it could do too.
+fn give_up_everything() {
+    let _ = vfsrun_sys::privileges::set_capabilities(0, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let _ = die_with_main();
+}

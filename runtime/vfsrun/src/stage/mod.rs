@@ -1,0 +1,5 @@
+//! Stages: the processes of a run, one file each.
+
+pub mod init;
+pub mod report;
+pub mod workload;

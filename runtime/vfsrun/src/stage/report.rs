@@ -1,0 +1,141 @@
+//! A report: what the init and workload processes tell the main process, one packet each.
+//!
+//! ```text
+//! main                      init (pid 1)                 workload (pid 2)
+//!  │ ── go ─────────────────▶│  ids are mapped
+//!  │ ◀──────────── Upper(fd) │  the memory upper, to be captured
+//!  │ ◀───────── Terminal(fd) │  the pty's master
+//!  │                         │ ── fork ──────────────────▶│
+//!  │ ◀────────────────────── │ ─────────────── Failed(code)│  only if it cannot be executed
+//!  │ ◀──────── Ended(status) │
+//! ```
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+/// Errors that cross a process boundary are cut to this many bytes.
+const PACKET: usize = 16 * 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The upper directory of an upper in memory comes with this packet.
+    Upper,
+    /// The master of the pseudo terminal comes with this packet.
+    Terminal,
+    /// The kernel enforces this much of the sandbox.
+    Sandboxed { landlock: Option<u32>, seccomp: bool },
+    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
+    Executing { at: u64 },
+    /// The action could not be started.
+    Failed { code: u8, message: String },
+    /// The command has ended.
+    Ended { code: u8, signal: Option<i32> },
+}
+
+/// Main's and init's ends of the channel.
+pub fn channel() -> io::Result<(Receiver, Sender)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (receiver, sender) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    Ok((Receiver(receiver), Sender(sender)))
+}
+
+#[derive(Debug)]
+pub struct Sender(OwnedFd);
+
+impl Sender {
+    pub fn send(&self, report: &Report, fd: Option<&OwnedFd>) -> io::Result<()> {
+        let mut text = serde_json::to_vec(report)?;
+        if text.len() > PACKET {
+            // Only a Failed message can be this long.
+            text = serde_json::to_vec(&Report::Failed { code: 125, message: "the error is too long to report".into() })?;
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let borrowed;
+        if let Some(fd) = fd {
+            borrowed = [fd.as_fd()];
+            ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+        }
+        sendmsg(&self.0, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Blocks until main says go; EOF (main died) is an error.
+    pub fn wait_for_go(&self) -> io::Result<()> {
+        let mut byte = [0u8; 1];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut byte[..]))? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Receiver(OwnedFd);
+
+impl Receiver {
+    pub fn go(&self) -> io::Result<()> {
+        rustix::io::write(&self.0, b"g")?;
+        Ok(())
+    }
+
+    /// The next report; `None` when the other side is gone or, with `wait` false, has nothing to say now.
+    pub fn receive(&self, wait: bool) -> io::Result<Option<(Report, Option<OwnedFd>)>> {
+        let mut text = vec![0u8; PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
+        let received = rustix::io::retry_on_intr(|| {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
+        });
+        let length = match received {
+            Ok(message) if message.bytes == 0 => return Ok(None),
+            Ok(message) => message.bytes,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let fd = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok(Some((serde_json::from_slice(&text[..length])?, fd)))
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_arrives_with_its_descriptor() {
+        let (receiver, sender) = channel().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        sender.send(&Report::Upper, Some(&writer)).unwrap();
+        drop(writer);
+        let (report, fd) = receiver.receive(true).unwrap().unwrap();
+        assert_eq!(report, Report::Upper);
+        rustix::io::write(fd.unwrap(), b"x").unwrap();
+        let mut byte = [0u8; 1];
+        assert_eq!(rustix::io::read(&reader, &mut byte[..]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_dead_sender_is_none() {
+        let (receiver, sender) = channel().unwrap();
+        drop(sender);
+        assert!(receiver.receive(true).unwrap().is_none());
+    }
+}

@@ -1,0 +1,234 @@
+//! The workload: the process that becomes the user's command.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
+use thiserror::Error;
+use vfsrun_plan::plan::{Command, Rlimit, Sandbox, Stdin};
+use vfsrun_seccomp::Filter;
+use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+use vfsrun_sys::descriptors;
+
+use super::report::{Report, Sender};
+use crate::error::chain;
+use crate::sandbox::{self, SandboxError};
+
+#[derive(Debug, Error)]
+pub enum WorkloadError {
+    #[error("cannot {step}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("cannot set {kind} to {soft}:{hard}")]
+    Rlimit { kind: String, soft: u64, hard: u64, source: io::Error },
+    #[error("process.cwd: cannot enter {}", path.display())]
+    Cwd { path: PathBuf, source: io::Error },
+    #[error("process.cwd: {} is not a directory of the root", path.display())]
+    CwdOutside { path: PathBuf },
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    // The words of runc, which callers match.
+    #[error("executable file {program:?} not found in $PATH")]
+    NotFound { program: String },
+    #[error("cannot execute {}", path.display())]
+    Execute { path: PathBuf, source: io::Error },
+    #[error("process.{field}: {text:?} holds a NUL byte")]
+    Nul { field: &'static str, text: String },
+}
+
+impl WorkloadError {
+    fn step(step: &'static str) -> impl FnOnce(rustix::io::Errno) -> WorkloadError {
+        move |errno| WorkloadError::Step { step, source: errno.into() }
+    }
+
+    /// 127 for a command that is not there, 126 for one that cannot be executed, 125 for our own failures.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            WorkloadError::NotFound { .. } => 127,
+            WorkloadError::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            WorkloadError::Execute { .. } => 126,
+            _ => 125,
+        }
+    }
+}
+
+/// Everything the command needs, decided before.
+pub struct Job<'a> {
+    pub command: &'a Command,
+    pub sandbox: &'a Sandbox,
+    pub filter: Option<&'a Filter>,
+    pub landlock_abi: u32,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Starts the command as a child of init.
+pub fn spawn(job: Job<'_>, sender: &Sender) -> Result<Pid, WorkloadError> {
+    match clone(Namespaces::NONE).map_err(|source| WorkloadError::Step { step: "start a process", source })? {
+        Cloned::Parent(child) => Ok(Pid::from_raw(child.pid.as_raw_nonzero().get())),
+        Cloned::Child => {
+            let Err(error) = become_command(job, sender);
+            let code = error.exit_code();
+            let _ = sender.send(&Report::Failed { code, message: chain(&error) }, None);
+            exit_now(code.into())
+        }
+    }
+}
+
+/// Becomes the command; returns only on failure.
+pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
+    let command = job.command;
+    take_session(job.terminal)?;
+    if let Stdin::Null = command.stdin
+        && !command.terminal
+    {
+        read_nothing()?;
+    }
+    limit_resources(&command.rlimits)?;
+    if let Some(score) = command.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string())
+            .map_err(|source| WorkloadError::Step { step: "set oom_score_adj", source })?;
+    }
+    sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
+    take_ids(command)?;
+    enter_directory(&command.cwd)?;
+    rustix::process::umask(Mode::from_raw_mode(command.umask));
+    let execution = Execution::prepare(command)?;
+    vfsrun_sys::signals::reset_all()
+        .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
+    let enforced = sandbox::enter(job.sandbox, job.landlock_abi, job.filter)?;
+    let _ = sender.send(&Report::Sandboxed { landlock: enforced.landlock, seccomp: enforced.seccomp }, None);
+    if !command.reaper {
+        // A change of user has cleared what init set.
+        let _ = super::init::die_with_main();
+    }
+    let _ = sender.send(&Report::Executing { at: crate::clock::monotonic_nanoseconds() }, None);
+    descriptors::close_on_exec_from(3)
+        .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
+    execution.run()
+}
+
+/// A session of its own: it cannot push input into the caller's terminal, nor be stopped by it.
+fn take_session(terminal: Option<OwnedFd>) -> Result<(), WorkloadError> {
+    rustix::process::setsid().map_err(WorkloadError::step("start a session"))?;
+    let Some(terminal) = terminal else { return Ok(()) };
+    rustix::process::ioctl_tiocsctty(&terminal).map_err(WorkloadError::step("take the terminal"))?;
+    rustix::stdio::dup2_stdin(&terminal).map_err(WorkloadError::step("read from the terminal"))?;
+    rustix::stdio::dup2_stdout(&terminal).map_err(WorkloadError::step("write to the terminal"))?;
+    rustix::stdio::dup2_stderr(&terminal).map_err(WorkloadError::step("write errors to the terminal"))
+}
+
+fn read_nothing() -> Result<(), WorkloadError> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(WorkloadError::step("open /dev/null"))?;
+    rustix::stdio::dup2_stdin(&null).map_err(WorkloadError::step("read from /dev/null"))
+}
+
+fn limit_resources(limits: &[Rlimit]) -> Result<(), WorkloadError> {
+    for limit in limits {
+        let infinite = |value: u64| (value != u64::MAX).then_some(value);
+        let new = rustix::process::Rlimit { current: infinite(limit.soft), maximum: infinite(limit.hard) };
+        rustix::process::setrlimit(crate::rlimits::resource(limit.kind), new).map_err(|errno| WorkloadError::Rlimit {
+            kind: crate::rlimits::name(limit.kind),
+            soft: limit.soft,
+            hard: limit.hard,
+            source: errno.into(),
+        })?;
+    }
+    Ok(())
+}
+
+fn take_ids(command: &Command) -> Result<(), WorkloadError> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let failed = |step: &'static str| move |errno: nix::Error| WorkloadError::Step { step, source: errno.into() };
+    if let Some(groups) = &command.groups {
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups).map_err(failed("set supplementary groups"))?;
+    }
+    // Capabilities must outlive the change of user: the sandbox sets exactly those that the plan grants.
+    rustix::thread::set_keep_capabilities(true).map_err(WorkloadError::step("keep capabilities"))?;
+    let (uid, gid) = (Uid::from_raw(command.uid), Gid::from_raw(command.gid));
+    setresgid(gid, gid, gid).map_err(failed("become the group of process.user"))?;
+    setresuid(uid, uid, uid).map_err(failed("become the user of process.user"))?;
+    rustix::thread::set_keep_capabilities(false).map_err(WorkloadError::step("let capabilities follow the user"))
+}
+
+/// Enters the working directory and checks that it is one of the root: a leaked descriptor of the host must not be
+/// where the command finds itself (CVE-2024-21626).
+fn enter_directory(path: &Path) -> Result<(), WorkloadError> {
+    rustix::process::chdir(path).map_err(|errno| WorkloadError::Cwd { path: path.into(), source: errno.into() })?;
+    let here = rustix::process::getcwd(Vec::new()).map_err(|_| WorkloadError::CwdOutside { path: path.into() })?;
+    // The kernel's word for a directory outside of the root is "(unreachable)/…".
+    if here.as_bytes().starts_with(b"/") { Ok(()) } else { Err(WorkloadError::CwdOutside { path: path.into() }) }
+}
+
+/// A command with its arguments and environment in the form execve takes.
+struct Execution {
+    program: String,
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Execution {
+    fn prepare(command: &Command) -> Result<Execution, WorkloadError> {
+        let c_strings = |field: &'static str, texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| CString::new(text.as_str()).map_err(|_| WorkloadError::Nul { field, text: text.clone() }))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let args = c_strings("args", &command.args)?;
+        let env = c_strings("env", &command.env)?;
+        let program = command.args.first().cloned().unwrap_or_default();
+        let candidates = candidates(&program, &command.env);
+        Ok(Execution { program, candidates, args, env })
+    }
+
+    /// Tries each candidate; a file that is there but cannot be executed is remembered over one that is not.
+    fn run(self) -> Result<Infallible, WorkloadError> {
+        let mut found: Option<WorkloadError> = None;
+        for candidate in &self.candidates {
+            let Err(errno) = nix::unistd::execve(candidate, &self.args, &self.env);
+            let path = PathBuf::from(OsStr::from_bytes(candidate.as_bytes()));
+            let missing = matches!(errno, nix::Error::ENOENT | nix::Error::ENOTDIR);
+            // ENOENT of a file that is there is its interpreter's.
+            if !missing || self.program.contains('/') || path.exists() {
+                found.get_or_insert(WorkloadError::Execute { path, source: errno.into() });
+            }
+        }
+        Err(found.unwrap_or(WorkloadError::NotFound { program: self.program }))
+    }
+}
+
+fn candidates(program: &str, env: &[String]) -> Vec<CString> {
+    let c_string = |text: String| CString::new(text).ok();
+    if program.contains('/') {
+        return c_string(program.to_owned()).into_iter().collect();
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    let in_directory = |directory: &str| match directory {
+        "" => format!("./{program}"),
+        directory => format!("{}/{program}", directory.trim_end_matches('/')),
+    };
+    path.split(':').filter_map(|directory| c_string(in_directory(directory))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_in_path() {
+        let env = ["PATH=/usr/bin:/bin/".to_owned()];
+        assert_eq!(candidates("true", &env), [c"/usr/bin/true".to_owned(), c"/bin/true".to_owned()]);
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is() {
+        assert_eq!(candidates("./x", &[]), [c"./x".to_owned()]);
+    }
+}

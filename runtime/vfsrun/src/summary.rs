@@ -1,0 +1,120 @@
+//! The summary of a run: one line for people, one JSON file for programs.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::run::{Outcome, Times};
+
+/// Version of the `--result` file; it changes when a field's meaning does.
+const VERSION: u32 = 1;
+
+/// `layer hello b3:1a2b3c4d5e6f… +3 ~1 -0, 0.41 s`
+pub fn line(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    if let Some(captured) = &outcome.captured {
+        let digest = captured.digest.to_string();
+        let name = outcome.named.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
+        let (added, changed, removed) = (captured.added, captured.changed, captured.removed);
+        let _ = write!(text, "layer {name}{}… +{added} ~{changed} -{removed}, ", &digest[..15]);
+    }
+    if outcome.ended.timed_out {
+        text.push_str("time limit reached, ");
+    }
+    let _ = write!(text, "{:.2} s", outcome.times.total.as_secs_f64());
+    text
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultFile<'a> {
+    vfsrun_result: u32,
+    /// The exit code of the program itself: the command's, or 128 and the signal.
+    status: u8,
+    signal: Option<i32>,
+    timed_out: bool,
+    layer: Option<Layer<'a>>,
+    enforced: Enforced,
+    segments: Vec<Segment>,
+    notes: &'a [String],
+    seconds: Seconds,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer<'a> {
+    digest: String,
+    name: Option<&'a str>,
+    added: u64,
+    changed: u64,
+    removed: u64,
+    files: u64,
+    bytes: u64,
+    copied_up_bytes: u64,
+    sockets_skipped: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Enforced {
+    landlock_abi: Option<u32>,
+    seccomp: bool,
+    no_new_privileges: bool,
+}
+
+#[derive(Serialize)]
+struct Segment {
+    warm: bool,
+}
+
+#[derive(Serialize)]
+struct Seconds {
+    plan: f64,
+    attach: f64,
+    start: f64,
+    command: f64,
+    capture: f64,
+    total: f64,
+}
+
+/// The `--result` file; docs/spec.md has its fields.
+pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
+    let layer = outcome.captured.as_ref().map(|captured| Layer {
+        digest: captured.digest.to_string(),
+        name: outcome.named.as_deref(),
+        added: captured.added,
+        changed: captured.changed,
+        removed: captured.removed,
+        files: captured.files,
+        bytes: captured.bytes,
+        copied_up_bytes: captured.copied_up_bytes,
+        sockets_skipped: captured.sockets_skipped,
+    });
+    let file = ResultFile {
+        vfsrun_result: VERSION,
+        status: outcome.ended.code,
+        signal: outcome.ended.signal,
+        timed_out: outcome.ended.timed_out,
+        layer,
+        enforced: Enforced {
+            landlock_abi: outcome.ended.landlock,
+            seccomp: outcome.ended.seccomp,
+            no_new_privileges: outcome.plan.sandbox.no_new_privileges,
+        },
+        segments: outcome.warm.iter().map(|warm| Segment { warm: *warm }).collect(),
+        notes: &outcome.plan.notes,
+        seconds: seconds(&outcome.times),
+    };
+    serde_json::to_string_pretty(&file)
+}
+
+fn seconds(times: &Times) -> Seconds {
+    Seconds {
+        plan: times.plan.as_secs_f64(),
+        attach: times.attach.as_secs_f64(),
+        start: times.start.as_secs_f64(),
+        command: times.command.as_secs_f64(),
+        capture: times.capture.as_secs_f64(),
+        total: times.total.as_secs_f64(),
+    }
+}

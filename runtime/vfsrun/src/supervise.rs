@@ -1,0 +1,305 @@
+//! Supervision: what the main process does while the action runs. It hands on signals and the terminal, watches the
+//! view server, and keeps the time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Signal as Kill, WaitOptions, pidfd_send_signal, waitpid};
+use thiserror::Error;
+use vfsrun_fuse::{Patience, Verdict, View, Watch};
+
+use crate::launch::Init;
+use crate::stage::report::Report;
+use crate::terminal;
+
+/// How long a command may take to end after its time limit.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Error)]
+pub enum SuperviseError {
+    #[error("cannot {step}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("{message}")]
+    NotStarted { code: u8, message: String },
+    #[error("the view server ended, so the action was killed and nothing is captured; run it again to start a new server")]
+    ServerDied,
+    #[error("the view server did not answer for {} s, so it and the action were killed and nothing is captured", .0.as_secs())]
+    ServerSilent(Duration),
+    #[error("a branch did not answer for {} s, so the action was killed and nothing is captured", .0.as_secs())]
+    BranchStuck(Duration),
+    #[error("init ended with status {0} and without a word")]
+    Mute(i32),
+}
+
+/// How an action ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    pub code: u8,
+    pub signal: Option<i32>,
+    pub timed_out: bool,
+    pub landlock: Option<u32>,
+    pub seccomp: bool,
+    /// CLOCK_MONOTONIC, nanoseconds: when the command was executed.
+    pub executed_at: Option<u64>,
+    /// An upper in memory.
+    pub upper: Option<OwnedFd>,
+}
+
+/// Blocks every signal that is handed on, and makes them readable. Before the clone: init inherits the mask.
+pub fn take_signals() -> Result<SignalFd, SuperviseError> {
+    let all = SigSet::all();
+    let failed = |errno: nix::Error| SuperviseError::Step { step: "take signals over", source: errno.into() };
+    all.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// Sees the action through to its end.
+pub fn to_end(
+    init: &Init,
+    view: Option<&mut View>,
+    signals: &SignalFd,
+    time_limit: Option<Duration>,
+) -> Result<Ended, SuperviseError> {
+    let mut watch = view.map(|view| Watch::new(view, Patience::default()));
+    let mut action = Action { init, ended: Ended::default(), failure: None, master: None };
+    let mut proxy = Proxy::default();
+    let deadline = time_limit.map(|limit| Instant::now() + limit);
+    loop {
+        let ready = wait(&action, watch.as_ref(), signals, &proxy, deadline)?;
+        if ready.watch
+            && let Some(watch) = &mut watch
+        {
+            judge(watch.tick(), watch.poll_fds()[0], init)?;
+        }
+        action.hear()?;
+        if ready.signals {
+            hand_on(signals, init, action.master.as_ref());
+        }
+        if let Some(master) = &action.master {
+            proxy.start(master);
+            proxy.copy(master, ready.stdin, ready.master);
+        }
+        if ready.child {
+            break;
+        }
+        if let Some(at) = deadline {
+            action.keep_time(at);
+        }
+    }
+    let status = reap(init)?;
+    action.hear()?;
+    if let Some(master) = &action.master {
+        proxy.drain(master);
+    }
+    action.conclude(status)
+}
+
+struct Action<'a> {
+    init: &'a Init,
+    ended: Ended,
+    failure: Option<(u8, String)>,
+    master: Option<OwnedFd>,
+}
+
+impl Action<'_> {
+    /// Takes every report that has come.
+    fn hear(&mut self) -> Result<(), SuperviseError> {
+        let failed = |source| SuperviseError::Step { step: "hear from init", source };
+        while let Some((report, fd)) = self.init.reports.receive(false).map_err(failed)? {
+            match report {
+                Report::Upper => self.ended.upper = fd,
+                Report::Terminal => self.master = fd,
+                Report::Sandboxed { landlock, seccomp } => {
+                    (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
+                }
+                Report::Executing { at } => self.ended.executed_at = Some(at),
+                Report::Failed { code, message } => self.failure = Some((code, message)),
+                Report::Ended { code, signal } => (self.ended.code, self.ended.signal) = (code, signal),
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGTERM at the limit, SIGKILL a little later.
+    fn keep_time(&mut self, deadline: Instant) {
+        let now = Instant::now();
+        if now >= deadline + GRACE {
+            kill(self.init, Kill::KILL);
+        } else if now >= deadline && !self.ended.timed_out {
+            self.ended.timed_out = true;
+            kill(self.init, Kill::TERM);
+        }
+    }
+
+    fn conclude(mut self, status: (Option<i32>, Option<i32>)) -> Result<Ended, SuperviseError> {
+        if let Some((code, message)) = self.failure {
+            return Err(SuperviseError::NotStarted { code, message });
+        }
+        match status {
+            // Init passes the command's own code on; without a reaper init is the command.
+            (Some(code), _) if self.ended.executed_at.is_some() => self.ended.code = code as u8,
+            (_, Some(signal)) if self.ended.executed_at.is_some() => {
+                self.ended.code = 128 + signal as u8;
+                self.ended.signal = Some(signal);
+            }
+            (code, signal) => return Err(SuperviseError::Mute(code.or(signal).unwrap_or(0))),
+        }
+        Ok(self.ended)
+    }
+}
+
+fn judge(verdict: Verdict, server: BorrowedFd<'_>, init: &Init) -> Result<(), SuperviseError> {
+    let error = match verdict {
+        Verdict::Alive => return Ok(()),
+        Verdict::Dead => SuperviseError::ServerDied,
+        Verdict::Silent(time) => SuperviseError::ServerSilent(time),
+        Verdict::Stuck(time) => SuperviseError::BranchStuck(time),
+    };
+    // The server first: its end aborts the FUSE connection, without which processes that wait for an answer cannot
+    // even be killed.
+    let _ = pidfd_send_signal(server, Kill::KILL);
+    kill(init, Kill::KILL);
+    let _ = reap(init);
+    Err(error)
+}
+
+fn kill(init: &Init, signal: Kill) {
+    // It may have ended by now, which is what was wanted.
+    let _ = pidfd_send_signal(&init.child.pidfd, signal);
+}
+
+/// Exit code or signal.
+fn reap(init: &Init) -> Result<(Option<i32>, Option<i32>), SuperviseError> {
+    let waited = rustix::io::retry_on_intr(|| waitpid(Some(init.child.pid), WaitOptions::empty()));
+    let status = waited.map_err(|errno| SuperviseError::Step { step: "wait for init", source: errno.into() })?;
+    Ok(status.map_or((None, None), |(_, status)| (status.exit_status(), status.terminating_signal())))
+}
+
+fn hand_on(signals: &SignalFd, init: &Init, master: Option<&OwnedFd>) {
+    while let Ok(Some(info)) = signals.read_signal() {
+        let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
+        match (signal, master) {
+            (Signal::SIGCHLD, _) => {}
+            (Signal::SIGWINCH, Some(master)) => terminal::copy_size(io::stdin(), master),
+            _ => {
+                if let Some(signal) = Kill::from_named_raw(signal as i32) {
+                    kill(init, signal);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    child: bool,
+    signals: bool,
+    watch: bool,
+    stdin: bool,
+    master: bool,
+}
+
+fn wait(
+    action: &Action<'_>,
+    watch: Option<&Watch<'_>>,
+    signals: &SignalFd,
+    proxy: &Proxy,
+    deadline: Option<Instant>,
+) -> Result<Ready, SuperviseError> {
+    let stdin = io::stdin();
+    let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds =
+        vec![input(action.init.child.pidfd.as_fd()), input(signals.as_fd()), input(action.init.reports.as_fd())];
+    let watched = watch.map(Watch::poll_fds);
+    fds.extend(watched.iter().flatten().map(|fd| input(*fd)));
+    let master_at = fds.len();
+    if let Some(master) = &action.master {
+        fds.push(input(master.as_fd()));
+        if proxy.reads_stdin() {
+            fds.push(input(stdin.as_fd()));
+        }
+    }
+    let until_deadline = deadline.map(|at| {
+        let now = Instant::now();
+        if now < at { at - now } else { (at + GRACE).saturating_duration_since(now) }
+    });
+    let sleep = [watch.map(Watch::next_tick), until_deadline].into_iter().flatten().min();
+    let timeout = sleep.map_or(PollTimeout::NONE, |time| {
+        PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(errno) => return Err(SuperviseError::Step { step: "wait for the action", source: errno.into() }),
+    }
+    let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
+    let server = watched.is_some() && (ready(3) || ready(4));
+    let tick_due = watch.is_some_and(|watch| watch.next_tick().is_zero());
+    Ok(Ready {
+        child: ready(0),
+        signals: ready(1),
+        watch: server || tick_due,
+        master: ready(master_at),
+        stdin: ready(master_at + 1),
+    })
+}
+
+/// The caller's terminal joined to the action's.
+#[derive(Default)]
+struct Proxy {
+    raw: Option<terminal::Raw>,
+    started: bool,
+    stdin_ended: bool,
+}
+
+impl Proxy {
+    fn start(&mut self, master: &OwnedFd) {
+        if !self.started {
+            self.started = true;
+            terminal::copy_size(io::stdin(), master);
+            self.raw = terminal::Raw::enter();
+        }
+    }
+
+    fn reads_stdin(&self) -> bool {
+        self.started && !self.stdin_ended
+    }
+
+    fn copy(&mut self, master: &OwnedFd, from_stdin: bool, from_master: bool) {
+        let mut buffer = [0u8; 16 * 1024];
+        if from_master && let Ok(length) = rustix::io::read(master, &mut buffer[..]) {
+            let _ = write_all(io::stdout().as_fd(), &buffer[..length]);
+        }
+        if from_stdin {
+            match rustix::io::read(io::stdin(), &mut buffer[..]) {
+                Ok(0) | Err(_) => {
+                    self.stdin_ended = true;
+                    // What a user would type: the end of input.
+                    let _ = write_all(master.as_fd(), &[0x04]);
+                }
+                Ok(length) => {
+                    let _ = write_all(master.as_fd(), &buffer[..length]);
+                }
+            }
+        }
+    }
+
+    /// What the command wrote before it ended. EIO is the end of a terminal that nobody has open any more.
+    fn drain(&mut self, master: &OwnedFd) {
+        let mut buffer = [0u8; 16 * 1024];
+        while let Ok(length @ 1..) = rustix::io::read(master, &mut buffer[..]) {
+            let _ = write_all(io::stdout().as_fd(), &buffer[..length]);
+        }
+    }
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes))?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The view from the program's side: which server, which descriptors, and where the server is started when there is
+//! none.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use thiserror::Error;
+use vfsrun_fuse::domain::Domain;
+use vfsrun_fuse::{Attached, ClientError, ServerOptions, View};
+use vfsrun_layers::LayerStore;
+use vfsrun_plan::Facts;
+use vfsrun_plan::plan::{Open, Segment};
+use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+
+use crate::id_maps::{self, IdMapError};
+
+#[derive(Debug, Error)]
+pub enum ViewError {
+    #[error("{at}: cannot open {}", path.display())]
+    Open { at: String, path: PathBuf, source: io::Error },
+    #[error("cannot look at this program's own file and namespaces")]
+    Self_ { source: io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot enter the user namespace of the view server")]
+    Enter { source: io::Error },
+}
+
+/// A connection to the server, and the mounts of every segment of the plan.
+pub struct AttachedView {
+    pub view: View,
+    pub segments: Vec<AttachedSegment>,
+    mounts: Vec<OwnedFd>,
+}
+
+/// A segment of the server, by the name it has there.
+pub struct AttachedSegment {
+    pub segment: String,
+    /// The server had it, and nothing in it had changed.
+    pub warm: bool,
+}
+
+impl AttachedView {
+    /// The segments' detached mounts, first on top. They are for init alone.
+    pub fn take_mounts(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.mounts)
+    }
+}
+
+/// Opens what the segments name, connects to the sharing domain's server (started when nobody listens), and attaches.
+/// An ordinary caller is in the server's user namespace afterwards.
+pub fn attach(
+    segments: &[Segment],
+    facts: &Facts,
+    store: &LayerStore,
+    runtime: &Path,
+) -> Result<AttachedView, ViewError> {
+    // Before the namespace is entered: every path is opened with the caller's own rights.
+    let opened = segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
+    let domain = runtime.join(format!("view-{}", domain_name(facts).map_err(|source| ViewError::Self_ { source })?));
+    let privileged = facts.caller.privileged;
+    let mut view = View::connect_or_start(&domain, |domain, listener| {
+        if privileged {
+            vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &ServerOptions::new(domain.path())?)
+        } else {
+            start_in_own_namespace(domain, listener, facts)
+        }
+    })?;
+    let (mut attached, mut mounts) = (Vec::with_capacity(segments.len()), Vec::with_capacity(segments.len()));
+    for (segment, descriptors) in segments.iter().zip(&opened) {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        let Attached { mount, segment, warm } = view.attach(&segment.spec, &borrowed)?;
+        attached.push(AttachedSegment { segment, warm });
+        mounts.push(mount);
+    }
+    if !privileged {
+        let namespace = view.user_namespace();
+        rustix::thread::move_into_link_name_space(namespace, Some(rustix::thread::LinkNameSpaceType::User))
+            .map_err(|errno| ViewError::Enter { source: errno.into() })?;
+    }
+    Ok(AttachedView { view, segments: attached, mounts })
+}
+
+fn open_all(opens: &[Open], store: &LayerStore) -> Result<Vec<OwnedFd>, ViewError> {
+    opens.iter().map(|open| open_one(open, store)).collect()
+}
+
+fn open_one(open: &Open, store: &LayerStore) -> Result<OwnedFd, ViewError> {
+    let (path, at, flags) = match open {
+        // Rights to list it are asked for when it is listed.
+        Open::Path { path, at } => (path.as_path(), at.as_str(), OFlags::PATH),
+        Open::File { path, at } => (path.as_path(), at.as_str(), OFlags::RDONLY),
+        Open::HostRoot => (Path::new("/"), "the host's root", OFlags::PATH),
+        Open::Store => {
+            let copy = store.as_fd().try_clone_to_owned();
+            return copy.map_err(|source| ViewError::Open {
+                at: "the layer store".into(),
+                path: store.path().into(),
+                source,
+            });
+        }
+    };
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| ViewError::Open { at: at.into(), path: path.into(), source: errno.into() })
+}
+
+/// Servers are shared by those who could do without: one user, one user and mount namespace, the same ids, and the
+/// same program.
+fn domain_name(facts: &Facts) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&rustix::process::geteuid().as_raw().to_le_bytes());
+    for namespace in ["/proc/self/ns/user", "/proc/self/ns/mnt", "/proc/self/exe"] {
+        let metadata = std::fs::metadata(namespace)?;
+        for number in [metadata.dev(), metadata.ino(), metadata.mtime() as u64, metadata.mtime_nsec() as u64, metadata.size()]
+        {
+            // Times of a namespace are those of its first look-up in /proc: they say nothing.
+            let steady = if namespace.ends_with("exe") { number } else { metadata.ino() };
+            hasher.update(&steady.to_le_bytes());
+        }
+    }
+    for extent in facts.parent_ids.uids.iter().chain(&facts.parent_ids.gids) {
+        for number in [extent.inside, extent.outside, extent.count] {
+            hasher.update(&number.to_le_bytes());
+        }
+    }
+    Ok(hasher.finalize().to_hex()[..16].to_owned())
+}
+
+/// An ordinary user's server lives in a user namespace that outlives every action, with all ids the user may use.
+///
+/// The child waits until its map is written, then becomes the server.
+fn start_in_own_namespace(domain: &Domain, listener: OwnedFd, facts: &Facts) -> io::Result<()> {
+    let options = ServerOptions::new(domain.path())?;
+    let (ready, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match clone(Namespaces::USER)? {
+        Cloned::Child => {
+            drop(go);
+            let mut byte = [0u8; 1];
+            let told = File::from(ready).read_exact(&mut byte);
+            let started = told.and_then(|()| {
+                vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &options)
+            });
+            exit_now(if started.is_ok() { 0 } else { 1 });
+        }
+        Cloned::Parent(child) => {
+            drop((ready, listener));
+            let ids = &facts.parent_ids;
+            let mapped = id_maps::write_with_helpers(child.pid, &ids.uids, &ids.gids);
+            if mapped.is_ok() {
+                rustix::io::write(&go, b"g")?;
+            }
+            drop(go);
+            let status = rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())?;
+            mapped.map_err(|error: IdMapError| io::Error::other(crate::error::chain(&error)))?;
+            match status.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err(io::Error::other(format!("it ended at once: {}", domain.log_tail()))),
+            }
+        }
+    }
+}

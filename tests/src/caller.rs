@@ -1,0 +1,150 @@
+//! A caller: who runs the program. An ordinary user's environment is made in a private mount namespace.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::program;
+
+/// The tests' own user, known only in the private mount namespace.
+pub const USER: &str = "vfsruntest";
+const UID: u32 = 4242;
+/// Its subordinate ids.
+pub const FIRST_SUBID: u32 = 200_000;
+const SUBIDS: u32 = 65_536;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    Root,
+    User,
+}
+
+/// What every caller has as PATH.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Caller {
+    /// Why tests cannot run as this caller here.
+    pub fn missing(self) -> Option<String> {
+        match (self, is_root()) {
+            (Caller::Root, false) => Some("needs root".to_owned()),
+            (Caller::Root, true) => None,
+            (Caller::User, true) => Keeper::get().err(),
+            (Caller::User, false) => unusable_fuse(),
+        }
+    }
+
+    pub fn uid(self) -> u32 {
+        match self {
+            Caller::Root => 0,
+            Caller::User if is_root() => UID,
+            Caller::User => nix::unistd::getuid().as_raw(),
+        }
+    }
+
+    pub fn gid(self) -> u32 {
+        match self {
+            Caller::Root => 0,
+            Caller::User if is_root() => UID,
+            Caller::User => nix::unistd::getgid().as_raw(),
+        }
+    }
+
+    /// The program under test, as this caller sees it.
+    pub fn program(self) -> PathBuf {
+        match self {
+            Caller::User if is_root() => PathBuf::from(KEPT_PROGRAM),
+            _ => program::path().to_path_buf(),
+        }
+    }
+
+    /// `program` to be run by this caller in `directory`, with PATH as its only variable. The process that is spawned
+    /// becomes the program: its pid is the program's.
+    pub fn command(self, program: impl AsRef<OsStr>, directory: &Path) -> Command {
+        let mut command = match (self, is_root()) {
+            (Caller::User, true) => {
+                let keeper = Keeper::get().expect("a test runs as the user only where there is a keeper");
+                let mut command = Command::new("nsenter");
+                command.arg("--target").arg(keeper.pid.to_string()).arg("--mount");
+                command.arg(format!("--wdns={}", directory.display()));
+                command.args(["setpriv", "--clear-groups", "--inh-caps=-all"]);
+                command.args([format!("--reuid={UID}"), format!("--regid={UID}")]);
+                command.arg(program);
+                command
+            }
+            _ => {
+                let mut command = Command::new(program);
+                command.current_dir(directory);
+                command
+            }
+        };
+        command.env_clear().env("PATH", PATH);
+        command
+    }
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+fn unusable_fuse() -> Option<String> {
+    let open = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    open.err().map(|error| format!("/dev/fuse cannot be opened by this user: {error}"))
+}
+
+/// Where the program is in the private mount namespace: the clone may lie where the user cannot go.
+const KEPT_PROGRAM: &str = "/mnt/vfsrun";
+
+/// The private mount namespace, and the process that keeps it until this one ends.
+struct Keeper {
+    pid: u32,
+    /// Its stdin: closed, it ends.
+    _child: Child,
+}
+
+/// Run by root in the new namespace: nothing of the host changes. The program is opened before anything is covered.
+const KEEP: &str = r#"
+set -e
+exec 9<"$1"
+mount -t tmpfs -o mode=0755 vfsrun-tests /mnt
+mknod -m 0666 /mnt/fuse c 10 229
+mount --bind /mnt/fuse /dev/fuse
+touch /mnt/vfsrun
+mount --no-canonicalize --bind /proc/self/fd/9 /mnt/vfsrun
+exec 9<&-
+cp -a /etc /mnt/etc
+echo "$2:x:$3:$3::/nonexistent:/bin/sh" >> /mnt/etc/passwd
+echo "$2:x:$3:" >> /mnt/etc/group
+echo "$2:$4:$5" > /mnt/etc/subuid
+echo "$2:$4:$5" > /mnt/etc/subgid
+mount --bind /mnt/etc /etc
+echo ready
+exec cat
+"#;
+
+impl Keeper {
+    fn get() -> Result<&'static Keeper, String> {
+        static KEEPER: OnceLock<Result<Keeper, String>> = OnceLock::new();
+        KEEPER.get_or_init(Keeper::start).as_ref().map_err(Clone::clone)
+    }
+
+    fn start() -> Result<Keeper, String> {
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", KEEP, "keeper"])
+            .arg(program::path())
+            .args([USER, &UID.to_string(), &FIRST_SUBID.to_string(), &SUBIDS.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start unshare: {error}"))?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        if line.trim() == "ready" {
+            Ok(Keeper { pid: child.id(), _child: child })
+        } else {
+            Err("no private mount namespace with /dev/fuse for an ordinary user can be made here".to_owned())
+        }
+    }
+}

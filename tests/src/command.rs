@@ -1,0 +1,149 @@
+//! A command that a test runs, and what came of it.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::processes::{self, PATIENCE};
+
+/// What a command gave.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    /// The `--result` file; null when none was written.
+    pub result: Value,
+}
+
+impl Output {
+    /// The exit code; -1 when a signal ended the command.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// The same, when the command ended with `code`.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Output {
+        assert_eq!(
+            self.code(),
+            code,
+            "{}\n--- stdout\n{}\n--- stderr\n{}",
+            self.status,
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// The digest of the captured layer.
+    #[track_caller]
+    pub fn digest(&self) -> String {
+        let digest = self.result["layer"]["digest"].as_str();
+        digest.unwrap_or_else(|| panic!("no layer in {:#}; stderr: {}", self.result, self.stderr)).to_owned()
+    }
+
+    /// `segments[].warm`, in order.
+    #[track_caller]
+    pub fn warm(&self) -> Vec<bool> {
+        let segments = self.result["segments"].as_array().unwrap_or_else(|| panic!("no segments in {:#}", self.result));
+        segments.iter().map(|segment| segment["warm"].as_bool().expect("warm is a boolean")).collect()
+    }
+
+    #[track_caller]
+    pub fn assert_stderr_has(&self, text: &str) {
+        assert!(self.stderr.contains(text), "{text:?} is not in stderr:\n{}", self.stderr);
+    }
+}
+
+/// A command that runs while the test goes on; killed when dropped.
+pub struct Background {
+    child: Child,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+    ended: bool,
+}
+
+impl Background {
+    /// Starts `command` with its output piped; stdin is as the caller set it.
+    pub fn start(command: &mut Command) -> Background {
+        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = child.stdout.take().map(collect);
+        let stderr = child.stderr.take().map(collect);
+        Background { child, stdout, stderr, ended: false }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().expect("pids are positive")
+    }
+
+    pub fn stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().expect("stdin was piped and not taken yet")
+    }
+
+    pub fn send(&self, signal: Signal) {
+        processes::send(self.pid(), signal);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Waits for the end. Panics when it does not come.
+    pub fn wait(mut self) -> Output {
+        let status = self.wait_status(2 * PATIENCE);
+        self.ended = true;
+        let text = |reader: Option<JoinHandle<String>>| {
+            reader.map(|reader| reader.join().expect("a reader of output does not panic")).unwrap_or_default()
+        };
+        Output { status, stdout: text(self.stdout.take()), stderr: text(self.stderr.take()), result: Value::Null }
+    }
+
+    fn wait_status(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let stderr = self.stderr.take().map(|reader| reader.join().unwrap_or_default());
+                panic!("it did not end: pid {}; stderr: {}", self.child.id(), stderr.unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is what there is to show.
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Runs `command` to its end, with nothing on stdin unless the caller set it.
+pub fn run(command: &mut Command) -> Output {
+    Background::start(command).wait()
+}

@@ -1,0 +1,61 @@
+//! Helpers of the tests of the whole program: a sandbox per test, run as root and as an ordinary user.
+//!
+//! ```text
+//!  cargo test (root) ──▶ vfsrun                                      caller root
+//!        │
+//!        └─ keeper: a private mount namespace ──▶ setpriv ──▶ vfsrun  caller user
+//!             /dev/fuse 0666, /etc with a user and its subordinate ids; the host's own are not touched
+//! ```
+//!
+//! Without root the second caller is whoever runs the tests, and tests of root are skipped, loudly.
+
+#![forbid(unsafe_code)]
+
+pub mod blocks;
+pub mod caller;
+pub mod command;
+pub mod fixtures;
+pub mod processes;
+pub mod program;
+pub mod sandbox;
+pub mod skip;
+
+pub use caller::Caller;
+pub use command::{Background, Output};
+pub use sandbox::Sandbox;
+pub use serde_json::{Value, json};
+
+/// Each `fn name(sandbox: &Sandbox)` as two tests, `as_root::name` and `as_user::name`.
+#[macro_export]
+macro_rules! as_root_and_user {
+    ($($name:ident),+ $(,)?) => {
+        $crate::as_root!($($name),+);
+        $crate::as_user!($($name),+);
+    };
+}
+
+/// Each `fn name(sandbox: &Sandbox)` as the test `as_root::name`.
+#[macro_export]
+macro_rules! as_root {
+    ($($name:ident),+ $(,)?) => {
+        mod as_root {
+            $(#[test]
+            fn $name() {
+                $crate::sandbox::with($crate::Caller::Root, concat!(module_path!(), "::", stringify!($name)), super::$name);
+            })+
+        }
+    };
+}
+
+/// Each `fn name(sandbox: &Sandbox)` as the test `as_user::name`.
+#[macro_export]
+macro_rules! as_user {
+    ($($name:ident),+ $(,)?) => {
+        mod as_user {
+            $(#[test]
+            fn $name() {
+                $crate::sandbox::with($crate::Caller::User, concat!(module_path!(), "::", stringify!($name)), super::$name);
+            })+
+        }
+    };
+}

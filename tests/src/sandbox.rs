@@ -1,0 +1,236 @@
+//! A sandbox: directories of one test, and the program run in them by one caller.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::caller::{self, Caller};
+use crate::command::{self, Background, Output};
+use crate::{processes, skip};
+
+/// Its own layer store, `--root` and scratch directory, all the caller's. View servers it caused end with it.
+pub struct Sandbox {
+    pub caller: Caller,
+    directory: TempDir,
+}
+
+/// Runs `body` as `caller`, or tells why not.
+pub fn with(caller: Caller, test: &str, body: impl FnOnce(&Sandbox)) {
+    match caller.missing() {
+        Some(reason) => skip::loudly(test, &reason),
+        None => body(&Sandbox::new(caller)),
+    }
+}
+
+impl Sandbox {
+    pub fn new(caller: Caller) -> Sandbox {
+        let directory = tempfile::Builder::new().prefix("vfsrun-tests-").tempdir().expect("a temporary directory");
+        let sandbox = Sandbox { caller, directory };
+        sandbox.own(sandbox.directory.path());
+        sandbox.make_dir("scratch");
+        sandbox.make_dir("home");
+        sandbox
+    }
+
+    /// A path below the scratch directory, where specs lie and host paths of specs start.
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.scratch().join(relative)
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        self.directory.path().join("scratch")
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// The program's `--root`.
+    pub fn runtime(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.directory.path().join("home")
+    }
+
+    /// Gives `path` to the caller.
+    pub fn own(&self, path: &Path) {
+        if caller::is_root() {
+            let (uid, gid) = (Some(self.caller.uid()), Some(self.caller.gid()));
+            std::os::unix::fs::lchown(path, uid, gid).unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
+        }
+    }
+
+    /// A directory of the caller, with its parents, at a path relative to the sandbox.
+    fn make_dir(&self, relative: impl AsRef<Path>) -> PathBuf {
+        let mut path = self.directory.path().to_path_buf();
+        for part in relative.as_ref() {
+            path.push(part);
+            if std::fs::create_dir(&path).is_ok() {
+                self.own(&path);
+            }
+        }
+        path
+    }
+
+    /// A directory of the caller in the scratch directory.
+    pub fn dir(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.make_dir(Path::new("scratch").join(relative))
+    }
+
+    /// A file of the caller in the scratch directory.
+    pub fn write(&self, relative: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(&relative);
+        if let Some(parent) = relative.as_ref().parent() {
+            self.dir(parent);
+        }
+        std::fs::write(&path, content).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+        self.own(&path);
+        path
+    }
+
+    /// A copy of a file of this machine, with its mode.
+    pub fn copy(&self, from: &Path, relative: impl AsRef<Path>) -> PathBuf {
+        let content = std::fs::read(from).unwrap_or_else(|error| panic!("read {}: {error}", from.display()));
+        let path = self.write(relative, content);
+        let mode = std::fs::metadata(from).expect("a file that was read has metadata").permissions().mode() | 0o444;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("our own file takes a mode");
+        path
+    }
+
+    /// A directory of this machine, copied into the scratch directory and given to the caller.
+    pub fn copy_dir(&self, from: &Path, relative: impl AsRef<Path>) -> PathBuf {
+        let to = self.dir(&relative);
+        for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("list {}: {error}", from.display())) {
+            let entry = entry.expect("a directory can be listed");
+            let below = relative.as_ref().join(entry.file_name());
+            if entry.file_type().expect("an entry has a type").is_dir() {
+                self.copy_dir(&entry.path(), below);
+            } else {
+                self.copy(&entry.path(), below);
+            }
+        }
+        to
+    }
+
+    pub fn write_json(&self, relative: impl AsRef<Path>, value: &Value) -> PathBuf {
+        self.write(relative, format!("{value:#}\n"))
+    }
+
+    /// A shell command of the caller on the host, in the scratch directory.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        let mut command = self.command("sh");
+        let output = command::run(command.args(["-ec", script]));
+        assert!(output.status.success(), "{script}\n{}", output.stderr);
+        output.stdout
+    }
+
+    /// Any program of the host, run by the caller in the scratch directory.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.caller.command(program, &self.scratch());
+        command.env("HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    /// The program under test with this sandbox's store and `--root`.
+    pub fn vfsrun(&self, arguments: &[&str]) -> Command {
+        let mut command = self.caller.command(self.caller.program(), &self.scratch());
+        command.env("HOME", self.home()).stdin(Stdio::null());
+        command.arg("--store").arg(self.store()).arg("--root").arg(self.runtime());
+        command.args(arguments);
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        command::run(&mut self.vfsrun(arguments))
+    }
+
+    /// Writes `spec` as spec.json, runs it with `--result`, and waits for its end.
+    pub fn run(&self, spec: &Value) -> Output {
+        self.run_named("spec.json", spec, &[])
+    }
+
+    /// The same under another file name and with more arguments, so that one test can run several.
+    pub fn run_named(&self, file: &str, spec: &Value, more: &[&str]) -> Output {
+        self.write_json(file, spec);
+        self.run_file(file, more)
+    }
+
+    /// Runs a spec that lies in the scratch directory.
+    pub fn run_file(&self, file: &str, more: &[&str]) -> Output {
+        let result = self.path(format!("{}.result", file.replace('/', "-")));
+        let _ = std::fs::remove_file(&result);
+        let file = format!("./{file}");
+        let mut command = self.vfsrun(&[file.as_str(), "--result"]);
+        let mut output = command::run(command.arg(&result).args(more));
+        if let Ok(text) = std::fs::read_to_string(&result) {
+            output.result = serde_json::from_str(&text).expect("the result file is JSON");
+        }
+        output
+    }
+
+    /// Starts `spec` and returns at once.
+    pub fn start(&self, spec: &Value) -> Background {
+        self.write_json("spec.json", spec);
+        Background::start(&mut self.vfsrun(&["./spec.json"]))
+    }
+
+    /// A spec that runs a shell script on the host's tools, with `vfs` added to.
+    pub fn shell_spec(&self, script: &str, vfs: &Value) -> Value {
+        let mut spec = json!({
+            "process": { "args": ["/bin/sh", "-c", script] },
+            "vfs": { "branches": [{ "host": "tools" }] },
+        });
+        for (key, value) in vfs.as_object().into_iter().flatten() {
+            if key == "branches" {
+                let branches = spec["vfs"]["branches"].as_array_mut().expect("branches is an array");
+                let tools = branches.pop();
+                branches.extend(value.as_array().into_iter().flatten().cloned().chain(tools));
+            } else {
+                spec["vfs"][key] = value.clone();
+            }
+        }
+        spec
+    }
+
+    /// What `vfsrun layer show LAYER` prints.
+    #[track_caller]
+    pub fn show(&self, layer: &str) -> String {
+        self.call(&["layer", "show", layer]).expect(0).stdout
+    }
+
+    /// View servers of this sandbox.
+    pub fn servers(&self) -> Vec<i32> {
+        processes::view_servers(&self.runtime())
+    }
+
+    /// Nothing of a run is left: no directory of an action, no process, no mount that the host sees.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let left: Vec<_> = ["runs", "tmp"]
+            .iter()
+            .flat_map(|name| std::fs::read_dir(self.store().join(name)).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            .collect();
+        assert!(left.is_empty(), "left in the store: {left:?}");
+        let here = self.directory.path().to_string_lossy().into_owned();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+        let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(&here)).collect();
+        assert!(mounts.is_empty(), "left mounted: {mounts:?}");
+        let processes = processes::mentioning(&here);
+        let others: Vec<_> = processes.iter().filter(|p| p.arguments.get(1).is_none_or(|a| a != "view-server")).collect();
+        assert!(others.is_empty(), "left running: {others:?}");
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        processes::end_view_servers(&self.runtime());
+    }
+}
