@@ -57,12 +57,24 @@ pub(crate) fn namespaces(network: Network) -> Vec<Namespace> {
 
 /// What of /proc tells about the host or its keys, and could tell more to a process with the host's root id.
 pub(crate) fn masked_paths() -> Vec<PathBuf> {
-    let below_proc = ["acpi", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"];
+    let below_proc = [
+        "acpi",
+        "interrupts",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "sched_debug",
+        "scsi",
+        "timer_list",
+        "timer_stats",
+    ];
     let proc = below_proc.into_iter().map(|name| PathBuf::from("/proc").join(name));
     proc.chain(["/sys/firmware", "/sys/fs/fuse"].map(PathBuf::from)).collect()
 }
 
 /// What of /proc would let a process with the host's root id change the host: these check ids, not capabilities.
 pub(crate) fn readonly_paths() -> Vec<PathBuf> {
-    ["asound", "bus", "fs", "irq", "sys", "sysrq-trigger"].map(|name| PathBuf::from("/proc").join(name)).to_vec()
+    ["asound", "bus", "fs", "irq", "sys", "sysrq-trigger"]
+        .map(|name| PathBuf::from("/proc").join(name))
+        .to_vec()
 }

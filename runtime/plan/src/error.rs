@@ -24,7 +24,9 @@ pub enum PlanError {
     Layer { at: String, reason: String },
     #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]
     NoHostTools { at: String },
-    #[error("{at}: \"log\" needs a traced action, which this version does not build; use \"hide\" or \"deny\"")]
+    #[error(
+        "{at}: \"log\" needs a traced action, which this version does not build; use \"hide\" or \"deny\""
+    )]
     LogRule { at: String },
     #[error("{at}: this version does not build it")]
     NotBuilt { at: &'static str },
@@ -32,6 +34,12 @@ pub enum PlanError {
     MountOption { at: String, option: String },
     #[error("{at}: {problem}")]
     Mount { at: String, problem: &'static str },
+    #[error("linux.namespaces: a root needs a mount namespace of its own")]
+    NoMountNamespace,
+    #[error("{at}: {needs} namespace of its own is needed, or it would change the host's")]
+    HostWide { at: String, needs: &'static str },
+    #[error("linux.sysctl: {key} is not of any namespace, so it would change the host")]
+    Sysctl { key: String },
     #[error("linux.seccomp: {reason}")]
     Seccomp { reason: String },
     #[error("{at}: id {id} is not one of this caller's ids; `vfsrun doctor` lists them")]
@@ -40,7 +48,9 @@ pub enum PlanError {
     NoFuse { reason: String },
     #[error("vfs.upper.on: a memory upper needs user xattrs on tmpfs (Linux 6.6); use \"disk\"")]
     NoMemoryUpper,
-    #[error("vfs.upper.on: {reason}; put the store elsewhere with --store, or use a kernel with tmpfs user xattrs (6.6)")]
+    #[error(
+        "vfs.upper.on: {reason}; put the store elsewhere with --store, or use a kernel with tmpfs user xattrs (6.6)"
+    )]
     NoUpper { reason: String },
 }
 
@@ -49,7 +59,8 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     let process = spec.process.clone().unwrap_or_default();
     let linux = spec.linux.clone().unwrap_or_default();
     let hooks = spec.hooks.as_ref().is_some_and(|hooks| *hooks != vfsrun_spec::Hooks::default());
-    let joins_time = linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
+    let joins_time =
+        linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
     let unbuilt = [
         (hooks, "hooks"),
         (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
@@ -63,6 +74,12 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
         (linux.personality.is_some(), "linux.personality"),
         (linux.memory_policy.is_some(), "linux.memoryPolicy"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
+        (
+            linux
+                .rootfs_propagation
+                .is_some_and(|word| !word.ends_with("private") && !word.ends_with("slave")),
+            "linux.rootfsPropagation",
+        ),
         (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
     ];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {
@@ -97,7 +114,12 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
         notes.push("linux.resources: cgroup limits are not applied by this version".to_owned());
     }
     if let Some(capabilities) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
-        notes.extend(capabilities.unknown().iter().map(|name| format!("process.capabilities: {name} is unknown and not granted")));
+        notes.extend(
+            capabilities
+                .unknown()
+                .iter()
+                .map(|name| format!("process.capabilities: {name} is unknown and not granted")),
+        );
     }
     if spec.vfs.is_some() && facts.kernel.landlock_abi == 0 {
         notes.push("this kernel has no Landlock: only file modes keep the command from writing".to_owned());

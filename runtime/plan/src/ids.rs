@@ -16,9 +16,13 @@ pub struct Extent {
 /// rights over the caller's files; all other ids follow in order. A privileged caller's ids stay what they are.
 pub fn action_map(own: u32, parent: &[Extent], privileged: bool) -> Vec<Extent> {
     if privileged {
-        return parent.iter().map(|e| Extent { inside: e.inside, outside: e.inside, count: e.count }).collect();
+        return parent
+            .iter()
+            .map(|e| Extent { inside: e.inside, outside: e.inside, count: e.count })
+            .collect();
     }
-    let others = parent.iter().map(|extent| u64::from(extent.inside) + u64::from(extent.count)).max().unwrap_or(1);
+    let others =
+        parent.iter().map(|extent| u64::from(extent.inside) + u64::from(extent.count)).max().unwrap_or(1);
     let others = u32::try_from(others.saturating_sub(1)).unwrap_or(u32::MAX);
     let below = own.min(others);
     let mut map = Vec::with_capacity(3);
@@ -53,7 +57,11 @@ pub fn through(extent: Extent, parent: &[Extent]) -> Vec<Extent> {
         let from = extent.outside + done;
         let Some(seam) = parent.iter().find(|e| from >= e.inside && from - e.inside < e.count) else { break };
         let count = (seam.count - (from - seam.inside)).min(extent.count - done);
-        pieces.push(Extent { inside: extent.inside + done, outside: seam.outside + (from - seam.inside), count });
+        pieces.push(Extent {
+            inside: extent.inside + done,
+            outside: seam.outside + (from - seam.inside),
+            count,
+        });
         done += count;
     }
     pieces
@@ -63,8 +71,10 @@ pub fn through(extent: Extent, parent: &[Extent]) -> Vec<Extent> {
 mod tests {
     use super::*;
 
-    const ORDINARY: &[Extent] =
-        &[Extent { inside: 0, outside: 1000, count: 1 }, Extent { inside: 1, outside: 100_000, count: 65_536 }];
+    const ORDINARY: &[Extent] = &[
+        Extent { inside: 0, outside: 1000, count: 1 },
+        Extent { inside: 1, outside: 100_000, count: 65_536 },
+    ];
 
     #[test]
     fn the_caller_keeps_its_own_number() {
@@ -110,7 +120,8 @@ mod tests {
     fn a_map_seen_from_the_host_is_cut_at_the_parents_seams() {
         let whole = Extent { inside: 0, outside: 0, count: 65_537 };
         assert_eq!(through(whole, ORDINARY), ORDINARY);
-        let host: Vec<_> = action_map(1000, ORDINARY, false).into_iter().flat_map(|e| through(e, ORDINARY)).collect();
+        let host: Vec<_> =
+            action_map(1000, ORDINARY, false).into_iter().flat_map(|e| through(e, ORDINARY)).collect();
         assert_eq!(outside(&host, 1000), Some(1000));
         assert_eq!(outside(&host, 0), Some(100_000));
     }

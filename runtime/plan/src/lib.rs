@@ -11,6 +11,7 @@
 mod defaults;
 mod error;
 pub mod facts;
+mod host_wide;
 pub mod ids;
 mod mounts;
 pub mod paths;
@@ -41,6 +42,7 @@ impl Plan {
         let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
         let linux = config.linux.clone().unwrap_or_default();
         let namespaces = namespaces(&linux);
+        host_wide::refuse(&config, &namespaces)?;
         let own_user = namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.is_none());
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref());
@@ -83,7 +85,8 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
         mappings
             .iter()
             .map(|m| {
-                let outside = ids::inside(parent, m.host_id).ok_or(PlanError::IdNotOurs { at, id: m.host_id })?;
+                let outside =
+                    ids::inside(parent, m.host_id).ok_or(PlanError::IdNotOurs { at, id: m.host_id })?;
                 Ok(ids::Extent { inside: m.container_id, outside, count: m.size })
             })
             .collect::<Result<Vec<_>, PlanError>>()
@@ -102,7 +105,8 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
 fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -> Command {
     let user = process.user.clone().unwrap_or_default();
     let is_action = config.vfs.is_some();
-    let can_set_groups = facts.caller.privileged || ids.is_some_and(|ids| ids.gids.iter().map(|e| e.count).sum::<u32>() > 1);
+    let can_set_groups =
+        facts.caller.privileged || ids.is_some_and(|ids| ids.gids.iter().map(|e| e.count).sum::<u32>() > 1);
     Command {
         args: process.args.clone(),
         env: process.env.clone(),
@@ -154,8 +158,7 @@ fn root(
         if facts.paths.get(&path) != Some(&facts::PathKind::Directory) {
             return Err(PlanError::RootMissing { path });
         }
-        let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.clone());
-        return Ok((Root::Directory { path, readonly: root.readonly, propagation }, None));
+        return Ok((Root::Directory { path, readonly: root.readonly }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.
@@ -173,7 +176,8 @@ fn upper(vfs: &Vfs, facts: &Facts) -> Result<(Upper, Option<String>), PlanError>
         (vfsrun_spec::vfs::UpperOn::Memory, _) if facts.upper.memory => Ok((memory, None)),
         (vfsrun_spec::vfs::UpperOn::Memory, _) => Err(PlanError::NoMemoryUpper),
         (vfsrun_spec::vfs::UpperOn::Disk, Ok(())) => {
-            let note = size.map(|_| "vfs.upper.size limits an upper in memory; on disk it is not limited".to_owned());
+            let note = size
+                .map(|_| "vfs.upper.size limits an upper in memory; on disk it is not limited".to_owned());
             Ok((Upper { on: UpperOn::Disk, size: None }, note))
         }
         (vfsrun_spec::vfs::UpperOn::Disk, Err(reason)) if facts.upper.memory => {

@@ -88,10 +88,10 @@ fn attribute(word: &str, attributes: &mut Attributes) -> bool {
 
 fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<MountKind, PlanError> {
     if paths::is_bind(mount) {
-        let source = mount.source.as_deref().ok_or(PlanError::Mount {
-            at: at.to_owned(),
-            problem: "a bind mount needs a source",
-        })?;
+        let source = mount
+            .source
+            .as_deref()
+            .ok_or(PlanError::Mount { at: at.to_owned(), problem: "a bind mount needs a source" })?;
         if let Some(option) = data.into_iter().next() {
             return Err(PlanError::MountOption { at: format!("{at}.options"), option });
         }
@@ -104,7 +104,9 @@ fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<Mou
         Some(name) => {
             Ok(MountKind::FileSystem { name: name.to_owned(), source: mount.source.clone(), options: data })
         }
-        None => Err(PlanError::Mount { at: at.to_owned(), problem: "has neither a type nor the option bind" }),
+        None => {
+            Err(PlanError::Mount { at: at.to_owned(), problem: "has neither a type nor the option bind" })
+        }
     }
 }
 

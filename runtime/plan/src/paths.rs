@@ -31,7 +31,13 @@ pub fn wanted(spec: &Spec, spec_directory: &Path, home: Option<&Path>) -> Vec<Pa
             paths.push(path.clone());
         }
     }
-    paths.extend(spec.mounts.iter().filter(|mount| is_bind(mount)).filter_map(|mount| mount.source.clone()).map(PathBuf::from));
+    paths.extend(
+        spec.mounts
+            .iter()
+            .filter(|mount| is_bind(mount))
+            .filter_map(|mount| mount.source.clone())
+            .map(PathBuf::from),
+    );
     paths.into_iter().map(|path| absolute(&path, spec_directory, home)).collect()
 }
 

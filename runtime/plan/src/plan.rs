@@ -100,7 +100,7 @@ pub struct Ids {
 #[serde(rename_all = "camelCase")]
 pub enum Root {
     /// A directory, bound as it is: neither FUSE nor overlay.
-    Directory { path: PathBuf, readonly: bool, propagation: Option<String> },
+    Directory { path: PathBuf, readonly: bool },
     /// Segments of the view server under an overlay.
     View {
         segments: Vec<Segment>,
@@ -124,9 +124,15 @@ pub struct Segment {
 #[serde(rename_all = "camelCase")]
 pub enum Open {
     /// A directory or file of the host. `at` is the JSON path that named it, for messages.
-    Path { path: PathBuf, at: String },
+    Path {
+        path: PathBuf,
+        at: String,
+    },
     /// A file to be read.
-    File { path: PathBuf, at: String },
+    File {
+        path: PathBuf,
+        at: String,
+    },
     /// The caller's `/`.
     HostRoot,
     Store,
@@ -163,8 +169,15 @@ pub struct Mount {
 pub enum MountKind {
     Proc,
     /// Any file system by name, with its options.
-    FileSystem { name: String, source: Option<String>, options: Vec<String> },
-    Bind { source: PathBuf, recursive: bool },
+    FileSystem {
+        name: String,
+        source: Option<String>,
+        options: Vec<String>,
+    },
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+    },
     /// The caller's cgroups, read-only.
     Cgroup,
 }

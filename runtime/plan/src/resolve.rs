@@ -1,7 +1,7 @@
 //! Resolving: from a spec to a complete OCI config, with every default of an action filled in.
 
 use vfsrun_spec::merge;
-use vfsrun_spec::oci::{Capabilities, IdMapping, Rlimit, RlimitType, User};
+use vfsrun_spec::oci::{Capabilities, IdMapping, NamespaceType, Rlimit, RlimitType, User};
 use vfsrun_spec::vfs::{Access, BranchSource, Network};
 use vfsrun_spec::{Linux, Mount, Process, Root, Spec, Vfs};
 
@@ -17,11 +17,14 @@ pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
     let mut config = spec.clone();
     config.oci_version.get_or_insert_with(|| "1.0.2".to_owned());
     config.root.get_or_insert_with(|| Root { path: "rootfs".into(), readonly: false });
-    config.hostname.get_or_insert_with(|| "localhost".to_owned());
     let process = process(spec.process.clone().unwrap_or_default(), facts);
     let user = process.user.clone().unwrap_or_default();
     config.linux = Some(linux(spec.linux.clone().unwrap_or_default(), vfs, &user, facts)?);
     config.process = Some(process);
+    let own_uts = config.linux.iter().flat_map(|linux| linux.namespaces.iter().flatten());
+    if own_uts.into_iter().any(|namespace| namespace.kind == NamespaceType::Uts) {
+        config.hostname.get_or_insert_with(|| "localhost".to_owned());
+    }
     let has_group_tty = config.linux.as_ref().is_some_and(|linux| maps(&linux.gid_mappings, 5));
     let mut said = spec.mounts.clone();
     said.extend(write_through(vfs, facts)?);

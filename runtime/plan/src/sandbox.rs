@@ -60,9 +60,13 @@ fn writable_by_default(vfs: &Vfs, mounts: &[Mount]) -> Vec<PathBuf> {
     let mut write = only;
     write.extend(["/tmp", "/dev"].map(PathBuf::from));
     let write_through = vfs.branches.iter().filter(|branch| branch.access == vfs::Access::ReadWrite);
-    write.extend(write_through.filter(|b| matches!(b.source, BranchSource::Path(_))).map(|branch| branch.at.clone()));
+    write.extend(
+        write_through.filter(|b| matches!(b.source, BranchSource::Path(_))).map(|branch| branch.at.clone()),
+    );
     // A tmpfs that the spec asked for is there to be written.
-    let tmpfs = mounts.iter().filter(|mount| matches!(&mount.what, MountKind::FileSystem { name, .. } if name == "tmpfs"));
+    let tmpfs = mounts
+        .iter()
+        .filter(|mount| matches!(&mount.what, MountKind::FileSystem { name, .. } if name == "tmpfs"));
     write.extend(tmpfs.map(|mount| mount.destination.clone()));
     write.sort();
     write.dedup();

@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use vfsrun_spec::{Root, Vfs};
 use vfsrun_spec::vfs::{self, Access, Branch, BranchSource};
+use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
     BranchSpec, IdExtent, IdMap, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks, TypeConflict,
 };
@@ -79,7 +79,8 @@ fn layer_ids(ids: &Ids) -> IdMap {
 
 /// Host files of owners that the namespace cannot express are shown as root's, or as the caller's where that is all.
 fn unmapped(facts: &Facts, ids: Option<&Ids>) -> Option<(u32, u32)> {
-    let everything = |map: &[ids::Extent]| map.iter().map(|e| u64::from(e.count)).sum::<u64>() >= u64::from(u32::MAX);
+    let everything =
+        |map: &[ids::Extent]| map.iter().map(|e| u64::from(e.count)).sum::<u64>() >= u64::from(u32::MAX);
     if everything(&facts.parent_ids.uids) && everything(&facts.parent_ids.gids) {
         return None;
     }

@@ -118,7 +118,7 @@ fn denies_newer_calls(profile: &Profile) -> bool {
 /// The spans of one AUDIT_ARCH; `members` are the ABIs that share it.
 fn spans(
     profile: &Profile,
-    rules: &RuleSet<'_>,
+    rules: &RuleSet,
     members: &[Arch],
     default: u32,
     newer: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Action, Arch, Argument, Operator, Profile, SeccompError, Syscall,
-    syscalls::{self, Multiplexed},
+    syscalls::{self, Multiplexed, Numbers},
 };
 
 /// A condition on an argument, compared as unsigned 64-bit, or as the low 32 bits where the architecture has no more.
@@ -28,21 +28,27 @@ pub(crate) struct Rule {
 }
 
 /// An entry of `syscalls`, checked: alternatives of conditions, any of which suffices.
-struct Entry<'p> {
-    names: &'p [String],
+struct Entry {
+    calls: Vec<Call>,
     action: u32,
     alternatives: Vec<Vec<Condition>>,
     index: usize,
 }
 
-/// Rules of a profile, not yet bound to an architecture.
-pub(crate) struct RuleSet<'p> {
-    entries: Vec<Entry<'p>>,
+/// A name that some architecture has a number for, or that i386 multiplexes.
+struct Call {
+    numbers: Option<Numbers>,
+    multiplexed: Option<Multiplexed>,
 }
 
-impl<'p> RuleSet<'p> {
+/// Rules of a profile, not yet bound to an architecture.
+pub(crate) struct RuleSet {
+    entries: Vec<Entry>,
+}
+
+impl RuleSet {
     /// Errors: `TooLarge` for an errno or an argument's index, `NotifyOnWrite`.
-    pub(crate) fn new(profile: &'p Profile, default_action: u32) -> Result<RuleSet<'p>, SeccompError> {
+    pub(crate) fn new(profile: &Profile, default_action: u32) -> Result<RuleSet, SeccompError> {
         let mut entries = Vec::with_capacity(profile.syscalls.len());
         for (index, syscall) in profile.syscalls.iter().enumerate() {
             let entry = checked(syscall, index)?;
@@ -59,15 +65,13 @@ impl<'p> RuleSet<'p> {
     pub(crate) fn by_number(&self, arch: Arch) -> BTreeMap<u32, Vec<Rule>> {
         let mut rules = BTreeMap::<u32, Vec<Rule>>::new();
         for entry in &self.entries {
-            for name in entry.names {
+            let rule = |conditions| Rule { action: entry.action, conditions, entry: entry.index };
+            for call in &entry.calls {
                 for alternative in &entry.alternatives {
-                    let rule = |conditions| Rule { action: entry.action, conditions, entry: entry.index };
-                    if let Some(number) = syscalls::find(name).and_then(|numbers| numbers.number(arch)) {
+                    if let Some(number) = call.numbers.and_then(|numbers| numbers.number(arch)) {
                         rules.entry(number).or_default().push(rule(alternative.clone()));
                     }
-                    if arch == Arch::X86
-                        && let Some(call) = syscalls::multiplexed(name)
-                    {
+                    if let (Arch::X86, Some(call)) = (arch, call.multiplexed) {
                         rules.entry(call.number).or_default().push(rule(selected(alternative, call)));
                     }
                 }
@@ -77,7 +81,7 @@ impl<'p> RuleSet<'p> {
     }
 }
 
-fn checked(syscall: &Syscall, index: usize) -> Result<Entry<'_>, SeccompError> {
+fn checked(syscall: &Syscall, index: usize) -> Result<Entry, SeccompError> {
     let action = syscall.action.return_value(syscall.errno_ret, &format!("syscalls[{index}].errnoRet"))?;
     if syscall.action == Action::Notify && syscall.names.iter().any(|name| name == "write") {
         return Err(SeccompError::NotifyOnWrite { field: format!("syscalls[{index}]") });
@@ -93,7 +97,10 @@ fn checked(syscall: &Syscall, index: usize) -> Result<Entry<'_>, SeccompError> {
         }
         conditions.push(condition(argument));
     }
-    Ok(Entry { names: &syscall.names, action, alternatives: alternatives(conditions), index })
+    let call =
+        |name: &String| Call { numbers: syscalls::find(name), multiplexed: syscalls::multiplexed(name) };
+    let calls = syscall.names.iter().map(call).collect();
+    Ok(Entry { calls, action, alternatives: alternatives(conditions), index })
 }
 
 fn condition(argument: &Argument) -> Condition {

@@ -118,7 +118,7 @@ fn near(profile: &Profile, random: [u64; 6], pick: usize) -> [u64; 6] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn program_decides_as_the_profile_reads(profile in profiles(), random: [u64; 6], small: [u8; 6]) {

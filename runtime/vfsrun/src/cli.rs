@@ -115,11 +115,10 @@ pub struct RunSpec {
 #[derive(Debug, Subcommand)]
 pub enum Layer {
     /// Make a layer of a directory or of a tar (plain, gzip, zstd)
-    #[command(after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst")]
-    Import {
-        name: String,
-        source: PathBuf,
-    },
+    #[command(
+        after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst"
+    )]
+    Import { name: String, source: PathBuf },
     /// List layers
     Ls,
     /// Print what a layer holds
@@ -129,14 +128,9 @@ pub enum Layer {
     },
     /// Write a layer's files into a new directory
     #[command(after_help = "Example:\n  vfsrun layer export hello ./out")]
-    Export {
-        layer: String,
-        directory: PathBuf,
-    },
+    Export { layer: String, directory: PathBuf },
     /// Remove a name, and the layer when nothing else names it
-    Rm {
-        layer: String,
-    },
+    Rm { layer: String },
 }
 
 fn variable(text: &str) -> Result<String, String> {

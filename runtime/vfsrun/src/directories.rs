@@ -24,11 +24,20 @@ pub fn runtime(said: Option<&Path>, privileged: bool) -> Result<PathBuf, Directo
         None if privileged => PathBuf::from("/run/vfsrun"),
         None => match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
             Some(run) if run.is_dir() => run.join("vfsrun"),
-            _ if Path::new(&format!("/run/user/{uid}")).is_dir() => PathBuf::from(format!("/run/user/{uid}/vfsrun")),
+            _ if Path::new(&format!("/run/user/{uid}")).is_dir() => {
+                PathBuf::from(format!("/run/user/{uid}/vfsrun"))
+            }
             _ => std::env::temp_dir().join(format!("vfsrun-{uid}")),
         },
     };
     make_private(&path, uid)?;
+    Ok(path)
+}
+
+/// A directory that each run covers in its own mount namespace, to build its root in.
+pub fn scaffold(runtime: &Path) -> Result<PathBuf, DirectoryError> {
+    let path = runtime.join("scaffold");
+    make_private(&path, rustix::process::geteuid().as_raw())?;
     Ok(path)
 }
 
@@ -47,7 +56,8 @@ fn make_private(path: &Path, uid: u32) -> Result<(), DirectoryError> {
 
 /// The layer store: `--store`, VFSRUN_STORE, else /var/lib/vfsrun for root and the user's data directory.
 pub fn store(said: Option<&Path>, privileged: bool) -> Result<PathBuf, DirectoryError> {
-    let from_env = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+    let from_env =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     if let Some(path) = said.map(Path::to_path_buf).or_else(|| from_env("VFSRUN_STORE")) {
         return Ok(path);
     }

@@ -63,5 +63,8 @@ fn run_helper(program: &'static str, pid: Pid, map: &[Extent]) -> Result<(), IdM
     if output.status.success() {
         return Ok(());
     }
-    Err(IdMapError::Refused { program: path, said: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    Err(IdMapError::Refused {
+        program: path,
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }

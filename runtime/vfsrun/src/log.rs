@@ -53,7 +53,9 @@ impl Log {
         let Some(file) = &self.file else { return };
         let time = timestamp(SystemTime::now());
         let line = match self.format {
-            LogFormat::Json => serde_json::json!({ "level": level, "msg": message, "time": time }).to_string(),
+            LogFormat::Json => {
+                serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
+            }
             LogFormat::Text => format!("time={time} level={level} msg={message:?}"),
         };
         if let Ok(mut file) = file.lock() {

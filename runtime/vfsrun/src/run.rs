@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use vfsrun_layers::{CaptureError, CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, StoreError, Take};
+use vfsrun_layers::{
+    CaptureError, CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, StoreError, Take,
+};
 use vfsrun_plan::plan::{Capture, Root, UpperOn};
 use vfsrun_plan::{Facts, Plan, PlanError};
 use vfsrun_seccomp::{Arch, Filter, SeccompError};
@@ -45,6 +47,8 @@ pub enum RunError {
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
+    #[error("{}: {message}", file.display())]
+    NotStarted { file: PathBuf, code: u8, message: String },
     #[error("the view could not serve what the spec promised, so nothing is captured: {}", faults.join("; "))]
     Faults { faults: Vec<String> },
     #[error("cannot capture what the action wrote; it is kept in {}, and `vfsrun layer import NAME {}` makes it a layer", kept.display(), kept.display())]
@@ -56,10 +60,20 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// What init says about the spec is said with the spec's name.
+    fn of(self, file: &Path) -> RunError {
+        match self {
+            RunError::Supervise(SuperviseError::NotStarted { code, message }) => {
+                RunError::NotStarted { file: file.into(), code, message }
+            }
+            other => other,
+        }
+    }
+
     /// 126 and 127 for a command that cannot be executed or is not there, 125 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Supervise(SuperviseError::NotStarted { code, .. }) => *code,
+            RunError::NotStarted { code, .. } => *code,
             _ => 125,
         }
     }
@@ -112,12 +126,14 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     plan.notes.iter().for_each(|text| note(text));
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
+    let scaffold = directories::scaffold(&runtime)?;
     let planned = Instant::now();
     let mut view = attach(&plan, &facts, store.as_ref(), &runtime)?; // shared server, live segments brought up to date
     let attached = Instant::now();
     let upper = Upper::create(&plan, store.as_ref())?; // where writes go
     let started = Instant::now();
-    let ended = act(&plan, filter.as_ref(), &mut view, upper.as_ref(), &runtime, &facts)?; // namespaces, command, wait
+    let ended = act(&plan, filter.as_ref(), &mut view, upper.as_ref(), &scaffold, &facts)
+        .map_err(|error| error.of(&file))?; // namespaces, command, wait
     let stopped = Instant::now();
     let warm = view.as_ref().map(|view| view.segments.iter().map(|segment| segment.warm).collect());
     refuse_faults(view.as_mut())?;
@@ -159,7 +175,8 @@ fn read_spec(path: &Path) -> Result<(String, PathBuf), RunError> {
         return Ok((text, PathBuf::from("-")));
     }
     let file = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
-    let text = std::fs::read_to_string(&file).map_err(|source| RunError::Read { path: file.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|source| RunError::Read { path: file.clone(), source })?;
     Ok((text, file))
 }
 
@@ -223,7 +240,7 @@ fn act(
     filter: Option<&Filter>,
     view: &mut Option<AttachedView>,
     upper: Option<&Upper>,
-    runtime: &Path,
+    scaffold: &Path,
     facts: &Facts,
 ) -> Result<Ended, RunError> {
     let signals = supervise::take_signals()?;
@@ -232,7 +249,7 @@ fn act(
         plan,
         filter,
         landlock_abi: facts.kernel.landlock_abi,
-        scaffold: runtime,
+        scaffold,
         segments,
         upper: upper.map(Upper::place),
         user_namespace: plan.ids.is_some(),
@@ -280,7 +297,13 @@ fn discard(upper: Upper) -> Result<(), RunError> {
     }
 }
 
-fn take(plan: &Plan, how: &Capture, ended: &Ended, upper: Upper, store: &LayerStore) -> Result<Captured, RunError> {
+fn take(
+    plan: &Plan,
+    how: &Capture,
+    ended: &Ended,
+    upper: Upper,
+    store: &LayerStore,
+) -> Result<Captured, RunError> {
     let options = |take| CaptureOptions {
         ids: id_map(plan),
         clamp_mtime: Some(how.clamp_time),
@@ -314,7 +337,10 @@ fn id_map(plan: &Plan) -> IdMap {
     let convert = |map: &[vfsrun_plan::ids::Extent]| {
         map.iter().map(|e| IdExtent { inside: e.inside, outside: e.outside, count: e.count }).collect()
     };
-    plan.ids.as_ref().map(|ids| IdMap { uids: convert(&ids.uids), gids: convert(&ids.gids) }).unwrap_or_default()
+    plan.ids
+        .as_ref()
+        .map(|ids| IdMap { uids: convert(&ids.uids), gids: convert(&ids.gids) })
+        .unwrap_or_default()
 }
 
 fn times(

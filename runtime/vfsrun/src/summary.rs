@@ -77,6 +77,12 @@ struct Seconds {
     total: f64,
 }
 
+/// The `--result` file of a run that did not come to an end of its own.
+pub fn json_of_failure(message: &str, status: u8) -> serde_json::Result<String> {
+    let file = serde_json::json!({ "vfsrunResult": VERSION, "status": status, "error": message });
+    serde_json::to_string_pretty(&file)
+}
+
 /// The `--result` file; docs/spec.md has its fields.
 pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
     let layer = outcome.captured.as_ref().map(|captured| Layer {

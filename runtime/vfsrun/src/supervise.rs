@@ -25,7 +25,9 @@ pub enum SuperviseError {
     Step { step: &'static str, source: io::Error },
     #[error("{message}")]
     NotStarted { code: u8, message: String },
-    #[error("the view server ended, so the action was killed and nothing is captured; run it again to start a new server")]
+    #[error(
+        "the view server ended, so the action was killed and nothing is captured; run it again to start a new server"
+    )]
     ServerDied,
     #[error("the view server did not answer for {} s, so it and the action were killed and nothing is captured", .0.as_secs())]
     ServerSilent(Duration),
@@ -175,7 +177,8 @@ fn kill(init: &Init, signal: Kill) {
 /// Exit code or signal.
 fn reap(init: &Init) -> Result<(Option<i32>, Option<i32>), SuperviseError> {
     let waited = rustix::io::retry_on_intr(|| waitpid(Some(init.child.pid), WaitOptions::empty()));
-    let status = waited.map_err(|errno| SuperviseError::Step { step: "wait for init", source: errno.into() })?;
+    let status =
+        waited.map_err(|errno| SuperviseError::Step { step: "wait for init", source: errno.into() })?;
     Ok(status.map_or((None, None), |(_, status)| (status.exit_status(), status.terminating_signal())))
 }
 
@@ -212,8 +215,11 @@ fn wait(
 ) -> Result<Ready, SuperviseError> {
     let stdin = io::stdin();
     let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds =
-        vec![input(action.init.child.pidfd.as_fd()), input(signals.as_fd()), input(action.init.reports.as_fd())];
+    let mut fds = vec![
+        input(action.init.child.pidfd.as_fd()),
+        input(signals.as_fd()),
+        input(action.init.reports.as_fd()),
+    ];
     let watched = watch.map(Watch::poll_fds);
     fds.extend(watched.iter().flatten().map(|fd| input(*fd)));
     let master_at = fds.len();

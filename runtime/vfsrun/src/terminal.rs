@@ -19,7 +19,8 @@ pub struct Pair {
 pub fn open(root: impl AsFd) -> io::Result<Pair> {
     let master = beneath::open(root, Path::new("dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY)?;
     unlockpt(&master)?;
-    let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let terminal =
+        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     Ok(Pair { master, terminal })
 }
 

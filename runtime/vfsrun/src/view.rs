@@ -60,12 +60,19 @@ pub fn attach(
     runtime: &Path,
 ) -> Result<AttachedView, ViewError> {
     // Before the namespace is entered: every path is opened with the caller's own rights.
-    let opened = segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
-    let domain = runtime.join(format!("view-{}", domain_name(facts).map_err(|source| ViewError::Self_ { source })?));
+    let opened =
+        segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
+    let domain =
+        runtime.join(format!("view-{}", domain_name(facts).map_err(|source| ViewError::Self_ { source })?));
     let privileged = facts.caller.privileged;
     let mut view = View::connect_or_start(&domain, |domain, listener| {
         if privileged {
-            vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &ServerOptions::new(domain.path())?)
+            vfsrun_fuse::spawn_server(
+                domain,
+                listener,
+                Path::new("/proc/self/exe"),
+                &ServerOptions::new(domain.path())?,
+            )
         } else {
             start_in_own_namespace(domain, listener, facts)
         }
@@ -104,8 +111,11 @@ fn open_one(open: &Open, store: &LayerStore) -> Result<OwnedFd, ViewError> {
             });
         }
     };
-    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| ViewError::Open { at: at.into(), path: path.into(), source: errno.into() })
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| ViewError::Open {
+        at: at.into(),
+        path: path.into(),
+        source: errno.into(),
+    })
 }
 
 /// Servers are shared by those who could do without: one user, one user and mount namespace, the same ids, and the
@@ -115,8 +125,13 @@ fn domain_name(facts: &Facts) -> io::Result<String> {
     hasher.update(&rustix::process::geteuid().as_raw().to_le_bytes());
     for namespace in ["/proc/self/ns/user", "/proc/self/ns/mnt", "/proc/self/exe"] {
         let metadata = std::fs::metadata(namespace)?;
-        for number in [metadata.dev(), metadata.ino(), metadata.mtime() as u64, metadata.mtime_nsec() as u64, metadata.size()]
-        {
+        for number in [
+            metadata.dev(),
+            metadata.ino(),
+            metadata.mtime() as u64,
+            metadata.mtime_nsec() as u64,
+            metadata.size(),
+        ] {
             // Times of a namespace are those of its first look-up in /proc: they say nothing.
             let steady = if namespace.ends_with("exe") { number } else { metadata.ino() };
             hasher.update(&steady.to_le_bytes());

@@ -26,7 +26,8 @@ enum State {
 
 pub fn doctor(global: &Global) -> Outcome {
     let caller = probe::caller();
-    let store = directories::store(global.store.as_deref(), caller.privileged).map_err(|error| Failure::own(&error))?;
+    let store = directories::store(global.store.as_deref(), caller.privileged)
+        .map_err(|error| Failure::own(&error))?;
     let findings = [
         user(&caller),
         user_namespaces(&caller),
@@ -67,12 +68,22 @@ fn user_namespaces(caller: &Caller) -> Finding {
     let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let zero = |path: &str| read(path).as_deref() == Some("0");
     if zero("/proc/sys/user/max_user_namespaces") {
-        return finding(what, State::Fails, "user.max_user_namespaces is 0; `sysctl user.max_user_namespaces=15000` as root allows them");
+        return finding(
+            what,
+            State::Fails,
+            "user.max_user_namespaces is 0; `sysctl user.max_user_namespaces=15000` as root allows them",
+        );
     }
     if !caller.privileged && zero("/proc/sys/kernel/unprivileged_userns_clone") {
-        return finding(what, State::Fails, "closed to ordinary users; `sysctl kernel.unprivileged_userns_clone=1` as root opens them");
+        return finding(
+            what,
+            State::Fails,
+            "closed to ordinary users; `sysctl kernel.unprivileged_userns_clone=1` as root opens them",
+        );
     }
-    if !caller.privileged && read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+    if !caller.privileged
+        && read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1")
+    {
         let says = "AppArmor takes their rights away (Ubuntu 23.10 and later); as root write a profile for this program to \
                     /etc/apparmor.d/vfsrun: `abi <abi/4.0>, profile vfsrun /usr/bin/vfsrun flags=(unconfined) { userns, }` and run \
                     `apparmor_parser -r /etc/apparmor.d/vfsrun`, or `sysctl kernel.apparmor_restrict_unprivileged_userns=0`";
@@ -111,17 +122,25 @@ fn upper(store: &Path) -> Finding {
     }
     match probe::disk_upper(existing) {
         Ok(()) => finding("upper", State::Works, format!("on disk, in {}", store.display())),
-        Err(reason) if probe::kernel().version >= (6, 6) => {
-            finding("upper", State::Lacks, format!("{reason}; memory is used instead, or put the store elsewhere with --store"))
+        Err(reason) if probe::kernel().version >= (6, 6) => finding(
+            "upper",
+            State::Lacks,
+            format!("{reason}; memory is used instead, or put the store elsewhere with --store"),
+        ),
+        Err(reason) => {
+            finding("upper", State::Fails, format!("{reason}; put the store elsewhere with --store"))
         }
-        Err(reason) => finding("upper", State::Fails, format!("{reason}; put the store elsewhere with --store")),
     }
 }
 
 fn landlock() -> Finding {
     match probe::kernel().landlock_abi {
         0 => finding("Landlock", State::Lacks, "off or not built; boot with `lsm=landlock,…` to have it"),
-        abi if abi < 6 => finding("Landlock", State::Lacks, format!("ABI {abi}; signals and abstract sockets are scoped from ABI 6 (Linux 6.12)")),
+        abi if abi < 6 => finding(
+            "Landlock",
+            State::Lacks,
+            format!("ABI {abi}; signals and abstract sockets are scoped from ABI 6 (Linux 6.12)"),
+        ),
         abi => finding("Landlock", State::Works, format!("ABI {abi}")),
     }
 }
@@ -137,15 +156,18 @@ fn seccomp() -> Finding {
 /// The kernel lets a user namespace mount a fresh /proc only where the old one hides nothing.
 fn proc_visible() -> Finding {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let below = mounts.lines().filter_map(|line| line.split_whitespace().nth(4)).find(|point| {
-        point.starts_with("/proc/") && *point != "/proc/sys/fs/binfmt_misc"
-    });
+    let below = mounts
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4))
+        .find(|point| point.starts_with("/proc/") && *point != "/proc/sys/fs/binfmt_misc");
     match below {
         None => finding("/proc", State::Works, "nothing is mounted over it"),
         Some(point) => finding(
             "/proc",
             State::Fails,
-            format!("{point} is mounted over, so no fresh /proc can be; in podman add `--security-opt unmask=ALL`"),
+            format!(
+                "{point} is mounted over, so no fresh /proc can be; in podman add `--security-opt unmask=ALL`"
+            ),
         ),
     }
 }
@@ -154,8 +176,12 @@ fn kernel() -> Finding {
     let (major, minor) = probe::kernel().version;
     let says = format!("Linux {major}.{minor}");
     match (major, minor) {
-        version if version < (5, 12) => finding("kernel", State::Fails, format!("{says}; 5.12 is needed for mount_setattr")),
-        version if version < (6, 6) => finding("kernel", State::Lacks, format!("{says}; uppers in memory need 6.6")),
+        version if version < (5, 12) => {
+            finding("kernel", State::Fails, format!("{says}; 5.12 is needed for mount_setattr"))
+        }
+        version if version < (6, 6) => {
+            finding("kernel", State::Lacks, format!("{says}; uppers in memory need 6.6"))
+        }
         _ => finding("kernel", State::Works, says),
     }
 }

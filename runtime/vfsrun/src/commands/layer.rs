@@ -24,8 +24,10 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
 }
 
 fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
-    let file = File::open(source)
-        .map_err(|error| Failure { message: format!("cannot open {}: {error}", source.display()), code: 125 })?;
+    let file = File::open(source).map_err(|error| Failure {
+        message: format!("cannot open {}: {error}", source.display()),
+        code: 125,
+    })?;
     let is_directory = file.metadata().map_err(|error| Failure::own(&error))?.is_dir();
     let progress = Progress::start(&format!("importing {}", source.display()));
     let options = ImportOptions::default();
@@ -54,7 +56,10 @@ fn list(store: &LayerStore) -> Outcome {
         let files = layer.files.map_or("damaged".to_owned(), |files| files.to_string());
         let size = layer.bytes.map_or_else(String::new, bytes);
         let age = layer.created.elapsed().map_or_else(|_| String::new(), |age| elapsed(age.as_secs()));
-        text.push_str(&format!("{names:<24} {:<19} {files:>8} {size:>10}  {age}\n", &layer.digest.to_string()[..19]));
+        text.push_str(&format!(
+            "{names:<24} {:<19} {files:>8} {size:>10}  {age}\n",
+            &layer.digest.to_string()[..19]
+        ));
     }
     super::spec::print(&text)
 }
@@ -72,7 +77,9 @@ fn show(store: &LayerStore, layer: &str) -> Outcome {
             Kind::HardLink { to } => ('h', format!(" = /{}", to.display())),
             Kind::Whiteout => ('x', " (deleted)".to_owned()),
             Kind::Fifo => ('p', String::new()),
-            Kind::Device { block, major, minor } => (if *block { 'b' } else { 'c' }, format!(" {major}:{minor}")),
+            Kind::Device { block, major, minor } => {
+                (if *block { 'b' } else { 'c' }, format!(" {major}:{minor}"))
+            }
         };
         let meta = &entry.meta;
         let path = entry.path.display();

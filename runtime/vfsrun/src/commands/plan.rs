@@ -9,8 +9,8 @@ use crate::run::{self, Request};
 
 pub fn plan(spec: PathBuf, global: &Global) -> Outcome {
     let request = request(spec, global);
-    let (_, _, plan) =
-        run::plan_only(&request).map_err(|error| Failure { message: chain(&error), code: error.exit_code() })?;
+    let (_, _, plan) = run::plan_only(&request)
+        .map_err(|error| Failure { message: chain(&error), code: error.exit_code() })?;
     let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::own(&error))?;
     super::spec::print(&text)
 }

@@ -20,7 +20,8 @@ fn nixos(profile: &Path) -> HostTools {
     let store = Path::new("/nix/store");
     let profile = HostBranch { path: profile.into(), at: "/usr".into(), frozen: false, follow: true };
     let store = HostBranch { path: store.into(), at: store.into(), frozen: true, follow: false };
-    let links = ["bin", "lib", "sbin"].map(|name| (PathBuf::from("/").join(name), Path::new("usr").join(name)));
+    let links =
+        ["bin", "lib", "sbin"].map(|name| (PathBuf::from("/").join(name), Path::new("usr").join(name)));
     HostTools { branches: vec![profile, store], links: links.to_vec() }
 }
 

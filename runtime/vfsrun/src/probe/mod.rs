@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::XattrFlags;
 use vfsrun_layers::LayerStore;
 use vfsrun_plan::facts::{Caller, Facts, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
 use vfsrun_plan::ids::Extent;
@@ -29,7 +28,10 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
         parent_ids: parent_ids(&caller),
         kernel: kernel(),
         fuse: fuse(),
-        upper: UpperFacts { disk: store.map_or(Ok(()), |store| disk_upper(store.path())), memory: memory_upper() },
+        upper: UpperFacts {
+            disk: store.map_or(Ok(()), |store| disk_upper(store.path())),
+            memory: memory_upper(),
+        },
         layers: store.map(|store| layers(spec, store)).unwrap_or_default(),
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
@@ -102,7 +104,8 @@ pub fn disk_upper(directory: &Path) -> Result<(), String> {
     const FUSE: u64 = 0x6573_5546;
     const NFS: u64 = 0x6969;
     let at = directory.display();
-    let statfs = rustix::fs::statfs(directory).map_err(|errno| format!("cannot look at {at}: {}", io::Error::from(errno)))?;
+    let statfs = rustix::fs::statfs(directory)
+        .map_err(|errno| format!("cannot look at {at}: {}", io::Error::from(errno)))?;
     let refused = match statfs.f_type as u64 {
         OVERLAYFS => Some("an overlay"),
         FUSE => Some("FUSE"),
@@ -112,13 +115,12 @@ pub fn disk_upper(directory: &Path) -> Result<(), String> {
     if let Some(name) = refused {
         return Err(format!("the store {at} lies on {name}, which cannot hold an overlay's upper"));
     }
-    // Asked once per store: the attribute stays as the answer.
-    const PROBE: &str = "user.vfsrun.upper";
-    let known = rustix::fs::lgetxattr(directory, PROBE, &mut [0u8; 8][..]).is_ok();
-    if known || rustix::fs::lsetxattr(directory, PROBE, b"1", XattrFlags::empty()).is_ok() {
-        Ok(())
-    } else {
-        Err(format!("the store {at} lies on a file system without user xattrs, which an overlay's upper needs"))
+    // A file system that has user xattrs says ENODATA for one that is not there.
+    match rustix::fs::lgetxattr(directory, "user.vfsrun", &mut [0u8; 1][..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Err(format!(
+            "the store {at} lies on a file system without user xattrs, which an overlay's upper needs"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -39,7 +39,9 @@ fn subordinate(uid: u32) -> Result<(Ranges, Ranges), String> {
         let ranges = parse(&text, uid, name.as_deref());
         let who = name.clone().unwrap_or_else(|| uid.to_string());
         if ranges.is_empty() {
-            Err(format!("{file} gives {who} no ids; `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}` adds some"))
+            Err(format!(
+                "{file} gives {who} no ids; `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}` adds some"
+            ))
         } else {
             Ok(ranges)
         }

@@ -11,7 +11,8 @@ use super::{RootError, open_directory};
 pub fn bind(path: &Path) -> Result<OwnedFd, RootError> {
     let directory = open_directory(path).map_err(RootError::step("open root.path", path))?;
     // Recursive: in a user namespace the host's mounts below cannot be left out, they would uncover what they hide.
-    let tree = mount::clone_tree(&directory, Path::new(""), true).map_err(RootError::step("bind root.path", path))?;
+    let tree = mount::clone_tree(&directory, Path::new(""), true)
+        .map_err(RootError::step("bind root.path", path))?;
     mount::set_propagation(&tree, Propagation::Private, true)
         .map_err(RootError::step("keep mounts private in root.path", path))?;
     mount::attach(&tree, &directory).map_err(RootError::step("attach root.path", path))?;

@@ -30,7 +30,8 @@ pub fn populate(root: impl AsFd) -> Result<(), RootError> {
         match host_device(name, major, minor) {
             Ok(node) => bind_node(&dev, name, node)?,
             // A host may lack some (a container without /dev/tty); the null device is needed by everything.
-            Err(RootError::Step { source, .. }) if source.kind() == io::ErrorKind::NotFound && name != "null" => {}
+            Err(RootError::Step { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && name != "null" => {}
             Err(error) => return Err(error),
         }
     }
@@ -55,7 +56,11 @@ fn host_device(name: &str, major: u32, minor: u32) -> Result<OwnedFd, RootError>
         .map_err(|errno| RootError::step("open", &path)(errno.into()))?;
     let stat = rustix::fs::fstat(&node).map_err(|errno| RootError::step("look at", &path)(errno.into()))?;
     let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    if is_device && stat.st_rdev == makedev(major, minor) { Ok(node) } else { Err(RootError::WrongDevice { path }) }
+    if is_device && stat.st_rdev == makedev(major, minor) {
+        Ok(node)
+    } else {
+        Err(RootError::WrongDevice { path })
+    }
 }
 
 fn bind_node(dev: &OwnedFd, name: &str, node: OwnedFd) -> Result<(), RootError> {

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
-use vfsrun_sys::mount::{self, Attr, NewMount};
 use vfsrun_sys::beneath;
+use vfsrun_sys::mount::{self, Attr, NewMount};
 
 use super::{RootError, devices};
 
@@ -16,11 +16,13 @@ pub fn cover(root: impl AsFd, paths: &[PathBuf]) -> Result<(), RootError> {
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let Some(target) = existing(&root, path)? else { continue };
-        let stat = rustix::fs::fstat(&target).map_err(|errno| RootError::step("look at", path)(errno.into()))?;
+        let stat =
+            rustix::fs::fstat(&target).map_err(|errno| RootError::step("look at", path)(errno.into()))?;
         let source = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             // One tmpfs serves all of them: a superblock each would cost more than all the rest.
             if empty.is_none() {
-                empty = Some(empty_directory().map_err(RootError::step("make an empty directory for", path))?);
+                empty =
+                    Some(empty_directory().map_err(RootError::step("make an empty directory for", path))?);
             }
             mount::clone_tree(empty.as_ref().expect("empty: set above"), Path::new(""), false)
         } else {
@@ -47,12 +49,15 @@ pub fn make_readonly(root: impl AsFd, paths: &[PathBuf]) -> Result<(), RootError
 fn existing(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>, RootError> {
     match beneath::open_in_root(root, path, OFlags::PATH) {
         Ok(fd) => Ok(Some(fd)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(source) => Err(RootError::Step { step: "open", path: path.into(), source }),
     }
 }
 
 fn empty_directory() -> io::Result<OwnedFd> {
-    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
+    let attributes =
+        Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     NewMount::of(c"tmpfs")?.option(c"mode", b"0555")?.option(c"size", b"0")?.create(attributes)
 }

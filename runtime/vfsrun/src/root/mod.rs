@@ -46,10 +46,12 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// Stage: init. Needs CAP_SYS_ADMIN over the mount namespace.
 pub fn pivot(root: impl AsFd) -> Result<(), RootError> {
     let here = Path::new("/");
-    rustix::process::fchdir(&root).map_err(|errno| RootError::step("enter the new root", here)(errno.into()))?;
+    rustix::process::fchdir(&root)
+        .map_err(|errno| RootError::step("enter the new root", here)(errno.into()))?;
     // With both arguments `.` the old root ends up on top of the new one and is taken off again: no directory for
     // it is needed inside (pivot_root(2), NOTES).
-    rustix::process::pivot_root(".", ".").map_err(|errno| RootError::step("pivot to the new root from", here)(errno.into()))?;
+    rustix::process::pivot_root(".", ".")
+        .map_err(|errno| RootError::step("pivot to the new root from", here)(errno.into()))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)
         .map_err(|errno| RootError::step("let go of the old root at", here)(errno.into()))?;
     rustix::process::chdir("/").map_err(|errno| RootError::step("enter", here)(errno.into()))

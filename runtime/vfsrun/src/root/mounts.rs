@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 use vfsrun_plan::plan::{Attributes, Mount, MountKind};
-use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 use vfsrun_sys::beneath;
+use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
 use super::{RootError, open_directory};
 
@@ -32,10 +32,13 @@ fn make(what: &MountKind, attributes: &Attributes) -> io::Result<OwnedFd> {
     let set = Attr::from_bits_retain(attributes.set);
     let tree = match what {
         MountKind::Proc => NewMount::of(c"proc")?.create(set)?,
-        MountKind::FileSystem { name, source, options } => file_system(name, source.as_deref(), options, set)?,
+        MountKind::FileSystem { name, source, options } => {
+            file_system(name, source.as_deref(), options, set)?
+        }
         MountKind::Bind { source, recursive } => bind(source, *recursive, attributes)?,
         MountKind::Cgroup => {
-            let readonly = Attributes { set: attributes.set | Attr::MOUNT_ATTR_RDONLY.bits(), ..attributes.clone() };
+            let readonly =
+                Attributes { set: attributes.set | Attr::MOUNT_ATTR_RDONLY.bits(), ..attributes.clone() };
             bind(Path::new("/sys/fs/cgroup"), true, &Attributes { recursive_set: readonly.set, ..readonly })?
         }
     };
@@ -102,7 +105,9 @@ fn place_for(root: impl AsFd, mount: &Mount) -> Result<OwnedFd, RootError> {
         Ok(target) => Ok(target),
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_place(root, relative, &mount.what)
             .map_err(RootError::step("make the mount point", destination.clone())),
-        Err(source) => Err(RootError::Step { step: "open the mount point", path: destination.clone(), source }),
+        Err(source) => {
+            Err(RootError::Step { step: "open the mount point", path: destination.clone(), source })
+        }
     }
 }
 
@@ -150,5 +155,6 @@ pub fn make_root_readonly(root: impl AsFd) -> Result<(), RootError> {
 pub fn stop_propagation() -> Result<(), RootError> {
     let slash = PathBuf::from("/");
     let root = open_directory(&slash).map_err(RootError::step("open", &slash))?;
-    mount::set_propagation(root, Propagation::Slave, true).map_err(RootError::step("stop propagation below", slash))
+    mount::set_propagation(root, Propagation::Slave, true)
+        .map_err(RootError::step("stop propagation below", slash))
 }

@@ -38,31 +38,38 @@ pub fn compose(
     owner: Option<(u32, u32)>,
     user_namespace: bool,
 ) -> Result<View, RootError> {
+    // Before the scaffold covers anything: the store may lie below it.
+    let run = match place {
+        UpperPlace::Disk(run) => {
+            Some(open_directory(run).map_err(RootError::step("open the upper's directory", run))?)
+        }
+        UpperPlace::Memory { .. } => None,
+    };
     raise_scaffold(scaffold, place)?;
     let base = open_directory(scaffold).map_err(RootError::step("open", scaffold))?;
     let lowers = segments.len();
     for (index, segment) in segments.into_iter().enumerate() {
         let name = index.to_string();
-        let target = make_directory(&base, &name, 0o755).map_err(RootError::step("make a place for a segment in", scaffold))?;
+        let target = make_directory(&base, &name, 0o755)
+            .map_err(RootError::step("make a place for a segment in", scaffold))?;
         mount::attach(segment, target).map_err(RootError::step("attach a segment below", scaffold))?;
     }
-    let (upper, work) = match place {
-        UpperPlace::Disk(run) => {
-            let run_fd = open_directory(run).map_err(RootError::step("open the upper's directory", run))?;
-            (subdirectory(&run_fd, "upper"), subdirectory(&run_fd, "work"))
-        }
-        UpperPlace::Memory { .. } => (make_directory(&base, "upper", 0o755), make_directory(&base, "work", 0o755)),
+    let (upper, work) = match run {
+        Some(run) => (subdirectory(&run, "upper"), subdirectory(&run, "work")),
+        None => (make_directory(&base, "upper", 0o755), make_directory(&base, "work", 0o755)),
     };
     let upper = upper.map_err(RootError::step("open the upper of", scaffold))?;
     let work = work.map_err(RootError::step("open the work directory of", scaffold))?;
     if let Some((uid, gid)) = owner {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::fchown(&upper, uid, gid)
-            .map_err(|errno| RootError::step("give the root directory to its owner in", scaffold)(errno.into()))?;
+        rustix::fs::fchown(&upper, uid, gid).map_err(|errno| {
+            RootError::step("give the root directory to its owner in", scaffold)(errno.into())
+        })?;
     }
     make_directory(&base, "root", 0o755).map_err(RootError::step("make the root in", scaffold))?;
     rustix::process::fchdir(&base).map_err(|errno| RootError::step("enter", scaffold)(errno.into()))?;
-    mount_overlay(lowers, &upper, &work, user_namespace).map_err(|source| RootError::Overlay { lowers, source })?;
+    mount_overlay(lowers, &upper, &work, user_namespace)
+        .map_err(|source| RootError::Overlay { lowers, source })?;
     let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
     let memory_upper = matches!(place, UpperPlace::Memory { .. }).then_some(upper);
     Ok(View { root, memory_upper })

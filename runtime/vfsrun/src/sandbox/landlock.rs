@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use vfsrun_plan::plan::Landlock;
 
@@ -53,7 +53,11 @@ pub fn restrict(plan: &Landlock, abi: u32) -> Result<u32, SandboxError> {
     Ok(abi.min(known as u32))
 }
 
-fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, SandboxError> {
+fn allow(
+    created: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, SandboxError> {
     let fd = PathFd::new(path).map_err(|source| SandboxError::LandlockPath { path: path.into(), source })?;
     created.add_rule(PathBeneath::new(fd, access)).map_err(|source| SandboxError::Landlock { source })
 }

@@ -37,7 +37,8 @@ pub struct Enforced {
 /// profile: it was compiled where there was nothing to wait for.
 pub fn enter(plan: &Sandbox, landlock_abi: u32, filter: Option<&Filter>) -> Result<Enforced, SandboxError> {
     if plan.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).map_err(|e| SandboxError::step("set no_new_privs")(e.into()))?;
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|e| SandboxError::step("set no_new_privs")(e.into()))?;
     }
     let landlock = match &plan.landlock {
         Some(rules) if landlock_abi > 0 => Some(landlock::restrict(rules, landlock_abi)?),

@@ -3,7 +3,7 @@
 //! It has one thread and is a copy of the main process, so everything it needs is in memory already.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -78,7 +78,7 @@ impl InitError {
 }
 
 /// Builds everything up to the running command. Without a reaper this process becomes the command itself.
-fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
+fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
     let plan = prepared.plan;
     die_with_main()?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
@@ -86,7 +86,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
-    let root = compose_root(&prepared, sender)?;
+    let root = compose_root(&mut prepared, sender)?;
     root::mounts::make_all(&root, &plan.mounts)?;
     if plan.devices {
         root::devices::populate(&root)?;
@@ -116,33 +116,36 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
 
 /// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
 pub(crate) fn die_with_main() -> Result<(), InitError> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| InitError::step("tie init to the main process")(e.into()))
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|e| InitError::step("tie init to the main process")(e.into()))
 }
 
 fn name_the_host(plan: &Plan) -> Result<(), InitError> {
     if let Some(name) = &plan.hostname {
-        rustix::system::sethostname(name.as_bytes()).map_err(|e| InitError::step("set the host name")(e.into()))?;
+        rustix::system::sethostname(name.as_bytes())
+            .map_err(|e| InitError::step("set the host name")(e.into()))?;
     }
     if let Some(name) = &plan.domainname {
-        rustix::system::setdomainname(name.as_bytes()).map_err(|e| InitError::step("set the domain name")(e.into()))?;
+        rustix::system::setdomainname(name.as_bytes())
+            .map_err(|e| InitError::step("set the domain name")(e.into()))?;
     }
     Ok(())
 }
 
-fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
+fn compose_root(prepared: &mut Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
     if !prepared.user_namespace {
         root::mounts::stop_propagation()?;
     }
     match (&prepared.plan.root, &prepared.upper) {
         (Root::View { owner, .. }, Some(place)) => {
-            let segments = prepared
-                .segments
-                .iter()
-                .map(|fd| fd.try_clone())
-                .collect::<io::Result<Vec<_>>>()
-                .map_err(InitError::step("keep the segments"))?;
-            let view =
-                root::view::compose(prepared.scaffold, segments, place, Some(*owner), prepared.user_namespace)?;
+            let segments = std::mem::take(&mut prepared.segments);
+            let view = root::view::compose(
+                prepared.scaffold,
+                segments,
+                place,
+                Some(*owner),
+                prepared.user_namespace,
+            )?;
             if let Some(upper) = &view.memory_upper {
                 sender.send(&Report::Upper, Some(upper)).map_err(InitError::step("hand the upper over"))?;
             }
@@ -193,7 +196,7 @@ fn set_sysctls(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
 /// Waits for the workload and for every orphan; hands signals on. Returns the exit code.
 fn reap(workload: nix::unistd::Pid, sender: &Sender) -> u8 {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    give_up_everything();
+    give_up_everything(sender);
     let signals = SigSet::all();
     loop {
         loop {
@@ -224,7 +227,9 @@ fn ended(sender: &Sender, code: u8, signal: Option<i32>) -> u8 {
 }
 
 /// From here on init only waits: what it could still do, a workload that subverts it could do too.
-fn give_up_everything() {
+fn give_up_everything(sender: &Sender) {
+    // Nothing of the main process's may be within reach of the action: store, sockets, the server's pidfd.
+    let _ = vfsrun_sys::descriptors::close_all_but(sender.as_fd());
     let _ = vfsrun_sys::privileges::set_capabilities(0, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);
     let _ = die_with_main();

@@ -15,8 +15,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,10 @@ impl Sender {
         let mut text = serde_json::to_vec(report)?;
         if text.len() > PACKET {
             // Only a Failed message can be this long.
-            text = serde_json::to_vec(&Report::Failed { code: 125, message: "the error is too long to report".into() })?;
+            text = serde_json::to_vec(&Report::Failed {
+                code: 125,
+                message: "the error is too long to report".into(),
+            })?;
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -91,7 +94,8 @@ impl Receiver {
         let mut text = vec![0u8; PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
+        let flags =
+            if wait { RecvFlags::CMSG_CLOEXEC } else { RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT };
         let received = rustix::io::retry_on_intr(|| {
             recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
         });
@@ -106,6 +110,12 @@ impl Receiver {
             _ => None,
         });
         Ok(Some((serde_json::from_slice(&text[..length])?, fd)))
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -32,9 +32,9 @@ pub enum WorkloadError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     // The words of runc, which callers match.
-    #[error("executable file {program:?} not found in $PATH")]
+    #[error("process.args[0]: executable file {program:?} not found in $PATH")]
     NotFound { program: String },
-    #[error("cannot execute {}", path.display())]
+    #[error("process.args[0]: cannot execute {}", path.display())]
     Execute { path: PathBuf, source: io::Error },
     #[error("process.{field}: {text:?} holds a NUL byte")]
     Nul { field: &'static str, text: String },
@@ -131,11 +131,13 @@ fn limit_resources(limits: &[Rlimit]) -> Result<(), WorkloadError> {
     for limit in limits {
         let infinite = |value: u64| (value != u64::MAX).then_some(value);
         let new = rustix::process::Rlimit { current: infinite(limit.soft), maximum: infinite(limit.hard) };
-        rustix::process::setrlimit(crate::rlimits::resource(limit.kind), new).map_err(|errno| WorkloadError::Rlimit {
-            kind: crate::rlimits::name(limit.kind),
-            soft: limit.soft,
-            hard: limit.hard,
-            source: errno.into(),
+        rustix::process::setrlimit(crate::rlimits::resource(limit.kind), new).map_err(|errno| {
+            WorkloadError::Rlimit {
+                kind: crate::rlimits::name(limit.kind),
+                soft: limit.soft,
+                hard: limit.hard,
+                source: errno.into(),
+            }
         })?;
     }
     Ok(())
@@ -143,7 +145,8 @@ fn limit_resources(limits: &[Rlimit]) -> Result<(), WorkloadError> {
 
 fn take_ids(command: &Command) -> Result<(), WorkloadError> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    let failed = |step: &'static str| move |errno: nix::Error| WorkloadError::Step { step, source: errno.into() };
+    let failed =
+        |step: &'static str| move |errno: nix::Error| WorkloadError::Step { step, source: errno.into() };
     if let Some(groups) = &command.groups {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups).map_err(failed("set supplementary groups"))?;
@@ -153,16 +156,23 @@ fn take_ids(command: &Command) -> Result<(), WorkloadError> {
     let (uid, gid) = (Uid::from_raw(command.uid), Gid::from_raw(command.gid));
     setresgid(gid, gid, gid).map_err(failed("become the group of process.user"))?;
     setresuid(uid, uid, uid).map_err(failed("become the user of process.user"))?;
-    rustix::thread::set_keep_capabilities(false).map_err(WorkloadError::step("let capabilities follow the user"))
+    rustix::thread::set_keep_capabilities(false)
+        .map_err(WorkloadError::step("let capabilities follow the user"))
 }
 
 /// Enters the working directory and checks that it is one of the root: a leaked descriptor of the host must not be
 /// where the command finds itself (CVE-2024-21626).
 fn enter_directory(path: &Path) -> Result<(), WorkloadError> {
-    rustix::process::chdir(path).map_err(|errno| WorkloadError::Cwd { path: path.into(), source: errno.into() })?;
-    let here = rustix::process::getcwd(Vec::new()).map_err(|_| WorkloadError::CwdOutside { path: path.into() })?;
+    rustix::process::chdir(path)
+        .map_err(|errno| WorkloadError::Cwd { path: path.into(), source: errno.into() })?;
+    let here =
+        rustix::process::getcwd(Vec::new()).map_err(|_| WorkloadError::CwdOutside { path: path.into() })?;
     // The kernel's word for a directory outside of the root is "(unreachable)/…".
-    if here.as_bytes().starts_with(b"/") { Ok(()) } else { Err(WorkloadError::CwdOutside { path: path.into() }) }
+    if here.as_bytes().starts_with(b"/") {
+        Ok(())
+    } else {
+        Err(WorkloadError::CwdOutside { path: path.into() })
+    }
 }
 
 /// A command with its arguments and environment in the form execve takes.
@@ -178,7 +188,9 @@ impl Execution {
         let c_strings = |field: &'static str, texts: &[String]| {
             texts
                 .iter()
-                .map(|text| CString::new(text.as_str()).map_err(|_| WorkloadError::Nul { field, text: text.clone() }))
+                .map(|text| {
+                    CString::new(text.as_str()).map_err(|_| WorkloadError::Nul { field, text: text.clone() })
+                })
                 .collect::<Result<Vec<_>, _>>()
         };
         let args = c_strings("args", &command.args)?;

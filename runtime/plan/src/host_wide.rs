@@ -1,0 +1,73 @@
+//! What would change the host: a setting without the namespace that keeps it inside.
+
+use vfsrun_spec::Spec;
+use vfsrun_spec::oci::NamespaceType;
+
+use crate::PlanError;
+use crate::plan::Namespace;
+
+/// System V limits, which belong to the ipc namespace.
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), PlanError> {
+    let has = |kind| namespaces.iter().any(|namespace| namespace.kind == kind);
+    // A joined mount namespace is somebody's, and a pivot would change it under their feet.
+    if !namespaces.iter().any(|n| n.kind == NamespaceType::Mount && n.path.is_none()) {
+        return Err(PlanError::NoMountNamespace);
+    }
+    let names = [("hostname", &config.hostname), ("domainname", &config.domainname)];
+    if let Some((at, _)) = names.iter().find(|(_, name)| name.is_some())
+        && !has(NamespaceType::Uts)
+    {
+        return Err(PlanError::HostWide { at: (*at).to_owned(), needs: "a uts" });
+    }
+    for key in config.linux.iter().flat_map(|linux| linux.sysctl.keys()) {
+        let (kind, needs) = owner(key).ok_or_else(|| PlanError::Sysctl { key: key.clone() })?;
+        if !has(kind) {
+            return Err(PlanError::HostWide { at: format!("linux.sysctl.{key}"), needs });
+        }
+    }
+    Ok(())
+}
+
+/// The namespace that a sysctl belongs to. Keys with a slash or `..` are nobody's.
+fn owner(key: &str) -> Option<(NamespaceType, &'static str)> {
+    if key.contains('/') || key.split('.').any(str::is_empty) {
+        return None;
+    }
+    if IPC.contains(&key) || key.starts_with("fs.mqueue.") {
+        return Some((NamespaceType::Ipc, "an ipc"));
+    }
+    match key {
+        "kernel.hostname" | "kernel.domainname" => Some((NamespaceType::Uts, "a uts")),
+        _ if key.starts_with("net.") => Some((NamespaceType::Network, "a network")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_leave_their_directory_belong_to_nobody() {
+        for key in ["net/../kernel.core_pattern", "net..x", "kernel.core_pattern", "fs.file-max", ".net.x"] {
+            assert!(owner(key).is_none(), "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_of_namespaces_are_known() {
+        assert_eq!(owner("net.ipv4.ip_forward").unwrap().0, NamespaceType::Network);
+        assert_eq!(owner("kernel.shmmax").unwrap().0, NamespaceType::Ipc);
+    }
+}
