@@ -1,7 +1,7 @@
 //! Compilation: a profile becomes one program that tells architectures apart, finds the call's number by binary
 //! search, and compares arguments where its rules have conditions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -132,11 +132,11 @@ fn spans(
         }
         _ => Background::plain(abi(members[0]), fallbacks),
     };
-    let mut by_number = BTreeMap::new();
-    for &arch in members {
-        by_number.extend(rules.by_number(arch).into_iter().map(|(number, rules)| (number, (arch, rules))));
-    }
-    lay(&background, by_number)
+    let mut bound = Vec::new();
+    members.iter().for_each(|arch| rules.bind(*arch, &mut bound));
+    // Stable: the rules of one call stay in the order of the profile.
+    bound.sort_by_key(|rule| rule.number);
+    lay(&background, &bound)
 }
 
 /// The first number above all that the profile names, those with the default's action included. None when it names

@@ -11,8 +11,8 @@
 //! another argument), the rule is kept here.
 
 use crate::{
-    Arch, Operator, SeccompError,
-    rules::{Condition, Rule},
+    Operator, SeccompError,
+    rules::{BoundRule, Condition, Rule},
 };
 
 /// What happens to a system call.
@@ -33,13 +33,16 @@ pub(crate) struct Check {
     pub action: u32,
 }
 
-/// Decides between `rules`, given in the order of the profile. Errors: `Conflict` where libseccomp refuses the
-/// profile, because the same conditions have different actions.
-pub(crate) fn verdict(number: u32, mut rules: Vec<Rule>, arch: Arch) -> Result<Verdict, SeccompError> {
+/// Decides between the rules of one call, at least one, given in the order of the profile. Errors: `Conflict` where
+/// libseccomp refuses the profile, because the same conditions have different actions.
+pub(crate) fn verdict(call: &[BoundRule]) -> Result<Verdict, SeccompError> {
+    let (number, arch) = (call[0].number, call[0].arch);
     let wide = arch.compares_64_bits();
-    for rule in &mut rules {
-        rule.conditions = rule.conditions.iter().filter_map(|condition| narrow(*condition, wide)).collect();
-    }
+    let narrowed = |rule: &Rule| {
+        let conditions = rule.conditions.iter().filter_map(|condition| narrow(*condition, wide)).collect();
+        Rule { conditions, ..*rule }
+    };
+    let rules: Vec<Rule> = call.iter().map(|bound| narrowed(&bound.rule)).collect();
     if let Some(unconditional) = rules.iter().find(|rule| rule.conditions.is_empty()) {
         return Ok(Verdict::Return(unconditional.action));
     }

@@ -1,7 +1,5 @@
 //! A rule: an action for one system call number, with the conditions its arguments must satisfy.
 
-use std::collections::BTreeMap;
-
 use crate::{
     Action, Arch, Argument, Operator, Profile, SeccompError, Syscall,
     syscalls::{self, Multiplexed, Numbers},
@@ -25,6 +23,14 @@ pub(crate) struct Rule {
     pub conditions: Vec<Condition>,
     /// The entry of `syscalls` it came from.
     pub entry: usize,
+}
+
+/// A rule with the call it is for.
+#[derive(Debug, Clone)]
+pub(crate) struct BoundRule {
+    pub number: u32,
+    pub arch: Arch,
+    pub rule: Rule,
 }
 
 /// An entry of `syscalls`, checked: alternatives of conditions, any of which suffices.
@@ -61,23 +67,24 @@ impl RuleSet {
         Ok(RuleSet { entries })
     }
 
-    /// The rules of each number of `arch` in the order of the profile. Names without a number there are skipped.
-    pub(crate) fn by_number(&self, arch: Arch) -> BTreeMap<u32, Vec<Rule>> {
-        let mut rules = BTreeMap::<u32, Vec<Rule>>::new();
+    /// Appends the rules for calls of `arch` in the order of the profile. Names without a number there are skipped.
+    pub(crate) fn bind(&self, arch: Arch, bound: &mut Vec<BoundRule>) {
         for entry in &self.entries {
-            let rule = |conditions| Rule { action: entry.action, conditions, entry: entry.index };
+            let mut bind = |number, conditions| {
+                let rule = Rule { action: entry.action, conditions, entry: entry.index };
+                bound.push(BoundRule { number, arch, rule });
+            };
             for call in &entry.calls {
                 for alternative in &entry.alternatives {
                     if let Some(number) = call.numbers.and_then(|numbers| numbers.number(arch)) {
-                        rules.entry(number).or_default().push(rule(alternative.clone()));
+                        bind(number, alternative.clone());
                     }
                     if let (Arch::X86, Some(call)) = (arch, call.multiplexed) {
-                        rules.entry(call.number).or_default().push(rule(selected(alternative, call)));
+                        bind(call.number, selected(alternative, call));
                     }
                 }
             }
         }
-        rules
     }
 }
 

@@ -1,12 +1,10 @@
 //! A span: consecutive system call numbers that share a verdict.
 
-use std::collections::BTreeMap;
-
 use crate::{
-    Arch, SeccompError,
+    SeccompError,
     arch::X32_BIT,
     precedence::{Verdict, verdict},
-    rules::Rule,
+    rules::BoundRule,
 };
 
 /// From `first` to the number before the next span's.
@@ -65,20 +63,17 @@ impl Background {
     }
 }
 
-/// Lays the verdicts of `rules` over the background; neighbours with one verdict become one span.
-pub(crate) fn lay(
-    background: &Background,
-    rules: BTreeMap<u32, (Arch, Vec<Rule>)>,
-) -> Result<Vec<Span>, SeccompError> {
+/// Lays the verdicts of `rules`, which are sorted by number, over the background; neighbours with one verdict become
+/// one span.
+pub(crate) fn lay(background: &Background, rules: &[BoundRule]) -> Result<Vec<Span>, SeccompError> {
     let mut spans: Vec<Span> = Vec::new();
-    let mut rules = rules.into_iter().peekable();
+    let mut calls = rules.chunk_by(|one, next| one.number == next.number).peekable();
     for (at, &(first, action)) in background.0.iter().enumerate() {
         let end = background.0.get(at + 1).map(|&(next, _)| next);
         push(&mut spans, first, Verdict::Return(action));
-        while let Some((number, (arch, rules))) =
-            rules.next_if(|(number, _)| end.is_none_or(|end| *number < end))
-        {
-            push(&mut spans, number, verdict(number, rules, arch)?);
+        while let Some(call) = calls.next_if(|call| end.is_none_or(|end| call[0].number < end)) {
+            let number = call[0].number;
+            push(&mut spans, number, verdict(call)?);
             if let Some(after) = number.checked_add(1)
                 && Some(after) != end
             {

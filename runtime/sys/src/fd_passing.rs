@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::FdFlags;
 use rustix::net::{
@@ -80,6 +80,30 @@ pub fn close_inherited() -> io::Result<usize> {
     Ok(count)
 }
 
+/// Gives the calling thread a descriptor table of its own that holds only `keep`. What other threads have stays; what
+/// this thread has besides `keep` is closed for it, so it must use nothing else from now on.
+///
+/// A thread that waits in the kernel for something that another thread does keeps the shared table alive when the
+/// process is killed; with a table of its own it does not.
+pub fn keep_only(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for number in kept {
+        if number > first {
+            close_own(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_own(first, u32::MAX)
+}
+
+fn close_own(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: CLOSE_RANGE_UNSHARE copies the table first, so descriptors that other threads own stay open for them.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
@@ -106,6 +130,19 @@ mod tests {
         send(&left, &[7; 100], &[]).unwrap();
         let error = receive(&right, &mut [0; 10]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+    }
+
+    #[test]
+    fn a_thread_with_a_table_of_its_own_closes_nothing_of_the_others() {
+        let (kept, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        std::thread::scope(|scope| {
+            let thread = || {
+                keep_only(&[kept.as_fd()]).unwrap();
+                (rustix::fs::fstat(&kept).is_ok(), rustix::fs::fstat(&other).is_ok())
+            };
+            assert_eq!(scope.spawn(thread).join().unwrap(), (true, false));
+        });
+        rustix::fs::fstat(&other).unwrap();
     }
 
     #[test]

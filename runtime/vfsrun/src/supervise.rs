@@ -13,7 +13,7 @@ use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
 use crate::launch::Init;
-use crate::stage::report::Report;
+use crate::stage::report::{Received, Report};
 use crate::terminal;
 
 /// How long a command may take to end after its time limit.
@@ -67,7 +67,7 @@ pub fn to_end(
     time_limit: Option<Duration>,
 ) -> Result<Ended, SuperviseError> {
     let mut watch = view.map(|view| Watch::new(view, Patience::default()));
-    let mut action = Action { init, ended: Ended::default(), failure: None, master: None };
+    let mut action = Action { init, ended: Ended::default(), failure: None, master: None, reports_ended: false };
     let mut proxy = Proxy::default();
     let deadline = time_limit.map(|limit| Instant::now() + limit);
     loop {
@@ -105,13 +105,23 @@ struct Action<'a> {
     ended: Ended,
     failure: Option<(u8, String)>,
     master: Option<OwnedFd>,
+    /// Nothing more is to be polled for.
+    reports_ended: bool,
 }
 
 impl Action<'_> {
     /// Takes every report that has come.
     fn hear(&mut self) -> Result<(), SuperviseError> {
         let failed = |source| SuperviseError::Step { step: "hear from init", source };
-        while let Some((report, fd)) = self.init.reports.receive(false).map_err(failed)? {
+        loop {
+            let (report, fd) = match self.init.reports.receive().map_err(failed)? {
+                Received::Report(report, fd) => (report, fd),
+                Received::Nothing => return Ok(()),
+                Received::Ended => {
+                    self.reports_ended = true;
+                    return Ok(());
+                }
+            };
             match report {
                 Report::Upper => self.ended.upper = fd,
                 Report::Terminal => self.master = fd,
@@ -123,7 +133,6 @@ impl Action<'_> {
                 Report::Ended { code, signal } => (self.ended.code, self.ended.signal) = (code, signal),
             }
         }
-        Ok(())
     }
 
     /// SIGTERM at the limit, SIGKILL a little later.
@@ -222,6 +231,9 @@ fn wait(
     ];
     let watched = watch.map(Watch::poll_fds);
     fds.extend(watched.iter().flatten().map(|fd| input(*fd)));
+    if !action.reports_ended {
+        fds.push(input(action.init.reports.as_fd()));
+    }
     let master_at = fds.len();
     if let Some(master) = &action.master {
         fds.push(input(master.as_fd()));
@@ -242,7 +254,7 @@ fn wait(
         Err(errno) => return Err(SuperviseError::Step { step: "wait for the action", source: errno.into() }),
     }
     let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-    let server = watched.is_some() && (ready(3) || ready(4));
+    let server = watched.is_some() && (ready(2) || ready(3));
     let tick_due = watch.is_some_and(|watch| watch.next_tick().is_zero());
     Ok(Ready {
         child: ready(0),

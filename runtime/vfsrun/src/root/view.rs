@@ -94,10 +94,11 @@ fn raise_scaffold(scaffold: &Path, place: &UpperPlace) -> Result<(), RootError> 
 fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, user_namespace: bool) -> io::Result<()> {
     let lower = (0..lowers).map(|index| index.to_string()).collect::<Vec<_>>().join(":");
     // Why each: xino=on keeps inode numbers of segments on file systems of their own; redirects and metacopy would
-    // make the upper unreadable without its lowers; index and nfs_export want file handles, which segments lack.
+    // make the upper unreadable without its lowers; index and nfs_export want file handles, which segments lack;
+    // volatile because no upper is mounted twice, and unmounting would wait for the whole disk otherwise.
     let mut options = format!(
         "lowerdir={lower},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},xino=on,redirect_dir=nofollow,\
-         metacopy=off,index=off,nfs_export=off",
+         metacopy=off,index=off,nfs_export=off,volatile",
         upper.as_raw_fd(),
         work.as_raw_fd()
     );

@@ -80,6 +80,15 @@ impl Sender {
     }
 }
 
+/// What was there to be received.
+#[derive(Debug)]
+pub enum Received {
+    Report(Report, Option<OwnedFd>),
+    Nothing,
+    /// Nobody can send any more.
+    Ended,
+}
+
 #[derive(Debug)]
 pub struct Receiver(OwnedFd);
 
@@ -89,8 +98,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// The next report; `None` when the other side is gone or, with `wait` false, has nothing to say now.
-    pub fn receive(&self, wait: bool) -> io::Result<Option<(Report, Option<OwnedFd>)>> {
+    /// The next report, if it has come. Never blocks.
+    pub fn receive(&self) -> io::Result<Received> {
         let mut text = vec![0u8; PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -100,16 +109,17 @@ impl Receiver {
             recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags)
         });
         let length = match received {
-            Ok(message) if message.bytes == 0 => return Ok(None),
+            Ok(message) if message.bytes == 0 => return Ok(Received::Ended),
             Ok(message) => message.bytes,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Ended),
             Err(errno) => return Err(errno.into()),
         };
         let fd = ancillary.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        Ok(Some((serde_json::from_slice(&text[..length])?, fd)))
+        Ok(Received::Report(serde_json::from_slice(&text[..length])?, fd))
     }
 }
 
@@ -135,17 +145,19 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         sender.send(&Report::Upper, Some(&writer)).unwrap();
         drop(writer);
-        let (report, fd) = receiver.receive(true).unwrap().unwrap();
-        assert_eq!(report, Report::Upper);
-        rustix::io::write(fd.unwrap(), b"x").unwrap();
+        let Received::Report(Report::Upper, Some(fd)) = receiver.receive().unwrap() else {
+            panic!("the report with its descriptor");
+        };
+        rustix::io::write(fd, b"x").unwrap();
         let mut byte = [0u8; 1];
         assert_eq!(rustix::io::read(&reader, &mut byte[..]).unwrap(), 1);
     }
 
     #[test]
-    fn a_dead_sender_is_none() {
+    fn silence_and_death_are_told_apart() {
         let (receiver, sender) = channel().unwrap();
+        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
         drop(sender);
-        assert!(receiver.receive(true).unwrap().is_none());
+        assert!(matches!(receiver.receive().unwrap(), Received::Ended));
     }
 }
