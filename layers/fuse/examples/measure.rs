@@ -63,6 +63,9 @@ fn measure(tree: &Path, threads: usize, clone_fd: bool) -> Outcome<()> {
     walking(&mut view, tree, &temp.path().join("walked"))?;
     reading(&mut view, temp.path())?;
     println!("{:?}", view.ping(Duration::from_secs(5))?);
+    for place in ["looked-up", "walked", "read"] {
+        nix::mount::umount2(&temp.path().join(place), nix::mount::MntFlags::MNT_DETACH)?;
+    }
     Ok(())
 }
 

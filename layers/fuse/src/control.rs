@@ -14,13 +14,13 @@ use thiserror::Error;
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::Domain;
 use crate::meter::Meter;
-use crate::mount::ViewMount;
 use crate::namespace::{self, NamespaceId};
 use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
 use crate::protocol::{Health, PROTOCOL, Reply, Request};
 use crate::registry::{Registry, Use};
 use crate::server::chain;
+use crate::walker::Walker;
 
 /// A client that says nothing at first is sent away.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub enum ControlError {
 /// What all clients share.
 pub struct Control {
     pub domain: Domain,
-    pub mount: ViewMount,
+    pub walker: Walker,
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
@@ -56,7 +56,11 @@ struct Presence {
 
 impl Control {
     /// Serves clients until nobody has been here for `options.idle_ms`.
-    pub fn serve(self: Arc<Control>, listener: OwnedFd, options: &ServerOptions) -> Result<(), ControlError> {
+    pub fn serve(
+        self: Arc<Control>,
+        listener: &OwnedFd,
+        options: &ServerOptions,
+    ) -> Result<(), ControlError> {
         let idle = Duration::from_millis(options.idle_ms);
         let clients_of = options.clients;
         let socket = self.domain.socket_file().map_err(|source| ControlError::Socket { source })?;
@@ -64,9 +68,9 @@ impl Control {
             Arc::new(Presence { clients: AtomicUsize::new(0), last_left: Mutex::new(Instant::now()) });
         loop {
             match wait_readable(listener.as_fd(), presence.may_wait(idle)) {
-                Ok(()) => self.admit(&listener, clients_of, &presence)?,
+                Ok(()) => self.admit(listener, clients_of, &presence)?,
                 Err(ChannelError::TimedOut(_)) => {
-                    if presence.idle_for(idle) && self.retire(&listener, socket, &presence)? {
+                    if presence.idle_for(idle) && self.retire(listener, socket, &presence)? {
                         return Ok(());
                     }
                 }
@@ -188,7 +192,7 @@ impl Control {
         let (used, warm) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
         let segment = used.live().name.clone();
         let mount = self
-            .mount
+            .walker
             .segment(&segment)
             .map_err(|error| format!("cannot make a mount of segment {segment}: {error}"))?;
         held.push(used);

@@ -72,7 +72,7 @@ impl ViewFs {
         let length = read_fully(file.as_fd(), offset, buffer)?;
         // The page would be kept for ever, and would be torn. Asking the segment has made it note the change.
         if !file.is_unchanged(attr)? {
-            self.files.close(nodeid.0);
+            self.files.tear(nodeid.0);
             return Err(Errno::IO);
         }
         Ok(length)

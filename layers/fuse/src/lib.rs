@@ -6,7 +6,7 @@
 //!    connect DIR/socket ── Hello ─────────────────▶   uid, user namespace checked
 //!       └ nobody there: lock, bind, start server     Registry: identity ─▶ Live segment
 //!    Attach spec + descriptors ───────────────────▶   current? reuse (warm) : build generation
-//!    ◀──────────── detached mount of the segment ──   open_tree(view/NAME) ───────▶ LOOKUP ─▶ union
+//!    ◀──────────── detached mount of the segment ──   walker: open_tree(NAME) ─────▶ LOOKUP ─▶ union
 //!    move_mount it, overlay on top, run the action
 //!       action ── cached by the kernel: no request; else LOOKUP, READ, … ─────────▶ NodeTable ─▶ union
 //!    Watch: pidfd, Ping ──────────────────────────▶   oldest request, counters
@@ -42,6 +42,7 @@ pub mod protocol;
 pub mod registry;
 pub mod server;
 pub mod start;
+pub mod walker;
 pub mod watch;
 
 pub use client::{Attached, ClientError, View};

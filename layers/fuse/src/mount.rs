@@ -4,13 +4,13 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use thiserror::Error;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
 use crate::domain::Domain;
+use crate::walker::Walker;
 
 #[derive(Debug, Error)]
 pub enum MountError {
@@ -52,9 +52,9 @@ impl ViewMount {
         Ok((ViewMount { mount }, device))
     }
 
-    /// A detached mount of one top-level directory. Walks into the view: some other thread must be serving it.
-    pub fn segment(&self, name: &str) -> io::Result<OwnedFd> {
-        mount::clone_tree(&self.mount, Path::new(name), false)
+    /// Starts the walker. Some thread must be serving the view.
+    pub fn walker(self) -> io::Result<Walker> {
+        Walker::start(self.mount)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Backing files kept open between reads. With `no_open` the kernel never says when a file is opened or closed, so
 //! a bounded number of descriptors stays, those used last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -27,10 +27,14 @@ struct Stamp {
     ctime: (i64, u64),
 }
 
+#[derive(Default)]
 struct Shard {
     files: HashMap<u64, (Arc<OpenFile>, u64)>,
     /// Counts uses; the file with the smallest number was used longest ago.
     clock: u64,
+    /// Nodes whose file changed under the kernel's pages. Not opened again before the kernel has forgotten them: it
+    /// asks a second time after an error, and would then mix new pages with old ones.
+    torn: HashSet<u64>,
 }
 
 pub struct OpenFiles {
@@ -42,7 +46,7 @@ impl OpenFiles {
     /// Keeps about `capacity` files, one at least per shard.
     pub fn new(capacity: usize) -> OpenFiles {
         OpenFiles {
-            shards: std::array::from_fn(|_| Mutex::new(Shard { files: HashMap::new(), clock: 0 })),
+            shards: std::array::from_fn(|_| Mutex::default()),
             per_shard: capacity.div_ceil(SHARDS).max(1),
         }
     }
@@ -53,8 +57,14 @@ impl OpenFiles {
         nodeid: u64,
         open: impl FnOnce() -> Result<OpenFile, Errno>,
     ) -> Result<Arc<OpenFile>, Errno> {
-        if let Some(file) = self.shard(nodeid).touch(nodeid) {
-            return Ok(file);
+        {
+            let mut shard = self.shard(nodeid);
+            if let Some(file) = shard.touch(nodeid) {
+                return Ok(file);
+            }
+            if shard.torn.contains(&nodeid) {
+                return Err(Errno::IO);
+            }
         }
         // Without the lock: opening may take long.
         let opened = Arc::new(open()?);
@@ -70,9 +80,21 @@ impl OpenFiles {
         Ok(opened)
     }
 
-    /// The node is gone or its file is another one now.
+    /// The kernel has forgotten the node.
     pub fn close(&self, nodeid: u64) {
-        let closed = self.shard(nodeid).files.remove(&nodeid);
+        let mut shard = self.shard(nodeid);
+        shard.torn.remove(&nodeid);
+        let closed = shard.files.remove(&nodeid);
+        drop(shard);
+        drop(closed);
+    }
+
+    /// The node's file is not what the kernel was told: reading it is an error from now on.
+    pub fn tear(&self, nodeid: u64) {
+        let mut shard = self.shard(nodeid);
+        shard.torn.insert(nodeid);
+        let closed = shard.files.remove(&nodeid);
+        drop(shard);
         drop(closed);
     }
 
@@ -191,6 +213,16 @@ mod tests {
         files.get(shard_mates[2], null).unwrap();
         files.get(shard_mates[0], || Err(Errno::IO)).expect("used since, so kept");
         assert_eq!(files.get(shard_mates[1], || Err(Errno::IO)).unwrap_err(), Errno::IO);
+    }
+
+    #[test]
+    fn a_torn_file_is_an_error_until_the_kernel_forgets_the_node() {
+        let files = OpenFiles::new(8);
+        files.get(3, null).unwrap();
+        files.tear(3);
+        assert_eq!(files.get(3, null).unwrap_err(), Errno::IO);
+        files.close(3);
+        files.get(3, null).unwrap();
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum AttachError {
     #[error("cannot identify the segment")]
     Identity { source: io::Error },
     #[error("cannot build the segment")]
-    Build { source: SegmentError },
+    Build { source: Box<SegmentError> },
 }
 
 /// A segment that can be attached or that somebody is still inside of.
@@ -95,12 +95,14 @@ impl Registry {
             Segment::identity(&spec, &descriptors).map_err(|source| AttachError::Identity { source })?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();
         let mut current = lock(&slot.0);
-        if let Some(live) = current.as_ref().filter(|live| live.segment.is_current()) {
+        // A segment that once failed somebody is not handed to the next: its faults would be taken for theirs.
+        let reusable = |live: &&Arc<Live>| live.segment.is_current() && live.segment.faults().is_empty();
+        if let Some(live) = current.as_ref().filter(reusable) {
             return Ok((self.hold(live), true));
         }
         // Built before the old one is given up: a failure changes nothing.
         let segment = Segment::build(spec, descriptors, &self.context)
-            .map_err(|source| AttachError::Build { source })?;
+            .map_err(|source| AttachError::Build { source: Box::new(source) })?;
         let live = Arc::new(Live {
             name: self.new_name(identity),
             segment,

@@ -51,11 +51,9 @@ pub fn main(argument: &str) -> ExitCode {
         report(panic);
         std::process::abort();
     }));
-    let outcome = ServerOptions::parse(argument)
-        .map_err(|source| ServerError::Options { source })
-        .and_then(|options| Ok((daemon::detach()?, options)))
-        .and_then(|(listener, options)| run(listener, &options));
-    match outcome {
+    // Closed after the report: clients who wait at the socket read the log when they see that it is gone.
+    let mut listener = None;
+    match serve(argument, &mut listener) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("view server: {}", chain(&error));
@@ -64,10 +62,16 @@ pub fn main(argument: &str) -> ExitCode {
     }
 }
 
+fn serve(argument: &str, listener: &mut Option<OwnedFd>) -> Result<(), ServerError> {
+    let options = ServerOptions::parse(argument).map_err(|source| ServerError::Options { source })?;
+    let listener = listener.insert(daemon::detach()?);
+    run(listener, &options)
+}
+
 /// Serves until nobody has needed the server for a while.
 ///
 /// Stage: server, detached, one thread; needs CAP_SYS_ADMIN in its user namespace.
-pub fn run(listener: OwnedFd, options: &ServerOptions) -> Result<(), ServerError> {
+pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerError> {
     if options.unshare_mounts {
         mount::leave_host_mounts()?;
     }
@@ -85,7 +89,8 @@ pub fn run(listener: OwnedFd, options: &ServerOptions) -> Result<(), ServerError
         listings: Listings::default(),
     };
     serve_kernel(filesystem, device, options, &registry)?;
-    let control = Control { domain, mount, registry, nodes, meter };
+    let walker = mount.walker().map_err(|source| ServerError::Session { source })?;
+    let control = Control { domain, walker, registry, nodes, meter };
     Ok(Arc::new(control).serve(listener, options)?)
 }
 

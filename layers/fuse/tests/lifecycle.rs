@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use support::{SERVER, attach_host, ended_within, eventually, stop, with_rig};
-use vfsrun_fuse::{Patience, Verdict, View, Watch, spawn_server};
+use vfsrun_fuse::{Patience, ServerOptions, Verdict, View, Watch, spawn_server};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -99,18 +99,73 @@ fn a_stopped_server_is_noticed_and_killing_it_frees_those_who_wait() {
             answer: Duration::from_millis(300),
             ..Patience::default()
         };
-        let mut watch = Watch::new(&mut view, patience);
-        let mut verdict = watch.tick();
-        let deadline = Instant::now() + SOON;
-        while verdict == Verdict::Alive && Instant::now() < deadline {
-            std::thread::sleep(watch.next_tick());
-            verdict = watch.tick();
-        }
+        let verdict = watch_until_ill(&mut Watch::new(&mut view, patience));
         assert!(matches!(verdict, Verdict::Silent(_)), "{verdict:?}");
         assert!(view.ping(Duration::from_millis(50)).is_err());
         assert!(reader.try_wait().unwrap().is_none(), "the reader waits for the server");
         pidfd_send_signal(view.server_pidfd(), Signal::KILL).unwrap();
         eventually("the reader gets an error", || reader.try_wait().unwrap().is_some());
+        assert!(!reader.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_server_killed_in_the_middle_of_attaching_ends_and_leaves_nobody_waiting() {
+    with_rig("killed_attaching", |rig| {
+        let host = rig.dir("host");
+        for attempt in 0..100 {
+            let mut view = rig.view();
+            let root = rig.mounted(&format!("root{attempt}"), &attach_host(&mut view, &host));
+            let pidfd = view.server_pidfd().try_clone_to_owned().unwrap();
+            let busy = std::thread::spawn(move || {
+                let temp = tempfile::tempdir().unwrap();
+                for number in 0.. {
+                    let fresh = temp.path().join(number.to_string());
+                    fs::create_dir(&fresh).unwrap();
+                    let fd = support::open_dir(&fresh);
+                    let spec = support::host_segment();
+                    if view.attach(&spec, &[std::os::fd::AsFd::as_fd(&fd)]).is_err() {
+                        return;
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_micros(3000 + 37 * attempt));
+            pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
+            assert!(ended_within(std::os::fd::AsFd::as_fd(&pidfd), SOON), "the server is stuck");
+            busy.join().unwrap();
+            assert!(fs::metadata(root.join("anything")).is_err());
+        }
+    });
+}
+
+#[test]
+fn a_branch_that_hangs_is_told_from_a_server_that_hangs() {
+    with_rig("hung_branch", |rig| {
+        let host = rig.dir("host");
+        fs::write(host.join("file"), "content").unwrap();
+        // The branch is itself a view, of a server that stops.
+        let mut below = rig.view();
+        let branch = rig.mounted("branch", &attach_host(&mut below, &host));
+        let dir = rig.dir("above");
+        let options = ServerOptions::new(&dir.join("domain")).unwrap();
+        let mut above = View::connect_or_start(&options.dir, |domain, listener| {
+            spawn_server(domain, listener, Path::new(SERVER), &options)
+        })
+        .unwrap();
+        let root = rig.mounted("root", &attach_host(&mut above, &branch));
+        stop(&below);
+        let mut reader = Command::new("cat").arg(root.join("file")).stderr(Stdio::null()).spawn().unwrap();
+        let patience = Patience {
+            period: Duration::from_millis(20),
+            request: Duration::from_millis(300),
+            ..Patience::default()
+        };
+        let verdict = watch_until_ill(&mut Watch::new(&mut above, patience));
+        pidfd_send_signal(below.server_pidfd(), Signal::KILL).unwrap();
+        eventually("the reader gets an error", || reader.try_wait().unwrap().is_some());
+        pidfd_send_signal(above.server_pidfd(), Signal::KILL).unwrap();
+        assert!(ended_within(above.server_pidfd(), SOON));
+        assert!(matches!(verdict, Verdict::Stuck(_)), "{verdict:?}");
         assert!(!reader.wait().unwrap().success());
     });
 }
@@ -232,4 +287,18 @@ fn a_program_that_cannot_be_executed_is_an_error_of_the_start() {
         .unwrap_err();
         assert!(matches!(error, vfsrun_fuse::ClientError::Start { .. }), "{error:?}");
     });
+}
+
+/// The first verdict that is not `Alive`; `Alive` if there is none for a while.
+fn watch_until_ill(watch: &mut Watch<'_>) -> Verdict {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let deadline = Instant::now() + SOON;
+    loop {
+        let verdict = watch.tick();
+        if verdict != Verdict::Alive || Instant::now() > deadline {
+            return verdict;
+        }
+        let wait = PollTimeout::try_from(watch.next_tick()).unwrap();
+        poll(&mut watch.poll_fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)), wait).unwrap();
+    }
 }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use support::{attach_host, host_segment, open_dir, with_rig};
+use support::{attach_host, host_segment, open_dir, settle, with_rig};
 
 #[test]
 fn names_bytes_and_links_of_a_host_directory_are_seen_through_the_mount() {
@@ -46,6 +46,7 @@ fn a_warm_segment_is_read_again_without_asking_the_server() {
             assert_eq!(fs::metadata(root.join("absent")).unwrap_err().kind(), ErrorKind::NotFound);
             assert_eq!(names(root), ["link", "sub"]);
         };
+        settle();
         let mut first = rig.view();
         let mount = attach_host(&mut first, &host);
         touch(&rig.mounted("first", &mount));
@@ -116,6 +117,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_a_fault_never_torn() {
     with_rig("torn", |rig| {
         let host = rig.dir("host");
         fs::write(host.join("file"), vec![1; 8 << 20]).unwrap();
+        settle();
         let mut view = rig.view();
         let attached = attach_host(&mut view, &host);
         let root = rig.mounted("root", &attached);
@@ -229,6 +231,7 @@ fn warm_segments_beyond_the_bound_are_dropped_oldest_first() {
         })
         .unwrap();
         let hosts: Vec<_> = (0..4).map(|number| rig.dir(&format!("host{number}"))).collect();
+        settle();
         for host in &hosts {
             attach_host(&mut rig.view(), host);
         }

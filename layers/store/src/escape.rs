@@ -45,7 +45,8 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn is_special(byte: u8) -> bool {
+/// Whether a byte below 0x80 is escaped.
+pub fn is_special(byte: u8) -> bool {
     matches!(byte, 0..0x20 | 0x7F | b'"' | b'\\' | b'%')
 }
 

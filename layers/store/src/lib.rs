@@ -12,6 +12,7 @@ mod fsat;
 pub mod ids;
 pub mod import;
 mod intake;
+mod line;
 mod locked_dir;
 pub mod manifest;
 pub mod order;

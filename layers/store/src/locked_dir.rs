@@ -15,6 +15,9 @@ use crate::remove_tree::remove_tree;
 
 const PARENT_LOCK: &str = ".lock";
 const DEAD: &str = ".dead-";
+/// Nobody's for now. A sweep leaves such a directory alone: it holds nothing.
+const IDLE: &str = ".idle-";
+const MOST_IDLE: usize = 8;
 const LOCK: &str = "lock";
 const KEEP: &str = "keep";
 
@@ -36,6 +39,33 @@ impl LockedDir {
         let own = lock(&dir, LOCK, FlockOperation::LockExclusive)?;
         drop(guard);
         Ok(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id, dir, _lock: own })
+    }
+
+    /// An idle directory of `parent` with all that its last owner left in it, if there is one.
+    pub fn adopt(parent: impl AsFd) -> io::Result<Option<LockedDir>> {
+        let _guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
+        for name in fsat::names(&parent)? {
+            let Some(id) = name.to_str().and_then(|name| name.strip_prefix(IDLE)) else { continue };
+            let dir = fsat::open_dir(&parent, &name)?;
+            // Its last owner may be about to let go of it.
+            let Ok(own) = lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) else { continue };
+            rustix::fs::renameat(&parent, &name, &parent, id)?;
+            let parent = parent.as_fd().try_clone_to_owned()?;
+            return Ok(Some(LockedDir { parent, id: id.to_owned(), dir, _lock: own }));
+        }
+        Ok(None)
+    }
+
+    /// Leaves the directory to the next owner, unless enough are waiting for one already.
+    pub fn retire(self) -> io::Result<()> {
+        let idle = fsat::names(&self.parent)?
+            .iter()
+            .filter(|name| name.as_encoded_bytes().starts_with(IDLE.as_bytes()))
+            .count();
+        if idle >= MOST_IDLE {
+            return self.remove();
+        }
+        Ok(rustix::fs::renameat(&self.parent, &self.id, &self.parent, format!("{IDLE}{}", self.id))?)
     }
 
     pub fn id(&self) -> &str {
@@ -145,6 +175,32 @@ mod tests {
         let dir = LockedDir::create(&parent).unwrap();
         assert_eq!(sweep(&parent).unwrap(), 0);
         assert!(fsat::stat(&parent, dir.id()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_retired_directory_is_adopted_once_and_not_swept() {
+        let (_temp, parent) = parent();
+        let first = LockedDir::create(&parent).unwrap();
+        let id = first.id().to_owned();
+        first.retire().unwrap();
+        assert_eq!(sweep(&parent).unwrap(), 0);
+        let adopted = LockedDir::adopt(&parent).unwrap().unwrap();
+        assert_eq!(adopted.id(), id);
+        assert!(LockedDir::adopt(&parent).unwrap().is_none());
+        drop(adopted);
+        assert_eq!(sweep(&parent).unwrap(), 1, "an owner that dies is swept as before");
+    }
+
+    #[test]
+    fn only_so_many_directories_wait() {
+        let (_temp, parent) = parent();
+        let all: Vec<_> = (0..MOST_IDLE + 3).map(|_| LockedDir::create(&parent).unwrap()).collect();
+        for dir in all {
+            dir.retire().unwrap();
+        }
+        let idle =
+            fsat::names(&parent).unwrap().into_iter().filter(|n| n.as_encoded_bytes().starts_with(b".idle-"));
+        assert_eq!(idle.count(), MOST_IDLE);
     }
 
     #[test]

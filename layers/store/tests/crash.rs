@@ -35,12 +35,14 @@ fn options() -> CaptureOptions {
 /// The process that the other test kills: captures the upper that the environment names, else one of its own.
 #[test]
 fn an_upper_of_many_files_is_captured() {
-    let own = World::new();
+    // In the other test's child there is nothing of its own, which nobody would remove.
+    let mut own = None;
     let (upper, store) = match (std::env::var_os(UPPER), std::env::var_os(STORE)) {
         (Some(upper), Some(store)) => (upper.into(), store.into()),
         _ => {
-            make_upper(&own.dir("upper"));
-            (own.path("upper"), own.path("store"))
+            let world = own.insert(World::new());
+            make_upper(&world.dir("upper"));
+            (world.path("upper"), world.path("store"))
         }
     };
     let store = LayerStore::open(&store).unwrap();

@@ -233,7 +233,7 @@ fn pax_attributes_long_names_and_fine_times_are_read() {
     let long = format!("dir/{}", "n".repeat(200));
     let mut builder = Builder::new(Vec::new());
     let pax =
-        [("SCHILY.xattr.user.note", &b"a\nb"[..]), ("SCHILY.xattr.trusted.x", b"no"), ("mtime", b"5.5")];
+        [("SCHILY.xattr.user.note", &b"a\xFFb"[..]), ("SCHILY.xattr.trusted.x", b"no"), ("mtime", b"5.5")];
     builder.append_pax_extensions(pax).unwrap();
     let mut header = Header::new_ustar();
     header.set_size(1);
@@ -247,9 +247,23 @@ fn pax_attributes_long_names_and_fine_times_are_read() {
     let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
     let manifest = world.store.manifest(&imported.digest).unwrap();
     let meta = &find(&manifest, "a").meta;
-    assert_eq!(meta.xattrs.iter().collect::<Vec<_>>(), [(&"user.note".into(), &b"a\nb".to_vec())]);
+    assert_eq!(meta.xattrs.iter().collect::<Vec<_>>(), [(&"user.note".into(), &b"a\xFFb".to_vec())]);
     assert_eq!(meta.mtime, (5, 500_000_000));
     assert!(manifest.entries.iter().any(|entry| entry.path == Path::new(&long)));
+}
+
+#[test]
+fn an_attribute_with_a_newline_is_refused_rather_than_cut() {
+    // The tar crate (0.4.46) splits PAX records at newlines.
+    let mut builder = Builder::new(Vec::new());
+    builder.append_pax_extensions([("SCHILY.xattr.user.note", &b"a\nb"[..])]).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(0);
+    builder.append_data(&mut header, "a", &b""[..]).unwrap();
+    let world = World::new();
+    let tar = builder.into_inner().unwrap();
+    let error = import_with(&world, &tar, &ImportOptions::default()).unwrap_err();
+    assert!(matches!(error, ImportError::ReadMember { ref member, .. } if member == "a"), "{error}");
 }
 
 #[test]

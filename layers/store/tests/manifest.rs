@@ -206,6 +206,21 @@ proptest! {
     }
 
     #[test]
+    fn a_changed_text_is_refused_or_says_what_it_says(
+        manifest in manifest(),
+        at in any::<prop::sample::Index>(),
+        byte in prop_oneof![any::<u8>(), Just(b'0'), Just(b'-'), Just(b'%'), Just(b',')],
+        insert: bool,
+    ) {
+        let mut bytes = manifest.to_bytes();
+        let at = at.index(bytes.len());
+        if insert { bytes.insert(at, byte) } else { bytes[at] = byte }
+        if let Ok(parsed) = Manifest::parse(&bytes) {
+            prop_assert_eq!(parsed.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
     fn children_are_those_whose_parent_is_the_directory(manifest in manifest()) {
         let tree = Tree::new(manifest.clone());
         let mut dirs: BTreeSet<PathBuf> = manifest.entries.iter().map(|entry| entry.path.clone()).collect();

@@ -34,6 +34,11 @@ pub enum PlanError {
     MountOption { at: String, option: String },
     #[error("{at}: {problem}")]
     Mount { at: String, problem: &'static str },
+    #[error(
+        "{at}: links can be followed on the host only for the caller itself (uid {caller}): they would be followed \
+         with its rights, and process.user is uid {user}"
+    )]
+    ForeignHostScope { at: String, caller: u32, user: u32 },
     #[error("linux.namespaces: a root needs a mount namespace of its own")]
     NoMountNamespace,
     #[error("{at}: {needs} namespace of its own is needed, or it would change the host's")]

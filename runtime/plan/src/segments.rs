@@ -34,6 +34,7 @@ pub(crate) fn cut(
         unmapped: unmapped(facts, ids),
         ..SegmentSpec::default()
     };
+    refuse_foreign_host_scope(vfs, facts, command)?;
     let together = merges_inside(vfs);
     let mut cutter = Cutter { facts, empty: &whole, segments: Vec::new() };
     let mut last_was_layer = false;
@@ -57,8 +58,26 @@ pub(crate) fn cut(
         let branch = Branch::new(BranchSource::Path(root.path.clone()));
         cutter.add_path(&branch, &root.path, "root.path")?;
     }
-    cutter.segments.push(skeleton::segment(&whole, facts, mounts, command));
+    cutter.segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(cutter.segments)
+}
+
+/// The view server follows a link on the host with the caller's rights, through directories that another user could
+/// not enter. (An ordinary caller's server has no more rights than the caller, whatever number the process has.)
+fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Result<(), PlanError> {
+    let caller = facts.caller.uid;
+    if !facts.caller.privileged || command.uid == caller {
+        return Ok(());
+    }
+    let on_host = |branch: &&Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Host;
+    let mut branches = vfs.branches.iter().enumerate();
+    match branches.find(|(_, branch)| on_host(branch)) {
+        Some((index, _)) => {
+            let at = format!("vfs.branches[{index}].scope");
+            Err(PlanError::ForeignHostScope { at, caller, user: command.uid })
+        }
+        None => Ok(()),
+    }
 }
 
 fn merges_inside(vfs: &Vfs) -> bool {

@@ -7,14 +7,25 @@ use vfsrun_union::describe::{
     BranchSpec, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Source, Symlinks,
 };
 
+use vfsrun_spec::{Vfs, vfs};
+
 use crate::Facts;
 use crate::facts::PathKind;
 use crate::plan::{Command, Mount, MountKind, Segment};
 
-pub(crate) fn segment(whole: &SegmentSpec, facts: &Facts, mounts: &[Mount], command: &Command) -> Segment {
+pub(crate) fn segment(
+    whole: &SegmentSpec,
+    vfs: &Vfs,
+    facts: &Facts,
+    mounts: &[Mount],
+    command: &Command,
+) -> Segment {
     let mut entries = account_files(command);
     entries.extend(mounts.iter().map(|mount| mount_point(mount, facts)));
-    entries.push(directory(&command.cwd, (command.uid, command.gid)));
+    let own = (command.uid, command.gid);
+    entries.push(directory(&command.cwd, own));
+    // A place that is written must be there: Landlock has no rule for a path that does not exist.
+    entries.extend(written(vfs).map(|path| directory(path, own)));
     entries.retain(|entry| !entry.path.as_os_str().is_empty());
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries.dedup_by(|a, b| a.path == b.path);
@@ -30,6 +41,19 @@ pub(crate) fn segment(whole: &SegmentSpec, facts: &Facts, mounts: &[Mount], comm
     // The view's rules are about the user's branches; a mount point must stay.
     let spec = SegmentSpec { branches: vec![branch], rules: Vec::new(), ..whole.clone() };
     Segment { spec, opens: Vec::new() }
+}
+
+/// Directories that the spec names to be captured or written; one without a `/` at its end may be a file.
+fn written(vfs: &Vfs) -> impl Iterator<Item = &Path> {
+    let captured = match &vfs.capture {
+        vfs::Capture::Layer(layer) => layer.only.as_deref().unwrap_or_default(),
+        vfs::Capture::Discard => &[],
+    };
+    let allowed = match &vfs.landlock {
+        vfs::Landlock::Rules(rules) => rules.write.as_deref().unwrap_or_default(),
+        vfs::Landlock::Off => &[],
+    };
+    captured.iter().chain(allowed).map(PathBuf::as_path).filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"))
 }
 
 pub(crate) fn links(links: &[(PathBuf, PathBuf)]) -> Vec<SkeletonEntry> {

@@ -67,7 +67,8 @@ pub fn to_end(
     time_limit: Option<Duration>,
 ) -> Result<Ended, SuperviseError> {
     let mut watch = view.map(|view| Watch::new(view, Patience::default()));
-    let mut action = Action { init, ended: Ended::default(), failure: None, master: None, reports_ended: false };
+    let mut action =
+        Action { init, ended: Ended::default(), failure: None, master: None, reports_ended: false };
     let mut proxy = Proxy::default();
     let deadline = time_limit.map(|limit| Instant::now() + limit);
     loop {
@@ -224,11 +225,7 @@ fn wait(
 ) -> Result<Ready, SuperviseError> {
     let stdin = io::stdin();
     let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds = vec![
-        input(action.init.child.pidfd.as_fd()),
-        input(signals.as_fd()),
-        input(action.init.reports.as_fd()),
-    ];
+    let mut fds = vec![input(action.init.child.pidfd.as_fd()), input(signals.as_fd())];
     let watched = watch.map(Watch::poll_fds);
     fds.extend(watched.iter().flatten().map(|fd| input(*fd)));
     if !action.reports_ended {

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
@@ -21,6 +22,8 @@ pub const SERVER: &str = env!("CARGO_BIN_EXE_view-server-test");
 pub struct Rig {
     temp: TempDir,
     pub options: ServerOptions,
+    /// Of the servers that `view` met.
+    servers: Mutex<Vec<OwnedFd>>,
 }
 
 /// Runs `test` with a rig, on a thread with a mount namespace of its own. Says so when this machine cannot.
@@ -60,7 +63,7 @@ impl Rig {
     fn new() -> Rig {
         let temp = tempfile::tempdir().unwrap();
         let options = ServerOptions::new(&temp.path().join("domain")).unwrap();
-        Rig { temp, options }
+        Rig { temp, options, servers: Mutex::default() }
     }
 
     /// A fresh directory of the test's.
@@ -75,10 +78,12 @@ impl Rig {
     }
 
     pub fn view(&self) -> View {
-        View::connect_or_start(self.domain(), |domain, listener| {
+        let view = View::connect_or_start(self.domain(), |domain, listener| {
             spawn_server(domain, listener, Path::new(SERVER), &self.options)
         })
-        .unwrap()
+        .unwrap();
+        self.servers.lock().unwrap().push(view.server_pidfd().try_clone_to_owned().unwrap());
+        view
     }
 
     /// Where a segment is mounted now.
@@ -91,9 +96,22 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // First those that may be stopped, and would let us wait.
+        for server in self.servers.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            let _ = pidfd_send_signal(&*server, Signal::KILL);
+            ended_within(server.as_fd(), Duration::from_secs(5));
+        }
         if let Ok(Some(view)) = View::connect(self.domain()) {
             let _ = pidfd_send_signal(view.server_pidfd(), Signal::KILL);
             ended_within(view.server_pidfd(), Duration::from_secs(5));
+        }
+        // The test's mounts, in this thread's namespace; else their directories cannot be removed.
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        for line in mounts.lines().rev() {
+            let Some(place) = line.split(' ').nth(4) else { continue };
+            if Path::new(place).starts_with(self.temp.path()) {
+                let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+            }
         }
     }
 }
@@ -120,6 +138,12 @@ pub fn attach_host(view: &mut View, path: &Path) -> Attached {
     view.attach(&host_segment(), &[open_dir(path).as_fd()]).unwrap()
 }
 
+/// Lets what was written become old enough that a further change would show in its times: a younger file is never
+/// taken to be unchanged.
+pub fn settle() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
 /// True when the process behind the pidfd ends in time.
 pub fn ended_within(pidfd: BorrowedFd<'_>, limit: Duration) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -143,7 +167,8 @@ pub fn stop(view: &View) {
     eventually("all threads of the server stop", || {
         std::fs::read_dir(&tasks).unwrap().all(|task| {
             let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-            stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+            // D: it waits in the kernel for another thread, which has stopped.
+            stat.rsplit_once(')').unwrap().1.trim_start().starts_with(['T', 'D'])
         })
     });
 }

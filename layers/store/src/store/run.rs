@@ -8,6 +8,7 @@ use super::LayerStore;
 use super::error::StoreError;
 use crate::fsat;
 use crate::locked_dir::{self, LockedDir};
+use crate::remove_tree::remove_tree;
 
 /// `runs/<id>` with `upper` (0755) and `work` (0700), both empty. While the run lives it holds the directory's lock;
 /// dropped without [`Run::remove`] it is left to the next [`LayerStore::sweep`].
@@ -29,9 +30,15 @@ pub struct Swept {
 }
 
 impl LayerStore {
-    /// Makes the directory of a new action.
+    /// Makes the directory of a new action, or takes one over that an earlier one left empty: making and removing
+    /// directories is a good part of what a small action costs.
     pub fn new_run(&self) -> Result<Run, StoreError> {
         let fail = || StoreError::io("make a run in", self.path.join("runs"));
+        if let Some(dir) = LockedDir::adopt(&self.runs).map_err(fail())? {
+            let (upper, work) = open_parts(&dir).map_err(fail())?;
+            let path = self.path.join("runs").join(dir.id());
+            return Ok(Run { dir, upper, work, path });
+        }
         let dir = LockedDir::create(&self.runs).map_err(fail())?;
         let made = make_parts(&dir).map_err(fail());
         match made {
@@ -83,11 +90,39 @@ impl Run {
         self.dir.keep().map_err(StoreError::io("keep", &self.path))
     }
 
-    /// Removes the run with all that was written.
+    /// Removes all that was written. The emptied directory is left for another action. Only when nothing is mounted
+    /// on it any more: two overlays on one upper would corrupt each other.
     pub fn remove(self) -> Result<(), StoreError> {
-        let Run { dir, path, .. } = self;
-        dir.remove().map_err(StoreError::io("remove", &path))
+        let Run { dir, path, upper, work } = self;
+        let removed = empty(&upper).and_then(|()| empty(&work)).and_then(|()| {
+            // What the overlay or the action wrote on the upper's root itself would become the next action's.
+            if has_xattrs(&upper)? { dir.remove() } else { dir.retire() }
+        });
+        removed.map_err(StoreError::io("remove", &path))
     }
+}
+
+fn empty(dir: &OwnedFd) -> io::Result<()> {
+    for name in fsat::names(dir)? {
+        remove_tree(dir.as_fd(), &name)?;
+    }
+    Ok(())
+}
+
+fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
+    let mut none: [u8; 0] = [];
+    match rustix::fs::flistxattr(dir, &mut none[..]) {
+        Ok(length) => Ok(length > 0),
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn open_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
+    let upper = fsat::open_dir(dir.dir(), "upper")?;
+    // The last action may have changed its root's mode; its owner is set when the root is composed.
+    rustix::fs::fchmod(&upper, rustix::fs::Mode::from_raw_mode(0o755))?;
+    Ok((upper, fsat::open_dir(dir.dir(), "work")?))
 }
 
 fn make_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
