@@ -100,7 +100,8 @@ struct Labelled<'a> {
 
 impl Labelled<'_> {
     fn get(&self, index: FdIndex) -> Result<Arc<OwnedFd>, SegmentError> {
-        let missing = || SegmentError::MissingDescriptor { label: self.label(), index, count: self.fds.0.len() };
+        let missing =
+            || SegmentError::MissingDescriptor { label: self.label(), index, count: self.fds.0.len() };
         self.fds.0.get(index).cloned().ok_or_else(missing)
     }
 
@@ -110,7 +111,7 @@ impl Labelled<'_> {
             .get(index)?
             .try_clone()
             .map_err(|source| SegmentError::Root { label: label.clone(), source })?;
-        LayerStore::from_fd(root).map_err(|source| SegmentError::Store { label, source })
+        LayerStore::from_fd(root).map_err(|source| SegmentError::Store { label, source: Box::new(source) })
     }
 
     fn layer(&self, text: &str, store: FdIndex, context: &Context) -> Result<LayerBranch, SegmentError> {
@@ -121,7 +122,7 @@ impl Labelled<'_> {
         let store = self.store(store)?;
         let layer = context.layers.load(digest, &store).map_err(|source| {
             let (label, digest) = (self.label(), text.to_owned());
-            SegmentError::Layer { label, digest, source }
+            SegmentError::Layer { label, digest, source: Box::new(source) }
         })?;
         Ok(LayerBranch { layer, blobs: Blobs::Store(store), implied: Default::default() })
     }

@@ -29,9 +29,9 @@ pub enum SegmentError {
     #[error("branch {label}: {digest:?} does not name a layer")]
     Digest { label: String, digest: String, source: DigestError },
     #[error("branch {label}: cannot open its layer store")]
-    Store { label: String, source: StoreError },
+    Store { label: String, source: Box<StoreError> },
     #[error("branch {label}: cannot load layer {digest}")]
-    Layer { label: String, digest: String, source: StoreError },
+    Layer { label: String, digest: String, source: Box<StoreError> },
     #[error("branch {label}: cannot load its input manifest")]
     Inputs { label: String, source: InputsError },
     #[error("branch {label}: its entries are not a tree")]

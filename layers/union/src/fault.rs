@@ -30,7 +30,9 @@ impl fmt::Display for Fault {
             FaultReason::InputUnusable { file, cause } => {
                 write!(f, "/{path}: cannot use the input file {}: {cause}", file.display())
             }
-            FaultReason::BlobUnusable { digest, cause } => write!(f, "/{path}: cannot open blob {digest}: {cause}"),
+            FaultReason::BlobUnusable { digest, cause } => {
+                write!(f, "/{path}: cannot open blob {digest}: {cause}")
+            }
             FaultReason::TypeConflict { first, second } => {
                 write!(f, "/{path}: branches {first} and {second} disagree about its type")
             }

@@ -31,8 +31,8 @@ pub(crate) fn object(stat: &Stat) -> u64 {
     Mixer::default().add(stat.st_dev).add(stat.st_ino).add(kind).get()
 }
 
-/// What changes when its content, listing or attributes do. Not the link count: another name is no change. Access
-/// time: reading is none either.
+/// What changes when its content, listing or attributes do. Access time is left out, for reading is no change; a new
+/// link shows in the ctime.
 pub(crate) fn print(stat: &Stat) -> u64 {
     let mut mixer = Mixer(object(stat));
     mixer.add(u64::from(stat.st_mode)).add(u64::from(stat.st_uid) << 32 | u64::from(stat.st_gid));

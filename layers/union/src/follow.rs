@@ -51,7 +51,8 @@ impl Segment {
 
     fn follow_on_host(&self, asked: &Asked, link: &Candidate) -> Result<Option<Candidate>, Errno> {
         let index = link.origin.branch;
-        let (Content::Host(branch), Place::Host(from)) = (&self.branch(index).content, &link.origin.place) else {
+        let (Content::Host(branch), Place::Host(from)) = (&self.branch(index).content, &link.origin.place)
+        else {
             return Ok(None);
         };
         let start = Start::Link {
@@ -191,7 +192,12 @@ impl Segment {
     }
 
     /// What lies at `path` of the branch, as the origin of a node at `depth`.
-    fn raw_in_branch(&self, index: BranchIndex, path: &Path, depth: usize) -> Result<Option<Candidate>, Errno> {
+    fn raw_in_branch(
+        &self,
+        index: BranchIndex,
+        path: &Path,
+        depth: usize,
+    ) -> Result<Option<Candidate>, Errno> {
         match &self.branch(index).content {
             Content::Host(branch) => {
                 let fd = host::look(&branch.root, path)?;
@@ -249,7 +255,10 @@ impl Walk {
 
 /// Errors that say where a link leads, rather than that the question could not be answered.
 fn does_not_resolve(errno: Errno) -> bool {
-    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG | Errno::INVAL)
+    matches!(
+        errno,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG | Errno::INVAL
+    )
 }
 
 fn parent(path: &Path) -> PathBuf {

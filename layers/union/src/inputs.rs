@@ -15,13 +15,10 @@
 //! and has the host file's mode and owner. An object names a blob of the layer store, shown as 0644 (0755 with
 //! `executable`), owned by root, mtime 1. Directories are implied: 0755, root, mtime 1.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::fmt;
-
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use thiserror::Error;
 use vfsrun_layers::Digest;
+
+use crate::input_text::{Span, Target, read};
 
 #[derive(Debug, Error)]
 pub enum InputsError {
@@ -37,7 +34,9 @@ pub enum InputsError {
     Entry { key: String, source: serde_json::Error },
     #[error("its version is {0}, this program reads version 1")]
     Version(u64),
-    #[error("files[{key:?}]: a path without `.`, `..` or empty components, relative to the branch's place, is wanted")]
+    #[error(
+        "files[{key:?}]: a path without `.`, `..` or empty components, relative to the branch's place, is wanted"
+    )]
     Path { key: String },
     #[error("files[{key:?}] appears twice")]
     Twice { key: String },
@@ -45,19 +44,6 @@ pub enum InputsError {
     FileAndDirectory { key: String, below: String },
     #[error("files[{key:?}] is a blob, but the branch has no layer store")]
     NoStore { key: String },
-}
-
-/// A part of [`InputIndex::text`].
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    start: u32,
-    len: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Target {
-    Host(Span),
-    Blob { digest: Digest, executable: bool },
 }
 
 /// What an input is made from.
@@ -204,168 +190,6 @@ fn is_plain(path: &str) -> bool {
     !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// The files in the order of the text, and the strings that had to be unescaped: their spans start after the text.
-fn read(text: &str) -> Result<(Vec<(Span, Target)>, String), InputsError> {
-    let reader = Reader { text, escaped: RefCell::default(), key: RefCell::default() };
-    let mut json = serde_json::Deserializer::from_str(text);
-    let document = reader.deserialize(&mut json).and_then(|document| json.end().map(|()| document));
-    let document = document.map_err(|error| match reader.key.take() {
-        Some(key) => InputsError::Entry { key, source: error },
-        None => InputsError::Json(error),
-    })?;
-    if document.version != 1 {
-        return Err(InputsError::Version(document.version));
-    }
-    Ok((document.files, reader.escaped.take()))
-}
-
-struct Reader<'de> {
-    text: &'de str,
-    escaped: RefCell<String>,
-    /// The key whose value is being read, for the error message.
-    key: RefCell<Option<String>>,
-}
-
-struct Document {
-    version: u64,
-    files: Vec<(Span, Target)>,
-}
-
-impl<'de> Reader<'de> {
-    fn span(&self, found: Cow<'de, str>) -> Span {
-        let start = match &found {
-            Cow::Borrowed(part) => part.as_ptr() as usize - self.text.as_ptr() as usize,
-            Cow::Owned(part) => {
-                let mut escaped = self.escaped.borrow_mut();
-                escaped.push_str(part);
-                self.text.len() + escaped.len() - part.len()
-            }
-        };
-        // Both fit: the caller refuses texts beyond 4 GiB, before and after.
-        Span { start: start as u32, len: found.len() as u32 }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for &Reader<'de> {
-    type Value = Document;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &Reader<'de> {
-    type Value = Document;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with `version` and `files`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let (mut version, mut files) = (None, None);
-        while let Some(Text(field)) = map.next_key()? {
-            match &*field {
-                "version" => version = Some(map.next_value()?),
-                "files" if files.is_none() => files = Some(map.next_value_seed(Files(self))?),
-                "files" => return Err(de::Error::duplicate_field("files")),
-                other => return Err(de::Error::unknown_field(other, &["version", "files"])),
-            }
-        }
-        let version = version.ok_or_else(|| de::Error::missing_field("version"))?;
-        let files = files.ok_or_else(|| de::Error::missing_field("files"))?;
-        Ok(Document { version, files })
-    }
-}
-
-struct Files<'a, 'de>(&'a Reader<'de>);
-
-impl<'de> DeserializeSeed<'de> for Files<'_, 'de> {
-    type Value = Vec<(Span, Target)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Files<'_, 'de> {
-    type Value = Vec<(Span, Target)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object from path to host file or digest")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let reader = self.0;
-        let mut files = Vec::new();
-        while let Some(Text(key)) = map.next_key()? {
-            let target = match map.next_value() {
-                Ok(RawTarget::Host(path)) => Target::Host(reader.span(path)),
-                Ok(RawTarget::Blob { digest, executable }) => Target::Blob { digest, executable },
-                Err(error) => {
-                    *reader.key.borrow_mut() = Some(key.into_owned());
-                    return Err(error);
-                }
-            };
-            files.push((reader.span(key), target));
-        }
-        Ok(files)
-    }
-}
-
-/// A string, borrowed from the text unless it has escapes.
-struct Text<'de>(Cow<'de, str>);
-
-impl<'de> de::Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match RawTarget::deserialize(deserializer)? {
-            RawTarget::Host(text) => Ok(Text(text)),
-            RawTarget::Blob { .. } => Err(de::Error::custom("a string is wanted")),
-        }
-    }
-}
-
-enum RawTarget<'de> {
-    Host(Cow<'de, str>),
-    Blob { digest: Digest, executable: bool },
-}
-
-impl<'de> de::Deserialize<'de> for RawTarget<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TargetVisitor)
-    }
-}
-
-struct TargetVisitor;
-
-impl<'de> Visitor<'de> for TargetVisitor {
-    type Value = RawTarget<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a host path or an object with `digest`")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(RawTarget::Host(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(RawTarget::Host(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Blob {
-            digest: String,
-            #[serde(default)]
-            executable: bool,
-        }
-        let blob: Blob = de::Deserialize::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        let digest = blob.digest.parse().map_err(de::Error::custom)?;
-        Ok(RawTarget::Blob { digest, executable: blob.executable })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,8 +215,11 @@ mod tests {
     fn escaped_names_and_digests_are_read() {
         let digest = Digest::of(b"x");
         let index =
-            index(&format!(r#"{{"a\u00e4":"h\"ost","d/e":{{"digest":"{digest}","executable":true}}}}"#)).unwrap();
-        let Some(InputChild::File(file)) = index.child(index.root(), "aä".as_bytes()) else { panic!("aä is a file") };
+            index(&format!(r#"{{"a\u00e4":"h\"ost","d/e":{{"digest":"{digest}","executable":true}}}}"#))
+                .unwrap();
+        let Some(InputChild::File(file)) = index.child(index.root(), "aä".as_bytes()) else {
+            panic!("aä is a file")
+        };
         assert_eq!(index.input(file), Input::Host("h\"ost"));
         let Some(InputChild::Dir(dir)) = index.child(index.root(), b"d") else { panic!("d is a directory") };
         let Some(InputChild::File(file)) = index.child(dir, b"e") else { panic!("e is a file") };
@@ -402,7 +229,10 @@ mod tests {
     #[test]
     fn bad_manifests_name_the_key() {
         let said = |files: &str| index(files).unwrap_err().to_string();
-        assert!(said(r#"{"a":"x","a-b":"x","a/b":"y"}"#).contains(r#"files["a"] is a file and, because of "a/b""#));
+        assert!(
+            said(r#"{"a":"x","a-b":"x","a/b":"y"}"#)
+                .contains(r#"files["a"] is a file and, because of "a/b""#)
+        );
         assert!(said(r#"{"a":"x","a":"y"}"#).contains(r#"files["a"] appears twice"#));
         assert!(said(r#"{"a":7}"#).contains(r#"files["a"] is neither"#));
         assert!(said(r#"{"a":{"digest":"sha256:00"}}"#).contains(r#"files["a"] is neither"#));

@@ -127,13 +127,19 @@ impl Segment {
             Kind::Whiteout | Kind::Device { .. } => Told::Kind(FileKind::Whiteout),
         };
         let content = layer.layer.content(child).unwrap_or(child);
-        let group =
-            (layer.layer.nlink(content) > 1).then(|| NodeKey::hard_links(origin.branch, content));
+        let group = (layer.layer.nlink(content) > 1).then(|| NodeKey::hard_links(origin.branch, content));
         let name = entry.path.file_name().unwrap_or_default().to_owned();
         Name { name, kind, low32: None, group }
     }
 
-    fn is_hidden(&self, dir: &Node, origin: &Origin, path: Option<&Path>, name: &OsStr, kind: FileKind) -> bool {
+    fn is_hidden(
+        &self,
+        dir: &Node,
+        origin: &Origin,
+        path: Option<&Path>,
+        name: &OsStr,
+        kind: FileKind,
+    ) -> bool {
         let Some(path) = path else { return false };
         let in_branch = self.dir_in_branch(dir, origin).map(|dir| dir.join(name));
         let is_dir = kind == FileKind::Directory;

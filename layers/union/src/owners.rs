@@ -74,7 +74,8 @@ mod tests {
             IdExtent { inside: 0, outside: 1000, count: 1 },
             IdExtent { inside: 1, outside: 100_000, count: 10 },
         ];
-        let owners = Owners { ids: IdMap { uids, gids: Vec::new() }, unmapped: Some((7, 8)), namespaced: false };
+        let owners =
+            Owners { ids: IdMap { uids, gids: Vec::new() }, unmapped: Some((7, 8)), namespaced: false };
         assert_eq!(owners.of_layer(0, 5), (1000, 5));
         assert_eq!(owners.of_layer(10, 0), (100_009, 0));
         assert_eq!(owners.of_layer(11, 0), (7, 0));

@@ -215,8 +215,10 @@ mod tests {
     use super::*;
 
     fn rules(list: &[(&str, RuleAction)]) -> Rules {
-        let list: Vec<Rule> =
-            list.iter().map(|(pattern, action)| Rule { pattern: (*pattern).into(), action: *action }).collect();
+        let list: Vec<Rule> = list
+            .iter()
+            .map(|(pattern, action)| Rule { pattern: (*pattern).into(), action: *action })
+            .collect();
         Rules::new(&list).unwrap()
     }
 
@@ -246,7 +248,8 @@ mod tests {
 
     #[test]
     fn only_shows_matches_what_is_below_and_the_way_there() {
-        let (none, only) = (rules(&[]), rules(&[("/usr/*/deep/**/*.h", RuleAction::Only), ("doc/", RuleAction::Only)]));
+        let (none, only) =
+            (rules(&[]), rules(&[("/usr/*/deep/**/*.h", RuleAction::Only), ("doc/", RuleAction::Only)]));
         for (path, is_dir, shown) in [
             ("usr", true, true),
             ("usr", false, false),

@@ -293,7 +293,8 @@ impl Segment {
             (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
                 Input::Host(_) => return None,
                 Input::Blob { digest, .. } => {
-                    let store = inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
+                    let store =
+                        inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
                     (digest, store.open_blob(&digest).map_err(|error| chain(&error)))
                 }
             },

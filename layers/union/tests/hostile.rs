@@ -35,7 +35,12 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) -> bool {
 fn forged_overlay_marks_are_neither_listed_nor_answered() {
     let mut world = World::new();
     let tree = world.dir("tree", &[("d/f", "x")]);
-    let marks = ["user.overlay.opaque", "user.overlay.whiteout", "trusted.overlay.opaque", "trusted.overlay.redirect"];
+    let marks = [
+        "user.overlay.opaque",
+        "user.overlay.whiteout",
+        "trusted.overlay.opaque",
+        "trusted.overlay.redirect",
+    ];
     for name in marks {
         set_xattr(&tree.join("d"), name, b"y");
         set_xattr(&tree.join("d/f"), name, b"y");
@@ -73,7 +78,8 @@ fn devices_do_not_exist_and_hide_nothing() {
     }
     for (name, major, minor) in [("null", 1, 3), ("gone", 0, 0)] {
         let device = rustix::fs::makedev(major, minor);
-        let made = mknodat(CWD, upper.join(name), FileType::CharacterDevice, Mode::from_raw_mode(0o666), device);
+        let made =
+            mknodat(CWD, upper.join(name), FileType::CharacterDevice, Mode::from_raw_mode(0o666), device);
         made.unwrap();
     }
     let device = Kind::Device { block: false, major: 1, minor: 5 };
@@ -102,7 +108,8 @@ fn links_of_scope_branch_do_not_lead_outside() {
     let mut world = World::new();
     let outside = world.dir("outside", &[("secret", "secret")]);
     let absolute = format!("->{}", outside.join("secret").display());
-    let files = [("up", "->../outside/secret"), ("abs", absolute.as_str()), ("dir", "->../outside"), ("f", "x")];
+    let files =
+        [("up", "->../outside/secret"), ("abs", absolute.as_str()), ("dir", "->../outside"), ("f", "x")];
     let tree = world.dir("tree", &files);
     for scope in [Scope::Branch, Scope::View] {
         let branches = vec![following(Symlinks::All, scope, world.host(&tree))];
@@ -148,7 +155,9 @@ fn a_directory_swapped_for_a_link_never_leads_outside() {
                     served += 1;
                 }
             }
-            if let Ok(dir) = get(&segment, "d") && let Ok(entries) = segment.list(&dir) {
+            if let Ok(dir) = get(&segment, "d")
+                && let Ok(entries) = segment.list(&dir)
+            {
                 assert_eq!(entries.len(), 2);
             }
         }

@@ -67,7 +67,13 @@ fn nobody_s_nodes_cost_nothing() {
 fn hard_links_of_a_layer_are_one_node_with_their_count() {
     let mut world = World::new();
     let link = |path: &str| entry(path, Kind::HardLink { to: "a".into() });
-    let entries = vec![entry("a", world.blob("same")), link("b"), dir("d"), link("d/c"), entry("x", world.blob("same"))];
+    let entries = vec![
+        entry("a", world.blob("same")),
+        link("b"),
+        dir("d"),
+        link("d/c"),
+        entry("x", world.blob("same")),
+    ];
     let branches = vec![world.layer(entries)];
     let segment = world.build(branches);
     let nodes = ["a", "b", "d/c"].map(|path| get(&segment, path).unwrap());

@@ -69,10 +69,7 @@ fn scope_view_finds_targets_of_other_branches_through_links_on_the_way() {
     let mut world = World::new();
     let one = world.dir("one", &[("bin/tool", "->../lib/current/tool")]);
     let two = world.dir("two", &[("current", "->v2"), ("v2/tool", "2")]);
-    let branches = vec![
-        following(Symlinks::All, Scope::View, world.host(&one)),
-        at("lib", world.host(&two)),
-    ];
+    let branches = vec![following(Symlinks::All, Scope::View, world.host(&one)), at("lib", world.host(&two))];
     let segment = world.build(branches);
     assert_eq!(kind_everywhere(&segment, "bin/tool"), FileKind::Regular);
     assert_eq!(read(&segment, "bin/tool").unwrap(), "2");
@@ -183,7 +180,8 @@ fn links_of_a_layer_are_followed_in_the_layer() {
 fn what_is_hidden_is_no_target_and_what_is_denied_is_refused() {
     for scope in [Scope::View, Scope::Branch] {
         let mut world = World::new();
-        let files = [("secret/f", "x"), ("guarded/f", "x"), ("to-secret", "->secret"), ("to-f", "->guarded/f")];
+        let files =
+            [("secret/f", "x"), ("guarded/f", "x"), ("to-secret", "->secret"), ("to-f", "->guarded/f")];
         let tree = world.dir("tree", &files);
         let mut tree = following(Symlinks::All, scope, world.host(&tree));
         tree.rules = rules(&[("/secret", RuleAction::Hide), ("/guarded/f", RuleAction::Deny)]);
@@ -197,7 +195,8 @@ fn what_is_hidden_is_no_target_and_what_is_denied_is_refused() {
 fn names_below_a_followed_directory_are_judged_by_both_paths() {
     for scope in [Scope::View, Scope::Branch] {
         let mut world = World::new();
-        let tree = world.dir("tree", &[("real/a", "x"), ("real/b", "x"), ("real/c", "x"), ("link", "->real")]);
+        let tree =
+            world.dir("tree", &[("real/a", "x"), ("real/b", "x"), ("real/c", "x"), ("link", "->real")]);
         let mut tree = following(Symlinks::All, scope, world.host(&tree));
         tree.rules = rules(&[("/real/a", RuleAction::Hide)]);
         let spec = SegmentSpec {

@@ -72,7 +72,7 @@ fn a_name_in_a_higher_branch_covers_what_was_served() {
 }
 
 #[test]
-fn another_access_or_name_is_no_change() {
+fn another_access_is_no_change() {
     let mut world = World::new();
     let tree = world.dir("tree", &[("f", "x"), ("other/", "")]);
     settle();

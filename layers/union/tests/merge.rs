@@ -108,9 +108,8 @@ fn a_whiteout_hides_lower_branches_and_is_shown() {
     assert_eq!(segment.open(&gone).unwrap_err(), Errno::NXIO);
     assert_eq!(names(&segment, "d"), ["gone", "stays"]);
     // So that an overlay with this directory in one layer only does not list the whiteout.
-    let mark = |path: &str| {
-        segment.get_xattr(&get(&segment, path).unwrap(), OsStr::new("user.overlay.origin"))
-    };
+    let mark =
+        |path: &str| segment.get_xattr(&get(&segment, path).unwrap(), OsStr::new("user.overlay.origin"));
     assert_eq!(mark("d").unwrap(), b"");
     assert_eq!(mark("").unwrap_err(), Errno::NODATA);
 }
@@ -124,13 +123,26 @@ fn an_opaque_directory_ends_the_merge_and_says_so() {
     let segment = world.build(branches);
     assert_eq!(names(&segment, "d"), ["f"]);
     assert_eq!(kind(&segment, "d/below"), Err(Errno::NOENT));
-    let mark = |path: &str, name: &str| {
-        segment.get_xattr(&get(&segment, path).unwrap(), OsStr::new(name))
-    };
+    let mark = |path: &str, name: &str| segment.get_xattr(&get(&segment, path).unwrap(), OsStr::new(name));
     assert_eq!(mark("d", "user.overlay.opaque").unwrap(), b"y");
     assert_eq!(mark("d", "trusted.overlay.opaque").unwrap(), b"y");
     assert_eq!(mark("e", "user.overlay.opaque").unwrap_err(), Errno::NODATA);
     assert_eq!(segment.list_xattrs(&get(&segment, "d").unwrap()).unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_whiteout_or_opaque_directory_between_two_directories_cuts_off_the_lower_one() {
+    let mut world = World::new();
+    let upper = world.dir("upper", &[("d/up", "x"), ("e/up", "x")]);
+    let middle = vec![entry("d", Kind::Whiteout), entry("e", Kind::Directory { opaque: true })];
+    let lower = world.dir("lower", &[("d/low", "x"), ("e/low", "x")]);
+    let branches = vec![world.host(&upper), world.layer(middle), world.host(&lower)];
+    let segment = world.build(branches);
+    for name in ["d", "e"] {
+        assert_eq!(names(&segment, name), ["up"], "{name}");
+        let mark = segment.get_xattr(&get(&segment, name).unwrap(), OsStr::new("user.overlay.opaque"));
+        assert_eq!(mark.unwrap(), b"y", "{name}");
+    }
 }
 
 #[test]

@@ -45,12 +45,12 @@ fn what_one_branch_hides_shows_from_the_next_and_what_the_view_hides_does_not() 
 fn patterns_of_a_branch_start_at_its_place_and_those_of_the_view_at_the_root() {
     let mut world = World::new();
     let tree = world.dir("tree", &[("a", "x"), ("b", "x"), ("c", "x")]);
-    let mut tree = at("work", world.host(&tree));
-    tree.rules = rules(&[("/a", RuleAction::Hide), ("/work/b", RuleAction::Hide)]);
-    let view = rules(&[("/work/c", RuleAction::Hide)]);
+    let mut tree = at("src", world.host(&tree));
+    tree.rules = rules(&[("/a", RuleAction::Hide), ("/src/b", RuleAction::Hide)]);
+    let view = rules(&[("/src/c", RuleAction::Hide)]);
     let spec = SegmentSpec { branches: vec![tree], rules: view, ..SegmentSpec::default() };
     let segment = world.build_spec(spec).unwrap();
-    assert_eq!(names(&segment, "work"), ["b"]);
+    assert_eq!(names(&segment, "src"), ["b"]);
 }
 
 #[test]

@@ -150,8 +150,8 @@ pub fn with_xattrs(mut entry: Entry, xattrs: &[(&str, &str)]) -> Entry {
 }
 
 pub fn get(segment: &Segment, path: &str) -> Result<Arc<Node>, Errno> {
-    let names = path.split('/').filter(|name| !name.is_empty());
-    names.fold(Ok(segment.root()), |dir, name| segment.lookup(&dir?, OsStr::new(name)))
+    let mut names = path.split('/').filter(|name| !name.is_empty());
+    names.try_fold(segment.root(), |dir, name| segment.lookup(&dir, OsStr::new(name)))
 }
 
 pub fn kind(segment: &Segment, path: &str) -> Result<FileKind, Errno> {
