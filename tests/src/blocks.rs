@@ -48,7 +48,12 @@ pub fn marked(document: &str) -> Result<Vec<Block>, String> {
         if blocks.iter().any(|block| block.name == name) {
             return Err(format!("{at}: the name comes twice"));
         }
-        blocks.push(Block { name: name.to_owned(), language: language.to_owned(), line: fence_index + 1, text });
+        blocks.push(Block {
+            name: name.to_owned(),
+            language: language.to_owned(),
+            line: fence_index + 1,
+            text,
+        });
     }
     Ok(blocks)
 }
@@ -110,7 +115,10 @@ mod tests {
         let text = "```sh\nfalse\n```\n<!-- test: one -->\n```console\n$ true\n```\n";
         let blocks = marked(text).unwrap();
         assert_eq!(blocks.len(), 1);
-        assert_eq!((blocks[0].name.as_str(), blocks[0].line, blocks[0].text.as_str()), ("one", 5, "$ true\n"));
+        assert_eq!(
+            (blocks[0].name.as_str(), blocks[0].line, blocks[0].text.as_str()),
+            ("one", 5, "$ true\n")
+        );
     }
 
     #[test]

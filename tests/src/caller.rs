@@ -64,13 +64,8 @@ impl Caller {
     pub fn command(self, program: impl AsRef<OsStr>, directory: &Path) -> Command {
         let mut command = match (self, is_root()) {
             (Caller::User, true) => {
-                let keeper = Keeper::get().expect("a test runs as the user only where there is a keeper");
-                let mut command = Command::new("nsenter");
-                command.arg("--target").arg(keeper.pid.to_string()).arg("--mount");
-                command.arg(format!("--wdns={}", directory.display()));
-                command.args(["setpriv", "--clear-groups", "--inh-caps=-all"]);
-                command.args([format!("--reuid={UID}"), format!("--regid={UID}")]);
-                command.arg(program);
+                let mut command = enter_kept_namespace(directory);
+                command.args(drop_root()).arg(program);
                 command
             }
             _ => {
@@ -82,6 +77,43 @@ impl Caller {
         command.env_clear().env("PATH", PATH);
         command
     }
+}
+
+impl Caller {
+    /// A shell script of this caller in `directory`, in a mount namespace of its own, in which root ran `setup` first.
+    /// Needs root.
+    pub fn script_in_namespace(self, setup: &str, script: &str, directory: &Path) -> Command {
+        assert!(is_root(), "only root makes mount namespaces");
+        let (mut command, dropping) = match self {
+            Caller::Root => {
+                let mut command = Command::new("unshare");
+                command.current_dir(directory);
+                (command, String::new())
+            }
+            Caller::User => {
+                let mut command = enter_kept_namespace(directory);
+                command.arg("unshare");
+                (command, drop_root().join(" "))
+            }
+        };
+        let setup = format!("set -e\n{setup}\nexec {dropping} sh -ec \"$1\"");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", setup.as_str(), "setup", script]);
+        command.env_clear().env("PATH", PATH);
+        command
+    }
+}
+
+fn enter_kept_namespace(directory: &Path) -> Command {
+    let keeper = Keeper::get().expect("a test runs as the user only where there is a keeper");
+    let mut command = Command::new("nsenter");
+    command.arg("--target").arg(keeper.pid.to_string()).arg("--mount");
+    command.arg(format!("--wdns={}", directory.display()));
+    command
+}
+
+fn drop_root() -> Vec<String> {
+    let own = ["setpriv", "--clear-groups", "--inh-caps=-all"].map(str::to_owned);
+    own.into_iter().chain([format!("--reuid={UID}"), format!("--regid={UID}")]).collect()
 }
 
 pub fn is_root() -> bool {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,8 @@ impl Output {
     /// `segments[].warm`, in order.
     #[track_caller]
     pub fn warm(&self) -> Vec<bool> {
-        let segments = self.result["segments"].as_array().unwrap_or_else(|| panic!("no segments in {:#}", self.result));
+        let segments =
+            self.result["segments"].as_array().unwrap_or_else(|| panic!("no segments in {:#}", self.result));
         segments.iter().map(|segment| segment["warm"].as_bool().expect("warm is a boolean")).collect()
     }
 
@@ -68,8 +70,8 @@ impl Output {
 /// A command that runs while the test goes on; killed when dropped.
 pub struct Background {
     child: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stdout: Collector,
+    stderr: Collector,
     ended: bool,
 }
 
@@ -78,8 +80,8 @@ impl Background {
     pub fn start(command: &mut Command) -> Background {
         let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let stdout = child.stdout.take().map(collect);
-        let stderr = child.stderr.take().map(collect);
+        let stdout = Collector::of(child.stdout.take().expect("stdout is a pipe"));
+        let stderr = Collector::of(child.stderr.take().expect("stderr is a pipe"));
         Background { child, stdout, stderr, ended: false }
     }
 
@@ -95,6 +97,11 @@ impl Background {
         processes::send(self.pid(), signal);
     }
 
+    /// Waits until the command has printed `text`. Panics when it does not.
+    pub fn until_stdout_has(&self, text: &str) {
+        processes::until(&format!("{text:?} on stdout"), || self.stdout.so_far().contains(text));
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }
@@ -103,10 +110,7 @@ impl Background {
     pub fn wait(mut self) -> Output {
         let status = self.wait_status(2 * PATIENCE);
         self.ended = true;
-        let text = |reader: Option<JoinHandle<String>>| {
-            reader.map(|reader| reader.join().expect("a reader of output does not panic")).unwrap_or_default()
-        };
-        Output { status, stdout: text(self.stdout.take()), stderr: text(self.stderr.take()), result: Value::Null }
+        Output { status, stdout: self.stdout.all(), stderr: self.stderr.all(), result: Value::Null }
     }
 
     fn wait_status(&mut self, patience: Duration) -> ExitStatus {
@@ -117,8 +121,7 @@ impl Background {
             }
             if Instant::now() > deadline {
                 let _ = self.child.kill();
-                let stderr = self.stderr.take().map(|reader| reader.join().unwrap_or_default());
-                panic!("it did not end: pid {}; stderr: {}", self.child.id(), stderr.unwrap_or_default());
+                panic!("it did not end: pid {}; stderr: {}", self.child.id(), self.stderr.so_far());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -134,13 +137,36 @@ impl Drop for Background {
     }
 }
 
-fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before an error is what there is to show.
-        let _ = from.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// Reads a pipe to its end, in the background.
+struct Collector {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    fn of(mut from: impl Read + Send + 'static) -> Collector {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0u8; 8192];
+            // What came before an error is what there is to show.
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                sink.lock().expect("nobody panics with the lock").extend_from_slice(&buffer[..length]);
+            }
+        });
+        Collector { text, reader: Some(reader) }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().expect("nobody panics with the lock")).into_owned()
+    }
+
+    fn all(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("a reader of output does not panic");
+        }
+        self.so_far()
+    }
 }
 
 /// Runs `command` to its end, with nothing on stdin unless the caller set it.

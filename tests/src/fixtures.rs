@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::command;
 use crate::program::{repository, target};
 use crate::sandbox::Sandbox;
 
@@ -28,7 +27,8 @@ pub fn probe(sandbox: &Sandbox) -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     let probe = PROBE.get_or_init(|| {
         let source = repository().join("tests/fixtures/probe.c");
-        let built = tempfile::Builder::new().prefix("probe-").tempfile_in(cache()).expect("a file in the cache");
+        let built =
+            tempfile::Builder::new().prefix("probe-").tempfile_in(cache()).expect("a file in the cache");
         let output = Command::new("cc")
             .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
             .arg(built.path())
@@ -46,15 +46,17 @@ pub fn probe(sandbox: &Sandbox) -> PathBuf {
 
 /// A root made of busybox, at `relative` in the sandbox. `None` without busybox-static.
 pub fn busybox_root(sandbox: &Sandbox, relative: &str) -> Option<PathBuf> {
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists())?;
+    let busybox = busybox().ok()?;
     let root = sandbox.dir(relative);
     for directory in ["bin", "etc", "proc", "dev", "sys", "tmp", "work"] {
         sandbox.dir(Path::new(relative).join(directory));
     }
     let at = sandbox.copy(busybox, Path::new(relative).join("bin/busybox"));
     fs::set_permissions(&at, PermissionsExt::from_mode(0o755)).expect("our own file takes a mode");
-    for name in ["sh", "cat", "ls", "id", "true", "false", "sleep", "echo", "grep", "mount", "touch", "env", "hostname", "kill", "stat"]
-    {
+    for name in [
+        "sh", "cat", "ls", "id", "true", "false", "sleep", "echo", "grep", "mount", "touch", "env",
+        "hostname", "kill", "stat",
+    ] {
         let link = root.join("bin").join(name);
         std::os::unix::fs::symlink("busybox", &link).expect("a new link in our own directory");
         sandbox.own(&link);
@@ -89,27 +91,48 @@ pub fn debian_root(suite: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// A real Nix profile, in a real Nix store, with a dynamically linked program in it.
-pub struct NixProfile {
-    /// The store: what programs know as /nix/store.
-    pub store: PathBuf,
-    /// A link to the profile's generation.
-    pub profile: PathBuf,
-}
-
-/// Made in `sandbox` by Debian's nix-bin without a network; see tests/fixtures/nix. Errors, as text: why not here.
-pub fn nix_profile(sandbox: &Sandbox) -> Result<NixProfile, String> {
+/// Whether a real Nix profile can be made here (tests/fixtures/nix). Errors, as text: why not.
+pub fn nix_here() -> Result<(), String> {
+    if !crate::caller::is_root() {
+        return Err("needs root to make a /nix of its own".to_owned());
+    }
     if !has("nix-env") {
         return Err("nix-bin is not installed".to_owned());
     }
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists());
-    let busybox = busybox.ok_or("busybox-static is not installed")?;
+    busybox().map(drop)
+}
+
+/// tests/fixtures/nix in the sandbox: `sh nix/make.sh` makes `~/.nix-profile`.
+pub fn copy_nix(sandbox: &Sandbox) {
     sandbox.copy_dir(&repository().join("tests/fixtures/nix"), "nix");
-    sandbox.copy(busybox, "nix/busybox");
-    let mut command = sandbox.command("sh");
-    let output = command::run(command.args(["-e", "nix/make.sh"]));
-    if output.code() != 0 {
-        return Err(format!("nix/make.sh: {}", output.stderr.lines().last().unwrap_or("no message")));
+    sandbox.copy(busybox().expect("busybox was asked for before"), "nix/busybox");
+}
+
+/// An empty directory /nix to mount on, where the machine has none; gone again when dropped.
+pub struct NixPlace {
+    made: bool,
+    /// Of several tests one at a time has the place.
+    _lock: fs::File,
+}
+
+impl NixPlace {
+    pub fn make() -> NixPlace {
+        let lock = fs::File::create(cache().join("nix.lock")).expect("the cache can be written");
+        lock.lock().expect("a file of the cache can be locked");
+        NixPlace { made: fs::create_dir("/nix").is_ok(), _lock: lock }
     }
-    Ok(NixProfile { store: sandbox.path("nix/root/nix/store"), profile: sandbox.path("nix/profile") })
+}
+
+impl Drop for NixPlace {
+    fn drop(&mut self) {
+        if self.made {
+            // Somebody else may have put something there since.
+            let _ = fs::remove_dir("/nix");
+        }
+    }
+}
+
+fn busybox() -> Result<&'static Path, String> {
+    let places = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new);
+    places.into_iter().find(|path| path.exists()).ok_or("busybox-static is not installed".to_owned())
 }

@@ -25,11 +25,12 @@ pub use command::{Background, Output};
 pub use sandbox::Sandbox;
 pub use serde_json::{Value, json};
 
-/// Each `fn name(sandbox: &Sandbox)` as two tests, `as_root::name` and `as_user::name`.
+/// Each `fn name(sandbox: &Sandbox)` as two tests, `as_root::name` and `as_user::name`; what follows `; root:` as the
+/// first alone.
 #[macro_export]
 macro_rules! as_root_and_user {
-    ($($name:ident),+ $(,)?) => {
-        $crate::as_root!($($name),+);
+    ($($name:ident),+ $(,)? $(; root: $($root:ident),+ $(,)?)?) => {
+        $crate::as_root!($($name,)+ $($($root),+)?);
         $crate::as_user!($($name),+);
     };
 }

@@ -41,7 +41,10 @@ pub fn view_servers(directory: &Path) -> Vec<i32> {
 
 /// Processes with `text` somewhere in their arguments.
 pub fn mentioning(text: &str) -> Vec<Process> {
-    all().into_iter().filter(|process| process.arguments.iter().any(|argument| argument.contains(text))).collect()
+    all()
+        .into_iter()
+        .filter(|process| process.arguments.iter().any(|argument| argument.contains(text)))
+        .collect()
 }
 
 /// Whether the process runs: it is there and is no zombie.

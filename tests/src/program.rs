@@ -9,11 +9,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' package lies in the repository")
 }
 
-/// The target directory of this build.
+/// The directory of this build below the target directory.
 pub fn target() -> PathBuf {
     let exe = std::env::current_exe().expect("the test program has a path");
-    // target/PROFILE/deps/test-program
-    exe.ancestors().nth(3).expect("cargo runs tests in target/PROFILE/deps").to_path_buf()
+    // target[/TRIPLE]/PROFILE/deps/test-program
+    exe.ancestors().nth(3).expect("cargo runs tests in PROFILE/deps").to_path_buf()
 }
 
 /// `VFSRUN_BIN`, or the workspace's own program, built when needed.
@@ -25,16 +25,22 @@ pub fn path() -> &'static Path {
     })
 }
 
+/// Cargo says where it put the program, which depends on its configuration.
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = target();
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "vfsrun", "--manifest-path"])
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "vfsrun", "--message-format", "json", "--manifest-path"])
         .arg(repository().join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .status()
+        .current_dir(repository())
+        .output()
         .expect("cargo can be executed");
-    assert!(status.success(), "the program does not build");
-    target.join("debug/vfsrun")
+    assert!(
+        output.status.success(),
+        "the program does not build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
+    programs.next_back().expect("cargo names what it built")
 }

@@ -27,7 +27,8 @@ pub fn with(caller: Caller, test: &str, body: impl FnOnce(&Sandbox)) {
 
 impl Sandbox {
     pub fn new(caller: Caller) -> Sandbox {
-        let directory = tempfile::Builder::new().prefix("vfsrun-tests-").tempdir().expect("a temporary directory");
+        let directory =
+            tempfile::Builder::new().prefix("vfsrun-tests-").tempdir().expect("a temporary directory");
         let sandbox = Sandbox { caller, directory };
         sandbox.own(sandbox.directory.path());
         sandbox.make_dir("scratch");
@@ -61,7 +62,8 @@ impl Sandbox {
     pub fn own(&self, path: &Path) {
         if caller::is_root() {
             let (uid, gid) = (Some(self.caller.uid()), Some(self.caller.gid()));
-            std::os::unix::fs::lchown(path, uid, gid).unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
+            std::os::unix::fs::lchown(path, uid, gid)
+                .unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
         }
     }
 
@@ -97,7 +99,8 @@ impl Sandbox {
     pub fn copy(&self, from: &Path, relative: impl AsRef<Path>) -> PathBuf {
         let content = std::fs::read(from).unwrap_or_else(|error| panic!("read {}: {error}", from.display()));
         let path = self.write(relative, content);
-        let mode = std::fs::metadata(from).expect("a file that was read has metadata").permissions().mode() | 0o444;
+        let mode =
+            std::fs::metadata(from).expect("a file that was read has metadata").permissions().mode() | 0o444;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("our own file takes a mode");
         path
     }
@@ -105,7 +108,9 @@ impl Sandbox {
     /// A directory of this machine, copied into the scratch directory and given to the caller.
     pub fn copy_dir(&self, from: &Path, relative: impl AsRef<Path>) -> PathBuf {
         let to = self.dir(&relative);
-        for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("list {}: {error}", from.display())) {
+        for entry in
+            std::fs::read_dir(from).unwrap_or_else(|error| panic!("list {}: {error}", from.display()))
+        {
             let entry = entry.expect("a directory can be listed");
             let below = relative.as_ref().join(entry.file_name());
             if entry.file_type().expect("an entry has a type").is_dir() {
@@ -128,6 +133,19 @@ impl Sandbox {
         let output = command::run(command.args(["-ec", script]));
         assert!(output.status.success(), "{script}\n{}", output.stderr);
         output.stdout
+    }
+
+    /// A shell script of the caller in the scratch directory, in a mount namespace of its own, in which root ran `setup`
+    /// first. In the script `vfsrun` is the program with this sandbox's store and `--root`. Needs root.
+    pub fn script_in_namespace(&self, setup: &str, script: &str) -> Command {
+        let words =
+            [self.caller.program(), self.store(), self.runtime()].map(|path| path.display().to_string());
+        let [program, store, runtime] = words;
+        let script =
+            format!("vfsrun() {{ '{program}' --store '{store}' --root '{runtime}' \"$@\"; }}\n{script}");
+        let mut command = self.caller.script_in_namespace(setup, &script, &self.scratch());
+        command.env("HOME", self.home()).stdin(Stdio::null());
+        command
     }
 
     /// Any program of the host, run by the caller in the scratch directory.
@@ -213,10 +231,14 @@ impl Sandbox {
     /// Nothing of a run is left: no directory of an action, no process, no mount that the host sees.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let left: Vec<_> = ["runs", "tmp"]
-            .iter()
-            .flat_map(|name| std::fs::read_dir(self.store().join(name)).into_iter().flatten().flatten())
+        let entries =
+            ["runs", "tmp"].map(|name| std::fs::read_dir(self.store().join(name)).into_iter().flatten());
+        let left: Vec<_> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
             .map(|entry| entry.path())
+            .filter(|path| is_left(path))
             .collect();
         assert!(left.is_empty(), "left in the store: {left:?}");
         let here = self.directory.path().to_string_lossy().into_owned();
@@ -224,7 +246,8 @@ impl Sandbox {
         let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(&here)).collect();
         assert!(mounts.is_empty(), "left mounted: {mounts:?}");
         let processes = processes::mentioning(&here);
-        let others: Vec<_> = processes.iter().filter(|p| p.arguments.get(1).is_none_or(|a| a != "view-server")).collect();
+        let others: Vec<_> =
+            processes.iter().filter(|p| p.arguments.get(1).is_none_or(|a| a != "view-server")).collect();
         assert!(others.is_empty(), "left running: {others:?}");
     }
 }
@@ -232,5 +255,19 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         processes::end_view_servers(&self.runtime());
+        if !caller::is_root() {
+            // Overlay's work directories have mode 0, and a Nix store is read-only.
+            let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.directory.path()).output();
+        }
     }
+}
+
+/// Whether something of a run is in the store: what serialises sweeps, and an empty upper for the next run, are not.
+fn is_left(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_empty =
+        |part: &str| std::fs::read_dir(path.join(part)).is_ok_and(|mut entries| entries.next().is_none());
+    let is_ready =
+        name.starts_with(".idle-") && is_empty("upper") && (is_empty("work") || is_empty("work/work"));
+    name != ".lock" && !is_ready
 }

@@ -13,6 +13,7 @@ pub fn loudly(test: &str, reason: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(path) = std::env::var_os(FILE) {
         let file = OpenOptions::new().append(true).create(true).open(&path);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("VFSRUN_TESTS_SKIPS names a file to append to");
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("VFSRUN_TESTS_SKIPS names a file to append to");
     }
 }

@@ -175,6 +175,7 @@ fn attach(view: &mut View, host: &Path) -> Outcome<Attached> {
         at: PathBuf::new(),
         source: Source::Host { root: 0, host: None },
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,

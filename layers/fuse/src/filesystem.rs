@@ -70,12 +70,17 @@ impl ViewFs {
         let attr = || segment.attr(&place.node);
         let file = self.files.get(nodeid.0, || OpenFile::new(segment.open(&place.node)?, attr()?))?;
         let length = read_fully(file.as_fd(), offset, buffer)?;
-        // The page would be kept for ever, and would be torn. Asking the segment has made it note the change.
-        if !file.is_unchanged(attr)? {
-            self.files.tear(nodeid.0);
-            return Err(Errno::IO);
+        // Opened again, because of a blob the attributes cannot tell that it was written to.
+        let told_now = || segment.open(&place.node).and_then(|_| attr());
+        match file.is_unchanged(told_now) {
+            Ok(true) => Ok(length),
+            // The page would be kept for ever, and would be torn. Asking the segment has made it note the change.
+            Ok(false) | Err(Errno::IO) => {
+                self.files.tear(nodeid.0);
+                Err(Errno::IO)
+            }
+            Err(error) => Err(error),
         }
-        Ok(length)
     }
 
     /// The names of a directory without `.` and `..`, and the number of the directory above it.

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::digest::Digest;
 use crate::manifest::{Entry, Kind, Manifest, Meta};
-use crate::store::{LayerStore, StoreError};
+use crate::store::{BlobFault, LayerStore, StoreError};
 use crate::{content, fsat};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub enum ExportError {
 }
 
 /// Writes `manifest` to `target`, which must be missing or an empty directory. Contents are reflinked or copied, never
-/// hard-linked. A whiteout becomes a character device 0:0, an opaque directory gets overlayfs's attribute.
+/// hard-linked, and hashed. A whiteout becomes a character device 0:0, an opaque directory gets overlayfs's attribute.
 ///
-/// Errors: the first entry that cannot be made, with the tree so far left in place. Owners and attributes that the
+/// Errors: the first entry that cannot be made or whose blob is damaged, with the tree so far left in place. Owners and attributes that the
 /// process has no right to set are counted instead.
 pub fn export_dir(manifest: &Manifest, store: &LayerStore, target: &Path) -> Result<Exported, ExportError> {
     let root = open_target(target)?;
@@ -122,12 +122,21 @@ impl Export<'_> {
         size: u64,
     ) -> Result<(), ExportError> {
         let path = &entry.path;
-        let blob = self
-            .store
-            .open_blob(digest)
-            .map_err(|source| ExportError::Store { path: path.clone(), source })?;
+        let unread = |source| ExportError::Store { path: path.clone(), source };
+        let damaged = |fault| unread(StoreError::DamagedBlob { blob: *digest, fault });
+        let blob = self.store.open_blob(digest).map_err(unread)?;
+        let found = rustix::fs::fstat(&blob).map_err(failed("look at the blob of", path))?.st_size as u64;
+        if found != size {
+            return Err(damaged(BlobFault::Size { wanted: size, found }));
+        }
         let file = fsat::create(dir, name, 0o600).map_err(failed("make the file", path))?;
         content::copy(&blob, &file, size).map_err(failed("write the file", path))?;
+        // The copy rather than the blob, which may change in between.
+        let found = content::hash(&file).map_err(failed("read back the file", path))?;
+        if found != *digest {
+            fsat::unlink(dir, name).map_err(failed("remove the damaged file", path))?;
+            return Err(damaged(BlobFault::Content { found }));
+        }
         self.finish_open(&file, path, &entry.meta)
     }
 

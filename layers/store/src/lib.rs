@@ -28,5 +28,5 @@ pub use export::{ExportError, Exported, export_dir};
 pub use ids::{IdExtent, IdMap};
 pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
-pub use store::{LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer};
+pub use store::{BlobFault, LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer};
 pub use tree::Tree;

@@ -74,6 +74,7 @@ fn spec(sources: Vec<Source>) -> SegmentSpec {
         at: "".into(),
         source,
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,

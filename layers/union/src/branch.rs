@@ -22,6 +22,8 @@ pub(crate) struct Branch {
     /// The components of its place in the view.
     pub(crate) at: Vec<OsString>,
     pub(crate) rules: Rules,
+    /// The components of the place in the view where the patterns of `rules` start.
+    pub(crate) rules_at: Vec<OsString>,
     pub(crate) symlinks: Symlinks,
     pub(crate) scope: Scope,
     /// May change while it is served.
@@ -50,6 +52,8 @@ impl Branch {
         let label = spec.label;
         let at = place(&spec.at).ok_or_else(|| bad_place(&label, &spec.at))?;
         let rules = compile(&spec.rules, || format!("branch {label}"))?;
+        let rules_at = spec.rules_at.as_ref().unwrap_or(&spec.at);
+        let rules_at = place(rules_at).ok_or_else(|| bad_place(&label, rules_at))?;
         let follows_host = spec.symlinks != Symlinks::Never && spec.scope == Scope::Host;
         let live = !spec.frozen && matches!(spec.source, Source::Host { .. } | Source::Inputs { .. });
         let fds = Labelled { label: &label, fds };
@@ -74,7 +78,7 @@ impl Branch {
         if let Content::Host(host) = &content {
             check_root(host, &label, &at)?;
         }
-        Ok(Branch { at, rules, symlinks: spec.symlinks, scope: spec.scope, live, content, label })
+        Ok(Branch { label, at, rules, rules_at, symlinks: spec.symlinks, scope: spec.scope, live, content })
     }
 }
 
@@ -120,10 +124,10 @@ impl Labelled<'_> {
             SegmentError::Digest { label, digest, source }
         })?;
         let store = self.store(store)?;
-        let layer = context.layers.load(digest, &store).map_err(|source| {
-            let (label, digest) = (self.label(), text.to_owned());
-            SegmentError::Layer { label, digest, source: Box::new(source) }
-        })?;
+        let layer = context
+            .layers
+            .load(digest, &store)
+            .map_err(|source| SegmentError::Layer { label: self.label(), source: Box::new(source) })?;
         Ok(LayerBranch { layer, blobs: Blobs::Store(store), implied: Default::default() })
     }
 

@@ -32,8 +32,11 @@ pub struct BranchSpec {
     /// Where the branch appears, relative to the root of the view; empty for the root itself.
     pub at: PathBuf,
     pub source: Source,
-    /// Patterns are relative to `at`.
+    /// Patterns are relative to `rules_at`.
     pub rules: Vec<Rule>,
+    /// Relative to the root of the view; `None`: the same as `at`. Names outside of it are not subject to `rules`.
+    #[serde(default)]
+    pub rules_at: Option<PathBuf>,
     pub symlinks: Symlinks,
     pub scope: Scope,
     /// Never checked for changes (the Nix store).
@@ -93,7 +96,8 @@ pub struct Rule {
 pub enum RuleAction {
     /// The name does not exist: ENOENT, not listed.
     Hide,
-    /// The name is listed and every use of it is EACCES.
+    /// The name is listed and using it is EACCES. stat shows its type and nothing else: no permission, no size, no
+    /// time.
     Deny,
     /// Only names that some `Only` rule matches are shown (and the directories that lead there).
     Only,

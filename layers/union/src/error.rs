@@ -30,8 +30,9 @@ pub enum SegmentError {
     Digest { label: String, digest: String, source: DigestError },
     #[error("branch {label}: cannot open its layer store")]
     Store { label: String, source: Box<StoreError> },
-    #[error("branch {label}: cannot load layer {digest}")]
-    Layer { label: String, digest: String, source: Box<StoreError> },
+    // The cause names the layer.
+    #[error("branch {label}: cannot load its layer")]
+    Layer { label: String, source: Box<StoreError> },
     #[error("branch {label}: cannot load its input manifest")]
     Inputs { label: String, source: InputsError },
     #[error("branch {label}: its entries are not a tree")]

@@ -15,7 +15,7 @@ pub struct Fault {
 pub enum FaultReason {
     /// The host file an input manifest names cannot be opened as a regular file.
     InputUnusable { file: PathBuf, cause: String },
-    /// The blob an input manifest or layer names is not in the store.
+    /// The blob an input manifest or layer names is not in the store, or no longer holds what its name says.
     BlobUnusable { digest: String, cause: String },
     /// `types: error` and two branches disagree about what the name is.
     TypeConflict { first: String, second: String },
@@ -31,7 +31,7 @@ impl fmt::Display for Fault {
                 write!(f, "/{path}: cannot use the input file {}: {cause}", file.display())
             }
             FaultReason::BlobUnusable { digest, cause } => {
-                write!(f, "/{path}: cannot open blob {digest}: {cause}")
+                write!(f, "/{path}: cannot use blob {digest}: {cause}")
             }
             FaultReason::TypeConflict { first, second } => {
                 write!(f, "/{path}: branches {first} and {second} disagree about its type")

@@ -22,7 +22,7 @@ use crate::rules::Verdict;
 use crate::segment::Segment;
 
 impl Segment {
-    /// What is shown instead of `link`. Errors: ACCESS for a target that is denied, and what is no answer at all.
+    /// What is shown instead of `link`. Errors: ACCESS for a way that a rule denies, and what is no answer at all.
     pub(crate) fn follow(&self, asked: &Asked, link: &Candidate) -> Result<Option<Candidate>, Errno> {
         let branch = self.branch(link.origin.branch);
         let target = match branch.scope {
@@ -176,6 +176,7 @@ impl Segment {
                 }
             }
             (Place::Alias(target), _) => self.read_link(target),
+            (Place::Denied, _) => Err(Errno::ACCESS),
             _ => Err(Errno::INVAL),
         }
     }

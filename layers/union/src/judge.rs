@@ -24,7 +24,7 @@ impl Segment {
         }
     }
 
-    /// `path` is relative to the view, `in_branch` to the branch's place; the second counts if it is another one.
+    /// `path` is relative to the view, `in_branch` to the branch's place; the second counts if it leads elsewhere.
     pub(crate) fn judge_paths(
         &self,
         origin: &Origin,
@@ -33,11 +33,10 @@ impl Segment {
         ask: impl Fn(&Judged) -> Verdict,
     ) -> Verdict {
         let branch = self.branch(origin.branch);
-        let below = below_place(branch, path);
-        let own = below.as_deref().map(|below| (&branch.rules, below));
-        let verdict = ask(&Judged { branch: own, view: (&self.rules, path) });
-        match in_branch.filter(|other| Some(other) != below.as_ref()) {
-            Some(other) => verdict.or(self.judge_in_branch(branch, &other, ask)),
+        let verdict = self.judge_in_view(branch, path, &ask);
+        let other = in_branch.map(|in_branch| in_view(branch, &in_branch));
+        match other.filter(|other| other != path) {
+            Some(other) => verdict.or(self.judge_in_view(branch, &other, ask)),
             None => verdict,
         }
     }
@@ -49,8 +48,12 @@ impl Segment {
         path: &Path,
         ask: impl Fn(&Judged) -> Verdict,
     ) -> Verdict {
-        let in_view: PathBuf = branch.at.iter().map(OsStr::new).chain(path).collect();
-        ask(&Judged { branch: Some((&branch.rules, path)), view: (&self.rules, &in_view) })
+        self.judge_in_view(branch, &in_view(branch, path), ask)
+    }
+
+    fn judge_in_view(&self, branch: &Branch, path: &Path, ask: impl Fn(&Judged) -> Verdict) -> Verdict {
+        let own = below_rules(branch, path).map(|below| (&branch.rules, below));
+        ask(&Judged { branch: own, view: (&self.rules, path) })
     }
 
     /// Where in its branch the candidate lies, unless that is outside of it or nowhere.
@@ -83,13 +86,17 @@ impl Segment {
     }
 }
 
-/// The path as the branch's own rules see it; `None` above the branch's place.
-fn below_place(branch: &Branch, path: &Path) -> Option<PathBuf> {
+fn in_view(branch: &Branch, path: &Path) -> PathBuf {
+    branch.at.iter().map(OsStr::new).chain(path).collect()
+}
+
+/// The path as the branch's own rules see it; `None` outside of where they start.
+fn below_rules<'a>(branch: &Branch, path: &'a Path) -> Option<&'a Path> {
     let mut components = path.components();
-    for at in &branch.at {
+    for at in &branch.rules_at {
         if components.next()?.as_os_str() != at {
             return None;
         }
     }
-    Some(components.as_path().to_owned())
+    Some(components.as_path())
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, ManifestError, Meta, Tree, order};
+use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, ManifestError, Meta, StoreError, Tree, order};
 
 use crate::describe::{SkeletonContent, SkeletonEntry};
 use crate::host;
@@ -132,16 +132,24 @@ impl LayerBranch {
         Ok(LayerBranch { layer: Arc::new(layer), blobs: Blobs::Memory(blobs), implied })
     }
 
-    /// Opens a blob for reading. Errors: the reason as text, for a fault.
-    pub(crate) fn open(&self, digest: &Digest) -> Result<OwnedFd, String> {
+    /// Opens a blob for reading that holds what the manifest says. Errors: the reason as text, for a fault.
+    pub(crate) fn open(&self, digest: &Digest, size: u64) -> Result<OwnedFd, String> {
         match &self.blobs {
-            Blobs::Store(store) => store.open_blob(digest).map_err(|error| chain(&error)),
+            Blobs::Store(store) => open_blob(store, digest, Some(size)),
             Blobs::Memory(blobs) => match blobs.get(digest) {
                 Some(text) => in_memory(text).map_err(|errno| errno.to_string()),
                 None => Err(Errno::NOENT.to_string()),
             },
         }
     }
+}
+
+/// `size` is the manifest's, if it tells one. Errors: the reason as text, for a fault, which names the blob itself.
+pub(crate) fn open_blob(store: &LayerStore, digest: &Digest, size: Option<u64>) -> Result<OwnedFd, String> {
+    store.open_sound_blob(digest, size).map_err(|error| match error {
+        StoreError::DamagedBlob { fault, .. } => format!("it is {fault}"),
+        error => chain(&error),
+    })
 }
 
 /// A message and its causes, as `main` would print them.

@@ -43,17 +43,21 @@ impl Segment {
         if dir.kind() != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
+        dir.refuse_denied()?;
         let path = self.has_rules.then(|| dir.path());
         let mut shown: HashMap<OsString, Option<DirEntry>> = HashMap::new();
         for origin in &dir.origins {
-            for name in self.names(dir, origin)? {
+            for mut name in self.names(dir, origin)? {
                 if shown.contains_key(&name.name) {
                     continue;
                 }
                 let entry = match name.kind {
                     Told::Kind(kind) => {
-                        if self.is_hidden(dir, origin, path.as_deref(), &name.name, kind) {
-                            continue;
+                        match self.verdict(dir, origin, path.as_deref(), &name.name, kind) {
+                            Verdict::Show => {}
+                            Verdict::Hide => continue,
+                            // It has an inode number of its own.
+                            Verdict::Deny => (name.low32, name.group) = (None, None),
                         }
                         Some(self.dir_entry(dir, &name, kind))
                     }
@@ -132,19 +136,18 @@ impl Segment {
         Name { name, kind, low32: None, group }
     }
 
-    fn is_hidden(
+    fn verdict(
         &self,
         dir: &Node,
         origin: &Origin,
         path: Option<&Path>,
         name: &OsStr,
         kind: FileKind,
-    ) -> bool {
-        let Some(path) = path else { return false };
+    ) -> Verdict {
+        let Some(path) = path else { return Verdict::Show };
         let in_branch = self.dir_in_branch(dir, origin).map(|dir| dir.join(name));
         let is_dir = kind == FileKind::Directory;
-        let verdict = self.judge_paths(origin, &path.join(name), in_branch, |judged| judged.verdict(is_dir));
-        verdict == Verdict::Hide
+        self.judge_paths(origin, &path.join(name), in_branch, |judged| judged.verdict(is_dir))
     }
 
     fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {

@@ -178,6 +178,7 @@ fn tag(place: &Place) -> u64 {
         Place::InputDir(_) => 3,
         Place::Input(_) => 4,
         Place::Alias(_) => 5,
+        Place::Denied => 6,
     }
 }
 

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use rustix::io::Errno;
+
 use crate::attr::FileKind;
 use crate::inode::InodeTable;
-use crate::origin::Origin;
+use crate::origin::{Origin, Place};
 
 /// Identifies a node within its segment: a hash of its path, the same whenever the name is looked up. Hard links of
 /// a layer share one.
@@ -138,6 +140,14 @@ impl Node {
     /// Relative to the root of the segment.
     pub fn path(&self) -> PathBuf {
         self.path_from(0)
+    }
+
+    /// Errors: ACCESS if a rule denies it.
+    pub(crate) fn refuse_denied(&self) -> Result<(), Errno> {
+        match self.origins.first().map(|origin| &origin.place) {
+            Some(Place::Denied) => Err(Errno::ACCESS),
+            _ => Ok(()),
+        }
     }
 
     /// The names from the ancestor at `depth` (exclusive) to this node.

@@ -30,6 +30,8 @@ pub(crate) enum Place {
     Input(u32),
     /// What a link of scope `view` leads to, or something below it.
     Alias(Arc<Node>),
+    /// A name that a rule denies. Where it comes from is forgotten, so that nothing of it can be asked for.
+    Denied,
 }
 
 /// From where on the host the names below a node are found. Paths are kept rather than descriptors: there may be

@@ -47,12 +47,13 @@ impl Candidate {
 const BLOCK: u64 = 512;
 
 impl Segment {
-    /// Errors: NOENT for what is absent or hidden, ACCESS for what is denied, LOOP beyond 40 followed links, IO for a
-    /// conflict of types or an input that cannot be had.
+    /// Errors: NOENT for what is absent or hidden, ACCESS below a denied directory, LOOP beyond 40 followed links, IO for
+    /// a conflict of types or an input that cannot be had.
     pub(crate) fn resolve(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
         if dir.kind() != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
+        dir.refuse_denied()?;
         let bytes = name.as_encoded_bytes();
         if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(Errno::INVAL);
@@ -66,7 +67,7 @@ impl Segment {
             };
             match verdict {
                 Verdict::Hide => {}
-                Verdict::Deny if merge.is_empty() => return Err(Errno::ACCESS),
+                Verdict::Deny if merge.is_empty() => return Ok(Merge::single(self.denied(candidate))),
                 Verdict::Deny => {}
                 Verdict::Show => {
                     merge.add(candidate);
@@ -118,8 +119,11 @@ impl Segment {
                 Verdict::Show => {}
                 refused => return Ok(Some((refused, candidate))),
             }
-            if let Some(target) = self.follow(asked, &candidate)? {
-                candidate = target;
+            match self.follow(asked, &candidate) {
+                Ok(Some(target)) => candidate = target,
+                Ok(None) => {}
+                Err(Errno::ACCESS) => return Ok(Some((Verdict::Deny, candidate))),
+                Err(errno) => return Err(errno),
             }
         }
         let is_dir = candidate.seen.attr.kind == FileKind::Directory;
@@ -303,6 +307,7 @@ impl Segment {
             Input::Blob { digest, executable } => {
                 let bad = |cause| FaultReason::BlobUnusable { digest: digest.to_string(), cause };
                 let store = inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
+                // Only its size is wanted; what it holds is checked when it is opened to be read.
                 let fd = store.open_blob(&digest).map_err(|error| bad(chain(&error)))?;
                 let stat = rustix::fs::fstat(&fd).map_err(|errno| bad(errno.to_string()))?;
                 let perm = if executable { 0o755 } else { 0o644 };
@@ -311,6 +316,16 @@ impl Segment {
                 Ok(Seen::fixed(attr, u64::from(file) + 1))
             }
         }
+    }
+
+    /// What is shown of a denied name. It has to be something: overlayfs looks up each name that it lists of a merged
+    /// directory, and leaves out those that are an error (ovl_cache_update).
+    fn denied(&self, refused: Candidate) -> Candidate {
+        let kind = refused.seen.attr.kind;
+        let mut seen = Seen::fixed(attr(kind, 0, self.owners.root(), 0, Time::default()), kind as u64);
+        // The segments below have no say in it either.
+        seen.opaque = kind == FileKind::Directory;
+        Candidate { origin: Origin::at(refused.origin.branch, Place::Denied), seen }
     }
 
     fn above(&self, index: BranchIndex) -> Candidate {

@@ -20,7 +20,7 @@ use crate::fault::{Fault, FaultReason};
 use crate::host;
 use crate::identity;
 use crate::inputs::Input;
-use crate::layer::chain;
+use crate::layer::open_blob;
 use crate::merge::{Found, Merge};
 use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
@@ -81,8 +81,9 @@ impl Segment {
         Arc::clone(self.root.get().expect("build makes the root before it gives the segment out"))
     }
 
-    /// The node of `name` in `dir`. Errors: NOENT for what is absent or hidden, ACCESS for what is denied (by a rule or
-    /// by the host), LOOP beyond 40 followed links, IO for a fault, INVAL for what is no name.
+    /// The node of `name` in `dir`. A denied name has one too, with nothing to see but its type. Errors: NOENT for what
+    /// is absent or hidden, ACCESS below a denied directory or one that the host does not let us search, LOOP beyond 40
+    /// followed links, IO for a fault, INVAL for what is no name.
     pub fn lookup(&self, dir: &Arc<Node>, name: &OsStr) -> Result<Arc<Node>, Errno> {
         self.lookup_attr(dir, name).map(|(node, _)| node)
     }
@@ -104,13 +105,14 @@ impl Segment {
         Ok(Attr { ino: node.ino(), ..found.attr })
     }
 
-    /// Sorted bytewise. Denied names are listed; the inode numbers of names that nobody holds are likely, not certain.
+    /// Sorted bytewise. Denied names are listed, those in a denied directory are not (ACCESS); the inode numbers of names that nobody holds are likely, not certain.
     pub fn list(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
         self.list_merged(dir)
     }
 
-    /// Errors: INVAL for what is no symlink.
+    /// Errors: INVAL for what is no symlink, ACCESS for what is denied.
     pub fn read_link(&self, node: &Node) -> Result<Vec<u8>, Errno> {
+        node.refuse_denied()?;
         if node.kind() != FileKind::Symlink {
             return Err(Errno::INVAL);
         }
@@ -131,8 +133,10 @@ impl Segment {
         }
     }
 
-    /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone.
+    /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone or
+    /// damaged; ACCESS for what is denied.
     pub fn open(&self, node: &Node) -> Result<OwnedFd, Errno> {
+        node.refuse_denied()?;
         match node.kind() {
             FileKind::Regular => {}
             FileKind::Directory => return Err(Errno::ISDIR),
@@ -159,13 +163,13 @@ impl Segment {
         Ok(file)
     }
 
-    /// Errors: NODATA for what is not there or not passed on; overlayfs marks only where this segment itself means
-    /// them.
+    /// Errors: NODATA for what is not there or not passed on, ACCESS for what is denied; overlayfs marks only where this
+    /// segment itself means them.
     pub fn get_xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>, Errno> {
         self.xattr(node, name)
     }
 
-    /// Never an overlayfs mark.
+    /// Never an overlayfs mark. Errors: ACCESS for what is denied.
     pub fn list_xattrs(&self, node: &Node) -> Result<Vec<OsString>, Errno> {
         self.xattr_names(node)
     }
@@ -285,17 +289,17 @@ impl Segment {
         let (digest, opened) = match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Entry(Some(position)), Content::Layer(layer)) => {
                 let content = layer.layer.content(*position).unwrap_or(*position);
-                let Kind::File { digest, .. } = &layer.layer.entry(content).kind else {
+                let Kind::File { digest, size } = &layer.layer.entry(content).kind else {
                     return Some(Err(Errno::IO));
                 };
-                (*digest, layer.open(digest))
+                (*digest, layer.open(digest, *size))
             }
             (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
                 Input::Host(_) => return None,
                 Input::Blob { digest, .. } => {
                     let store =
                         inputs.store.as_ref().expect("a manifest with blobs is refused without a store");
-                    (digest, store.open_blob(&digest).map_err(|error| chain(&error)))
+                    (digest, open_blob(store, &digest, None))
                 }
             },
             _ => return None,

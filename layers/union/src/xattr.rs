@@ -26,6 +26,8 @@ impl Segment {
         if !is_passed_on(name) {
             return Err(Errno::NODATA);
         }
+        // Not earlier: overlayfs takes a name for absent if it cannot ask for its marks, and no mark is the branch's.
+        node.refuse_denied()?;
         let Some(origin) = top(node) else { return Err(Errno::NODATA) };
         match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Alias(target), _) => self.xattr(target, name),
@@ -40,6 +42,8 @@ impl Segment {
     }
 
     pub(crate) fn xattr_names(&self, node: &Node) -> Result<Vec<OsString>, Errno> {
+        // overlayfs asks before it copies a name up, and gives up on this error.
+        node.refuse_denied()?;
         let Some(origin) = top(node) else { return Ok(Vec::new()) };
         let names: Vec<OsString> = match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Alias(target), _) => return self.xattr_names(target),

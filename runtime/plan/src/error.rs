@@ -18,9 +18,11 @@ pub enum PlanError {
     RootMissing { path: PathBuf },
     #[error("{at}: {} does not exist", path.display())]
     PathMissing { at: String, path: PathBuf },
+    #[error("{at}: {} is neither a directory nor a file", path.display())]
+    NotABranch { at: String, path: PathBuf },
     #[error("{at}: {} is not a file", path.display())]
     NotAFile { at: String, path: PathBuf },
-    #[error("{at}: {reason}")]
+    #[error("{at}: {reason}; `vfsrun layer ls` lists what there is")]
     Layer { at: String, reason: String },
     #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]
     NoHostTools { at: String },
@@ -41,10 +43,22 @@ pub enum PlanError {
     ForeignHostScope { at: String, caller: u32, user: u32 },
     #[error("linux.namespaces: a root needs a mount namespace of its own")]
     NoMountNamespace,
+    #[error("linux.namespaces: an action needs a pid namespace of its own")]
+    NoPidNamespace,
     #[error("{at}: {needs} namespace of its own is needed, or it would change the host's")]
     HostWide { at: String, needs: &'static str },
     #[error("linux.sysctl: {key} is not of any namespace, so it would change the host")]
     Sysctl { key: String },
+    #[error("{at}: needs Landlock ABI {needed}; this kernel has {abi}")]
+    LandlockAbi { at: &'static str, needed: u32, abi: u32 },
+    #[error("process.user: {id} is no id")]
+    NoId { id: u32 },
+    #[error(
+        "process.user.additionalGids: this caller cannot set supplementary groups; `vfsrun doctor` says what is missing"
+    )]
+    Groups,
+    #[error("vfs: an ordinary user's action needs a user namespace; add it to linux.namespaces")]
+    NoUserNamespace,
     #[error("linux.seccomp: {reason}")]
     Seccomp { reason: String },
     #[error("{at}: id {id} is not one of this caller's ids; `vfsrun doctor` lists them")]
@@ -80,9 +94,9 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
         (linux.memory_policy.is_some(), "linux.memoryPolicy"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
         (
-            linux
-                .rootfs_propagation
-                .is_some_and(|word| !word.ends_with("private") && !word.ends_with("slave")),
+            linux.rootfs_propagation.is_some_and(|word| {
+                !word.is_empty() && !word.ends_with("private") && !word.ends_with("slave")
+            }),
             "linux.rootfsPropagation",
         ),
         (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
@@ -115,10 +129,26 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
         notes.push(format!("only one user id is mapped: {reason}"));
     }
     let linux = spec.linux.clone().unwrap_or_default();
+    if linux.cgroups_path.is_some_and(|path| !path.is_empty()) {
+        notes.push("linux.cgroupsPath: this version makes no cgroup".to_owned());
+    }
+    let writable_cgroup = |mount: &&vfsrun_spec::Mount| {
+        mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup"))
+            && !mount.options.iter().any(|o| o == "ro")
+    };
+    if spec.mounts.iter().any(|mount| writable_cgroup(&mount)) {
+        notes.push("mounts: a cgroup mount is read-only in this version".to_owned());
+    }
     if linux.resources.is_some_and(|resources| resources != only_devices(&resources)) {
         notes.push("linux.resources: cgroup limits are not applied by this version".to_owned());
     }
     if let Some(capabilities) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
+        if capabilities.bounding.iter().chain(&capabilities.permitted).any(|name| name == "CAP_MKNOD") {
+            notes.push(
+                "process.capabilities: CAP_MKNOD is not granted, because this version has no device cgroup"
+                    .to_owned(),
+            );
+        }
         notes.extend(
             capabilities
                 .unknown()

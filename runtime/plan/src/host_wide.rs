@@ -24,6 +24,10 @@ pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), Plan
     if !namespaces.iter().any(|n| n.kind == NamespaceType::Mount && n.path.is_none()) {
         return Err(PlanError::NoMountNamespace);
     }
+    // Without one a command's children outlive it, and write to an upper that is being captured.
+    if config.vfs.is_some() && !namespaces.iter().any(|n| n.kind == NamespaceType::Pid && n.path.is_none()) {
+        return Err(PlanError::NoPidNamespace);
+    }
     let names = [("hostname", &config.hostname), ("domainname", &config.domainname)];
     if let Some((at, _)) = names.iter().find(|(_, name)| name.is_some())
         && !has(NamespaceType::Uts)
@@ -32,7 +36,8 @@ pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), Plan
     }
     for key in config.linux.iter().flat_map(|linux| linux.sysctl.keys()) {
         let (kind, needs) = owner(key).ok_or_else(|| PlanError::Sysctl { key: key.clone() })?;
-        if !has(kind) {
+        // One that is joined may be the host's own.
+        if !namespaces.iter().any(|namespace| namespace.kind == kind && namespace.path.is_none()) {
             return Err(PlanError::HostWide { at: format!("linux.sysctl.{key}"), needs });
         }
     }

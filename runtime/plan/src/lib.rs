@@ -24,7 +24,9 @@ mod skeleton;
 pub use error::PlanError;
 pub use facts::Facts;
 pub use plan::Plan;
-pub use resolve::resolve;
+pub use resolve::{complete, resolve};
+
+use std::path::Path;
 
 use vfsrun_spec::oci::NamespaceType;
 use vfsrun_spec::{Process, Spec, Vfs};
@@ -43,9 +45,13 @@ impl Plan {
         let linux = config.linux.clone().unwrap_or_default();
         let namespaces = namespaces(&linux);
         host_wide::refuse(&config, &namespaces)?;
-        let own_user = namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.is_none());
+        if config.vfs.is_some() && !facts.caller.privileged && !namespaces.iter().any(Namespace::is_new_user)
+        {
+            return Err(PlanError::NoUserNamespace);
+        }
+        let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
-        let command = command(&config, process, facts, ids.as_ref());
+        let command = command(&config, process, facts, ids.as_ref())?;
         let mounts = mounts::all(&config, facts)?;
         let mut notes = error::notes(spec, facts);
         let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
@@ -58,7 +64,8 @@ impl Plan {
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
             directories: home(&config, &command),
-            devices: true,
+            // A /dev of the host's, bound, is the host's to fill.
+            devices: !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind()),
             root,
             mounts,
             masked: linux.masked_paths.unwrap_or_default(),
@@ -102,12 +109,13 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
     })
 }
 
-fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -> Command {
+fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -> Result<Command, PlanError> {
     let user = process.user.clone().unwrap_or_default();
     let is_action = config.vfs.is_some();
-    let can_set_groups =
-        facts.caller.privileged || ids.is_some_and(|ids| ids.gids.iter().map(|e| e.count).sum::<u32>() > 1);
-    Command {
+    let several = |ids: &Ids| ids.gids.iter().map(|extent| u64::from(extent.count)).sum::<u64>() > 1;
+    let can_set_groups = facts.caller.privileged || ids.is_some_and(several);
+    refuse_no_ids(&user, can_set_groups)?;
+    Ok(Command {
         args: process.args.clone(),
         env: process.env.clone(),
         cwd: process.cwd.clone().unwrap_or_else(|| "/".into()),
@@ -124,14 +132,24 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
             .collect(),
         oom_score_adj: process.oom_score_adj,
         reaper: is_action,
+        console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),
+    })
+}
+
+/// The highest number means "leave it" to setresuid(2): a process that asked for it would keep the caller's id.
+fn refuse_no_ids(user: &vfsrun_spec::oci::User, can_set_groups: bool) -> Result<(), PlanError> {
+    let mut ids = [user.uid, user.gid].into_iter().chain(user.additional_gids.iter().copied());
+    if let Some(id) = ids.find(|id| *id == u32::MAX) {
+        return Err(PlanError::NoId { id });
     }
+    if can_set_groups || user.additional_gids.is_empty() { Ok(()) } else { Err(PlanError::Groups) }
 }
 
 /// HOME lies in the fresh /tmp, so nobody has made it yet.
 fn home(config: &Spec, command: &Command) -> Vec<Directory> {
     let home = command.env.iter().find_map(|entry| entry.strip_prefix("HOME="));
     match home {
-        Some(path) if config.vfs.is_some() && path.starts_with("/tmp/") => {
+        Some(path) if config.vfs.is_some() && paths::is_below(Path::new(path), Path::new("/tmp")) => {
             vec![Directory { path: path.into(), uid: command.uid, gid: command.gid }]
         }
         _ => Vec::new(),
@@ -158,7 +176,9 @@ fn root(
         if facts.paths.get(&path) != Some(&facts::PathKind::Directory) {
             return Err(PlanError::RootMissing { path });
         }
-        return Ok((Root::Directory { path, readonly: root.readonly }, None));
+        let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
+        let slave = propagation.is_some_and(|word| word.ends_with("slave"));
+        return Ok((Root::Directory { path, readonly: root.readonly, slave }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.

@@ -43,10 +43,11 @@ const PROPAGATION: [&str; 8] =
 
 /// The mounts of a complete config, in its order.
 pub(crate) fn all(config: &Spec, facts: &Facts) -> Result<Vec<plan::Mount>, PlanError> {
-    config.mounts.iter().enumerate().map(|(index, mount)| one(mount, index, facts)).collect()
+    let is_action = config.vfs.is_some();
+    config.mounts.iter().enumerate().map(|(index, mount)| one(mount, index, is_action, facts)).collect()
 }
 
-fn one(mount: &Mount, index: usize, facts: &Facts) -> Result<plan::Mount, PlanError> {
+fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<plan::Mount, PlanError> {
     let at = format!("mounts[{index}]");
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(PlanError::Mount { at, problem: "this version does not build id-mapped mounts" });
@@ -65,7 +66,18 @@ fn one(mount: &Mount, index: usize, facts: &Facts) -> Result<plan::Mount, PlanEr
         }
     }
     let what = kind(mount, &at, data, facts)?;
+    attributes.set |= forced(&what, is_action);
     Ok(plan::Mount { destination: mount.destination.clone(), what, attributes, at })
+}
+
+/// What holds whatever the options say. Devices are the six of /dev and those bound by name: there is no device
+/// cgroup yet. sysfs checks owners only, and the owner may be the host's root.
+fn forced(what: &MountKind, is_action: bool) -> u32 {
+    match what {
+        MountKind::FileSystem { name, .. } if name == "sysfs" && is_action => NODEV | RDONLY,
+        MountKind::FileSystem { name, .. } if name != "devpts" => NODEV,
+        _ => 0,
+    }
 }
 
 fn attribute(word: &str, attributes: &mut Attributes) -> bool {

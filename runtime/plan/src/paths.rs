@@ -41,6 +41,13 @@ pub fn wanted(spec: &Spec, spec_directory: &Path, home: Option<&Path>) -> Vec<Pa
     paths.into_iter().map(|path| absolute(&path, spec_directory, home)).collect()
 }
 
+/// Whether `path` names something strictly below `directory`, without `..` on the way.
+pub(crate) fn is_below(path: &Path, directory: &Path) -> bool {
+    path != directory
+        && path.starts_with(directory)
+        && !path.components().any(|component| component == Component::ParentDir)
+}
+
 pub(crate) fn is_bind(mount: &vfsrun_spec::Mount) -> bool {
     let by_option = mount.options.iter().any(|option| option == "bind" || option == "rbind");
     by_option || mount.kind.as_deref() == Some("bind")

@@ -55,6 +55,8 @@ pub struct Command {
     pub oom_score_adj: Option<i32>,
     /// The first process of a pid namespace reaps; a bundle's command is that process itself, as in runc.
     pub reaper: bool,
+    /// Rows and columns of a terminal.
+    pub console_size: Option<(u16, u16)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,6 +91,12 @@ pub struct Namespace {
     pub path: Option<PathBuf>,
 }
 
+impl Namespace {
+    pub fn is_new_user(&self) -> bool {
+        self.kind == NamespaceType::User && self.path.is_none()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ids {
@@ -100,7 +108,7 @@ pub struct Ids {
 #[serde(rename_all = "camelCase")]
 pub enum Root {
     /// A directory, bound as it is: neither FUSE nor overlay.
-    Directory { path: PathBuf, readonly: bool },
+    Directory { path: PathBuf, readonly: bool, slave: bool },
     /// Segments of the view server under an overlay.
     View {
         segments: Vec<Segment>,
@@ -164,6 +172,12 @@ pub struct Mount {
     pub at: String,
 }
 
+impl Mount {
+    pub fn is_bind(&self) -> bool {
+        matches!(self.what, MountKind::Bind { .. })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MountKind {
@@ -194,13 +208,30 @@ pub struct Attributes {
     pub propagation: Option<String>,
 }
 
+impl Attributes {
+    pub fn is_readonly(&self) -> bool {
+        const MOUNT_ATTR_RDONLY: u32 = 1;
+        (self.set | self.recursive_set) & MOUNT_ATTR_RDONLY != 0
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
     pub no_new_privileges: bool,
     pub capabilities: Capabilities,
-    pub seccomp: Option<Profile>,
+    pub seccomp: Option<Seccomp>,
     pub landlock: Option<Landlock>,
+}
+
+/// Which filter is loaded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Seccomp {
+    /// The default of actions, compiled with the program.
+    Action,
+    /// The spec's own.
+    Profile(Profile),
 }
 
 /// Sets as bits, bit 0 is CAP_CHOWN.

@@ -33,6 +33,25 @@ pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
     Ok(config)
 }
 
+/// As [`resolve`], with the action's seccomp profile written out for runtimes that do not have it.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn complete(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
+    let mut config = resolve(spec, facts)?;
+    if let (Some(_), Some(linux)) = (&config.vfs, &mut config.linux)
+        && linux.seccomp.is_none()
+    {
+        let mut profile = vfsrun_seccomp::action::action_profile();
+        // Other runtimes refuse architectures that they do not know.
+        let family = vfsrun_seccomp::Arch::native_family();
+        profile.architectures.retain(|name| name.arch().is_some_and(|arch| family.contains(&arch)));
+        let profile = serde_json::to_value(profile);
+        linux.seccomp = Some(profile.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?);
+    }
+    Ok(config)
+}
+
 fn process(mut process: Process, facts: &Facts) -> Process {
     process.env = merge::env(&defaults::env(), &process.env);
     process.cwd.get_or_insert_with(|| "/".into());
@@ -49,15 +68,13 @@ fn process(mut process: Process, facts: &Facts) -> Process {
 
 fn linux(mut linux: Linux, vfs: &Vfs, user: &User, facts: &Facts) -> Result<Linux, PlanError> {
     linux.namespaces.get_or_insert_with(|| defaults::namespaces(vfs.network()));
-    if linux.uid_mappings.is_empty() {
+    let own_user =
+        linux.namespaces.iter().flatten().any(|n| n.kind == NamespaceType::User && n.path.is_none());
+    if own_user && linux.uid_mappings.is_empty() {
         linux.uid_mappings = host_map(user.uid, &facts.parent_ids.uids, facts.caller.privileged);
     }
-    if linux.gid_mappings.is_empty() {
+    if own_user && linux.gid_mappings.is_empty() {
         linux.gid_mappings = host_map(user.gid, &facts.parent_ids.gids, facts.caller.privileged);
-    }
-    if linux.seccomp.is_none() {
-        let profile = serde_json::to_value(vfsrun_seccomp::action::action_profile());
-        linux.seccomp = Some(profile.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?);
     }
     linux.masked_paths.get_or_insert_with(defaults::masked_paths);
     linux.readonly_paths.get_or_insert_with(defaults::readonly_paths);

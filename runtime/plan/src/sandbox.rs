@@ -4,21 +4,31 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use vfsrun_seccomp::Profile;
-use vfsrun_spec::vfs::{self, BranchSource, CaptureLayer};
-use vfsrun_spec::{Spec, Vfs};
+use vfsrun_spec::vfs::{self, CaptureLayer};
+use vfsrun_spec::{Process, Spec, Vfs};
 
-use crate::plan::{Capabilities, Landlock, Mount, MountKind, Sandbox};
+use crate::plan::{Capabilities, Landlock, Mount, MountKind, Sandbox, Seccomp};
 use crate::{Facts, PlanError};
+
+/// CAP_MKNOD: without a device cgroup it would be the host's disks.
+const MKNOD: u64 = 1 << 27;
 
 pub(crate) fn decide(config: &Spec, facts: &Facts, mounts: &[Mount]) -> Result<Sandbox, PlanError> {
     let process = config.process.clone().unwrap_or_default();
     let profile = config.linux.as_ref().and_then(|linux| linux.seccomp.clone());
-    let seccomp = profile.map(serde_json::from_value::<Profile>).transpose();
+    let said = profile.map(serde_json::from_value::<Profile>).transpose();
+    let said = said.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?;
+    let default = config.vfs.as_ref().map(|_| Seccomp::Action);
     Ok(Sandbox {
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
         capabilities: process.capabilities.as_ref().map(|said| capabilities(said, facts)).unwrap_or_default(),
-        seccomp: seccomp.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?,
-        landlock: config.vfs.as_ref().and_then(|vfs| landlock(vfs, mounts)),
+        seccomp: said.map(Seccomp::Profile).or(default),
+        landlock: config
+            .vfs
+            .as_ref()
+            .map(|vfs| landlock(vfs, &process, mounts, facts))
+            .transpose()?
+            .flatten(),
     })
 }
 
@@ -26,7 +36,7 @@ fn capabilities(said: &vfsrun_spec::oci::Capabilities, facts: &Facts) -> Capabil
     // Unknown names were noted; a capability that this kernel lacks cannot be granted.
     let bits = |names: &[String]| {
         let known = names.iter().filter_map(|name| caps::Capability::from_str(name).ok());
-        known.fold(0u64, |bits, capability| bits | capability.bitmask()) & facts.kernel.capabilities
+        known.fold(0u64, |bits, capability| bits | capability.bitmask()) & facts.kernel.capabilities & !MKNOD
     };
     let (permitted, inheritable) = (bits(&said.permitted), bits(&said.inheritable));
     Capabilities {
@@ -39,17 +49,35 @@ fn capabilities(said: &vfsrun_spec::oci::Capabilities, facts: &Facts) -> Capabil
     }
 }
 
-/// What is not captured is not writable, so that no write is lost silently.
-fn landlock(vfs: &Vfs, mounts: &[Mount]) -> Option<Landlock> {
+/// What is not captured is not writable, so that no file's content is lost silently. What the spec says of its own
+/// accord must be enforced or refused.
+fn landlock(
+    vfs: &Vfs,
+    process: &Process,
+    mounts: &[Mount],
+    facts: &Facts,
+) -> Result<Option<Landlock>, PlanError> {
+    let abi = facts.kernel.landlock_abi;
     let rules = match &vfs.landlock {
-        vfs::Landlock::Off => return None,
+        vfs::Landlock::Off => return Ok(None),
         vfs::Landlock::Rules(rules) => rules,
     };
-    let write = rules.write.clone().unwrap_or_else(|| writable_by_default(vfs, mounts));
-    Some(Landlock { write, connect_tcp: rules.connect_tcp.clone(), bind_tcp: rules.bind_tcp.clone() })
+    let ports = rules.connect_tcp.is_some() || rules.bind_tcp.is_some();
+    if ports && abi < 4 {
+        return Err(PlanError::LandlockAbi { at: "vfs.landlock.connectTcp and bindTcp", needed: 4, abi });
+    }
+    if rules.write.is_some() && abi == 0 {
+        return Err(PlanError::LandlockAbi { at: "vfs.landlock.write", needed: 1, abi });
+    }
+    let write = rules.write.clone().unwrap_or_else(|| writable_by_default(vfs, process, mounts));
+    // ABI 1 denies every rename and link between directories, which would break builds for nothing.
+    if abi == 0 || (abi == 1 && write == [PathBuf::from("/")]) {
+        return Ok(None);
+    }
+    Ok(Some(Landlock { write, connect_tcp: rules.connect_tcp.clone(), bind_tcp: rules.bind_tcp.clone() }))
 }
 
-fn writable_by_default(vfs: &Vfs, mounts: &[Mount]) -> Vec<PathBuf> {
+fn writable_by_default(vfs: &Vfs, process: &Process, mounts: &[Mount]) -> Vec<PathBuf> {
     let only = match &vfs.capture {
         vfs::Capture::Layer(CaptureLayer { only, .. }) => only.clone().unwrap_or_default(),
         vfs::Capture::Discard => Vec::new(),
@@ -59,15 +87,14 @@ fn writable_by_default(vfs: &Vfs, mounts: &[Mount]) -> Vec<PathBuf> {
     }
     let mut write = only;
     write.extend(["/tmp", "/dev"].map(PathBuf::from));
-    let write_through = vfs.branches.iter().filter(|branch| branch.access == vfs::Access::ReadWrite);
-    write.extend(
-        write_through.filter(|b| matches!(b.source, BranchSource::Path(_))).map(|branch| branch.at.clone()),
-    );
-    // A tmpfs that the spec asked for is there to be written.
-    let tmpfs = mounts
-        .iter()
-        .filter(|mount| matches!(&mount.what, MountKind::FileSystem { name, .. } if name == "tmpfs"));
-    write.extend(tmpfs.map(|mount| mount.destination.clone()));
+    write.extend(process.env.iter().filter_map(|entry| entry.strip_prefix("HOME=")).map(PathBuf::from));
+    // A tmpfs or a writable bind that the spec asked for is there to be written.
+    let writable = mounts.iter().filter(|mount| match &mount.what {
+        MountKind::FileSystem { name, .. } => name == "tmpfs",
+        MountKind::Bind { .. } => !mount.attributes.is_readonly(),
+        MountKind::Proc | MountKind::Cgroup => false,
+    });
+    write.extend(writable.map(|mount| mount.destination.clone()));
     write.sort();
     write.dedup();
     write

@@ -69,7 +69,8 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
     if !facts.caller.privileged || command.uid == caller {
         return Ok(());
     }
-    let on_host = |branch: &&Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Host;
+    let on_host =
+        |branch: &&Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Host;
     let mut branches = vfs.branches.iter().enumerate();
     match branches.find(|(_, branch)| on_host(branch)) {
         Some((index, _)) => {
@@ -127,7 +128,8 @@ impl Cutter<'_> {
         let path = paths::host_path(path, self.facts);
         match self.facts.paths.get(&path) {
             Some(PathKind::Directory | PathKind::File) => {}
-            _ => return Err(PlanError::PathMissing { at: at.to_owned(), path }),
+            Some(PathKind::Other) => return Err(PlanError::NotABranch { at: at.to_owned(), path }),
+            None | Some(PathKind::Missing) => return Err(PlanError::PathMissing { at: at.to_owned(), path }),
         }
         let label = format!("{at} ({})", path.display());
         let root = self.open(Open::Path { path, at: at.to_owned() });
@@ -137,7 +139,7 @@ impl Cutter<'_> {
     }
 
     fn add_layer(&mut self, branch: &Branch, layer: &str, at: &str) -> Result<(), PlanError> {
-        let missing = || Err(format!("no layer is named {layer:?}; `vfsrun layer ls` lists them"));
+        let missing = || Err(format!("no layer is named {layer}"));
         let digest = self.facts.layers.get(layer).cloned().unwrap_or_else(missing);
         let digest = digest.map_err(|reason| PlanError::Layer { at: format!("{at}.layer"), reason })?;
         let store = self.open(Open::Store);

@@ -53,7 +53,11 @@ fn written(vfs: &Vfs) -> impl Iterator<Item = &Path> {
         vfs::Landlock::Rules(rules) => rules.write.as_deref().unwrap_or_default(),
         vfs::Landlock::Off => &[],
     };
-    captured.iter().chain(allowed).map(PathBuf::as_path).filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"))
+    captured
+        .iter()
+        .chain(allowed)
+        .map(PathBuf::as_path)
+        .filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"))
 }
 
 pub(crate) fn links(links: &[(PathBuf, PathBuf)]) -> Vec<SkeletonEntry> {

@@ -36,6 +36,16 @@ impl Arch {
         }
     }
 
+    /// Architectures that a kernel of the native one serves beside it, itself included.
+    pub const fn native_family() -> &'static [Arch] {
+        match Arch::native() {
+            Some(Arch::X86_64 | Arch::X86 | Arch::X32) => &[Arch::X86_64, Arch::X86, Arch::X32],
+            Some(Arch::Aarch64 | Arch::Arm) => &[Arch::Aarch64, Arch::Arm],
+            Some(Arch::Riscv64) => &[Arch::Riscv64],
+            None => &[],
+        }
+    }
+
     /// `seccomp_data.arch`, from linux/audit.h.
     pub const fn audit(self) -> u32 {
         match self {

@@ -1,6 +1,5 @@
 //! A run: from a spec to an outcome. The page to read first.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use thiserror::Error;
 use vfsrun_layers::{
     CaptureError, CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, StoreError, Take,
 };
-use vfsrun_plan::plan::{Capture, Root, UpperOn};
+use vfsrun_plan::plan::{Capture, Root, Seccomp, UpperOn};
 use vfsrun_plan::{Facts, Plan, PlanError};
 use vfsrun_seccomp::{Arch, Filter, SeccompError};
 use vfsrun_spec::{Spec, SpecError};
@@ -19,6 +18,8 @@ use crate::directories::{self, DirectoryError};
 use crate::launch::{self, LaunchError};
 use crate::probe;
 use crate::root::view::UpperPlace;
+use crate::seal;
+use crate::seccomp_filter;
 use crate::stage::init::Prepared;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::view::{self, AttachedView, ViewError};
@@ -35,8 +36,12 @@ pub enum RunError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    View(#[from] ViewError),
+    #[error("{}", file.display())]
+    View { file: PathBuf, source: ViewError },
+    #[error("cannot seal this program's own file against the command")]
+    Seal { source: io::Error },
+    #[error("descriptor {0} is a directory: a command that starts with it could leave its root by it")]
+    DirectoryAsStdio(u32),
     #[error("linux.seccomp")]
     Seccomp(#[from] SeccompError),
     #[error("linux.seccomp: this version does not build SCMP_ACT_NOTIFY")]
@@ -119,31 +124,66 @@ pub struct Times {
 
 pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> {
     let began = Instant::now();
+    if request.spec == Path::new("-") {
+        // Standard input can be read once only: before it is, the program must be what it will stay.
+        seal::ensure(probe::caller().privileged).map_err(|source| RunError::Seal { source })?;
+    }
     let (spec, file) = load(request)?; // what was asked
     let store = open_store(&spec, request)?;
     let facts = probe::facts(&spec, &directory_of(&file), store.as_ref()); // what is true here: kernel, ids, layers
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?; // every decision
+    if seal::is_needed(&plan, facts.caller.privileged) {
+        seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
+    }
     plan.notes.iter().for_each(|text| note(text));
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
     let planned = Instant::now();
-    let mut view = attach(&plan, &facts, store.as_ref(), &runtime)?; // shared server, live segments brought up to date
+    refuse_directories_as_stdio()?;
+    let mut view = attach(&plan, &facts, store.as_ref(), &runtime, &file)?; // shared server, live segments brought up to date
     let attached = Instant::now();
     let upper = Upper::create(&plan, store.as_ref())?; // where writes go
     let started = Instant::now();
-    let ended = act(&plan, filter.as_ref(), &mut view, upper.as_ref(), &scaffold, &facts)
-        .map_err(|error| error.of(&file))?; // namespaces, command, wait
+    let ended = match act(&plan, filter.as_ref(), &mut view, upper.as_ref(), &scaffold, &facts) {
+        Ok(ended) => ended, // namespaces, command, wait
+        Err(error) => {
+            // Nothing was written that anybody may have.
+            upper.map(discard).transpose()?;
+            return Err(error.of(&file));
+        }
+    };
     let stopped = Instant::now();
     let warm = view.as_ref().map(|view| view.segments.iter().map(|segment| segment.warm).collect());
-    refuse_faults(view.as_mut())?;
-    let (captured, named) = capture(&plan, &ended, upper, store.as_ref())?;
+    if let Err(error) = refuse_faults(view.as_mut()) {
+        upper.map(discard).transpose()?;
+        return Err(error);
+    }
+    let (captured, named) = capture(&plan, &ended, upper, store.as_ref())?; // writes become a layer
     let times = times(began, planned, attached, started, stopped, &ended);
     Ok(Outcome { plan, ended, captured, named, warm: warm.unwrap_or_default(), times })
 }
 
+/// A directory among the first three descriptors is a way out of any root (`../../..`).
+fn refuse_directories_as_stdio() -> Result<(), RunError> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for (number, fd) in [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())] {
+        let stat = rustix::fs::fstat(fd);
+        if stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()) {
+            return Err(RunError::DirectoryAsStdio(number));
+        }
+    }
+    Ok(())
+}
+
 fn filter(plan: &Plan) -> Result<Option<Filter>, RunError> {
-    let Some(profile) = &plan.sandbox.seccomp else { return Ok(None) };
+    let profile = match &plan.sandbox.seccomp {
+        None => return Ok(None),
+        Some(Seccomp::Action) => {
+            return Ok(Some(seccomp_filter::action().ok_or(RunError::SeccompArchitecture)?));
+        }
+        Some(Seccomp::Profile(profile)) => profile,
+    };
     let native = Arch::native().ok_or(RunError::SeccompArchitecture)?;
     let filter = vfsrun_seccomp::compile(profile, native)?;
     if filter.needs_listener { Err(RunError::SeccompListener) } else { Ok(Some(filter)) }
@@ -200,10 +240,12 @@ fn attach(
     facts: &Facts,
     store: Option<&LayerStore>,
     runtime: &Path,
+    file: &Path,
 ) -> Result<Option<AttachedView>, RunError> {
     match (&plan.root, store) {
         (Root::View { segments, .. }, Some(store)) => {
-            let attached = view::attach(segments, facts, store, runtime)?;
+            let attached = view::attach(segments, facts, store, runtime)
+                .map_err(|source| RunError::View { file: file.into(), source })?;
             // In the namespace whose ids dead actions' files belong to.
             store.sweep()?;
             Ok(Some(attached))
@@ -264,7 +306,7 @@ fn refuse_faults(view: Option<&mut AttachedView>) -> Result<(), RunError> {
     let Some(attached) = view else { return Ok(()) };
     let mut faults = Vec::new();
     for segment in &attached.segments {
-        faults.extend(attached.view.faults(&segment.segment).map_err(ViewError::from)?);
+        faults.extend(attached.view.faults(&segment.segment).map_err(|_| SuperviseError::ServerDied)?);
     }
     if faults.is_empty() { Ok(()) } else { Err(RunError::Faults { faults }) }
 }
@@ -314,7 +356,8 @@ fn take(
     match upper {
         Upper::Disk(run) => match vfsrun_layers::capture(run.upper(), &options(Take::Move), store) {
             Ok(captured) => {
-                run.remove()?;
+                // The layer is stored; what cannot be removed now is swept later.
+                let _ = run.remove();
                 Ok(captured)
             }
             Err(source) => {
@@ -380,15 +423,5 @@ pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
 
 fn existing_store(request: &Request) -> Result<Option<LayerStore>, RunError> {
     let path = directories::store(request.store.as_deref(), probe::caller().privileged)?;
-    if path.is_dir() { Ok(Some(LayerStore::open(&path)?)) } else { Ok(None) }
-}
-
-/// Writes `text` to `path` so that a reader sees all of it or nothing.
-pub fn write_result(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    std::fs::rename(&temporary, path)
+    if path.join("version").exists() { Ok(Some(LayerStore::open(&path)?)) } else { Ok(None) }
 }

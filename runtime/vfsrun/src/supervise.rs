@@ -13,11 +13,15 @@ use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
 use crate::launch::Init;
+use crate::proxy::{Proxy, Sides};
 use crate::stage::report::{Received, Report};
 use crate::terminal;
 
 /// How long a command may take to end after its time limit.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What timeout(1) exits with.
+const TIMED_OUT: u8 = 124;
 
 #[derive(Debug, Error)]
 pub enum SuperviseError {
@@ -84,7 +88,7 @@ pub fn to_end(
         }
         if let Some(master) = &action.master {
             proxy.start(master);
-            proxy.copy(master, ready.stdin, ready.master);
+            proxy.copy(master, Sides { stdin: ready.stdin, stdout: ready.stdout, master: ready.master });
         }
         if ready.child {
             break;
@@ -153,6 +157,8 @@ impl Action<'_> {
         }
         match status {
             // Init passes the command's own code on; without a reaper init is the command.
+            // A command that takes the signal of its time limit for a wish to end well has not succeeded all the same.
+            (Some(0), _) if self.ended.timed_out => self.ended.code = TIMED_OUT,
             (Some(code), _) if self.ended.executed_at.is_some() => self.ended.code = code as u8,
             (_, Some(signal)) if self.ended.executed_at.is_some() => {
                 self.ended.code = 128 + signal as u8;
@@ -213,6 +219,7 @@ struct Ready {
     signals: bool,
     watch: bool,
     stdin: bool,
+    stdout: bool,
     master: bool,
 }
 
@@ -223,7 +230,7 @@ fn wait(
     proxy: &Proxy,
     deadline: Option<Instant>,
 ) -> Result<Ready, SuperviseError> {
-    let stdin = io::stdin();
+    let (stdin, stdout) = (io::stdin(), io::stdout());
     let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut fds = vec![input(action.init.child.pidfd.as_fd()), input(signals.as_fd())];
     let watched = watch.map(Watch::poll_fds);
@@ -233,16 +240,15 @@ fn wait(
     }
     let master_at = fds.len();
     if let Some(master) = &action.master {
-        fds.push(input(master.as_fd()));
-        if proxy.reads_stdin() {
-            fds.push(input(stdin.as_fd()));
-        }
+        fds.push(PollFd::new(master.as_fd(), proxy.master_events()));
+        fds.push(PollFd::new(stdin.as_fd(), proxy.stdin_events()));
+        fds.push(PollFd::new(stdout.as_fd(), proxy.stdout_events()));
     }
     let until_deadline = deadline.map(|at| {
         let now = Instant::now();
         if now < at { at - now } else { (at + GRACE).saturating_duration_since(now) }
     });
-    let sleep = [watch.map(Watch::next_tick), until_deadline].into_iter().flatten().min();
+    let sleep = [watch.map(Watch::next_tick), until_deadline, proxy.patience()].into_iter().flatten().min();
     let timeout = sleep.map_or(PollTimeout::NONE, |time| {
         PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
     });
@@ -259,62 +265,6 @@ fn wait(
         watch: server || tick_due,
         master: ready(master_at),
         stdin: ready(master_at + 1),
+        stdout: ready(master_at + 2),
     })
-}
-
-/// The caller's terminal joined to the action's.
-#[derive(Default)]
-struct Proxy {
-    raw: Option<terminal::Raw>,
-    started: bool,
-    stdin_ended: bool,
-}
-
-impl Proxy {
-    fn start(&mut self, master: &OwnedFd) {
-        if !self.started {
-            self.started = true;
-            terminal::copy_size(io::stdin(), master);
-            self.raw = terminal::Raw::enter();
-        }
-    }
-
-    fn reads_stdin(&self) -> bool {
-        self.started && !self.stdin_ended
-    }
-
-    fn copy(&mut self, master: &OwnedFd, from_stdin: bool, from_master: bool) {
-        let mut buffer = [0u8; 16 * 1024];
-        if from_master && let Ok(length) = rustix::io::read(master, &mut buffer[..]) {
-            let _ = write_all(io::stdout().as_fd(), &buffer[..length]);
-        }
-        if from_stdin {
-            match rustix::io::read(io::stdin(), &mut buffer[..]) {
-                Ok(0) | Err(_) => {
-                    self.stdin_ended = true;
-                    // What a user would type: the end of input.
-                    let _ = write_all(master.as_fd(), &[0x04]);
-                }
-                Ok(length) => {
-                    let _ = write_all(master.as_fd(), &buffer[..length]);
-                }
-            }
-        }
-    }
-
-    /// What the command wrote before it ended. EIO is the end of a terminal that nobody has open any more.
-    fn drain(&mut self, master: &OwnedFd) {
-        let mut buffer = [0u8; 16 * 1024];
-        while let Ok(length @ 1..) = rustix::io::read(master, &mut buffer[..]) {
-            let _ = write_all(io::stdout().as_fd(), &buffer[..length]);
-        }
-    }
-}
-
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes))?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
 }

@@ -126,6 +126,7 @@ pub fn host_segment() -> SegmentSpec {
         at: PathBuf::new(),
         source: Source::Host { root: 0, host: None },
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,

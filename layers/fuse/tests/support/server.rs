@@ -93,6 +93,7 @@ fn client_of_user_namespace(dir: &Path, host: &Path, scratch: &Path) -> String {
         at: PathBuf::new(),
         source: Source::Host { root: 0, host: None },
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::LayerStore;
@@ -19,11 +19,24 @@ pub const MTIME: i64 = 1;
 pub const MODE: u32 = 0o444;
 
 impl LayerStore {
-    /// Opens a blob for reading. Its content is not hashed again; see [`LayerStore::check_blobs`].
+    /// Opens a blob for reading, whatever it holds; see [`LayerStore::open_sound_blob`].
     pub fn open_blob(&self, digest: &Digest) -> Result<OwnedFd, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(&self.blobs, file_name(digest), flags, Mode::empty())
+        fsat::open_file(&self.blobs, file_name(digest))
             .map_err(StoreError::io("open the blob", self.blob_path(digest)))
+    }
+
+    /// Opens a blob that holds what its name says: a settled one is believed, another is hashed again, which takes
+    /// as long as reading it. `size` is the manifest's, if there is one.
+    ///
+    /// Errors: `DamagedBlob`, besides those of the file system.
+    pub fn open_sound_blob(&self, digest: &Digest, size: Option<u64>) -> Result<OwnedFd, StoreError> {
+        let file = self.open_blob(digest)?;
+        let stat = rustix::fs::fstat(&file)
+            .map_err(StoreError::io("look at the blob", self.blob_path(digest)))?;
+        match self.file_fault(&file, &stat, digest, size.unwrap_or(stat.st_size as u64))? {
+            None => Ok(file),
+            Some(fault) => Err(StoreError::DamagedBlob { blob: *digest, fault }),
+        }
     }
 
     /// Whether every blob of `manifest` is there and unchanged: settled ones are believed, others are hashed again.
@@ -46,14 +59,27 @@ impl LayerStore {
     /// What is wrong with a blob; `None` when it is as it should be.
     pub(super) fn blob_fault(&self, digest: &Digest, size: u64) -> Result<Option<BlobFault>, StoreError> {
         let Some(stat) = self.blob_stat(digest)? else { return Ok(Some(BlobFault::Missing)) };
-        if stat.st_size as u64 != size {
-            return Ok(Some(BlobFault::Size { wanted: size, found: stat.st_size as u64 }));
-        }
         if is_settled(&stat, size) {
             return Ok(None);
         }
-        let file = self.open_blob(digest)?;
-        let found = content::hash(&file).map_err(StoreError::io("read the blob", self.blob_path(digest)))?;
+        self.file_fault(&self.open_blob(digest)?, &stat, digest, size)
+    }
+
+    /// What is wrong with an open blob.
+    fn file_fault(
+        &self,
+        file: &OwnedFd,
+        stat: &Stat,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Option<BlobFault>, StoreError> {
+        if stat.st_size as u64 != size {
+            return Ok(Some(BlobFault::Size { wanted: size, found: stat.st_size as u64 }));
+        }
+        if is_settled(stat, size) {
+            return Ok(None);
+        }
+        let found = content::hash(file).map_err(StoreError::io("read the blob", self.blob_path(digest)))?;
         Ok((found != *digest).then_some(BlobFault::Content { found }))
     }
 

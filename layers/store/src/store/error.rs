@@ -40,6 +40,8 @@ pub enum StoreError {
     InvalidLayer { source: ManifestError },
     #[error("{} cannot be read: its blob {blob} is {fault}; `vfsrun layer import` of the same source mends it", path.display())]
     Blob { path: PathBuf, blob: Digest, fault: BlobFault },
+    #[error("blob {blob} is {fault}; `vfsrun layer import` of the same source mends it")]
+    DamagedBlob { blob: Digest, fault: BlobFault },
     #[error("layer {digest} is in use by the name {}: remove the name instead", names.join(", "))]
     Named { digest: Digest, names: Vec<String> },
     #[error(

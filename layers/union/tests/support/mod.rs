@@ -108,6 +108,7 @@ pub fn branch(source: Source) -> BranchSpec {
         at: PathBuf::new(),
         source,
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,

@@ -5,7 +5,7 @@ use crate::cli::{Global, RunSpec};
 use crate::error::chain;
 use crate::log::Log;
 use crate::run::{self, Request};
-use crate::summary;
+use crate::{result_file, summary};
 
 pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
     let request = Request {
@@ -17,20 +17,25 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         store: global.store.clone(),
     };
     let outcome = run::run(&request, |text| log.note(text));
-    let text = match &outcome {
-        Ok(outcome) => summary::json(outcome),
-        Err(error) => summary::json_of_failure(&chain(error), error.exit_code()),
-    };
+    let failure = |error: &run::RunError| Failure { message: chain(error), code: error.exit_code() };
     if let Some(path) = &arguments.result {
-        let text = text.map_err(|error| Failure::own(&error))?;
-        run::write_result(path, &text).map_err(|error| Failure {
-            message: format!("--result: cannot write {}: {error}", path.display()),
-            code: 125,
-        })?;
+        let text = match &outcome {
+            Ok(outcome) => summary::json(outcome),
+            Err(error) => summary::json_of_failure(&chain(error), error.exit_code()),
+        };
+        let written = text.map_err(std::io::Error::from).and_then(|text| result_file::write(path, &text));
+        if let Err(error) = written {
+            let message = format!("--result: cannot write {}: {error}", path.display());
+            match &outcome {
+                // The run's own failure is the more important one.
+                Err(failed) => log.note(&format!("{message}; {}", chain(failed))),
+                Ok(_) => return Err(Failure { message, code: 125 }),
+            }
+        }
     }
-    let outcome = outcome.map_err(|error| Failure { message: chain(&error), code: error.exit_code() })?;
+    let outcome = outcome.map_err(|error| failure(&error))?;
     // A plain bundle is run as other runtimes run it: silently.
-    if !arguments.quiet && outcome.captured.is_some() || outcome.ended.timed_out {
+    if !arguments.quiet && (outcome.captured.is_some() || outcome.ended.timed_out) {
         log.note(&summary::line(&outcome));
     }
     Ok(outcome.ended.code)

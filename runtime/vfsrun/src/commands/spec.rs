@@ -14,7 +14,7 @@ pub fn spec(spec: Option<PathBuf>, resolve: bool, schema: bool, global: &Global)
     let failed = |error: run::RunError| Failure { message: chain(&error), code: error.exit_code() };
     let config = if resolve {
         let (spec, facts, _) = run::plan_only(&request).map_err(failed)?;
-        vfsrun_plan::resolve(&spec, &facts).map_err(|source| failed(run::RunError::Plan { file, source }))?
+        vfsrun_plan::complete(&spec, &facts).map_err(|source| failed(run::RunError::Plan { file, source }))?
     } else {
         run::load(&request).map_err(failed)?.0
     };

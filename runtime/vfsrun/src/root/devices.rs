@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, makedev, openat, symlinkat};
-use vfsrun_sys::{beneath, mount};
+use vfsrun_sys::beneath;
+use vfsrun_sys::mount::{self, Attr};
 
 use super::RootError;
 
@@ -49,6 +50,15 @@ pub fn null_device() -> Result<OwnedFd, RootError> {
     host_device("null", 1, 3)
 }
 
+/// A detached mount of a host's node. Reading and writing a device works on a read-only mount; chmod, chown and touch
+/// of the host's own inode, which a process with the host's root id could do, do not.
+pub fn closed_copy(node: impl AsFd) -> io::Result<OwnedFd> {
+    let tree = mount::clone_tree(node, Path::new(""), false)?;
+    let closed = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
+    mount::set_attributes(&tree, closed, Attr::empty(), false)?;
+    Ok(tree)
+}
+
 fn host_device(name: &str, major: u32, minor: u32) -> Result<OwnedFd, RootError> {
     let path = PathBuf::from("/dev").join(name);
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -65,7 +75,7 @@ fn host_device(name: &str, major: u32, minor: u32) -> Result<OwnedFd, RootError>
 
 fn bind_node(dev: &OwnedFd, name: &str, node: OwnedFd) -> Result<(), RootError> {
     let path = Path::new("/dev").join(name);
-    let tree = mount::clone_tree(&node, Path::new(""), false).map_err(RootError::step("clone", &path))?;
+    let tree = closed_copy(&node).map_err(RootError::step("clone", &path))?;
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::EXCL;
     match openat(dev, name, flags, Mode::from_raw_mode(0o666)) {
         Ok(_) | Err(rustix::io::Errno::EXIST) => {}

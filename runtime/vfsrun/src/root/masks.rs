@@ -26,7 +26,7 @@ pub fn cover(root: impl AsFd, paths: &[PathBuf]) -> Result<(), RootError> {
             }
             mount::clone_tree(empty.as_ref().expect("empty: set above"), Path::new(""), false)
         } else {
-            mount::clone_tree(devices::null_device()?, Path::new(""), false)
+            devices::closed_copy(devices::null_device()?)
         };
         let source = source.map_err(RootError::step("mask", path))?;
         mount::attach(source, target).map_err(RootError::step("mask", path))?;

@@ -36,6 +36,9 @@ fn make(what: &MountKind, attributes: &Attributes) -> io::Result<OwnedFd> {
             file_system(name, source.as_deref(), options, set)?
         }
         MountKind::Bind { source, recursive } => bind(source, *recursive, attributes)?,
+        MountKind::Cgroup if is_unified()? => {
+            NewMount::of(c"cgroup2")?.create(set | Attr::MOUNT_ATTR_RDONLY)?
+        }
         MountKind::Cgroup => {
             let readonly =
                 Attributes { set: attributes.set | Attr::MOUNT_ATTR_RDONLY.bits(), ..attributes.clone() };
@@ -50,6 +53,12 @@ fn make(what: &MountKind, attributes: &Attributes) -> io::Result<OwnedFd> {
         mount::set_propagation(&tree, propagation, recursive)?;
     }
     Ok(tree)
+}
+
+/// Whether the host has only cgroup v2; a new mount of it shows the cgroup namespace's own part.
+fn is_unified() -> io::Result<bool> {
+    const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+    Ok(rustix::fs::statfs("/sys/fs/cgroup")?.f_type == CGROUP2_SUPER_MAGIC)
 }
 
 fn file_system(name: &str, source: Option<&str>, options: &[String], set: Attr) -> io::Result<OwnedFd> {
@@ -70,7 +79,10 @@ fn file_system(name: &str, source: Option<&str>, options: &[String], set: Attr) 
 fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<OwnedFd> {
     let source = openat(rustix::fs::CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let tree = mount::clone_tree(&source, Path::new(""), recursive)?;
-    mount::set_propagation(&tree, Propagation::Private, true)?;
+    // The copy is a slave of the host's mount, as everything in this namespace; a private one would stay deaf.
+    if !attributes.propagation.as_deref().is_some_and(|word| word.ends_with("slave")) {
+        mount::set_propagation(&tree, Propagation::Private, true)?;
+    }
     let (set, clear) = (Attr::from_bits_retain(attributes.set), Attr::from_bits_retain(attributes.clear));
     if !set.is_empty() || !clear.is_empty() {
         mount::set_attributes(&tree, set, clear, false)?;

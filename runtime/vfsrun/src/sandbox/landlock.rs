@@ -1,17 +1,21 @@
 //! Landlock: the kernel's own rules about which paths this process and its children may write.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
+use rustix::fs::{Mode, OFlags};
 use vfsrun_plan::plan::Landlock;
+use vfsrun_sys::beneath;
 
 use super::SandboxError;
 
 /// Devices whose ioctls a terminal program needs.
-const TERMINALS: [&str; 4] = ["/dev/tty", "/dev/pts", "/dev/ptmx", "/dev/console"];
+const TERMINALS: [&str; 3] = ["/dev/tty", "/dev/pts", "/dev/console"];
 
 /// Restricts this process for ever. Returns the ABI whose rights are enforced.
 ///
@@ -35,7 +39,9 @@ pub fn restrict(plan: &Landlock, abi: u32) -> Result<u32, SandboxError> {
     }
     let mut created = ruleset.create().map_err(failed)?.no_new_privs(false);
     let read = AccessFs::from_read(known);
-    created = allow(created, Path::new("/"), read)?;
+    let slash = Path::new("/");
+    let root = open_root().map_err(|source| SandboxError::LandlockPath { path: slash.into(), source })?;
+    created = allow(created, root, read)?;
     let write = AccessFs::from_write(known) & !AccessFs::IoctlDev;
     for path in &plan.write {
         created = allow_if_there(created, path, read | write)?;
@@ -55,20 +61,32 @@ pub fn restrict(plan: &Landlock, abi: u32) -> Result<u32, SandboxError> {
 
 fn allow(
     created: RulesetCreated,
-    path: &Path,
+    fd: OwnedFd,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, SandboxError> {
-    let fd = PathFd::new(path).map_err(|source| SandboxError::LandlockPath { path: path.into(), source })?;
     created.add_rule(PathBeneath::new(fd, access)).map_err(|source| SandboxError::Landlock { source })
 }
 
-/// A path that is not there cannot be written either: its parent is not allowed.
+/// A path that is not there cannot be written either: its parent is not allowed. One that leads through a symlink is
+/// not the place the spec named: a layer could have made it lead to anywhere.
 fn allow_if_there(
     created: RulesetCreated,
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, SandboxError> {
-    if path.symlink_metadata().is_ok() { allow(created, path, access) } else { Ok(created) }
+    let failed = |source| SandboxError::LandlockPath { path: path.into(), source };
+    let root = open_root().map_err(failed)?;
+    match beneath::open(&root, path.strip_prefix("/").unwrap_or(path), OFlags::PATH) {
+        Ok(fd) => allow(created, fd, access),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
+            Ok(created)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn open_root() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn known_abi(abi: u32) -> ABI {

@@ -16,7 +16,7 @@ pub enum SandboxError {
     #[error("cannot restrict the command with Landlock")]
     Landlock { source: ::landlock::RulesetError },
     #[error("cannot open {} to allow writing there with Landlock", path.display())]
-    LandlockPath { path: std::path::PathBuf, source: ::landlock::PathFdError },
+    LandlockPath { path: std::path::PathBuf, source: io::Error },
 }
 
 impl SandboxError {
@@ -33,27 +33,38 @@ pub struct Enforced {
     pub seccomp: bool,
 }
 
-/// Gives up what the plan does not grant. Stage: workload, in the new root, before exec. `filter` is the compiled
-/// profile: it was compiled where there was nothing to wait for.
-pub fn enter(plan: &Sandbox, landlock_abi: u32, filter: Option<&Filter>) -> Result<Enforced, SandboxError> {
+/// Restricts the process with Landlock. Stage: workload, in the new root. Returns what is enforced.
+pub fn restrict(
+    plan: &Sandbox,
+    landlock_abi: u32,
+    filter: Option<&Filter>,
+) -> Result<Enforced, SandboxError> {
     if plan.no_new_privileges {
         rustix::thread::set_no_new_privs(true)
             .map_err(|e| SandboxError::step("set no_new_privs")(e.into()))?;
+    } else {
+        // Landlock and seccomp then ask for CAP_SYS_ADMIN, which a change of user has taken out of effect.
+        privileges::use_permitted().map_err(SandboxError::step("use capabilities"))?;
     }
     let landlock = match &plan.landlock {
         Some(rules) if landlock_abi > 0 => Some(landlock::restrict(rules, landlock_abi)?),
         _ => None,
     };
-    // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, so it goes before the capabilities do.
-    if !plan.no_new_privileges {
-        privileges::use_permitted().map_err(SandboxError::step("use capabilities"))?;
-        load(filter)?;
-    }
-    limit_capabilities(&plan.capabilities).map_err(SandboxError::step("give up capabilities"))?;
-    if plan.no_new_privileges {
-        load(filter)?;
-    }
     Ok(Enforced { landlock, seccomp: filter.is_some() })
+}
+
+/// Gives up the capabilities that the plan does not grant and loads the filter: the last thing before exec, so that
+/// the profile need allow nothing of what comes before.
+pub fn give_up(plan: &Sandbox, filter: Option<&Filter>) -> Result<(), SandboxError> {
+    let limit = || limit_capabilities(&plan.capabilities).map_err(SandboxError::step("give up capabilities"));
+    if plan.no_new_privileges {
+        limit()?;
+        load(filter)
+    } else {
+        // Loading a filter takes CAP_SYS_ADMIN then.
+        load(filter)?;
+        limit()
+    }
 }
 
 fn load(filter: Option<&Filter>) -> Result<(), SandboxError> {

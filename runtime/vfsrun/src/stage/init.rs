@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::fs::{Gid, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::Root;
@@ -80,8 +80,16 @@ impl InitError {
 /// Builds everything up to the running command. Without a reaper this process becomes the command itself.
 fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
     let plan = prepared.plan;
-    die_with_main()?;
+    die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    // Nobody may attach to a process that holds the host's tree and the caller's environment.
+    nix::sys::prctl::set_dumpable(false).map_err(|e| InitError::step("close init to debuggers")(e.into()))?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    if plan.command.reaper {
+        // Out of the terminal's foreground group: its signals come through main, once.
+        rustix::process::setsid().map_err(|e| InitError::step("start a session")(e.into()))?;
+    }
+    set_oom_score(plan)?;
     name_the_host(plan)?;
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
@@ -91,8 +99,11 @@ fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid
     if plan.devices {
         root::devices::populate(&root)?;
     }
-    let terminal = if plan.command.terminal { Some(open_terminal(&root, sender)?) } else { None };
+    let terminal = if plan.command.terminal { Some(open_terminal(plan, &root, sender)?) } else { None };
     make_directories(plan, &root)?;
+    if let Root::Directory { .. } = plan.root {
+        make_working_directory(plan, &root);
+    }
     set_sysctls(plan, &root)?;
     root::masks::make_readonly(&root, &plan.readonly)?;
     root::masks::cover(&root, &plan.masked)?;
@@ -115,9 +126,15 @@ fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid
 }
 
 /// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
-pub(crate) fn die_with_main() -> Result<(), InitError> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-        .map_err(|e| InitError::step("tie init to the main process")(e.into()))
+pub(crate) fn die_with_main() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// While /proc is the host's own: later it is whatever the root says. Children inherit the score.
+fn set_oom_score(plan: &Plan) -> Result<(), InitError> {
+    let Some(score) = plan.command.oom_score_adj else { return Ok(()) };
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+        .map_err(InitError::step("set oom_score_adj"))
 }
 
 fn name_the_host(plan: &Plan) -> Result<(), InitError> {
@@ -151,13 +168,15 @@ fn compose_root(prepared: &mut Prepared<'_>, sender: &Sender) -> Result<OwnedFd,
             }
             Ok(view.root)
         }
-        (Root::Directory { path, .. }, _) => Ok(root::bundle::bind(path)?),
+        (Root::Directory { path, slave, .. }, _) => Ok(root::bundle::bind(path, *slave)?),
         (Root::View { .. }, None) => unreachable!("main prepares an upper for every view"),
     }
 }
 
-fn open_terminal(root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {
-    let pair = terminal::open(root).map_err(InitError::step("open a pseudo terminal in /dev/pts"))?;
+fn open_terminal(plan: &Plan, root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {
+    let owner = Uid::from_raw(plan.command.uid);
+    let pair = terminal::open(root, owner, plan.command.console_size)
+        .map_err(InitError::step("open a pseudo terminal in /dev/pts"))?;
     root::devices::bind_console(root, &pair.terminal)?;
     sender.send(&Report::Terminal, Some(&pair.master)).map_err(InitError::step("hand the terminal over"))?;
     Ok(pair.terminal)
@@ -174,6 +193,12 @@ fn make_directories(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
         made.map_err(|source| InitError::Directory { path: directory.path.clone(), source })?;
     }
     Ok(())
+}
+
+/// As runc does. Where it cannot be made, entering it says why.
+fn make_working_directory(plan: &Plan, root: &OwnedFd) {
+    let cwd = &plan.command.cwd;
+    let _ = beneath::make_dirs(root, cwd.strip_prefix("/").unwrap_or(cwd));
 }
 
 fn set_sysctls(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
@@ -231,6 +256,5 @@ fn give_up_everything(sender: &Sender) {
     // Nothing of the main process's may be within reach of the action: store, sockets, the server's pidfd.
     let _ = vfsrun_sys::descriptors::close_all_but(sender.as_fd());
     let _ = vfsrun_sys::privileges::set_capabilities(0, 0, 0);
-    let _ = nix::sys::prctl::set_dumpable(false);
     let _ = die_with_main();
 }

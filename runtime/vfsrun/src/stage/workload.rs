@@ -17,7 +17,7 @@ use vfsrun_sys::descriptors;
 
 use super::report::{Report, Sender};
 use crate::error::chain;
-use crate::sandbox::{self, SandboxError};
+use crate::sandbox::{self, Enforced, SandboxError};
 
 #[derive(Debug, Error)]
 pub enum WorkloadError {
@@ -36,6 +36,8 @@ pub enum WorkloadError {
     NotFound { program: String },
     #[error("process.args[0]: cannot execute {}", path.display())]
     Execute { path: PathBuf, source: io::Error },
+    #[error("process.args[0]: cannot execute {}: its interpreter or loader is not in the root", path.display())]
+    NoInterpreter { path: PathBuf },
     #[error("process.{field}: {text:?} holds a NUL byte")]
     Nul { field: &'static str, text: String },
 }
@@ -48,7 +50,7 @@ impl WorkloadError {
     /// 127 for a command that is not there, 126 for one that cannot be executed, 125 for our own failures.
     pub fn exit_code(&self) -> u8 {
         match self {
-            WorkloadError::NotFound { .. } => 127,
+            WorkloadError::NotFound { .. } | WorkloadError::NoInterpreter { .. } => 127,
             WorkloadError::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
             WorkloadError::Execute { .. } => 126,
             _ => 125,
@@ -88,10 +90,6 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
         read_nothing()?;
     }
     limit_resources(&command.rlimits)?;
-    if let Some(score) = command.oom_score_adj {
-        std::fs::write("/proc/self/oom_score_adj", score.to_string())
-            .map_err(|source| WorkloadError::Step { step: "set oom_score_adj", source })?;
-    }
     sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
     take_ids(command)?;
     enter_directory(&command.cwd)?;
@@ -99,16 +97,25 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     let execution = Execution::prepare(command)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
-    let enforced = sandbox::enter(job.sandbox, job.landlock_abi, job.filter)?;
-    let _ = sender.send(&Report::Sandboxed { landlock: enforced.landlock, seccomp: enforced.seccomp }, None);
-    if !command.reaper {
-        // A change of user has cleared what init set.
-        let _ = super::init::die_with_main();
-    }
-    let _ = sender.send(&Report::Executing { at: crate::clock::monotonic_nanoseconds() }, None);
+    let enforced = sandbox::restrict(job.sandbox, job.landlock_abi, job.filter)?;
+    announce(command, &enforced, sender)?;
     descriptors::close_on_exec_from(3)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
+    sandbox::give_up(job.sandbox, job.filter)?;
     execution.run()
+}
+
+/// Tells main that the command is about to run. Without a reaper nobody would notice that main has died meanwhile: a
+/// change of user has cleared the parent-death signal, so it is set again and main must still be there to hear it.
+fn announce(command: &Command, enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
+    if !command.reaper {
+        super::init::die_with_main()
+            .map_err(|source| WorkloadError::Step { step: "tie the command to vfsrun", source })?;
+    }
+    let sandboxed = Report::Sandboxed { landlock: enforced.landlock, seccomp: enforced.seccomp };
+    let executing = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
+    let told = sender.send(&sandboxed, None).and_then(|()| sender.send(&executing, None));
+    told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
 }
 
 /// A session of its own: it cannot push input into the caller's terminal, nor be stopped by it.
@@ -208,7 +215,9 @@ impl Execution {
             let path = PathBuf::from(OsStr::from_bytes(candidate.as_bytes()));
             let missing = matches!(errno, nix::Error::ENOENT | nix::Error::ENOTDIR);
             // ENOENT of a file that is there is its interpreter's.
-            if !missing || self.program.contains('/') || path.exists() {
+            if missing && path.exists() {
+                found.get_or_insert(WorkloadError::NoInterpreter { path });
+            } else if !missing || self.program.contains('/') {
                 found.get_or_insert(WorkloadError::Execute { path, source: errno.into() });
             }
         }

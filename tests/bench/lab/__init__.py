@@ -1,0 +1,1 @@
+"""The laboratory: what every row needs to measure and to compare."""

@@ -1,0 +1,57 @@
+"""The workspace: target/bench, its callers, and what several rows use."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import caller, server
+from .row import Candidate
+
+
+class Workspace:
+    def __init__(self, directory, program):
+        self.directory, self.program = directory, program
+        directory.mkdir(parents=True, exist_ok=True)
+        # Short-lived: stores, uppers, servers' directories. `kept` holds what takes long to make.
+        self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+        self.kept = directory / "kept"
+        self.kept.mkdir(exist_ok=True)
+        self._callers, self._roots = {}, []
+
+    def caller(self, kind):
+        """`own`, `ordinary` or `in_pure_cgroup_v1`, each started once."""
+        if kind not in self._callers:
+            # The ordinary user reaches its directory by a bind only, so the directories above may be closed.
+            self._callers[kind] = getattr(caller, kind)(self.scratch / kind, self.program)
+        return self._callers[kind]
+
+    def place(self, name):
+        """A new directory below the scratch directory."""
+        path = self.scratch / name
+        path.mkdir(parents=True)
+        return path
+
+    def vfsrun(self, name, spec, who, options=(), **more):
+        """A candidate that runs `spec` with a server and a store of its own."""
+        slug = name.replace(" ", "-").replace(",", "").replace(":", "")
+        spec_file = who.host_home / f"{slug}.json"
+        spec_file.write_text(json.dumps(spec))
+        root, store = who.home / f"{slug}.root", who.home / f"{slug}.store"
+        argv = [who.vfsrun, "--root", root, "--store", store, who.home / spec_file.name, *options]
+        if more.get("result"):
+            more["result"] = who.host_home / f"{slug}.result"
+            argv += ["--result", who.home / more["result"].name]
+        self._roots.append(root)
+        return Candidate(name, who, argv, root=root, **more)
+
+    def serves(self, root):
+        """Has the servers of `root` stopped at the end."""
+        self._roots.append(root)
+
+    def close(self):
+        for root in self._roots:
+            server.stop(root)
+        for one in self._callers.values():
+            one.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)

@@ -1,0 +1,20 @@
+"""The rows, in the order of the report. A new row is a file here and a line in ROWS."""
+
+from .build import Build
+from .bundle import Bundle
+from .capture import Capture
+from .find import Find
+from .git_status import GitStatus
+from .inputs import Inputs
+from .true import True_, TrueUser
+
+ROWS = {
+    "true": True_,
+    "true-user": TrueUser,
+    "bundle": Bundle,
+    "build": Build,
+    "inputs": Inputs,
+    "git-status": GitStatus,
+    "capture": Capture,
+    "find": Find,
+}

@@ -1,0 +1,68 @@
+"""Capture of many small files."""
+
+import shutil
+
+from lab.rounds import WrongResult
+from lab.row import Candidate, Metric, Row, cpu, step, wall
+
+FILES = 10_000
+
+
+class Capture(Row):
+    """10 000 files of 1 to 2 KiB that a command has copied into /out become a layer, once in a new store and once in a
+    store that has all of them; beside `cp -a` of the same files. A layer is hashed and is on disk when its name appears,
+    so `cp -a` is timed with `sync -f` too."""
+
+    title = "capturing 10 000 files"
+    rounds = 8
+    warm_up = 1
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        who = workspace.caller("own")
+        source = make_files(workspace.place("files"))
+        target = workspace.scratch / "copied"
+        spec = {"process": {"args": ["/bin/cp", "-a", "/in", "/out/files"]}, "vfs": {
+            "branches": [{"path": str(source), "at": "/in"}, {"host": "tools"}], "capture": {"only": ["/out/"]}}}
+        # The directory is there because a branch has it.
+        spec["vfs"]["branches"].insert(0, {"path": str(workspace.place("out")), "at": "/out"})
+
+        def no_copy(_number):
+            shutil.rmtree(target, ignore_errors=True)
+
+        def fresh_store(_number):
+            shutil.rmtree(new.argv[new.argv.index("--store") + 1], ignore_errors=True)
+
+        new = workspace.vfsrun("vfsrun, new store", spec, who, ["--quiet"], result=True)
+        new.before = fresh_store
+        old = workspace.vfsrun("vfsrun, same store", spec, who, ["--quiet"], result=True)
+        for candidate in (new, old):
+            candidate.check = all_captured
+        copy = ["cp", "-a", source, target]
+        synced = ["sh", "-c", f"cp -a {source} {target} && sync -f {target}"]
+        self.candidates = [
+            Candidate("cp -a", who, copy, before=no_copy),
+            Candidate("cp -a, sync -f", who, synced, before=no_copy),
+            new, old,
+        ]
+        self.metrics = [
+            Metric("capture", lambda s: s["result"]["seconds"]["capture"] if "result" in s else s["wall"], "cp -a"),
+            Metric("wall", wall, "cp -a"),
+            Metric("CPU", cpu, "cp -a"),
+            *[Metric(f"step {name}", step(name), "cp -a") for name in ("attach", "start", "command")],
+        ]
+
+
+def make_files(place):
+    for number in range(100):
+        (place / f"d{number}").mkdir()
+    for number in range(FILES):
+        text = f"file {number}\n"
+        (place / f"d{number % 100}" / f"f{number}").write_text(text * (1024 // len(text) + number % 64))
+    return place
+
+
+def all_captured(sample):
+    layer = sample["result"]["layer"]
+    if not layer or layer["files"] != FILES:
+        raise WrongResult(f"the layer is {layer}")

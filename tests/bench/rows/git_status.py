@@ -1,0 +1,87 @@
+"""`git status` in a live branch."""
+
+import subprocess
+import time
+
+from lab import peers
+from lab.rounds import WrongResult
+from lab.row import Bar, Candidate, Metric, Row, cpu, step, wall
+
+FILES = 10_000
+CHANGED = " M d1/f101.txt\n M d2/f202.txt\n?? new.txt\n"
+
+
+def command_time(sample):
+    """The command itself: --result has it for vfsrun, for the others it is all there is."""
+    return sample["result"]["seconds"]["command"] if "result" in sample else sample["wall"]
+
+
+class GitStatus(Row):
+    """`git status` in a repository of 10 000 files in 100 directories, two of them changed and one new; for vfsrun a live
+    branch at the repository's own path. `command` is git alone; for vfsrun from its exec to the notice of its end."""
+
+    title = "git status on 10 000 files"
+    rounds = 20
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        peers.need("git")
+        who = workspace.caller("own")
+        repository = make_repository(workspace.kept / "repository")
+        git = ["/usr/bin/env", "git", "-C", str(repository), "status", "--porcelain"]
+        overlay = peers.Overlay(workspace.place("git-overlay"), who)
+        overlay.mount()
+        spec = {"process": {"args": git}, "vfs": {
+            "branches": [{"path": str(repository), "at": str(repository)}, {"host": "tools"}], "capture": False}}
+        self.candidates = [
+            Candidate("native", who, git),
+            Candidate("bwrap", who, peers.bwrap(git, [("--bind", repository, repository)])),
+            Candidate("overlayfs", who, overlay.enter(git)),
+            workspace.vfsrun("vfsrun", spec, who, ["--quiet"], result=True),
+        ]
+        for candidate in self.candidates:
+            candidate.check = says_what_changed
+        self.overlay = overlay
+        self.metrics = [
+            Metric("command", command_time, "native", {"vfsrun": Bar(1.5)}),
+            Metric("wall", wall, "native"),
+            Metric("CPU", cpu, "native"),
+            *[Metric(f"step {name}", step(name), "native") for name in ("attach", "start", "capture")],
+        ]
+
+    def facts(self, samples):
+        self.overlay.unmount()
+        return []
+
+
+def says_what_changed(sample):
+    if sample["stdout"] != CHANGED:
+        raise WrongResult(f"git saw something else: {sample['stdout'][:200]!r}")
+
+
+def make_repository(place):
+    if place.is_dir():
+        return place
+    unfinished = place.with_name("repository.unfinished")
+    subprocess.run(["rm", "-rf", str(unfinished)], check=True)
+    for number in range(100):
+        (unfinished / f"d{number}").mkdir(parents=True)
+    for number in range(FILES):
+        (unfinished / f"d{number % 100}" / f"f{number}.txt").write_text(f"line {number}\n" * 4)
+
+    def git(*words):
+        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+        subprocess.run(["git", *identity, "-C", str(unfinished), *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "files")
+    (unfinished / "d1/f101.txt").write_text("changed\n")
+    (unfinished / "d2/f202.txt").write_text("changed\n")
+    (unfinished / "new.txt").write_text("new\n")
+    unfinished.rename(place)
+    # Files as new as the index are compared by content for ever; a second later git can trust their times.
+    time.sleep(1.1)
+    subprocess.run(["git", "-C", str(place), "update-index", "--refresh", "-q"], capture_output=True)
+    subprocess.run(["git", "-C", str(place), "status"], check=True, capture_output=True)
+    return place

@@ -1,0 +1,156 @@
+//! The examples of oci-examples, as their READMEs show them.
+
+use vfsrun_tests::program::repository;
+use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, command, fixtures, json, skip};
+
+as_root_and_user!(
+    compile_and_chain,
+    filter,
+    inputs,
+    nix_profile,
+    two_distros,
+    bundle,
+    every_example_has_a_readme_and_a_plan
+);
+
+/// Copies an example to where the caller can read and write it.
+fn example(sandbox: &Sandbox, name: &str) {
+    sandbox.copy_dir(&repository().join("oci-examples").join(name), name);
+}
+
+fn run(sandbox: &Sandbox, name: &str) -> Output {
+    sandbox.run_file(&format!("{name}/spec.json"), &[])
+}
+
+fn compile_and_chain(sandbox: &Sandbox) {
+    example(sandbox, "compile");
+    example(sandbox, "chain");
+    let built = run(sandbox, "compile").expect(0);
+    built.assert_stderr_has("vfsrun: layer hello b3:");
+    built.assert_stderr_has("+1 ~0 -0");
+    assert!(sandbox.show("hello").contains("/work/hello"));
+    assert!(!sandbox.path("compile/hello/hello").exists(), "the source directory is not written");
+    assert_eq!(run(sandbox, "compile").expect(0).digest(), built.digest(), "the same bytes again");
+    assert_eq!(run(sandbox, "chain").expect(0).stdout, "hello from a layer\n");
+}
+
+fn filter(sandbox: &Sandbox) {
+    example(sandbox, "filter");
+    let output = run(sandbox, "filter").expect(2);
+    assert_eq!(output.stdout, "docs\nkeep.log\nmain.c\nsecret.key\nmanual.md\nkept\n/usr/bin/env\n");
+    output.assert_stderr_has("cat: secret.key: Permission denied");
+    output.assert_stderr_has("cat: build.log: No such file or directory");
+    output.assert_stderr_has("'/usr/bin/find': No such file or directory");
+}
+
+fn inputs(sandbox: &Sandbox) {
+    example(sandbox, "inputs");
+    sandbox.sh("inputs/gen");
+    let output = run(sandbox, "inputs").expect(0);
+    assert_eq!(output.stdout, "10000\nthe same content at many paths\n#!/bin/sh\n");
+    // Another manifest over the same toolchain: that one stays warm.
+    sandbox.sh("sed -i 's/f42.txt/g42.txt/' inputs/manifest.json");
+    let mut spec: Value =
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("inputs/spec.json")).unwrap()).unwrap();
+    spec["process"]["args"] = json!(["/bin/sh", "-c", "ls d42/?42.txt"]);
+    let other = sandbox.run_named("inputs/other.json", &spec, &[]).expect(0);
+    assert_eq!(other.stdout, "d42/g42.txt\n");
+    assert_eq!(other.warm()[..2], [false, true]);
+    assert_eq!(sandbox.servers().len(), 1);
+}
+
+fn nix_profile(sandbox: &Sandbox) {
+    if let Err(reason) = fixtures::nix_here() {
+        return skip::loudly("examples::nix_profile", &reason);
+    }
+    example(sandbox, "nix-profile");
+    fixtures::copy_nix(sandbox);
+    let _place = fixtures::NixPlace::make();
+    let (uid, gid) = (sandbox.caller.uid(), sandbox.caller.gid());
+    // The machine's own /nix, if it has one, is covered for this command alone.
+    let setup = format!("mount -t tmpfs -o mode=0755,uid={uid},gid={gid} nix /nix");
+    let script = "
+        sh nix/make.sh >&2
+        test -L \"$HOME/.nix-profile/bin/vfsrun-hello\"
+        vfsrun nix-profile/spec.json
+        vfsrun nix-profile/spec.json -- /usr/bin/ls -l /usr/bin
+        vfsrun nix-profile/spec.json -- /usr/bin/sh -c 'echo shell of the profile; ls /'
+        vfsrun nix-profile/spec.json --result warm";
+    let output = command::run(&mut sandbox.script_in_namespace(&setup, script)).expect(0);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines[0], "hello from a profile", "{}", output.stdout);
+    assert!(
+        lines[1].starts_with("libc: /nix/store/") && lines[1].ends_with("-libc/lib/libc.so.6"),
+        "{}",
+        lines[1]
+    );
+    let shown = lines.iter().find(|line| line.ends_with(" vfsrun-hello")).expect("it is listed");
+    assert!(shown.starts_with("-r-xr-xr-x"), "a file and not a link: {shown}");
+    assert!(output.stdout.contains("shell of the profile\n"), "{}", output.stdout);
+    let result: Value =
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("warm")).unwrap()).unwrap();
+    let warm = result["segments"].as_array().unwrap();
+    assert!(!warm.is_empty() && warm.iter().all(|segment| segment["warm"] == true), "{result:#}");
+}
+
+fn two_distros(sandbox: &Sandbox) {
+    let tar = match fixtures::debian_root("trixie") {
+        Ok(tar) => tar,
+        Err(reason) => return skip::loudly("examples::two_distros", &reason),
+    };
+    example(sandbox, "two-distros");
+    sandbox.copy(&tar, "trixie.tar");
+    sandbox.call(&["layer", "import", "debian-13", "trixie.tar"]).expect(0);
+    let output = run(sandbox, "two-distros").expect(0);
+    assert_eq!(output.stdout, "trixie\na file of the host\ndash: /usr/bin/dash\n");
+    let script = json!([
+        "/bin/sh",
+        "-c",
+        "cat /etc/debian_version; perl -e 'print \"perl runs\\n\"'; ldd --version | head -n 1; echo x > /root-is-mine"
+    ]);
+    let mut spec: Value =
+        serde_json::from_str(&std::fs::read_to_string(sandbox.path("two-distros/spec.json")).unwrap())
+            .unwrap();
+    spec["process"]["args"] = script;
+    spec["vfs"]["capture"] = json!({ "name": "changed" });
+    let output = sandbox.run_named("two-distros/more.json", &spec, &[]).expect(0);
+    assert!(output.stdout.starts_with("13.") && output.stdout.contains("perl runs"), "{}", output.stdout);
+    assert_eq!(output.result["layer"]["added"], 1, "{}", sandbox.show("changed"));
+}
+
+fn bundle(sandbox: &Sandbox) {
+    example(sandbox, "bundle");
+    if fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
+        return skip::loudly("examples::bundle", "busybox-static is not installed");
+    }
+    if sandbox.caller == Caller::Root {
+        let output = sandbox.run_file("bundle", &[]).expect(0);
+        assert_eq!(output.stdout, "bundle\n0\nbin\ndev\netc\nproc\nsys\ntmp\nwork\n");
+        return;
+    }
+    // An ordinary user's bundle has a user namespace.
+    let text = std::fs::read_to_string(sandbox.path("bundle/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text.replace(", \"gid=5\"", "")).unwrap();
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    for (key, id) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
+        config["linux"][key] = json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    }
+    sandbox.write_json("bundle/config.json", &config);
+    assert!(sandbox.run_file("bundle", &[]).expect(0).stdout.starts_with("bundle\n0\nbin\n"));
+}
+
+fn every_example_has_a_readme_and_a_plan(sandbox: &Sandbox) {
+    for entry in std::fs::read_dir(repository().join("oci-examples")).unwrap().flatten() {
+        if !entry.file_type().unwrap().is_dir() {
+            continue;
+        }
+        let name = entry.file_name().into_string().unwrap();
+        let readme = std::fs::read_to_string(entry.path().join("README.md")).unwrap();
+        assert!(readme.starts_with(&format!("# {name}\n")), "{name}");
+        let index = std::fs::read_to_string(repository().join("oci-examples/README.md")).unwrap();
+        assert!(index.contains(&format!("[{name}]({name})")), "{name} is not in oci-examples/README.md");
+        example(sandbox, &name);
+        let spec = if name == "bundle" { "config.json" } else { "spec.json" };
+        sandbox.call(&["spec", &format!("{name}/{spec}")]).expect(0);
+    }
+}

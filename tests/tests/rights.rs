@@ -1,0 +1,160 @@
+//! Whose rights: the server shows what the caller, and the action's own ids, may see on the host, and nothing more.
+
+use std::os::unix::fs::PermissionsExt;
+
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+
+as_root_and_user!(
+    own_private_file_is_readable,
+    set_id_bits_are_not_shown,
+    ;
+    root:
+    action_with_other_ids_cannot_read_anothers_private_file,
+    action_with_other_ids_reads_its_own_private_file,
+    action_with_other_ids_cannot_read_roots_private_file_through_a_manifest,
+    file_in_a_private_directory_stays_out_of_reach,
+    access_control_list_that_denies_holds,
+    mask_of_an_access_control_list_is_no_right_of_the_group,
+    user_cannot_read_what_is_roots,
+    server_serves_its_own_user_only,
+);
+
+fn mode(sandbox: &Sandbox, relative: &str, mode: u32) {
+    std::fs::set_permissions(sandbox.path(relative), PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn chown(sandbox: &Sandbox, relative: &str, id: u32) {
+    std::os::unix::fs::lchown(sandbox.path(relative), Some(id), Some(id)).unwrap();
+}
+
+fn as_ids(sandbox: &Sandbox, id: u32, script: &str, branch: Value) -> vfsrun_tests::Output {
+    let mut spec = sandbox.shell_spec(script, &json!({ "branches": [branch], "capture": false }));
+    spec["process"]["user"] = json!({ "uid": id, "gid": id });
+    sandbox.run(&spec)
+}
+
+fn own_private_file_is_readable(sandbox: &Sandbox) {
+    sandbox.write("src/file", "mine");
+    mode(sandbox, "src/file", 0o600);
+    let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }] });
+    let output = sandbox.run(&sandbox.shell_spec("cat /src/file; stat -c ' %a' /src/file", &vfs)).expect(0);
+    assert_eq!(output.stdout, "mine 600\n");
+}
+
+fn set_id_bits_are_not_shown(sandbox: &Sandbox) {
+    sandbox.write("src/file", "x");
+    mode(sandbox, "src/file", 0o6755);
+    let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }] });
+    let script = "stat -c %a /src/file; find /usr/bin /usr/sbin -perm /6000 | wc -l";
+    assert_eq!(sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0).stdout, "755\n0\n");
+}
+
+fn action_with_other_ids_cannot_read_anothers_private_file(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "of another user");
+    mode(sandbox, "src/secret", 0o600);
+    chown(sandbox, "src/secret", 1234);
+    let branch = || json!({ "path": "src", "at": "/src" });
+    // Nor can it when its owner has made the pages warm before.
+    as_ids(sandbox, 1234, "cat /src/secret", branch()).expect(0);
+    let output = as_ids(sandbox, 65533, "cat /src/secret; ls /src", branch()).expect(0);
+    output.assert_stderr_has("Permission denied");
+    assert_eq!(output.stdout, "secret\n");
+}
+
+fn action_with_other_ids_reads_its_own_private_file(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "its own");
+    mode(sandbox, "src/secret", 0o600);
+    chown(sandbox, "src/secret", 1234);
+    let output =
+        as_ids(sandbox, 1234, "id -u; cat /src/secret", json!({ "path": "src", "at": "/src" })).expect(0);
+    assert_eq!(output.stdout, "1234\nits own");
+}
+
+fn action_with_other_ids_cannot_read_roots_private_file_through_a_manifest(sandbox: &Sandbox) {
+    let secret = sandbox.write("secret", "root's");
+    mode(sandbox, "secret", 0o600);
+    sandbox.write_json("manifest.json", &json!({ "version": 1, "files": { "shown": secret } }));
+    let output = as_ids(sandbox, 65533, "cat /in/shown", json!({ "inputs": "manifest.json", "at": "/in" }));
+    let output = output.expect(1);
+    output.assert_stderr_has("Permission denied");
+    assert_eq!(output.stdout, "");
+}
+
+fn file_in_a_private_directory_stays_out_of_reach(sandbox: &Sandbox) {
+    sandbox.write("src/private/file", "content");
+    mode(sandbox, "src/private", 0o700);
+    mode(sandbox, "src/private/file", 0o644);
+    let output =
+        as_ids(sandbox, 65533, "cat /src/private/file", json!({ "path": "src", "at": "/src" })).expect(1);
+    output.assert_stderr_has("Permission denied");
+    // Links followed on the host are no way around it.
+    sandbox.sh("mkdir links; ln -s \"$PWD/src/private/file\" links/file");
+    let branch = json!({ "path": "links", "at": "/links", "symlinks": "all", "scope": "host" });
+    let output = as_ids(sandbox, 65533, "cat /links/file", branch);
+    assert!(!output.stdout.contains("content"), "{}", output.stdout);
+    assert_ne!(output.code(), 0);
+}
+
+/// Sets a list, or tells that it cannot be done here.
+fn set_acl(sandbox: &Sandbox, list: &str) -> bool {
+    if !vfsrun_tests::fixtures::has("setfacl") {
+        vfsrun_tests::skip::loudly("rights::as_root, access control lists", "acl is not installed");
+        return false;
+    }
+    sandbox.sh(&format!("setfacl --set {list} src/secret"));
+    true
+}
+
+fn access_control_list_that_denies_holds(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "not for 1234");
+    if !set_acl(sandbox, "u::rw-,u:1234:---,g::r--,o::r--,m::r--") {
+        return;
+    }
+    let output = as_ids(sandbox, 1234, "cat /src/secret", json!({ "path": "src", "at": "/src" }));
+    assert_eq!((output.code(), output.stdout.as_str()), (1, ""));
+    output.assert_stderr_has("Permission denied");
+}
+
+fn mask_of_an_access_control_list_is_no_right_of_the_group(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "for 1111 only");
+    std::os::unix::fs::lchown(sandbox.path("src/secret"), Some(0), Some(1234)).unwrap();
+    // stat shows the mask where the group's rights are: 0660.
+    if !set_acl(sandbox, "u::rw-,u:1111:rw-,g::---,o::---,m::rw-") {
+        return;
+    }
+    let output = as_ids(sandbox, 1234, "cat /src/secret", json!({ "path": "src", "at": "/src" }));
+    assert_eq!((output.code(), output.stdout.as_str()), (1, ""));
+    output.assert_stderr_has("Permission denied");
+}
+
+fn user_cannot_read_what_is_roots(_: &Sandbox) {
+    let Some(sandbox) = user() else { return };
+    let secret = sandbox.write("src/secret", "root's");
+    mode(&sandbox, "src/secret", 0o600);
+    std::os::unix::fs::lchown(secret, Some(0), Some(0)).unwrap();
+    let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }] });
+    let output = sandbox.run(&sandbox.shell_spec("cat /src/secret", &vfs)).expect(1);
+    output.assert_stderr_has("Permission denied");
+}
+
+fn server_serves_its_own_user_only(sandbox: &Sandbox) {
+    sandbox.run(&sandbox.shell_spec("true", &json!({}))).expect(0);
+    let Some(user) = user() else { return };
+    let runtime = sandbox.runtime().display().to_string();
+    user.write_json("spec.json", &user.shell_spec("true", &json!({})));
+    let mut command = user.caller.command(user.caller.program(), &user.scratch());
+    command.args(["--store", user.store().to_str().unwrap(), "--root", &runtime, "./spec.json"]);
+    vfsrun_tests::command::run(&mut command).expect(125);
+}
+
+/// An ordinary user's sandbox beside root's.
+fn user() -> Option<Sandbox> {
+    let caller = vfsrun_tests::Caller::User;
+    match caller.missing() {
+        Some(reason) => {
+            vfsrun_tests::skip::loudly("rights::as_root, the ordinary user's part", &reason);
+            None
+        }
+        None => Some(Sandbox::new(caller)),
+    }
+}
