@@ -145,8 +145,24 @@ impl View {
         spec: &SegmentSpec,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Attached, ClientError> {
-        let request = Request::Attach { spec: spec.clone() };
-        match self.ask("Attach", &request, descriptors, self.attach_timeout)? {
+        self.tell(&Request::Attach { spec: spec.clone() }, descriptors)?;
+        self.attached(0)
+    }
+
+    /// As [`View::attach`] for several segments at once: all are asked for before the first answer is awaited, so that
+    /// they cost one wait together.
+    pub fn attach_all(
+        &mut self,
+        segments: &[(&SegmentSpec, Vec<BorrowedFd<'_>>)],
+    ) -> Result<Vec<Attached>, ClientError> {
+        for (spec, descriptors) in segments {
+            self.tell(&Request::Attach { spec: (*spec).clone() }, descriptors)?;
+        }
+        (0..segments.len()).rev().map(|later| self.attached(later)).collect()
+    }
+
+    fn attached(&mut self, later: usize) -> Result<Attached, ClientError> {
+        match self.hear("Attach", later, self.attach_timeout)? {
             (Reply::Attached { segment, warm }, mut descriptors) if descriptors.len() == 1 => {
                 Ok(Attached { mount: descriptors.remove(0), segment, warm })
             }
@@ -169,6 +185,21 @@ impl View {
             (Reply::Faults { faults }, _) => Ok(faults),
             (reply, _) => Err(out_of_step("Faults", &reply)),
         }
+    }
+
+    /// As [`View::faults`] for several segments at once.
+    pub fn faults_of(&mut self, segments: &[&str]) -> Result<Vec<String>, ClientError> {
+        for segment in segments {
+            self.tell(&Request::Faults { segment: (*segment).to_owned() }, &[])?;
+        }
+        let mut all = Vec::new();
+        for later in (0..segments.len()).rev() {
+            match self.hear("Faults", later, self.attach_timeout)? {
+                (Reply::Faults { faults }, _) => all.extend(faults),
+                (reply, _) => return Err(out_of_step("Faults", &reply)),
+            }
+        }
+        Ok(all)
     }
 
     pub fn stats(&mut self) -> Result<Stats, ClientError> {
@@ -228,15 +259,30 @@ impl View {
         descriptors: &[BorrowedFd<'_>],
         timeout: Duration,
     ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
-        let fail = |source| ClientError::Channel { source };
-        self.channel.send(request, descriptors).map_err(fail)?;
+        self.tell(request, descriptors)?;
+        self.hear(asked, 0, timeout)
+    }
+
+    fn tell(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        self.channel.send(request, descriptors).map_err(|source| ClientError::Channel { source })?;
         self.unread += 1;
+        Ok(())
+    }
+
+    /// The answer after which `later` more are to come.
+    fn hear(
+        &mut self,
+        asked: &'static str,
+        later: usize,
+        timeout: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), ClientError> {
         loop {
-            let received = self.channel.receive(Some(timeout)).map_err(fail)?;
+            let received = self.channel.receive(Some(timeout));
+            let received = received.map_err(|source| ClientError::Channel { source })?;
             self.unread -= 1;
             match received {
                 // An answer to something that was given up on.
-                _ if self.unread > 0 => {}
+                _ if self.unread > later => {}
                 (Reply::Failed { message }, _) => return Err(ClientError::Refused { message }),
                 answer => {
                     tracing::debug!(asked, reply = name(&answer.0), "view server answered");

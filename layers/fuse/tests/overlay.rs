@@ -5,15 +5,15 @@ mod support;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::{Rig, attach_host, host_segment, open_dir, with_rig};
 use vfsrun_fuse::{Attached, View};
-use vfsrun_layers::{Entry, Kind, LayerStore, Manifest, Meta};
+use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_sys::mount::{self, Attr, NewMount};
-use vfsrun_union::describe::Source;
+use vfsrun_union::describe::{Rule, RuleAction, Source};
 
 #[test]
 fn a_write_is_copied_up_and_the_host_keeps_its_file() {
@@ -124,6 +124,111 @@ fn a_layers_opaque_directory_hides_what_the_segment_below_has_in_it() {
 }
 
 #[test]
+fn a_denied_name_of_a_merged_directory_is_listed_and_refuses_every_use() {
+    with_rig("denied", |rig| {
+        let (top, bottom) = (rig.dir("top"), rig.dir("bottom"));
+        for dir in [&top, &bottom] {
+            fs::create_dir_all(dir.join("project/secret.dir")).unwrap();
+            fs::write(dir.join("project/secret.dir/f"), "secret").unwrap();
+            fs::write(dir.join("project/secret.file"), "secret").unwrap();
+            symlink("/etc/secret", dir.join("project/secret.link")).unwrap();
+        }
+        fs::write(bottom.join("project/open"), "open").unwrap();
+        let mut view = rig.view();
+        let mut spec = host_segment();
+        let rule = Rule { pattern: "secret.*".to_owned(), action: RuleAction::Deny };
+        spec.branches[0].rules.push(rule);
+        let upper = view.attach(&spec, &[open_dir(&top).as_fd()]).unwrap();
+        let lower = attach_host(&mut view, &bottom);
+        let (root, upper) = overlay(rig, &[&upper, &lower]);
+        let project = root.join("project");
+        let mut names: Vec<_> =
+            fs::read_dir(&project).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["open", "secret.dir", "secret.file", "secret.link"]);
+        let [file, link, dir] = ["secret.file", "secret.link", "secret.dir"].map(|name| project.join(name));
+        for path in [&file, &link, &dir] {
+            let seen = fs::symlink_metadata(path).unwrap();
+            assert_eq!((seen.mode() & 0o7777, seen.blocks(), seen.mtime()), (0, 0, 0), "{path:?}");
+        }
+        // As root, whom no mode stops: the server refuses.
+        let refused = |what: &str, outcome: std::io::Result<()>| {
+            assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::PermissionDenied), "{what}");
+        };
+        refused("read", fs::read(&file).map(drop));
+        refused("append", fs::OpenOptions::new().append(true).open(&file).map(drop));
+        refused("truncate", fs::write(&file, "x"));
+        refused("chmod", fs::set_permissions(&file, fs::Permissions::from_mode(0o644)));
+        refused("chmod of a directory", fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)));
+        refused("rename", fs::rename(&file, project.join("taken")));
+        refused("rename of a link", fs::rename(&link, project.join("taken")));
+        refused("link", fs::hard_link(&file, project.join("taken")));
+        refused("readlink", fs::read_link(&link).map(drop));
+        refused("follow", fs::read(&link).map(drop));
+        refused("list", fs::read_dir(&dir).and_then(|mut dir| dir.next().unwrap().map(drop)));
+        refused("look up", fs::symlink_metadata(dir.join("f")).map(drop));
+        refused("make", fs::write(dir.join("new"), "x"));
+        let none: &mut [u8] = &mut [];
+        refused("listxattr", rustix::fs::llistxattr(&file, none).map(drop).map_err(Into::into));
+        assert_eq!(fs::read_dir(upper.join("project")).map(|names| names.count()).unwrap_or(0), 0);
+        assert_eq!(fs::read_to_string(project.join("open")).unwrap(), "open");
+    });
+}
+
+#[test]
+fn a_damaged_blob_is_an_error_and_the_next_attach_gets_a_segment_without_the_fault() {
+    with_rig("damaged_blob", |rig| {
+        let (store_dir, mut view) = (rig.dir("store"), rig.view());
+        let store = LayerStore::open(&store_dir).unwrap();
+        let (digest, size) = store.put_blob(&b"stored"[..]).unwrap();
+        let blob = store_dir.join("blobs").join(&digest.hex()[..2]).join(&digest.hex()[2..]);
+        let file = entry("file", Kind::File { digest, size }, 0o644);
+        let overwrite = |content: &str| {
+            fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&blob, content).unwrap();
+        };
+        let layer = store.put_layer(&Manifest::from_entries(vec![file]).unwrap()).unwrap();
+        overwrite("forged");
+        let first = attach_digest(rig, &mut view, &layer);
+        let error = fs::read(rig.mounted("first", &first).join("file")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        let faults = view.faults(&first.segment).unwrap();
+        assert!(
+            faults[0].starts_with(&format!("/file: cannot use blob {digest}: it is damaged")),
+            "{faults:?}"
+        );
+        overwrite("stored");
+        let second = attach_digest(rig, &mut view, &layer);
+        assert!(!second.warm);
+        assert_ne!(second.segment, first.segment);
+        assert_eq!(view.faults(&second.segment).unwrap(), [""; 0]);
+        assert_eq!(fs::read_to_string(rig.mounted("second", &second).join("file")).unwrap(), "stored");
+        assert!(!view.faults(&first.segment).unwrap().is_empty(), "those inside keep theirs");
+        let third = attach_digest(rig, &mut view, &layer);
+        assert_eq!((third.warm, &third.segment), (true, &second.segment), "nothing is wrong with it");
+    });
+}
+
+#[test]
+fn a_blob_written_to_while_the_server_has_it_open_is_an_error_and_a_fault() {
+    with_rig("blob_written_to", |rig| {
+        let (store_dir, mut view) = (rig.dir("store"), rig.view());
+        let store = LayerStore::open(&store_dir).unwrap();
+        let (digest, size) = store.put_blob(&vec![1; 8 << 20][..]).unwrap();
+        let blob = store_dir.join("blobs").join(&digest.hex()[..2]).join(&digest.hex()[2..]);
+        let attached = attach_layer(rig, &mut view, vec![entry("file", Kind::File { digest, size }, 0o644)]);
+        let file = fs::File::open(rig.mounted("mounted", &attached).join("file")).unwrap();
+        file.read_exact_at(&mut [0; 4096], 0).unwrap();
+        fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&blob, vec![2; 8 << 20]).unwrap();
+        let error = file.read_exact_at(&mut [0; 4096], 6 << 20).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        let faults = view.faults(&attached.segment).unwrap();
+        assert!(faults[0].contains("it is damaged: it hashes to"), "{faults:?}");
+    });
+}
+
+#[test]
 fn an_old_root_keeps_working_after_its_segment_was_dropped() {
     with_rig("dropped_below_overlay", |rig| {
         let host = rig.dir("host");
@@ -210,12 +315,15 @@ fn overlay(rig: &Rig, segments: &[&Attached]) -> (PathBuf, PathBuf) {
 }
 
 fn attach_layer(rig: &Rig, view: &mut View, entries: Vec<Entry>) -> Attached {
-    let store_dir = rig.dir("store");
-    let store = LayerStore::open(&store_dir).unwrap();
+    let store = LayerStore::open(&rig.dir("store")).unwrap();
     let digest = store.put_layer(&Manifest::from_entries(entries).unwrap()).unwrap();
+    attach_digest(rig, view, &digest)
+}
+
+fn attach_digest(rig: &Rig, view: &mut View, digest: &Digest) -> Attached {
     let mut spec = host_segment();
     spec.branches[0].source = Source::Layer { digest: digest.to_string(), store: 0 };
-    view.attach(&spec, &[open_dir(Path::new(&store_dir)).as_fd()]).unwrap()
+    view.attach(&spec, &[open_dir(&rig.dir("store")).as_fd()]).unwrap()
 }
 
 fn entry(path: &str, kind: Kind, mode: u32) -> Entry {

@@ -4,11 +4,12 @@ mod common;
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
 use common::{World, directory, file, open};
 use vfsrun_layers::{
-    CaptureOptions, Entry, ExportError, ImportOptions, Kind, Manifest, Meta, Take, export_dir, import_dir,
+    CaptureOptions, Digest, Entry, ExportError, ImportOptions, Kind, Manifest, Meta, Take, export_dir,
+    import_dir,
 };
 
 #[test]
@@ -68,6 +69,41 @@ fn a_missing_blob_is_named_by_its_path() {
     let manifest = Manifest::from_entries(vec![file("some", b"never stored")]).unwrap();
     let error = export_dir(&manifest, &world.store, &world.path("out")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read \"some\" of the layer");
+}
+
+#[test]
+fn a_damaged_blob_is_named_with_its_path_and_not_exported() {
+    let world = World::new();
+    let digest = world.store.put_blob(&b"stored"[..]).unwrap().0;
+    let manifest = Manifest::from_entries(vec![file("some", b"stored")]).unwrap();
+    for (content, fault) in [
+        ("forged", format!("damaged: it hashes to {}", Digest::of(b"forged"))),
+        ("longer", format!("damaged: it hashes to {}", Digest::of(b"longer"))),
+        ("too long", "damaged: 8 bytes long instead of 6".to_owned()),
+    ] {
+        let blob = world.blob_path(&digest);
+        fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&blob, content).unwrap();
+        // A forger may restore what a settled blob looks like.
+        rustix::fs::utimensat(
+            rustix::fs::CWD,
+            &blob,
+            &rustix::fs::Timestamps {
+                last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+                last_modification: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+            },
+            rustix::fs::AtFlags::empty(),
+        )
+        .unwrap();
+        fs::set_permissions(&blob, fs::Permissions::from_mode(0o444)).unwrap();
+        let target = world.path(content);
+        let error = export_dir(&manifest, &world.store, &target).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap();
+        let said = format!("{error}: {cause}");
+        let wanted = format!("cannot read \"some\" of the layer: blob {digest} is {fault}; ");
+        assert!(said.starts_with(&wanted), "{said}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{World, directory, file, open};
-use vfsrun_layers::{Digest, LayerStore, Manifest, StoreError};
+use vfsrun_layers::{BlobFault, Digest, LayerStore, Manifest, StoreError};
 
 /// Puts one layer that holds a file `name` with `content`.
 fn put(world: &World, name: &str, content: &[u8]) -> Digest {
@@ -81,6 +81,27 @@ fn a_name_is_repointed_and_forgotten() {
     world.store.remove_name("x").unwrap();
     assert!(matches!(world.store.remove_name("x"), Err(StoreError::NoSuchName { .. })));
     assert!(matches!(world.store.set_name("x", &Digest::of(b"?")), Err(StoreError::NoSuchLayer { .. })));
+}
+
+#[test]
+fn a_sound_blob_is_settled_or_hashes_to_its_name() {
+    let world = World::new();
+    let (digest, size) = world.store.put_blob(&b"stored"[..]).unwrap();
+    let open = |size| world.store.open_sound_blob(&digest, size);
+    open(Some(size)).unwrap();
+    open(None).unwrap();
+    assert!(matches!(
+        open(Some(7)),
+        Err(StoreError::DamagedBlob { fault: BlobFault::Size { wanted: 7, found: 6 }, .. })
+    ));
+    overwrite(&world.blob_path(&digest), b"stored");
+    open(Some(size)).unwrap();
+    overwrite(&world.blob_path(&digest), b"forged");
+    for size in [Some(size), None] {
+        let error = open(size).unwrap_err();
+        let wanted = format!("blob {digest} is damaged: it hashes to {}; ", Digest::of(b"forged"));
+        assert!(error.to_string().starts_with(&wanted), "{error}");
+    }
 }
 
 #[test]

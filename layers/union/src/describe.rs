@@ -96,8 +96,8 @@ pub struct Rule {
 pub enum RuleAction {
     /// The name does not exist: ENOENT, not listed.
     Hide,
-    /// The name is listed and using it is EACCES. stat shows its type and nothing else: no permission, no size, no
-    /// time.
+    /// The name is listed and using it is EACCES. stat shows its type and nothing else: no permission, no time,
+    /// and one byte for every file.
     Deny,
     /// Only names that some `Only` rule matches are shown (and the directories that lead there).
     Only,

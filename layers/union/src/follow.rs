@@ -142,6 +142,7 @@ impl Segment {
                 _ => {
                     let found = self.resolve(&here, &name, ViewLinks::Keep)?;
                     match (found.attr.kind, found.origins.first()) {
+                        (_, Some(Origin { place: Place::Denied, .. })) => return Err(Errno::ACCESS),
                         (FileKind::Whiteout, _) => return Ok(None),
                         (FileKind::Symlink, Some(origin)) => {
                             walk.push(&self.text(&here, &name, origin)?)?;
@@ -176,7 +177,6 @@ impl Segment {
                 }
             }
             (Place::Alias(target), _) => self.read_link(target),
-            (Place::Denied, _) => Err(Errno::ACCESS),
             _ => Err(Errno::INVAL),
         }
     }

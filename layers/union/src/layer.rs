@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, ManifestError, Meta, StoreError, Tree, order};
+use vfsrun_layers::{
+    Digest, Entry, Kind, LayerStore, Manifest, ManifestError, Meta, StoreError, Tree, order,
+};
 
 use crate::describe::{SkeletonContent, SkeletonEntry};
 use crate::host;

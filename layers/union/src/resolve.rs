@@ -67,7 +67,9 @@ impl Segment {
             };
             match verdict {
                 Verdict::Hide => {}
-                Verdict::Deny if merge.is_empty() => return Ok(Merge::single(self.denied(candidate))),
+                Verdict::Deny if merge.is_empty() => {
+                    return Ok(Merge::single(self.denied(origin.branch, candidate.seen.attr.kind)));
+                }
                 Verdict::Deny => {}
                 Verdict::Show => {
                     merge.add(candidate);
@@ -203,6 +205,9 @@ impl Segment {
         if child.kind() == FileKind::Whiteout {
             return Ok(None);
         }
+        if child.refuse_denied().is_err() {
+            return Ok(Some(self.denied(index, child.kind())));
+        }
         let follows = child.follows.saturating_sub(target.follows);
         Ok(Some(self.alias(index, child, attr, follows)))
     }
@@ -320,12 +325,14 @@ impl Segment {
 
     /// What is shown of a denied name. It has to be something: overlayfs looks up each name that it lists of a merged
     /// directory, and leaves out those that are an error (ovl_cache_update).
-    fn denied(&self, refused: Candidate) -> Candidate {
-        let kind = refused.seen.attr.kind;
-        let mut seen = Seen::fixed(attr(kind, 0, self.owners.root(), 0, Time::default()), kind as u64);
+    fn denied(&self, index: BranchIndex, kind: FileKind) -> Candidate {
+        // The kernel does not read an empty file: who may ignore modes would find it empty instead of getting an error.
+        let size = u64::from(kind == FileKind::Regular);
+        let mut seen = Seen::fixed(attr(kind, 0, self.owners.root(), size, Time::default()), kind as u64);
+        seen.attr.blocks = 0;
         // The segments below have no say in it either.
         seen.opaque = kind == FileKind::Directory;
-        Candidate { origin: Origin::at(refused.origin.branch, Place::Denied), seen }
+        Candidate { origin: Origin::at(index, Place::Denied), seen }
     }
 
     fn above(&self, index: BranchIndex) -> Candidate {

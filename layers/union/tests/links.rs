@@ -187,7 +187,51 @@ fn what_is_hidden_is_no_target_and_what_is_denied_is_refused() {
         tree.rules = rules(&[("/secret", RuleAction::Hide), ("/guarded/f", RuleAction::Deny)]);
         let segment = world.build(vec![tree]);
         assert_eq!(kind_everywhere(&segment, "to-secret"), FileKind::Symlink, "{scope:?}");
-        assert_eq!(kind(&segment, "to-f"), Err(Errno::ACCESS), "{scope:?}");
+        assert_eq!(names(&segment, ""), ["guarded", "to-f", "to-secret"], "{scope:?}");
+        let node = get(&segment, "to-f").unwrap();
+        assert_eq!(segment.attr(&node).unwrap().perm, 0, "{scope:?}");
+        assert_eq!(segment.open(&node).err(), Some(Errno::ACCESS), "{scope:?}");
+        assert_eq!(segment.list_xattrs(&node), Err(Errno::ACCESS), "{scope:?}");
+    }
+}
+
+#[test]
+fn a_way_through_what_is_denied_is_refused_and_its_links_are_not_told() {
+    for scope in [Scope::View, Scope::Branch] {
+        let mut world = World::new();
+        let files = [("dir/f", "x"), ("on", "->dir"), ("a", "->dir/f"), ("b", "->on/f"), ("denied", "->on")];
+        let tree = world.dir("tree", &files);
+        let mut tree = following(Symlinks::All, scope, world.host(&tree));
+        tree.rules = rules(&[("/dir", RuleAction::Deny), ("/denied", RuleAction::Deny)]);
+        let segment = world.build(vec![tree]);
+        assert_eq!(names(&segment, ""), ["a", "b", "denied", "dir", "on"], "{scope:?}");
+        for name in ["a", "b", "denied", "on"] {
+            let node = get(&segment, name).unwrap();
+            assert_eq!(node.kind(), FileKind::Symlink, "{scope:?} {name}");
+            assert_eq!(segment.attr(&node).unwrap().perm, 0, "{scope:?} {name}");
+            assert_eq!(segment.open(&node).err(), Some(Errno::ACCESS), "{scope:?} {name}");
+            assert_eq!(segment.read_link(&node), Err(Errno::ACCESS), "{scope:?} {name}");
+        }
+        assert_eq!(kind(&segment, "dir/f"), Err(Errno::ACCESS), "{scope:?}");
+    }
+}
+
+#[test]
+fn a_name_denied_below_a_followed_directory_is_listed_and_refused() {
+    for scope in [Scope::View, Scope::Branch] {
+        let mut world = World::new();
+        let files = [("real/d/f", "x"), ("real/f", "x"), ("real/l", "->f"), ("link", "->real")];
+        let (tree, below) = (world.dir("tree", &files), world.dir("below", &[("link/d/other", "x")]));
+        let mut tree = following(Symlinks::Directory, scope, world.host(&tree));
+        tree.rules = rules(&[("/real/*", RuleAction::Deny)]);
+        let below = world.host(&below);
+        let segment = world.build(vec![tree, below]);
+        assert_eq!(names(&segment, "link"), ["d", "f", "l"], "{scope:?}");
+        let node = |name| get(&segment, name).unwrap();
+        assert_eq!(segment.open(&node("link/f")).err(), Some(Errno::ACCESS), "{scope:?}");
+        assert_eq!(segment.read_link(&node("link/l")), Err(Errno::ACCESS), "{scope:?}");
+        assert_eq!(segment.list(&node("link/d")).err(), Some(Errno::ACCESS), "{scope:?}");
+        assert_eq!(kind(&segment, "link/d/other"), Err(Errno::ACCESS), "{scope:?}");
     }
 }
 

@@ -18,6 +18,8 @@ pub enum PlanError {
     RootMissing { path: PathBuf },
     #[error("{at}: {} does not exist", path.display())]
     PathMissing { at: String, path: PathBuf },
+    #[error("{at}: cannot look at {}: {reason}", path.display())]
+    PathUnreachable { at: String, path: PathBuf, reason: String },
     #[error("{at}: {} is neither a directory nor a file", path.display())]
     NotABranch { at: String, path: PathBuf },
     #[error("{at}: {} is not a file", path.display())]

@@ -75,10 +75,12 @@ pub struct UpperFacts {
     pub memory: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PathKind {
     Missing,
+    /// Why it cannot be looked at: a loop of symlinks, no permission.
+    Unreachable(String),
     Directory,
     File,
     Other,

@@ -173,7 +173,7 @@ fn root(
     let Some(vfs) = &config.vfs else {
         let root = config.root.as_ref().ok_or(PlanError::NoRoot)?;
         let path = paths::host_path(&root.path, facts);
-        if facts.paths.get(&path) != Some(&facts::PathKind::Directory) {
+        if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
             return Err(PlanError::RootMissing { path });
         }
         let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());

@@ -5,11 +5,27 @@ use std::path::{Component, Path, PathBuf};
 use vfsrun_spec::Spec;
 use vfsrun_spec::vfs::BranchSource;
 
-use crate::facts::Facts;
+use crate::PlanError;
+use crate::facts::{Facts, PathKind};
 
 /// An absolute path: `~/` is the caller's home, relative ones start at the spec's directory.
 pub fn host_path(path: &Path, facts: &Facts) -> PathBuf {
     absolute(path, &facts.spec_directory, facts.caller.home.as_deref())
+}
+
+/// What a path is that must be there.
+///
+/// # Errors
+/// It is not there, or cannot be looked at.
+pub(crate) fn existing<'a>(path: &Path, at: &str, facts: &'a Facts) -> Result<&'a PathKind, PlanError> {
+    let (at, path_buf) = (at.to_owned(), path.to_path_buf());
+    match facts.paths.get(path) {
+        None | Some(PathKind::Missing) => Err(PlanError::PathMissing { at, path: path_buf }),
+        Some(PathKind::Unreachable(reason)) => {
+            Err(PlanError::PathUnreachable { at, path: path_buf, reason: reason.clone() })
+        }
+        Some(kind) => Ok(kind),
+    }
 }
 
 /// As [`host_path`], for those who gather facts.

@@ -39,6 +39,16 @@ pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
 /// As [`resolve`].
 pub fn complete(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
     let mut config = resolve(spec, facts)?;
+    // It is to be used from another directory.
+    if let Some(root) = &mut config.root
+        && spec.root.is_some()
+    {
+        root.path = paths::host_path(&root.path, facts);
+    }
+    for mount in config.mounts.iter_mut().filter(|mount| paths::is_bind(mount)) {
+        let absolute = mount.source.as_ref().map(|source| paths::host_path(source.as_ref(), facts));
+        mount.source = absolute.map(|path| path.to_string_lossy().into_owned());
+    }
     if let (Some(_), Some(linux)) = (&config.vfs, &mut config.linux)
         && linux.seccomp.is_none()
     {
@@ -100,9 +110,7 @@ fn write_through(vfs: &Vfs, facts: &Facts) -> Result<Vec<Mount>, PlanError> {
     for (index, branch) in vfs.branches.iter().enumerate() {
         let (Access::ReadWrite, BranchSource::Path(path)) = (branch.access, &branch.source) else { continue };
         let path = paths::host_path(path, facts);
-        if matches!(facts.paths.get(&path), None | Some(PathKind::Missing)) {
-            return Err(PlanError::PathMissing { at: format!("vfs.branches[{index}].path"), path });
-        }
+        paths::existing(&path, &format!("vfs.branches[{index}].path"), facts)?;
         mounts.push(Mount {
             destination: branch.at.clone(),
             kind: Some("bind".to_owned()),

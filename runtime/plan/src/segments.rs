@@ -69,10 +69,12 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
     if !facts.caller.privileged || command.uid == caller {
         return Ok(());
     }
-    let on_host =
-        |branch: &&Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Host;
+    let said = |branch: &Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Host;
+    let preset = |branch: &Branch| {
+        branch.source == BranchSource::HostTools && facts.host_tools.branches.iter().any(|tool| tool.follow)
+    };
     let mut branches = vfs.branches.iter().enumerate();
-    match branches.find(|(_, branch)| on_host(branch)) {
+    match branches.find(|(_, branch)| said(branch) || preset(branch)) {
         Some((index, _)) => {
             let at = format!("vfs.branches[{index}].scope");
             Err(PlanError::ForeignHostScope { at, caller, user: command.uid })
@@ -126,10 +128,8 @@ impl Cutter<'_> {
 
     fn add_path(&mut self, branch: &Branch, path: &Path, at: &str) -> Result<(), PlanError> {
         let path = paths::host_path(path, self.facts);
-        match self.facts.paths.get(&path) {
-            Some(PathKind::Directory | PathKind::File) => {}
-            Some(PathKind::Other) => return Err(PlanError::NotABranch { at: at.to_owned(), path }),
-            None | Some(PathKind::Missing) => return Err(PlanError::PathMissing { at: at.to_owned(), path }),
+        if *paths::existing(&path, at, self.facts)? == PathKind::Other {
+            return Err(PlanError::NotABranch { at: at.to_owned(), path });
         }
         let label = format!("{at} ({})", path.display());
         let root = self.open(Open::Path { path, at: at.to_owned() });
@@ -150,10 +150,8 @@ impl Cutter<'_> {
     fn add_inputs(&mut self, branch: &Branch, file: &Path, at: &str) -> Result<(), PlanError> {
         let path = paths::host_path(file, self.facts);
         let at_inputs = format!("{at}.inputs");
-        match self.facts.paths.get(&path) {
-            Some(PathKind::File) => {}
-            None | Some(PathKind::Missing) => return Err(PlanError::PathMissing { at: at_inputs, path }),
-            Some(_) => return Err(PlanError::NotAFile { at: at_inputs, path }),
+        if *paths::existing(&path, &at_inputs, self.facts)? != PathKind::File {
+            return Err(PlanError::NotAFile { at: at_inputs, path });
         }
         let label = format!("{at} ({})", path.display());
         let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
@@ -175,7 +173,8 @@ impl Cutter<'_> {
             let root = self.open(Open::Path { path: tool.path.clone(), at: format!("{at}.host") });
             let host = tool.follow.then(|| self.open(Open::HostRoot));
             let mut spec = described(branch, Source::Host { root, host }, label);
-            spec.at = place(&branch.at, &tool.at);
+            // The preset is one branch to the user: its patterns start where it does, not at each of its parts.
+            spec.rules_at = Some(std::mem::replace(&mut spec.at, place(&branch.at, &tool.at)));
             spec.frozen |= tool.frozen;
             if tool.follow {
                 (spec.symlinks, spec.scope) = (Symlinks::All, Scope::Host);
@@ -219,6 +218,7 @@ fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
         at: place(&branch.at, Path::new("/")),
         source,
         rules,
+        rules_at: None,
         symlinks: match branch.symlinks {
             vfs::Symlinks::Never => Symlinks::Never,
             vfs::Symlinks::Directory => Symlinks::Directory,

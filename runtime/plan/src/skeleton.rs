@@ -33,6 +33,7 @@ pub(crate) fn segment(
         at: PathBuf::new(),
         source: Source::Skeleton { entries },
         rules: Vec::new(),
+        rules_at: None,
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: true,

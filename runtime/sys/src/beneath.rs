@@ -34,11 +34,18 @@ pub fn make_dirs(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let mut dir = open(root, Path::new(""), OFlags::PATH | OFlags::DIRECTORY)?;
     for component in path.components() {
         let Component::Normal(name) = component else { continue };
-        match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        dir = open(&dir, Path::new(name), OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        dir = match open(&dir, Path::new(name), flags) {
+            // Only then is it made: asking to make what is there costs a look-up that no cache answers.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                open(&dir, Path::new(name), flags)?
+            }
+            other => other?,
+        };
     }
     Ok(dir)
 }

@@ -304,10 +304,8 @@ fn act(
 /// Whoever was told "no such file" because of a fault may have gone on as if that were true.
 fn refuse_faults(view: Option<&mut AttachedView>) -> Result<(), RunError> {
     let Some(attached) = view else { return Ok(()) };
-    let mut faults = Vec::new();
-    for segment in &attached.segments {
-        faults.extend(attached.view.faults(&segment.segment).map_err(|_| SuperviseError::ServerDied)?);
-    }
+    let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
+    let faults = attached.view.faults_of(&names).map_err(|_| SuperviseError::ServerDied)?;
     if faults.is_empty() { Ok(()) } else { Err(RunError::Faults { faults }) }
 }
 

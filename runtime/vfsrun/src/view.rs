@@ -77,10 +77,13 @@ pub fn attach(
             start_in_own_namespace(domain, listener, facts)
         }
     })?;
+    let asked: Vec<_> = segments
+        .iter()
+        .zip(&opened)
+        .map(|(segment, fds)| (&segment.spec, fds.iter().map(AsFd::as_fd).collect()))
+        .collect();
     let (mut attached, mut mounts) = (Vec::with_capacity(segments.len()), Vec::with_capacity(segments.len()));
-    for (segment, descriptors) in segments.iter().zip(&opened) {
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let Attached { mount, segment, warm } = view.attach(&segment.spec, &borrowed)?;
+    for Attached { mount, segment, warm } in view.attach_all(&asked)? {
         attached.push(AttachedSegment { segment, warm });
         mounts.push(mount);
     }

@@ -31,8 +31,8 @@ impl LayerStore {
     /// Errors: `DamagedBlob`, besides those of the file system.
     pub fn open_sound_blob(&self, digest: &Digest, size: Option<u64>) -> Result<OwnedFd, StoreError> {
         let file = self.open_blob(digest)?;
-        let stat = rustix::fs::fstat(&file)
-            .map_err(StoreError::io("look at the blob", self.blob_path(digest)))?;
+        let stat =
+            rustix::fs::fstat(&file).map_err(StoreError::io("look at the blob", self.blob_path(digest)))?;
         match self.file_fault(&file, &stat, digest, size.unwrap_or(stat.st_size as u64))? {
             None => Ok(file),
             Some(fault) => Err(StoreError::DamagedBlob { blob: *digest, fault }),

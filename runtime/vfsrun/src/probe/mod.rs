@@ -144,6 +144,7 @@ fn kind(path: &Path) -> PathKind {
         Ok(metadata) if metadata.is_dir() => PathKind::Directory,
         Ok(metadata) if metadata.is_file() => PathKind::File,
         Ok(_) => PathKind::Other,
-        Err(_) => PathKind::Missing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => PathKind::Missing,
+        Err(error) => PathKind::Unreachable(error.to_string()),
     }
 }
