@@ -37,6 +37,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let plan = prepared.plan;
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
     let fresh = fresh(&plan.namespaces);
+    tracing::debug!(namespaces = ?plan.namespaces, "clone init");
     join(&plan.namespaces)?;
     match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
         Cloned::Child => {
@@ -46,6 +47,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
         Cloned::Parent(child) => {
             drop(sender);
             if let Some(ids) = &plan.ids {
+                tracing::debug!(pid = %child.pid.as_raw_nonzero(), ids = ?ids, "write id maps");
                 // In the view server's namespace an ordinary user has every right over its ids.
                 let own_rights = privileged || matches!(plan.root, Root::View { .. });
                 if own_rights {

@@ -136,6 +136,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
         seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
     }
     plan.notes.iter().for_each(|text| note(text));
+    tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
@@ -154,6 +155,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
         }
     };
     let stopped = Instant::now();
+    tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     let warm = view.as_ref().map(|view| view.segments.iter().map(|segment| segment.warm).collect());
     if let Err(error) = refuse_faults(view.as_mut()) {
         upper.map(discard).transpose()?;

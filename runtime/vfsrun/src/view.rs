@@ -65,6 +65,7 @@ pub fn attach(
     let domain =
         runtime.join(format!("view-{}", domain_name(facts).map_err(|source| ViewError::Self_ { source })?));
     let privileged = facts.caller.privileged;
+    tracing::debug!(domain = %domain.display(), segments = segments.len(), "attach");
     let mut view = View::connect_or_start(&domain, |domain, listener| {
         if privileged {
             vfsrun_fuse::spawn_server(

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use vfsrun_plan::facts::Caller;
 
+use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+
 use super::{Failure, Outcome};
 use crate::cli::Global;
 use crate::{directories, probe};
@@ -89,7 +91,27 @@ fn user_namespaces(caller: &Caller) -> Finding {
                     `apparmor_parser -r /etc/apparmor.d/vfsrun`, or `sysctl kernel.apparmor_restrict_unprivileged_userns=0`";
         return finding(what, State::Fails, says);
     }
-    finding(what, State::Works, "available")
+    match try_namespace() {
+        Ok(()) => finding(what, State::Works, "can be made"),
+        Err(error) => finding(
+            what,
+            State::Fails,
+            format!(
+                "cannot be made ({error}); in a container add `--security-opt seccomp=unconfined --cap-add SYS_ADMIN`"
+            ),
+        ),
+    }
+}
+
+/// The settings above do not tell of a container's seccomp profile, so one is really made.
+fn try_namespace() -> std::io::Result<()> {
+    match clone(Namespaces::USER)? {
+        Cloned::Child => exit_now(0),
+        Cloned::Parent(child) => {
+            rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())?;
+            Ok(())
+        }
+    }
 }
 
 fn ids(caller: &Caller) -> Finding {

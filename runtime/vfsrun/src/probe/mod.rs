@@ -15,8 +15,9 @@ use vfsrun_spec::Spec;
 use vfsrun_spec::vfs::BranchSource;
 use vfsrun_sys::privileges;
 
-/// CAP_SETGID, CAP_SETUID and CAP_SYS_ADMIN: enough to make namespaces, maps and mounts.
-const NEEDED: u64 = 1 << 6 | 1 << 7 | 1 << 21;
+/// CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN and CAP_SETFCAP: enough to make namespaces, mounts, and maps that hold id 0
+/// (user_namespaces(7), since Linux 5.12).
+const NEEDED: u64 = 1 << 6 | 1 << 7 | 1 << 21 | 1 << 31;
 
 /// Everything the plan of `spec` asks about.
 pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> Facts {

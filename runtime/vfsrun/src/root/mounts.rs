@@ -15,6 +15,7 @@ use super::{RootError, open_directory};
 /// Makes every mount of the plan, in order. Stage: init, before the pivot, with the host's tree still in sight.
 pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
     for mount in mounts {
+        tracing::debug!(destination = %mount.destination.display(), what = name_of(&mount.what), "mount");
         let failed = |source| RootError::Mount {
             what: name_of(&mount.what),
             destination: mount.destination.clone(),

@@ -67,6 +67,7 @@ pub fn compose(
         })?;
     }
     make_directory(&base, "root", 0o755).map_err(RootError::step("make the root in", scaffold))?;
+    tracing::debug!(lowers, place = ?place, "mount the overlay");
     rustix::process::fchdir(&base).map_err(|errno| RootError::step("enter", scaffold)(errno.into()))?;
     mount_overlay(lowers, &upper, &work, user_namespace)
         .map_err(|source| RootError::Overlay { lowers, source })?;

@@ -105,11 +105,13 @@ fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid
         make_working_directory(plan, &root);
     }
     set_sysctls(plan, &root)?;
+    tracing::debug!(read_only = ?plan.readonly, masked = ?plan.masked, "cover paths");
     root::masks::make_readonly(&root, &plan.readonly)?;
     root::masks::cover(&root, &plan.masked)?;
     if let Root::Directory { readonly: true, .. } | Root::View { readonly: true, .. } = plan.root {
         root::mounts::make_root_readonly(&root)?;
     }
+    tracing::debug!("pivot to the new root");
     root::pivot(&root)?;
     drop(root);
     let job = workload::Job {

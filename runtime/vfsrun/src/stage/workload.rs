@@ -83,6 +83,7 @@ pub fn spawn(job: Job<'_>, sender: &Sender) -> Result<Pid, WorkloadError> {
 /// Becomes the command; returns only on failure.
 pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
     let command = job.command;
+    tracing::debug!(uid = command.uid, gid = command.gid, args = ?command.args, "become the command");
     take_session(job.terminal)?;
     if let Stdin::Null = command.stdin
         && !command.terminal
