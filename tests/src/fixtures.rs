@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::{Value, json};
+
+use crate::caller::Caller;
 use crate::program::{repository, target};
 use crate::sandbox::Sandbox;
 
@@ -25,23 +28,35 @@ pub fn has(program: &str) -> bool {
 /// tests/fixtures/probe.c, statically linked, in the sandbox: `probe/probe`.
 pub fn probe(sandbox: &Sandbox) -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    let probe = PROBE.get_or_init(|| {
-        let source = repository().join("tests/fixtures/probe.c");
-        let built =
-            tempfile::Builder::new().prefix("probe-").tempfile_in(cache()).expect("a file in the cache");
-        let output = Command::new("cc")
-            .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
-            .arg(built.path())
-            .arg(&source)
-            .output()
-            .expect("tests need cc (gcc and libc6-dev)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let path = cache().join("probe");
-        // By rename: other tests may be building it too.
-        built.persist(&path).expect("a file of the cache takes its name");
-        path
-    });
-    sandbox.copy(probe, "probe/probe")
+    sandbox.copy(PROBE.get_or_init(|| compiled("probe", &[])), "probe/probe")
+}
+
+/// tests/fixtures/takeover.c in the sandbox, at `relative`: a program that needs no libc, and can be a loader.
+pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static TAKEOVER: OnceLock<PathBuf> = OnceLock::new();
+    let takeover =
+        TAKEOVER.get_or_init(|| compiled("takeover", &["-nostdlib", "-ffreestanding", "-fno-stack-protector"]));
+    sandbox.copy(takeover, relative)
+}
+
+/// tests/fixtures/NAME.c as a static program in the cache.
+fn compiled(name: &str, flags: &[&str]) -> PathBuf {
+    let source = repository().join("tests/fixtures").join(name).with_extension("c");
+    let prefix = format!("{name}-");
+    let built = tempfile::Builder::new().prefix(&prefix).tempfile_in(cache()).expect("a file in the cache");
+    let output = Command::new("cc")
+        .args(["-static", "-O1", "-Wall", "-Werror"])
+        .args(flags)
+        .arg("-o")
+        .arg(built.path())
+        .arg(&source)
+        .output()
+        .expect("tests need cc (gcc and libc6-dev)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = cache().join(name);
+    // By rename: other tests may be building it too.
+    built.persist(&path).expect("a file of the cache takes its name");
+    path
 }
 
 /// A root made of busybox, at `relative` in the sandbox. `None` without busybox-static.
@@ -135,4 +150,28 @@ impl Drop for NixPlace {
 fn busybox() -> Result<&'static Path, String> {
     let places = ["/usr/bin/busybox", "/bin/busybox"].map(Path::new);
     places.into_iter().find(|path| path.exists()).ok_or("busybox-static is not installed".to_owned())
+}
+
+/// A config as `runc spec` writes it, that runs `script` over a busybox root in `bundle/rootfs`; for an ordinary user as
+/// `runc spec --rootless` does. `None` without busybox-static.
+pub fn bundle(sandbox: &Sandbox, script: &str) -> Option<Value> {
+    busybox_root(sandbox, "bundle/rootfs")?;
+    let path = repository().join("oci-examples/bundle/config.json");
+    let text = fs::read_to_string(path).expect("the repository has an example of a bundle");
+    let mut config: Value = serde_json::from_str(&text).expect("the example is JSON");
+    config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    if sandbox.caller == Caller::User {
+        let (uid, gid) = (sandbox.caller.uid(), sandbox.caller.gid());
+        let linux = &mut config["linux"];
+        linux["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
+        linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
+        linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
+        linux.as_object_mut().expect("an object").remove("resources");
+        for mount in config["mounts"].as_array_mut().expect("a list") {
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+    }
+    Some(config)
 }

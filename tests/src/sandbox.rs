@@ -157,7 +157,12 @@ impl Sandbox {
 
     /// The program under test with this sandbox's store and `--root`.
     pub fn vfsrun(&self, arguments: &[&str]) -> Command {
-        let mut command = self.caller.command(self.caller.program(), &self.scratch());
+        self.vfsrun_at(&self.caller.program(), arguments)
+    }
+
+    /// The same with another file of the program, such as a copy that an action may try to change.
+    pub fn vfsrun_at(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.caller.command(program, &self.scratch());
         command.env("HOME", self.home()).stdin(Stdio::null());
         command.arg("--store").arg(self.store()).arg("--root").arg(self.runtime());
         command.args(arguments);

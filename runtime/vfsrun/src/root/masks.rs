@@ -18,18 +18,19 @@ pub fn cover(root: impl AsFd, paths: &[PathBuf]) -> Result<(), RootError> {
         let Some(target) = existing(&root, path)? else { continue };
         let stat =
             rustix::fs::fstat(&target).map_err(|errno| RootError::step("look at", path)(errno.into()))?;
-        let source = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            // One tmpfs serves all of them: a superblock each would cost more than all the rest.
-            if empty.is_none() {
-                empty =
-                    Some(empty_directory().map_err(RootError::step("make an empty directory for", path))?);
-            }
-            mount::clone_tree(empty.as_ref().expect("empty: set above"), Path::new(""), false)
-        } else {
-            devices::closed_copy(devices::null_device()?)
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let source = match &empty {
+            _ if !is_directory => devices::closed_copy(devices::null_device()?),
+            // One tmpfs serves all of them: a superblock each would cost more than all the rest. It can be cloned
+            // because it is attached by then (before Linux 6.15 a detached mount cannot).
+            Some(empty) => mount::clone_tree(empty, Path::new(""), false),
+            None => empty_directory(),
         };
         let source = source.map_err(RootError::step("mask", path))?;
-        mount::attach(source, target).map_err(RootError::step("mask", path))?;
+        mount::attach(&source, target).map_err(RootError::step("mask", path))?;
+        if is_directory {
+            empty.get_or_insert(source);
+        }
     }
     Ok(())
 }

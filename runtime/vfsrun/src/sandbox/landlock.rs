@@ -25,12 +25,13 @@ pub fn restrict(plan: &Landlock, abi: u32) -> Result<u32, SandboxError> {
     let known = known_abi(abi);
     let all = AccessFs::from_all(known);
     let failed = |source| SandboxError::Landlock { source };
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)
-        .map_err(failed)?
-        .scope(Scope::from_all(known))
-        .map_err(failed)?;
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    let mut ruleset = ruleset.handle_access(all).map_err(failed)?;
+    // The crate takes an empty set of rights, which is all that older kernels know of some kinds, for a mistake.
+    let scopes = Scope::from_all(known);
+    if !scopes.is_empty() {
+        ruleset = ruleset.scope(scopes).map_err(failed)?;
+    }
     if plan.connect_tcp.is_some() {
         ruleset = ruleset.handle_access(AccessNet::ConnectTcp).map_err(failed)?;
     }
@@ -46,7 +47,7 @@ pub fn restrict(plan: &Landlock, abi: u32) -> Result<u32, SandboxError> {
     for path in &plan.write {
         created = allow_if_there(created, path, read | write)?;
     }
-    for path in TERMINALS.map(Path::new) {
+    for path in TERMINALS.map(Path::new).into_iter().filter(|_| all.contains(AccessFs::IoctlDev)) {
         created = allow_if_there(created, path, BitFlags::from(AccessFs::IoctlDev))?;
     }
     for port in plan.connect_tcp.iter().flatten() {
