@@ -34,8 +34,8 @@ pub fn probe(sandbox: &Sandbox) -> PathBuf {
 /// tests/fixtures/takeover.c in the sandbox, at `relative`: a program that needs no libc, and can be a loader.
 pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
     static TAKEOVER: OnceLock<PathBuf> = OnceLock::new();
-    let takeover =
-        TAKEOVER.get_or_init(|| compiled("takeover", &["-nostdlib", "-ffreestanding", "-fno-stack-protector"]));
+    let takeover = TAKEOVER
+        .get_or_init(|| compiled("takeover", &["-nostdlib", "-ffreestanding", "-fno-stack-protector"]));
     sandbox.copy(takeover, relative)
 }
 

@@ -5,6 +5,7 @@
 mod cli;
 mod clock;
 mod commands;
+mod decide;
 mod directories;
 mod error;
 mod id_maps;
@@ -23,6 +24,7 @@ mod stage;
 mod summary;
 mod supervise;
 mod terminal;
+mod upper;
 mod view;
 
 use std::ffi::OsString;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome};
 use crate::cli::Global;
+use crate::decide::{self, Request};
 use crate::error::chain;
-use crate::run::{self, Request};
 
 pub fn plan(spec: PathBuf, global: &Global) -> Outcome {
     let request = request(spec, global);
-    let (_, _, plan) = run::plan_only(&request)
+    let (_, _, plan) = decide::plan_only(&request)
         .map_err(|error| Failure { message: chain(&error), code: error.exit_code() })?;
     let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::own(&error))?;
     super::spec::print(&text)

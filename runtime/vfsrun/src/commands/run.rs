@@ -2,9 +2,10 @@
 
 use super::{Failure, Outcome};
 use crate::cli::{Global, RunSpec};
+use crate::decide::Request;
 use crate::error::chain;
 use crate::log::Log;
-use crate::run::{self, Request};
+use crate::run;
 use crate::{result_file, summary};
 
 pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {

@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use super::{Failure, Outcome};
 use crate::cli::Global;
 use crate::error::chain;
-use crate::run;
+use crate::{decide, run};
 
 pub fn spec(spec: Option<PathBuf>, resolve: bool, schema: bool, global: &Global) -> Outcome {
     let Some(file) = spec.filter(|_| !schema) else { return print(vfsrun_spec::SCHEMA) };
     let request = super::plan::request(file.clone(), global);
     let failed = |error: run::RunError| Failure { message: chain(&error), code: error.exit_code() };
     let config = if resolve {
-        let (spec, facts, _) = run::plan_only(&request).map_err(failed)?;
+        let (spec, facts, _) = decide::plan_only(&request).map_err(failed)?;
         vfsrun_plan::complete(&spec, &facts).map_err(|source| failed(run::RunError::Plan { file, source }))?
     } else {
-        run::load(&request).map_err(failed)?.0
+        decide::load(&request).map_err(failed)?.0
     };
     let text = serde_json::to_string_pretty(&config).map_err(|error| Failure::own(&error))?;
     print(&text)

@@ -1,0 +1,152 @@
+//! Deciding: from the command line to a plan. Up to here nothing is done that would have to be undone.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use vfsrun_layers::LayerStore;
+use vfsrun_plan::plan::Seccomp;
+use vfsrun_plan::{Facts, Plan};
+use vfsrun_seccomp::{Arch, Filter};
+use vfsrun_spec::Spec;
+
+use crate::run::RunError;
+use crate::{directories, probe, seal, seccomp_filter};
+
+/// What the command line says about a run.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A file, a directory with config.json, or `-`.
+    pub spec: PathBuf,
+    pub env: Vec<String>,
+    /// Replaces `process.args` when not empty.
+    pub args: Vec<String>,
+    pub stdin: bool,
+    pub runtime: Option<PathBuf>,
+    pub store: Option<PathBuf>,
+}
+
+/// Everything that a run goes by.
+pub struct Decided {
+    /// The spec's file, for messages.
+    pub file: PathBuf,
+    pub facts: Facts,
+    pub plan: Plan,
+    /// A plain bundle needs none.
+    pub store: Option<LayerStore>,
+    pub filter: Option<Filter>,
+    pub runtime: PathBuf,
+    pub scaffold: PathBuf,
+}
+
+/// Decides about a run. The program may execute itself again on the way (see [`seal`]).
+pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunError> {
+    let seal = |privileged| seal::ensure(privileged).map_err(|source| RunError::Seal { source });
+    if request.spec == Path::new("-") {
+        // Standard input can be read once only: before it is, the program must be what it will stay.
+        seal(probe::caller().privileged)?;
+    }
+    let (spec, file) = load(request)?;
+    let store = open_store(&spec, request)?;
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    if seal::is_needed(&plan, facts.caller.privileged) {
+        seal(facts.caller.privileged)?;
+    }
+    refuse_directories_as_stdio()?;
+    plan.notes.iter().for_each(|text| note(text));
+    tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
+    let filter = filter(&plan)?;
+    let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
+    let scaffold = directories::scaffold(&runtime)?;
+    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold })
+}
+
+/// For commands that only look at a spec.
+pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
+    let (spec, file) = load(request)?;
+    let store = match spec.vfs {
+        // Planning touches nothing: a store that is not there yet is not made.
+        Some(_) => existing_store(request)?,
+        None => None,
+    };
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file, source })?;
+    Ok((spec, facts, plan))
+}
+
+fn existing_store(request: &Request) -> Result<Option<LayerStore>, RunError> {
+    let path = directories::store(request.store.as_deref(), probe::caller().privileged)?;
+    if path.join("version").exists() { Ok(Some(LayerStore::open(&path)?)) } else { Ok(None) }
+}
+
+/// Reads and understands the spec, with what the command line changes of it.
+pub fn load(request: &Request) -> Result<(Spec, PathBuf), RunError> {
+    let (text, file) = read_spec(&request.spec)?;
+    let mut spec = Spec::parse(&text, &file)?;
+    if let Some(process) = &mut spec.process {
+        process.env = vfsrun_spec::merge::env(&process.env, &request.env);
+        if !request.args.is_empty() {
+            process.args.clone_from(&request.args);
+        }
+    }
+    if request.stdin
+        && let Some(vfs) = &mut spec.vfs
+    {
+        vfs.stdin = true;
+    }
+    Ok((spec, file))
+}
+
+fn read_spec(path: &Path) -> Result<(String, PathBuf), RunError> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().read_to_string(&mut text);
+        read.map_err(|source| RunError::Read { path: path.into(), source })?;
+        return Ok((text, PathBuf::from("-")));
+    }
+    let file = if path.is_dir() { path.join("config.json") } else { path.to_path_buf() };
+    let text =
+        std::fs::read_to_string(&file).map_err(|source| RunError::Read { path: file.clone(), source })?;
+    Ok((text, file))
+}
+
+/// Where relative paths of the spec start: its file's directory, the current one for stdin.
+fn directory_of(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    absolute.parent().unwrap_or(Path::new("/")).to_path_buf()
+}
+
+/// A plain bundle needs no store.
+fn open_store(spec: &Spec, request: &Request) -> Result<Option<LayerStore>, RunError> {
+    if spec.vfs.is_none() {
+        return Ok(None);
+    }
+    let path = directories::store(request.store.as_deref(), probe::caller().privileged)?;
+    Ok(Some(LayerStore::open(&path)?))
+}
+
+/// A directory among the first three descriptors is a way out of any root (`../../..`).
+fn refuse_directories_as_stdio() -> Result<(), RunError> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for (number, fd) in [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())] {
+        let stat = rustix::fs::fstat(fd);
+        if stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir()) {
+            return Err(RunError::DirectoryAsStdio(number));
+        }
+    }
+    Ok(())
+}
+
+fn filter(plan: &Plan) -> Result<Option<Filter>, RunError> {
+    let profile = match &plan.sandbox.seccomp {
+        None => return Ok(None),
+        Some(Seccomp::Action) => {
+            return Ok(Some(seccomp_filter::action().ok_or(RunError::SeccompArchitecture)?));
+        }
+        Some(Seccomp::Profile(profile)) => profile,
+    };
+    let native = Arch::native().ok_or(RunError::SeccompArchitecture)?;
+    let filter = vfsrun_seccomp::compile(profile, native)?;
+    if filter.needs_listener { Err(RunError::SeccompListener) } else { Ok(Some(filter)) }
+}
