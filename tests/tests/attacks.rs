@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use vfsrun_tests::{
     Background, Output, Sandbox, Value, as_root_and_user, command, fixtures, json, processes, skip,
@@ -37,6 +36,8 @@ as_root_and_user!(
     program_behind_the_parent_of_a_bundle_stays_unchanged,
     program_in_a_shared_pid_namespace_stays_unchanged,
     device_node_in_an_image_cannot_be_opened,
+    device_node_in_a_branch_cannot_be_opened,
+    device_node_in_a_volume_cannot_be_opened,
     capability_to_make_devices_is_not_granted,
     device_of_the_host_keeps_its_mode_and_owner,
     result_does_not_replace_a_device,
@@ -176,8 +177,6 @@ fn program_behind_the_parent_of_a_bundle_stays_unchanged(sandbox: &Sandbox) {
     fixtures::takeover(sandbox, "bundle/rootfs/takeover");
     // The host's processes, and all rights over them that a container may be given.
     config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    assert!(status.contains("CapEff"), "{status}");
     grant(&mut config, "CAP_SYS_PTRACE");
     sandbox.write_json("bundle/config.json", &config);
     let output = prey.run(sandbox, "./bundle").expect(0);
@@ -237,22 +236,36 @@ fn init_gives_nothing_of_itself_away(sandbox: &Sandbox) {
 }
 
 fn device_node_in_an_image_cannot_be_opened(sandbox: &Sandbox) {
-    let Some(mut config) =
-        bundle(sandbox, "for node in disk log; do /probe read /$node; done; /probe read /dev/zero")
-    else {
-        return;
-    };
-    let probe = fixtures::probe(sandbox);
-    sandbox.copy(&probe, "bundle/rootfs/probe");
+    let script = "for node in disk log; do /probe read /$node; done; /probe read /dev/zero";
+    let Some(config) = bundle(sandbox, script) else { return };
+    sandbox.copy(&fixtures::probe(sandbox), "bundle/rootfs/probe");
     sandbox.sh("cd bundle/rootfs; mknod -m 666 disk b 7 99; mknod -m 666 log c 1 11");
     assert_eq!(run_bundle(sandbox, &config).expect(0).stdout, "EACCES\nEACCES\nok\n");
-    // Nor where a volume brings it.
-    sandbox.sh("mkdir volume; mv bundle/rootfs/disk bundle/rootfs/log volume");
-    config["process"]["args"][2] = json!("for node in disk log; do /probe read /volume/$node; done");
-    let volume = json!({ "destination": "/volume", "type": "tmpfs", "source": "tmpfs" });
+}
+
+fn device_node_in_a_branch_cannot_be_opened(sandbox: &Sandbox) {
+    sandbox.copy(&fixtures::probe(sandbox), "image/probe");
+    sandbox.sh("cd image; mknod -m 666 disk b 7 99; mknod -m 666 log c 1 11");
+    for node in ["/disk", "/log"] {
+        let vfs = json!({ "branches": [{ "path": "image" }], "landlock": false });
+        let output =
+            sandbox.run(&json!({ "process": { "args": ["/probe", "read", node] }, "vfs": vfs })).expect(0);
+        assert!(["EACCES\n", "ENOENT\n"].contains(&output.stdout.as_str()), "{node}: {}", output.stdout);
+    }
+}
+
+fn device_node_in_a_volume_cannot_be_opened(sandbox: &Sandbox) {
+    let Some(mut config) = bundle(sandbox, "for node in disk log; do /probe read /volume/$node; done") else {
+        return;
+    };
+    sandbox.copy(&fixtures::probe(sandbox), "bundle/rootfs/probe");
+    sandbox.sh("mkdir volume; cd volume; mknod -m 666 disk b 7 99; mknod -m 666 log c 1 11");
+    let source = sandbox.path("volume");
+    let volume =
+        json!({ "destination": "/volume", "type": "bind", "source": source, "options": ["rbind", "rw"] });
     config["mounts"].as_array_mut().unwrap().push(volume);
-    config["process"]["args"][2] = json!("/bin/busybox mknod /volume/log c 1 11; /probe read /volume/log");
-    run_bundle(sandbox, &config).expect(0).assert_stderr_has("Operation not permitted");
+    config["root"]["readonly"] = json!(false);
+    assert_eq!(run_bundle(sandbox, &config).expect(0).stdout, "EACCES\nEACCES\n");
 }
 
 fn capability_to_make_devices_is_not_granted(sandbox: &Sandbox) {
@@ -577,13 +590,16 @@ fn mappings_beyond_all_ids_are_an_error(sandbox: &Sandbox) {
     namespaces.push(json!({ "type": "user" }));
     let (uid, gid) = (sandbox.caller.uid(), sandbox.caller.gid());
     config["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
-    config["linux"]["gidMappings"] = json!([
-        { "containerID": 0, "hostID": gid, "size": 4_000_000_000_u32 },
-        { "containerID": 4_000_000_000_u32, "hostID": 4_000_000_000_u32, "size": 4_000_000_000_u32 },
-    ]);
-    let output = run_bundle(sandbox, &config).expect(125);
-    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
-    assert_eq!(output.stdout, "");
+    // Beyond the highest id; and each below it, but more than 32 bits in sum.
+    for second in [4_000_000_000_u32, 100] {
+        config["linux"]["gidMappings"] = json!([
+            { "containerID": 0, "hostID": gid, "size": 4_000_000_000_u32 },
+            { "containerID": second, "hostID": gid, "size": 4_000_000_000_u32 },
+        ]);
+        let output = run_bundle(sandbox, &config).expect(125);
+        assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+        assert_eq!(output.stdout, "");
+    }
 }
 
 fn home_that_climbs_out_of_tmp_is_not_given_away(sandbox: &Sandbox) {
@@ -598,8 +614,6 @@ fn home_that_climbs_out_of_tmp_is_not_given_away(sandbox: &Sandbox) {
     let owner = run("/tmp/home").expect(0).stdout;
     assert_ne!(owner, "1001:1001\n");
     // It may be refused.
-    let began = Instant::now();
     let output = run("/tmp/../etc");
     assert!(output.code() == 125 || output.stdout == owner, "{}{}", output.stdout, output.stderr);
-    assert!(began.elapsed() < Duration::from_secs(60));
 }

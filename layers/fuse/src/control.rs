@@ -39,10 +39,16 @@ pub enum ControlError {
     Retire { source: io::Error },
 }
 
+/// One walker for each mount of the view.
+pub struct Walkers {
+    pub plain: Walker,
+    pub marked: Walker,
+}
+
 /// What all clients share.
 pub struct Control {
     pub domain: Domain,
-    pub walker: Walker,
+    pub walkers: Walkers,
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
@@ -191,8 +197,9 @@ impl Control {
     ) -> Result<(Reply, OwnedFd), String> {
         let (used, warm) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
         let segment = used.live().name.clone();
-        let mount = self
-            .walker
+        let walkers = &self.walkers;
+        let walker = if used.live().segment.needs_xattrs() { &walkers.marked } else { &walkers.plain };
+        let mount = walker
             .segment(&segment)
             .map_err(|error| format!("cannot make a mount of segment {segment}: {error}"))?;
         held.push(used);

@@ -152,8 +152,8 @@ impl Domain {
     }
 
     /// The directory to mount on, made if it is missing (O_PATH).
-    pub fn mount_point(&self) -> io::Result<OwnedFd> {
-        vfsrun_sys::beneath::make_dirs(&self.dir, Path::new("mnt"))
+    pub fn mount_point(&self, place: &str) -> io::Result<OwnedFd> {
+        vfsrun_sys::beneath::make_dirs(&self.dir, Path::new(place))
     }
 
     /// A fresh log for a server's stderr.

@@ -21,13 +21,15 @@ use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::{OpenFile, OpenFiles};
-use crate::registry::Registry;
+use crate::registry::{Live, Registry};
 
 /// What the kernel keeps as long as it likes. Less than the largest number of seconds: the kernel adds it to its clock.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Shared by the threads that serve the kernel.
 pub struct ViewFs {
+    /// Whether this mount has extended attributes. The kernel remembers once for all that one has none.
+    pub xattrs: bool,
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
@@ -43,7 +45,8 @@ impl ViewFs {
 
     fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Attr, Errno> {
         let (place, attr) = if parent == INodeNo::ROOT {
-            let live = self.registry.by_name(name).ok_or(Errno::NOENT)?;
+            let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
+            let live = self.registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
             let node = live.segment.root();
             let attr = live.segment.attr(&node)?;
             (Place { live, node }, attr)
@@ -86,12 +89,13 @@ impl ViewFs {
     /// The names of a directory without `.` and `..`, and the number of the directory above it.
     fn list(&self, nodeid: INodeNo, offset: u64) -> Result<(Arc<[DirEntry]>, u64), Errno> {
         if nodeid == INodeNo::ROOT {
-            let entry = |live: Arc<crate::registry::Live>| DirEntry {
+            let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
+            let entry = |live: Arc<Live>| DirEntry {
                 name: live.name.clone().into(),
                 kind: FileKind::Directory,
                 ino: live.segment.root().ino(),
             };
-            let names: Vec<_> = self.registry.all().into_iter().map(entry).collect();
+            let names: Vec<_> = self.registry.all().into_iter().filter(here).map(entry).collect();
             return Ok((names.into(), INodeNo::ROOT.0));
         }
         let Place { live, node } = self.place(nodeid)?;
@@ -178,8 +182,8 @@ impl Filesystem for ViewFs {
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_MAX_PAGES
-            | InitFlags::FUSE_POSIX_ACL;
+            | InitFlags::FUSE_MAX_PAGES;
+        let wanted = if self.xattrs { wanted | InitFlags::FUSE_POSIX_ACL } else { wanted };
         let offered = config.capabilities();
         config.add_capabilities(wanted & offered).expect("only what is offered is asked for");
         // Read-ahead of several files at once.
@@ -318,11 +322,17 @@ impl Filesystem for ViewFs {
 
     fn getxattr(&self, _request: &Request, nodeid: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let _serving = self.meter.begin(Kind::Xattr);
+        if !self.xattrs {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         answer_xattr(self.xattr(nodeid, name), size, reply);
     }
 
     fn listxattr(&self, _request: &Request, nodeid: INodeNo, size: u32, reply: ReplyXattr) {
         let _serving = self.meter.begin(Kind::Xattr);
+        if !self.xattrs {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         answer_xattr(self.xattr_names(nodeid), size, reply);
     }
 

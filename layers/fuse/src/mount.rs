@@ -33,11 +33,11 @@ pub struct ViewMount {
 }
 
 impl ViewMount {
-    /// Mounts the view; returns it and the device through which the kernel asks. The device must be opened in the
+    /// Mounts the view at `place` in the domain's directory; returns it and the device through which the kernel asks. The device must be opened in the
     /// user namespace that mounts, or the kernel refuses the pair.
     ///
     /// Stage: server, one thread. Needs CAP_SYS_ADMIN in its user namespace.
-    pub fn new(domain: &Domain) -> Result<(ViewMount, OwnedFd), MountError> {
+    pub fn new(domain: &Domain, place: &str) -> Result<(ViewMount, OwnedFd), MountError> {
         let device: OwnedFd = OpenOptions::new()
             .read(true)
             .write(true)
@@ -46,9 +46,9 @@ impl ViewMount {
             .into();
         let mount = create(&device).map_err(|source| MountError::Create { source })?;
         domain
-            .mount_point()
-            .and_then(|place| mount::attach(&mount, &place))
-            .map_err(|source| MountError::Attach { path: domain.path().join("mnt"), source })?;
+            .mount_point(place)
+            .and_then(|point| mount::attach(&mount, &point))
+            .map_err(|source| MountError::Attach { path: domain.path().join(place), source })?;
         Ok((ViewMount { mount }, device))
     }
 

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use fuser::{INodeNo, Notifier};
 use thiserror::Error;
@@ -58,7 +58,8 @@ pub struct Registry {
     by_name: RwLock<HashMap<String, Arc<Live>>>,
     generations: AtomicU64,
     clock: AtomicU64,
-    notifier: OnceLock<Notifier>,
+    /// One for each mount of the view.
+    notifiers: Mutex<Vec<Notifier>>,
 }
 
 /// A client's hold on a segment. Dropping it releases the segment.
@@ -76,13 +77,13 @@ impl Registry {
             by_name: RwLock::default(),
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
-            notifier: OnceLock::new(),
+            notifiers: Mutex::default(),
         }
     }
 
     /// How to tell the kernel that a segment is gone. Without it nothing is ever forgotten.
-    pub fn set_notifier(&self, notifier: Notifier) {
-        self.notifier.set(notifier).unwrap_or_else(|_| unreachable!("a server has one session"));
+    pub fn add_notifier(&self, notifier: Notifier) {
+        lock(&self.notifiers).push(notifier);
     }
 
     /// The segment that `spec` describes, and whether it was there already with nothing changed in it.
@@ -197,9 +198,11 @@ impl Registry {
     }
 
     fn forget_name(&self, parent: INodeNo, name: &OsStr) {
-        let Some(notifier) = self.notifier.get() else { return };
-        if let Err(error) = notifier.inval_entry(parent, name) {
-            tracing::debug!(?name, %error, "the kernel kept a name");
+        // Numbers and names are the server's own, so that the mount that does not have them says so and no more.
+        for notifier in lock(&self.notifiers).clone() {
+            if let Err(error) = notifier.inval_entry(parent, name) {
+                tracing::debug!(?name, %error, "the kernel kept a name");
+            }
         }
     }
 

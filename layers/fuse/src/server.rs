@@ -10,7 +10,7 @@ use std::thread;
 use fuser::{Config, Session, SessionACL};
 use thiserror::Error;
 
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
 use crate::filesystem::ViewFs;
@@ -76,21 +76,26 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
         mount::leave_host_mounts()?;
     }
     let domain = Domain::open(&options.dir)?;
-    let (mount, device) = ViewMount::new(&domain)?;
+    // Both before any thread: the device must be opened and mounted by a process that has one.
+    let plain = ViewMount::new(&domain, "plain")?;
+    let marked = ViewMount::new(&domain, "marked")?;
     let registry =
         Arc::new(Registry::new(Warmth { segments: options.warm_segments, nodes: options.warm_nodes }));
-    let nodes = Arc::new(NodeTable::default());
-    let meter = Arc::new(Meter::default());
-    let filesystem = ViewFs {
-        registry: registry.clone(),
-        nodes: nodes.clone(),
-        meter: meter.clone(),
-        files: OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 4) as usize),
-        listings: Listings::default(),
+    let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
+    let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
+        let filesystem = ViewFs {
+            xattrs,
+            registry: registry.clone(),
+            nodes: nodes.clone(),
+            meter: meter.clone(),
+            files: OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize),
+            listings: Listings::default(),
+        };
+        serve_kernel(filesystem, device, options, &registry)?;
+        mount.walker().map_err(|source| ServerError::Session { source })
     };
-    serve_kernel(filesystem, device, options, &registry)?;
-    let walker = mount.walker().map_err(|source| ServerError::Session { source })?;
-    let control = Control { domain, walker, registry, nodes, meter };
+    let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
+    let control = Control { domain, walkers, registry, nodes, meter };
     Ok(Arc::new(control).serve(listener, options)?)
 }
 
@@ -107,7 +112,7 @@ fn serve_kernel(
     config.clone_fd = options.clone_fd;
     let session = Session::from_fd(filesystem, device, SessionACL::All, config)
         .map_err(|source| ServerError::Session { source })?;
-    registry.set_notifier(session.notifier());
+    registry.add_notifier(session.notifier());
     thread::Builder::new()
         .name("kernel".to_owned())
         .spawn(move || {

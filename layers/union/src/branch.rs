@@ -48,6 +48,11 @@ pub(crate) struct InputsBranch {
 }
 
 impl Branch {
+    /// Whether overlayfs or a program may find extended attributes in it.
+    pub(crate) fn has_marks(&self) -> bool {
+        matches!(&self.content, Content::Layer(layer) if layer.layer.has_marks())
+    }
+
     pub(crate) fn new(spec: BranchSpec, fds: &Fds, context: &Context) -> Result<Branch, SegmentError> {
         let label = spec.label;
         let at = place(&spec.at).ok_or_else(|| bad_place(&label, &spec.at))?;

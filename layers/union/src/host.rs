@@ -146,6 +146,10 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Optio
     let is_dir = kind == FileKind::Directory;
     let mut perm = (stat.st_mode & if is_dir { 0o7777 } else { 0o1777 }) as u16;
     let (mut uid, mut gid) = (stat.st_uid, stat.st_gid);
+    if perm & 0o077 != 0 && kind != FileKind::Symlink && has_access_list(fd) {
+        // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
+        perm &= !0o077;
+    }
     if let Some(rewritten) = owners.of_host(uid, gid) {
         (uid, gid) = rewritten;
         if kind != FileKind::Symlink && !is_readable(fd, is_dir) {
@@ -167,6 +171,12 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Optio
         mtime: time(stat.st_mtime, stat.st_mtime_nsec),
         ctime: time(stat.st_ctime, stat.st_ctime_nsec),
     })
+}
+
+/// Whether a POSIX access control list says more than the mode bits.
+fn has_access_list(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::getxattr(magic_link(fd), "system.posix_acl_access", &mut [0u8; 0][..])
+        .is_ok_and(|length| length > 0)
 }
 
 pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {

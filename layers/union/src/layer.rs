@@ -48,6 +48,15 @@ impl LayerTree {
         LayerTree { tree, links, whiteouts }
     }
 
+    /// Extended attributes, deleted names or opaque directories.
+    pub(crate) fn has_marks(&self) -> bool {
+        let marked = |entry: &Entry| {
+            !entry.meta.xattrs.is_empty()
+                || matches!(entry.kind, Kind::Directory { opaque: true } | Kind::Whiteout)
+        };
+        self.tree.entries().iter().any(marked)
+    }
+
     pub(crate) fn root(&self) -> Option<u32> {
         self.position(Path::new(""))
     }

@@ -14,7 +14,7 @@ use vfsrun_sys::lease::{self, Writer};
 use crate::attr::{Attr, DirEntry, FileKind};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
-use crate::describe::{SegmentSpec, TypeConflict};
+use crate::describe::{Rule, RuleAction, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::host;
@@ -39,6 +39,7 @@ pub struct Segment {
     pub(crate) types: TypeConflict,
     pub(crate) owners: Owners,
     pub(crate) table: Arc<NodeTable>,
+    marked: bool,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
     faults: Mutex<Vec<Fault>>,
@@ -53,11 +54,13 @@ impl Segment {
         }
         host::verify_proc().map_err(|source| SegmentError::Proc { source })?;
         let fds = Fds::new(fds);
+        let judged = may_be_opaque(&spec);
         let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context));
         let branches = branches.collect::<Result<Vec<_>, _>>()?;
         let rules = compile(&spec.rules, || "the view".to_owned())?;
         let segment = Segment {
             has_rules: !rules.is_empty() || branches.iter().any(|branch| !branch.rules.is_empty()),
+            marked: judged || branches.iter().any(Branch::has_marks),
             branches,
             rules,
             types: spec.types,
@@ -178,6 +181,13 @@ impl Segment {
     /// were too young to tell. Costs a stat per node that is held and may change.
     pub fn is_current(&self) -> bool {
         self.sweep()
+    }
+
+    /// Whether the kernel must be able to ask for extended attributes: a layer's own, and the marks by which overlayfs
+    /// knows deleted names, opaque directories and denied ones. Host files and inputs go without: each question would
+    /// be a request that nothing caches, one per file that an action looks at.
+    pub fn needs_xattrs(&self) -> bool {
+        self.marked
     }
 
     /// What could not be served as described, the first 256 of them.
@@ -321,4 +331,18 @@ fn new_node(found: Found) -> NewNode {
         print: found.print,
         low32: found.low32,
     }
+}
+
+/// Whether a directory of the segment may have to keep lower segments out: one that is denied, or one that another
+/// branch has as something else. Branches that share no place cannot disagree.
+fn may_be_opaque(spec: &SegmentSpec) -> bool {
+    let denies = |rules: &[Rule]| rules.iter().any(|rule| rule.action == RuleAction::Deny);
+    let hosts = spec.branches.iter().filter(|branch| !matches!(branch.source, Source::Skeleton { .. }));
+    let places: Vec<_> = hosts.map(|branch| &branch.at).collect();
+    let nested = |(index, place): (usize, &&PathBuf)| {
+        places.iter().enumerate().any(|(other, at)| other != index && at.starts_with(place))
+    };
+    denies(&spec.rules)
+        || spec.branches.iter().any(|branch| denies(&branch.rules))
+        || places.iter().enumerate().any(nested)
 }
