@@ -149,16 +149,18 @@ impl View {
         self.attached(0)
     }
 
-    /// As [`View::attach`] for several segments at once: all are asked for before the first answer is awaited, so that
-    /// they cost one wait together.
-    pub fn attach_all(
-        &mut self,
-        segments: &[(&SegmentSpec, Vec<BorrowedFd<'_>>)],
-    ) -> Result<Vec<Attached>, ClientError> {
+    /// Asks for segments without waiting for them, so that they cost one wait together, and other work can be done
+    /// meanwhile. [`View::take_attached`] has the answers; ask nothing else before.
+    pub fn ask_for(&mut self, segments: &[(&SegmentSpec, Vec<BorrowedFd<'_>>)]) -> Result<(), ClientError> {
         for (spec, descriptors) in segments {
             self.tell(&Request::Attach { spec: (*spec).clone() }, descriptors)?;
         }
-        (0..segments.len()).rev().map(|later| self.attached(later)).collect()
+        Ok(())
+    }
+
+    /// The segments that were asked for, in that order. `count` is how many.
+    pub fn take_attached(&mut self, count: usize) -> Result<Vec<Attached>, ClientError> {
+        (0..count).rev().map(|later| self.attached(later)).collect()
     }
 
     fn attached(&mut self, later: usize) -> Result<Attached, ClientError> {

@@ -1,6 +1,7 @@
 //! Launching: the clone that becomes init, and its maps.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use thiserror::Error;
@@ -30,6 +31,14 @@ pub enum LaunchError {
 pub struct Init {
     pub child: Child,
     pub reports: Receiver,
+}
+
+impl Init {
+    /// Gives init the mounts of the segments, first on top.
+    pub fn hand_over(&self, mounts: &[OwnedFd]) -> Result<(), LaunchError> {
+        let sent = mounts.iter().try_for_each(|mount| self.reports.send_segment(mount));
+        sent.map_err(|source| LaunchError::Go { source })
+    }
 }
 
 /// Clones init into the namespaces of the plan and lets it go once its ids are mapped.

@@ -17,7 +17,7 @@ use crate::launch::{self, LaunchError};
 use crate::stage::init::Prepared;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, ViewError};
+use crate::view::{self, AttachedView, PendingView, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -100,8 +100,9 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     pub plan: Duration,
+    /// Until the segments were asked for.
     pub attach: Duration,
-    /// From the clone of init to the execution of the command.
+    /// Until the command was executed: the segments were there, and the root was built.
     pub start: Duration,
     pub command: Duration,
     pub capture: Duration,
@@ -112,14 +113,14 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let began = Instant::now();
     let decided = decide::decide(request, note)?; // what was asked, what is true here, and every decision
     let planned = Instant::now();
-    let mut view = attach(&decided)?; // shared server, live segments brought up to date
+    let asked = ask(&decided)?; // shared server, which brings live segments up to date while we go on
     let attached = Instant::now();
     let upper = Upper::create(&decided.plan, decided.store.as_ref())?; // where writes go
     let started = Instant::now();
-    let acted = act(&decided, &mut view, upper.as_ref()); // new namespaces, the command, its end
+    let acted = act(&decided, asked, upper.as_ref()); // new namespaces, the command, its end
     let stopped = Instant::now();
-    let ended = match acted {
-        Ok(ended) => ended,
+    let (ended, mut view) = match acted {
+        Ok(acted) => acted,
         Err(error) => {
             // Nothing was written that anybody may have.
             upper.map(Upper::discard).transpose()?;
@@ -134,20 +135,24 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     Ok(Outcome { plan, ended, captured, named, warm, times })
 }
 
-fn attach(decided: &Decided) -> Result<Option<AttachedView>, RunError> {
+fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
     match (&decided.plan.root, &decided.store) {
         (Root::View { segments, .. }, Some(store)) => {
-            let attached = view::attach(segments, &decided.facts, store, &decided.runtime)
+            let asked = view::ask(segments, &decided.facts, store, &decided.runtime)
                 .map_err(|source| RunError::View { file: decided.file.clone(), source })?;
             // In the namespace whose ids dead actions' files belong to.
             store.sweep()?;
-            Ok(Some(attached))
+            Ok(Some(asked))
         }
         _ => Ok(None),
     }
 }
 
-fn act(decided: &Decided, view: &mut Option<AttachedView>, upper: Option<&Upper>) -> Result<Ended, RunError> {
+fn act(
+    decided: &Decided,
+    asked: Option<PendingView>,
+    upper: Option<&Upper>,
+) -> Result<(Ended, Option<AttachedView>), RunError> {
     let plan = &decided.plan;
     let signals = supervise::take_signals()?;
     let prepared = Prepared {
@@ -155,15 +160,22 @@ fn act(decided: &Decided, view: &mut Option<AttachedView>, upper: Option<&Upper>
         filter: decided.filter.as_ref(),
         landlock_abi: decided.facts.kernel.landlock_abi,
         scaffold: &decided.scaffold,
-        segments: view.as_mut().map(AttachedView::take_mounts).unwrap_or_default(),
         upper: upper.map(Upper::place),
         user_namespace: plan.ids.is_some(),
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
+    let mut view = None;
+    if let Some(asked) = asked {
+        // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
+        let (attached, mounts) =
+            asked.attached().map_err(|source| RunError::View { file: decided.file.clone(), source })?;
+        init.hand_over(&mounts)?;
+        view = Some(attached);
+    }
     let time_limit = plan.time_limit.map(Duration::from_secs_f64);
     let ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
-    Ok(ended)
+    Ok((ended, view))
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,

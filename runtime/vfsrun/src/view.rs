@@ -30,11 +30,16 @@ pub enum ViewError {
     Enter { source: io::Error },
 }
 
-/// A connection to the server, and the mounts of every segment of the plan.
+/// A connection to a server that is bringing the plan's segments up to date.
+pub struct PendingView {
+    view: View,
+    count: usize,
+}
+
+/// A connection to the server, which holds the plan's segments.
 pub struct AttachedView {
     pub view: View,
     pub segments: Vec<AttachedSegment>,
-    mounts: Vec<OwnedFd>,
 }
 
 /// A segment of the server, by the name it has there.
@@ -44,56 +49,56 @@ pub struct AttachedSegment {
     pub warm: bool,
 }
 
-impl AttachedView {
-    /// The segments' detached mounts, first on top. They are for init alone.
-    pub fn take_mounts(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.mounts)
-    }
-}
-
-/// Opens what the segments name, connects to the sharing domain's server (started when nobody listens), and attaches.
-/// An ordinary caller is in the server's user namespace afterwards.
-pub fn attach(
+/// Opens what the segments name, connects to the sharing domain's server (started when nobody listens), and asks for
+/// the segments. An ordinary caller is in the server's user namespace afterwards.
+pub fn ask(
     segments: &[Segment],
     facts: &Facts,
     store: &LayerStore,
     runtime: &Path,
-) -> Result<AttachedView, ViewError> {
+) -> Result<PendingView, ViewError> {
     // Before the namespace is entered: every path is opened with the caller's own rights.
     let opened =
         segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
-    let domain =
-        runtime.join(format!("view-{}", domain_name(facts).map_err(|source| ViewError::Self_ { source })?));
-    let privileged = facts.caller.privileged;
-    tracing::debug!(domain = %domain.display(), segments = segments.len(), "attach");
-    let mut view = View::connect_or_start(&domain, |domain, listener| {
-        if privileged {
-            vfsrun_fuse::spawn_server(
-                domain,
-                listener,
-                Path::new("/proc/self/exe"),
-                &ServerOptions::new(domain.path())?,
-            )
-        } else {
-            start_in_own_namespace(domain, listener, facts)
-        }
-    })?;
+    let mut view = connect(facts, runtime)?;
     let asked: Vec<_> = segments
         .iter()
         .zip(&opened)
         .map(|(segment, fds)| (&segment.spec, fds.iter().map(AsFd::as_fd).collect()))
         .collect();
-    let (mut attached, mut mounts) = (Vec::with_capacity(segments.len()), Vec::with_capacity(segments.len()));
-    for Attached { mount, segment, warm } in view.attach_all(&asked)? {
-        attached.push(AttachedSegment { segment, warm });
-        mounts.push(mount);
-    }
-    if !privileged {
+    view.ask_for(&asked)?;
+    if !facts.caller.privileged {
         let namespace = view.user_namespace();
         rustix::thread::move_into_link_name_space(namespace, Some(rustix::thread::LinkNameSpaceType::User))
             .map_err(|errno| ViewError::Enter { source: errno.into() })?;
     }
-    Ok(AttachedView { view, segments: attached, mounts })
+    Ok(PendingView { view, count: segments.len() })
+}
+
+impl PendingView {
+    /// Waits for the segments. Their detached mounts come first on top; they are for init alone.
+    pub fn attached(mut self) -> Result<(AttachedView, Vec<OwnedFd>), ViewError> {
+        let (mut segments, mut mounts) = (Vec::with_capacity(self.count), Vec::with_capacity(self.count));
+        for Attached { mount, segment, warm } in self.view.take_attached(self.count)? {
+            segments.push(AttachedSegment { segment, warm });
+            mounts.push(mount);
+        }
+        Ok((AttachedView { view: self.view, segments }, mounts))
+    }
+}
+
+fn connect(facts: &Facts, runtime: &Path) -> Result<View, ViewError> {
+    let name = domain_name(facts).map_err(|source| ViewError::Self_ { source })?;
+    let domain = runtime.join(format!("view-{name}"));
+    tracing::debug!(domain = %domain.display(), "connect to the view server");
+    let program = Path::new("/proc/self/exe");
+    Ok(View::connect_or_start(&domain, |domain, listener| {
+        if facts.caller.privileged {
+            vfsrun_fuse::spawn_server(domain, listener, program, &ServerOptions::new(domain.path())?)
+        } else {
+            start_in_own_namespace(domain, listener, facts)
+        }
+    })?)
 }
 
 fn open_all(opens: &[Open], store: &LayerStore) -> Result<Vec<OwnedFd>, ViewError> {

@@ -49,7 +49,6 @@ pub struct Prepared<'a> {
     pub landlock_abi: u32,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,
-    pub segments: Vec<OwnedFd>,
     pub upper: Option<UpperPlace>,
     pub user_namespace: bool,
 }
@@ -78,7 +77,7 @@ impl InitError {
 }
 
 /// Builds everything up to the running command. Without a reaper this process becomes the command itself.
-fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
+fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
@@ -94,7 +93,7 @@ fn start(mut prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
-    let root = compose_root(&mut prepared, sender)?;
+    let root = compose_root(&prepared, sender)?;
     root::mounts::make_all(&root, &plan.mounts)?;
     if plan.devices {
         root::devices::populate(&root)?;
@@ -151,13 +150,15 @@ fn name_the_host(plan: &Plan) -> Result<(), InitError> {
     Ok(())
 }
 
-fn compose_root(prepared: &mut Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
+fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
     if !prepared.user_namespace {
         root::mounts::stop_propagation()?;
     }
     match (&prepared.plan.root, &prepared.upper) {
-        (Root::View { owner, .. }, Some(place)) => {
-            let segments = std::mem::take(&mut prepared.segments);
+        (Root::View { owner, segments: planned, .. }, Some(place)) => {
+            let segments =
+                (0..planned.len()).map(|_| sender.wait_for_segment()).collect::<io::Result<Vec<_>>>();
+            let segments = segments.map_err(InitError::step("receive the segments"))?;
             let view = root::view::compose(
                 prepared.scaffold,
                 segments,

@@ -3,6 +3,7 @@
 //! ```text
 //! main                      init (pid 1)                 workload (pid 2)
 //!  │ ── go ─────────────────▶│  ids are mapped
+//!  │ ── segment(fd), … ─────▶│  the lowers, first on top
 //!  │ ◀──────────── Upper(fd) │  the memory upper, to be captured
 //!  │ ◀───────── Terminal(fd) │  the pty's master
 //!  │                         │ ── fork ──────────────────▶│
@@ -19,6 +20,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
+use vfsrun_sys::fd_passing;
 
 /// Errors that cross a process boundary are cut to this many bytes.
 const PACKET: usize = 16 * 1024;
@@ -80,6 +82,17 @@ impl Sender {
     }
 }
 
+impl Sender {
+    /// The next segment's mount; blocks until main has it. EOF (main died or failed) is an error.
+    pub fn wait_for_segment(&self) -> io::Result<OwnedFd> {
+        let mut byte = [0u8; 1];
+        match fd_passing::receive(&self.0, &mut byte)? {
+            (1, mut fds) if fds.len() == 1 => Ok(fds.remove(0)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
 /// What was there to be received.
 #[derive(Debug)]
 pub enum Received {
@@ -96,6 +109,10 @@ impl Receiver {
     pub fn go(&self) -> io::Result<()> {
         rustix::io::write(&self.0, b"g")?;
         Ok(())
+    }
+
+    pub fn send_segment(&self, mount: &OwnedFd) -> io::Result<()> {
+        fd_passing::send(&self.0, b"s", &[mount.as_fd()])
     }
 
     /// The next report, if it has come. Never blocks.
