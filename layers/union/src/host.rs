@@ -175,8 +175,7 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Optio
 
 /// Whether a POSIX access control list says more than the mode bits.
 fn has_access_list(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::getxattr(magic_link(fd), "system.posix_acl_access", &mut [0u8; 0][..])
-        .is_ok_and(|length| length > 0)
+    rustix::fs::getxattr_query(magic_link(fd), "system.posix_acl_access").is_ok_and(|length| length > 0)
 }
 
 pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {

@@ -50,7 +50,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let store = open_store(&spec, request)?;
     let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
-    if seal::is_needed(&plan, facts.caller.privileged) {
+    if seal::is_needed(&plan) {
         seal(facts.caller.privileged)?;
     }
     refuse_directories_as_stdio()?;

@@ -80,7 +80,9 @@ impl Proxy {
             self.read_stdin();
         }
         if ready.master && self.deaf_until.is_none() {
-            self.read_master(master);
+            if self.to_stdout.len() < ROOM {
+                self.read_master(master);
+            }
             self.write_master(master);
         }
         if ready.stdout {

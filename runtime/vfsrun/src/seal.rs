@@ -18,13 +18,23 @@ use vfsrun_sys::mount::{self, Attr};
 
 const SELF: &str = "/proc/self/exe";
 
-/// Whether the command of `plan` could reach the program's file. An ordinary user's view is served by a server that
-/// other runs share by the identity of this file, which a copy in memory does not have.
-pub fn is_needed(plan: &Plan, privileged: bool) -> bool {
+/// Whether the command of `plan` could reach the program's file.
+pub fn is_needed(plan: &Plan) -> bool {
     match plan.root {
         Root::Directory { .. } => true,
-        Root::View { .. } => plan.sandbox.landlock.is_none() && privileged,
+        Root::View { .. } => plan.sandbox.landlock.is_none(),
     }
+}
+
+/// The digest of a running copy in memory, which has no identity that two runs share. `None` for a file.
+pub fn digest_of_copy() -> io::Result<Option<blake3::Hash>> {
+    let file = open_self()?;
+    if rustix::fs::fcntl_get_seals(&file).is_err() {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::from(file))?;
+    Ok(Some(hasher.finalize()))
 }
 
 /// Returns when the running program cannot be changed through its own file; else executes it again, sealed.

@@ -238,11 +238,18 @@ fn wait(
     if !action.reports_ended {
         fds.push(input(action.init.reports.as_fd()));
     }
-    let master_at = fds.len();
+    // Only those that something is asked of: poll tells of a hangup unasked, for ever.
+    let mut asked = |fd, events: PollFlags| {
+        (!events.is_empty()).then(|| {
+            fds.push(PollFd::new(fd, events));
+            fds.len() - 1
+        })
+    };
+    let (mut master_at, mut stdin_at, mut stdout_at) = (None, None, None);
     if let Some(master) = &action.master {
-        fds.push(PollFd::new(master.as_fd(), proxy.master_events()));
-        fds.push(PollFd::new(stdin.as_fd(), proxy.stdin_events()));
-        fds.push(PollFd::new(stdout.as_fd(), proxy.stdout_events()));
+        master_at = asked(master.as_fd(), proxy.master_events());
+        stdin_at = asked(stdin.as_fd(), proxy.stdin_events());
+        stdout_at = asked(stdout.as_fd(), proxy.stdout_events());
     }
     let until_deadline = deadline.map(|at| {
         let now = Instant::now();
@@ -263,8 +270,8 @@ fn wait(
         child: ready(0),
         signals: ready(1),
         watch: server || tick_due,
-        master: ready(master_at),
-        stdin: ready(master_at + 1),
-        stdout: ready(master_at + 2),
+        master: master_at.is_some_and(ready),
+        stdin: stdin_at.is_some_and(ready),
+        stdout: stdout_at.is_some_and(ready),
     })
 }

@@ -17,6 +17,7 @@ use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 
 use crate::id_maps::{self, IdMapError};
+use crate::seal;
 
 #[derive(Debug, Error)]
 pub enum ViewError {
@@ -132,7 +133,14 @@ fn open_one(open: &Open, store: &LayerStore) -> Result<OwnedFd, ViewError> {
 fn domain_name(facts: &Facts) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&rustix::process::geteuid().as_raw().to_le_bytes());
-    for namespace in ["/proc/self/ns/user", "/proc/self/ns/mnt", "/proc/self/exe"] {
+    let copy = seal::digest_of_copy()?;
+    let program = if let Some(digest) = &copy {
+        hasher.update(digest.as_bytes());
+        None
+    } else {
+        Some("/proc/self/exe")
+    };
+    for namespace in ["/proc/self/ns/user", "/proc/self/ns/mnt"].into_iter().chain(program) {
         let metadata = std::fs::metadata(namespace)?;
         for number in [
             metadata.dev(),

@@ -23,7 +23,7 @@ class Build(Row):
     captures what was built unless it says otherwise."""
 
     title = "building Lua"
-    rounds = 10
+    rounds = 6
     warm_up = 1
 
     def __init__(self, workspace):

@@ -14,7 +14,7 @@ class Capture(Row):
     so `cp -a` is timed with `sync -f` too."""
 
     title = "capturing 10 000 files"
-    rounds = 8
+    rounds = 4
     warm_up = 1
 
     def __init__(self, workspace):

@@ -110,8 +110,7 @@ fn empty(dir: &OwnedFd) -> io::Result<()> {
 }
 
 fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
-    let mut none: [u8; 0] = [];
-    match rustix::fs::flistxattr(dir, &mut none[..]) {
+    match rustix::fs::flistxattr_query(dir) {
         Ok(length) => Ok(length > 0),
         Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -132,4 +131,28 @@ fn make_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::fs::fchmod(&upper, rustix::fs::Mode::from_raw_mode(0o755))?;
     fsat::make_dir(dir.dir(), "work", 0o700)?;
     Ok((upper, fsat::open_dir(dir.dir(), "work")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upper_that_carries_attributes_is_not_used_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = LayerStore::open(temp.path()).unwrap();
+        let run = store.new_run().unwrap();
+        let first = run.id().to_owned();
+        run.remove().unwrap();
+        let run = store.new_run().unwrap();
+        assert_eq!(run.id(), first, "a clean one is");
+        let marked = rustix::fs::fsetxattr(run.upper(), "user.mark", b"1", rustix::fs::XattrFlags::empty());
+        if marked == Err(rustix::io::Errno::OPNOTSUPP) {
+            eprintln!("SKIPPED: the temporary directory's file system has no user xattrs");
+            return;
+        }
+        marked.unwrap();
+        run.remove().unwrap();
+        assert_ne!(store.new_run().unwrap().id(), first);
+    }
 }

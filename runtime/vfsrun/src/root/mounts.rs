@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use vfsrun_plan::plan::{Attributes, Mount, MountKind};
 use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
@@ -23,20 +23,24 @@ pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
             source,
         };
         let target = place_for(&root, mount)?;
-        let tree = make(&mount.what, &mount.attributes).map_err(failed)?;
+        let tree = make(&mount.what, &mount.attributes, &mount.destination).map_err(failed)?;
         mount::attach(tree, target).map_err(failed)?;
     }
     Ok(())
 }
 
-fn make(what: &MountKind, attributes: &Attributes) -> io::Result<OwnedFd> {
+fn make(what: &MountKind, attributes: &Attributes, destination: &Path) -> io::Result<OwnedFd> {
     let set = Attr::from_bits_retain(attributes.set);
     let tree = match what {
         MountKind::Proc => NewMount::of(c"proc")?.create(set)?,
         MountKind::FileSystem { name, source, options } => {
             file_system(name, source.as_deref(), options, set)?
         }
-        MountKind::Bind { source, recursive } => bind(source, *recursive, attributes)?,
+        MountKind::Bind { source, recursive } => {
+            let tree = bind(source, *recursive, attributes)?;
+            close_to_devices(&tree, destination)?;
+            tree
+        }
         MountKind::Cgroup if is_unified()? => {
             NewMount::of(c"cgroup2")?.create(set | Attr::MOUNT_ATTR_RDONLY)?
         }
@@ -54,6 +58,16 @@ fn make(what: &MountKind, attributes: &Attributes) -> io::Result<OwnedFd> {
         mount::set_propagation(&tree, propagation, recursive)?;
     }
     Ok(tree)
+}
+
+/// A directory brings no devices, whatever lies in it: there is no device cgroup yet. A node that is bound by name is
+/// meant, and so is a /dev.
+fn close_to_devices(tree: &OwnedFd, destination: &Path) -> io::Result<()> {
+    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode) == FileType::Directory;
+    if is_directory && destination != Path::new("/dev") {
+        mount::set_attributes(tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)?;
+    }
+    Ok(())
 }
 
 /// Whether the host has only cgroup v2; a new mount of it shows the cgroup namespace's own part.

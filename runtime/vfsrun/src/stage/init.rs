@@ -81,6 +81,8 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
+    set_oom_score(plan)?;
     // Nobody may attach to a process that holds the host's tree and the caller's environment.
     nix::sys::prctl::set_dumpable(false).map_err(|e| InitError::step("close init to debuggers")(e.into()))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -88,7 +90,6 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         // Out of the terminal's foreground group: its signals come through main, once.
         rustix::process::setsid().map_err(|e| InitError::step("start a session")(e.into()))?;
     }
-    set_oom_score(plan)?;
     name_the_host(plan)?;
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
