@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketFlags;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use thiserror::Error;
+use vfsrun_sys::chain;
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::Domain;
@@ -19,7 +20,6 @@ use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
 use crate::protocol::{Health, PROTOCOL, Reply, Request};
 use crate::registry::{Registry, Use};
-use crate::server::chain;
 use crate::walker::Walker;
 
 /// A client that says nothing at first is sent away.

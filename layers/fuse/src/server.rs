@@ -1,6 +1,5 @@
 //! The view server's process.
 
-use std::error::Error;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use std::thread;
 
 use fuser::{Config, Session, SessionACL};
 use thiserror::Error;
+use vfsrun_sys::chain;
 
 use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
@@ -125,19 +125,4 @@ fn serve_kernel(
         })
         .map_err(|source| ServerError::Session { source })?;
     Ok(())
-}
-
-/// An error and its causes, each once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -4,6 +4,7 @@
 //! few combinations that must always be used together. It is the only crate of the workspace with unsafe code.
 
 pub mod beneath;
+mod chain;
 pub mod clone;
 pub mod descriptors;
 pub mod fd_passing;
@@ -14,3 +15,5 @@ pub mod mount;
 pub mod privileges;
 pub mod seccomp;
 pub mod signals;
+
+pub use chain::chain;

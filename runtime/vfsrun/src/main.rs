@@ -7,7 +7,6 @@ mod clock;
 mod commands;
 mod decide;
 mod directories;
-mod error;
 mod id_maps;
 mod launch;
 mod log;
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("vfsrun: {}", error::chain(&error));
+            eprintln!("vfsrun: {}", vfsrun_sys::chain(&error));
             return ExitCode::from(OWN_FAILURE);
         }
     };

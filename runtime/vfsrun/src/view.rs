@@ -187,7 +187,7 @@ fn start_in_own_namespace(domain: &Domain, listener: OwnedFd, facts: &Facts) -> 
             }
             drop(go);
             let status = rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty())?;
-            mapped.map_err(|error: IdMapError| io::Error::other(crate::error::chain(&error)))?;
+            mapped.map_err(|error: IdMapError| io::Error::other(vfsrun_sys::chain(&error)))?;
             match status.and_then(|(_, status)| status.exit_status()) {
                 Some(0) => Ok(()),
                 _ => Err(io::Error::other(format!("it ended at once: {}", domain.log_tail()))),

@@ -133,7 +133,7 @@ fn fuse() -> Finding {
 fn server_directory(global: &Global, caller: &Caller) -> Finding {
     match directories::runtime(global.root.as_deref(), caller.privileged) {
         Ok(path) => finding("runtime", State::Works, path.display().to_string()),
-        Err(error) => finding("runtime", State::Fails, crate::error::chain(&error)),
+        Err(error) => finding("runtime", State::Fails, vfsrun_sys::chain(&error)),
     }
 }
 

@@ -9,7 +9,7 @@ pub mod spec;
 
 use std::error::Error;
 
-use crate::error::chain;
+use vfsrun_sys::chain;
 
 /// A command's failure, as it leaves the program.
 pub struct Failure {

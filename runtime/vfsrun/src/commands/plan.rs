@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Failure, Outcome};
 use crate::cli::Global;
 use crate::decide::{self, Request};
-use crate::error::chain;
+use vfsrun_sys::chain;
 
 pub fn plan(spec: PathBuf, global: &Global) -> Outcome {
     let request = request(spec, global);

@@ -3,10 +3,10 @@
 use super::{Failure, Outcome};
 use crate::cli::{Global, RunSpec};
 use crate::decide::Request;
-use crate::error::chain;
 use crate::log::Log;
 use crate::run;
 use crate::{result_file, summary};
+use vfsrun_sys::chain;
 
 pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
     let request = Request {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome};
 use crate::cli::Global;
-use crate::error::chain;
 use crate::{decide, run};
+use vfsrun_sys::chain;
 
 pub fn spec(spec: Option<PathBuf>, resolve: bool, schema: bool, global: &Global) -> Outcome {
     let Some(file) = spec.filter(|_| !schema) else { return print(vfsrun_spec::SCHEMA) };

@@ -134,7 +134,7 @@ fn layers(spec: &Spec, store: &LayerStore) -> BTreeMap<String, Result<String, St
     for branch in branches(spec) {
         if let BranchSource::Layer(name) = &branch.source {
             let digest = store.resolve(name).map(|digest| digest.to_string());
-            layers.insert(name.clone(), digest.map_err(|error| crate::error::chain(&error)));
+            layers.insert(name.clone(), digest.map_err(|error| vfsrun_sys::chain(&error)));
         }
     }
     layers

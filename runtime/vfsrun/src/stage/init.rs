@@ -17,10 +17,10 @@ use vfsrun_sys::{beneath, loopback};
 
 use super::report::{Report, Sender};
 use super::workload::{self, WorkloadError};
-use crate::error::chain;
 use crate::root::view::UpperPlace;
 use crate::root::{self, RootError};
 use crate::terminal;
+use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
 pub enum InitError {

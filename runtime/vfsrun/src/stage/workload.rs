@@ -16,8 +16,8 @@ use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors;
 
 use super::report::{Report, Sender};
-use crate::error::chain;
 use crate::sandbox::{self, Enforced, SandboxError};
+use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
 pub enum WorkloadError {
