@@ -164,6 +164,7 @@ fn initialise(root: &OwnedFd, path: &Path) -> Result<(), StoreError> {
     for name in DIRECTORIES {
         fsat::make_dir(root, name, 0o700).map_err(StoreError::io("make", path.join(name)))?;
     }
+    spread_runs(root);
     // Last, so that a store with a version is complete.
     write_version(root).map_err(StoreError::io("write", path.join("version")))
 }
@@ -178,4 +179,15 @@ fn write_version(root: &OwnedFd) -> io::Result<()> {
     io::Write::write_all(&mut std::fs::File::from(file), format!("{VERSION}\n").as_bytes())?;
     rustix::fs::renameat(root, &temp, root, "version")?;
     Ok(())
+}
+
+/// Asks ext4 to give each run a block group of its own. In the store's group it would step, for each of the dozen files
+/// that an overlay's mount makes, over every inode that was deleted there in the last minutes (without a journal), and
+/// a small action would take twice its time. Other file systems do not know the flag.
+fn spread_runs(root: &OwnedFd) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if let Ok(runs) = fsat::open_dir(root, "runs") {
+        let spread = ioctl_getflags(&runs).and_then(|flags| ioctl_setflags(&runs, flags | IFlags::TOPDIR));
+        tracing::debug!(?spread, "spread runs over the disk");
+    }
 }
