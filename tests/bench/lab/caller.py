@@ -28,8 +28,8 @@ mount -t tmpfs -o mode=0755 vfsrun-bench /mnt
 mkdir /mnt/home
 mount --no-canonicalize --bind . /mnt/home
 cat <&8 >/mnt/agent.py
-cat <&9 >/mnt/vfsrun
-chmod 0755 /mnt/vfsrun
+touch /mnt/vfsrun
+mount --no-canonicalize --bind /proc/self/fd/9 /mnt/vfsrun
 mknod -m 0666 /mnt/fuse c 10 229
 mount --bind /mnt/fuse /dev/fuse
 cp -a /etc /mnt/etc
