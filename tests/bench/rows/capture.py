@@ -1,6 +1,7 @@
 """Capture of many small files."""
 
-import shutil
+import itertools
+import subprocess
 
 from lab.rounds import WrongResult
 from lab.row import Candidate, Metric, Row, cpu, step, wall
@@ -21,28 +22,41 @@ class Capture(Row):
         super().__init__(workspace)
         who = workspace.caller("own")
         source = make_files(workspace.place("files"))
-        target = workspace.scratch / "copied"
+        # A new place each time, far from the last one, and nothing is removed in between: see Workspace.
+        places = workspace.place("places")
+        subprocess.run(["chattr", "+T", places], capture_output=True)
+        numbers = itertools.count()
+
+        def new_place():
+            place = places / str(next(numbers))
+            place.mkdir()
+            return place / "new"
+
         spec = {"process": {"args": ["/bin/cp", "-a", "/in", "/out/files"]}, "vfs": {
             "branches": [{"path": str(source), "at": "/in"}, {"host": "tools"}], "capture": {"only": ["/out/"]}}}
         # The directory is there because a branch has it.
         spec["vfs"]["branches"].insert(0, {"path": str(workspace.place("out")), "at": "/out"})
 
-        def no_copy(_number):
-            shutil.rmtree(target, ignore_errors=True)
+        def copy(_number):
+            return ["cp", "-a", source, new_place()]
+
+        def copy_and_sync(_number):
+            target = new_place()
+            return ["sh", "-c", f"cp -a {source} {target} && sync -f {target}"]
 
         def fresh_store(_number):
-            shutil.rmtree(new.argv[new.argv.index("--store") + 1], ignore_errors=True)
+            argv = list(new.argv)
+            argv[argv.index("--store") + 1] = new_place()
+            return argv
 
         new = workspace.vfsrun("vfsrun, new store", spec, who, ["--quiet"], result=True)
         new.before = fresh_store
         old = workspace.vfsrun("vfsrun, same store", spec, who, ["--quiet"], result=True)
         for candidate in (new, old):
             candidate.check = all_captured
-        copy = ["cp", "-a", source, target]
-        synced = ["sh", "-c", f"cp -a {source} {target} && sync -f {target}"]
         self.candidates = [
-            Candidate("cp -a", who, copy, before=no_copy),
-            Candidate("cp -a, sync -f", who, synced, before=no_copy),
+            Candidate("cp -a", who, [], before=copy),
+            Candidate("cp -a, sync -f", who, [], before=copy_and_sync),
             new, old,
         ]
         self.metrics = [
