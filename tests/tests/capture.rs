@@ -28,6 +28,7 @@ as_root_and_user!(
     rw_branch_is_written_and_not_captured,
     captured_directory_is_there_although_no_branch_has_it,
     root_directory_of_the_next_run_is_fresh,
+    empty_upper_is_taken_over_by_the_next_run,
     ;
     root: full_disk_keeps_the_upper_and_says_how_to_recover_it,
 );
@@ -175,6 +176,21 @@ fn root_directory_of_the_next_run_is_fresh(sandbox: &Sandbox) {
     let next = run(sandbox, look, &json!({})).expect(0);
     assert_eq!(next.stdout, first.stdout);
     assert_eq!(next.digest(), first.digest());
+}
+
+fn empty_upper_is_taken_over_by_the_next_run(sandbox: &Sandbox) {
+    sandbox.write("src/f", "x");
+    let idle = |script: &str| {
+        run(sandbox, script, &json!({ "branches": [{ "path": "src", "at": "/" }], "capture": false }))
+            .expect(0);
+        let entries = std::fs::read_dir(sandbox.store().join("runs")).unwrap().map(Result::unwrap);
+        let runs: Vec<_> = entries.filter(|entry| entry.file_name() != ".lock").collect();
+        let [run] = &runs[..] else { panic!("one run is kept ready: {runs:?}") };
+        run.metadata().unwrap().ino()
+    };
+    // A file from below in its root is what the overlay marks an upper for.
+    let first = idle("echo x >> /f");
+    assert_eq!(idle("echo x > /g"), first);
 }
 
 fn memory_upper_gives_the_same_layer(sandbox: &Sandbox) {

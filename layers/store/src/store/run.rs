@@ -1,5 +1,6 @@
 //! A run: the directory in the store where one action's writes go.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -9,6 +10,10 @@ use super::error::StoreError;
 use crate::fsat;
 use crate::locked_dir::{self, LockedDir};
 use crate::remove_tree::remove_tree;
+
+/// The identity of a mounted overlay, and that its root has entries from below; for a privileged and a user's overlay.
+const OVERLAY_MARKS: [&CStr; 4] =
+    [c"trusted.overlay.uuid", c"trusted.overlay.impure", c"user.overlay.uuid", c"user.overlay.impure"];
 
 /// `runs/<id>` with `upper` (0755) and `work` (0700), both empty. While the run lives it holds the directory's lock;
 /// dropped without [`Run::remove`] it is left to the next [`LayerStore::sweep`].
@@ -95,8 +100,8 @@ impl Run {
     pub fn remove(self) -> Result<(), StoreError> {
         let Run { dir, path, upper, work } = self;
         let removed = empty(&upper).and_then(|()| empty(&work)).and_then(|()| {
-            // What the overlay or the action wrote on the upper's root itself would become the next action's.
-            if has_xattrs(&upper)? { dir.remove() } else { dir.retire() }
+            // What the action wrote on the upper's root itself would become the next action's.
+            if has_foreign_xattrs(&upper)? { dir.remove() } else { dir.retire() }
         });
         removed.map_err(StoreError::io("remove", &path))
     }
@@ -107,6 +112,18 @@ fn empty(dir: &OwnedFd) -> io::Result<()> {
         remove_tree(dir.as_fd(), &name)?;
     }
     Ok(())
+}
+
+/// Whether `upper` still has attributes when those are gone that every overlay leaves on its upper's root.
+fn has_foreign_xattrs(upper: &OwnedFd) -> io::Result<bool> {
+    if !has_xattrs(upper)? {
+        return Ok(false);
+    }
+    for name in OVERLAY_MARKS {
+        // One that is not there, or may not be removed: what is still there after this counts.
+        let _ = rustix::fs::fremovexattr(upper, name);
+    }
+    has_xattrs(upper)
 }
 
 fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
