@@ -13,7 +13,7 @@ use thiserror::Error;
 use vfsrun_sys::chain;
 
 use crate::channel::{Channel, ChannelError, wait_readable};
-use crate::domain::Domain;
+use crate::domain::{Domain, DomainError};
 use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
 use crate::nodes::NodeTable;
@@ -233,7 +233,14 @@ impl Control {
             return Ok(false);
         }
         // A client that starts a server holds the lock, and would wait for one that is leaving.
-        let Ok(lock) = self.domain.lock(SETTLE) else { return Ok(false) };
+        let lock = match self.domain.lock(SETTLE) {
+            Ok(lock) => lock,
+            // The directory was removed: nobody can find us any more.
+            Err(DomainError::Lock { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(true);
+            }
+            Err(_) => return Ok(false),
+        };
         if presence.clients.load(SeqCst) > 0 || wait_readable(listener.as_fd(), Duration::ZERO).is_ok() {
             return Ok(false);
         }

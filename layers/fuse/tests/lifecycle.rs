@@ -205,6 +205,22 @@ fn a_server_without_clients_retires_and_the_next_client_starts_another() {
 }
 
 #[test]
+fn a_server_whose_directory_was_removed_ends() {
+    with_rig("removed_domain", |rig| {
+        let mut options = rig.options.clone();
+        options.idle_ms = 100;
+        let view = View::connect_or_start(rig.domain(), |domain, listener| {
+            spawn_server(domain, listener, Path::new(SERVER), &options)
+        })
+        .unwrap();
+        let pidfd = view.server_pidfd().try_clone_to_owned().unwrap();
+        fs::remove_dir_all(rig.domain()).unwrap();
+        drop(view);
+        assert!(ended_within(std::os::fd::AsFd::as_fd(&pidfd), SOON), "nobody can find it any more");
+    });
+}
+
+#[test]
 fn a_server_stays_while_an_action_without_a_client_is_inside() {
     with_rig("abandoned_action", |rig| {
         let host = rig.dir("host");

@@ -29,7 +29,7 @@ pub fn is_needed(plan: &Plan) -> bool {
 /// The digest of a running copy in memory, which has no identity that two runs share. `None` for a file.
 pub fn digest_of_copy() -> io::Result<Option<blake3::Hash>> {
     let file = open_self()?;
-    if rustix::fs::fcntl_get_seals(&file).is_err() {
+    if !has_write_seal(&file) {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
@@ -63,8 +63,12 @@ pub fn ensure(privileged: bool) -> io::Result<()> {
 fn is_sealed() -> io::Result<bool> {
     let file = open_self()?;
     let read_only = rustix::fs::fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::RDONLY);
-    let seals = rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
-    Ok(read_only || seals.contains(SealFlags::WRITE))
+    Ok(read_only || has_write_seal(&file))
+}
+
+/// Tells a sealed copy from a file on a tmpfs, which has seals too: the one against more of them.
+fn has_write_seal(file: &OwnedFd) -> bool {
+    rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
 fn open_self() -> io::Result<OwnedFd> {

@@ -1,6 +1,6 @@
 //! A rig: a sharing domain of the test's own, with a server that ends with the test.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
