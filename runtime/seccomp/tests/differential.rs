@@ -13,10 +13,11 @@ use std::{
 
 use common::{
     ACTIONS, NAMES, OPERATORS, Random, architectures, argument, argument_vectors, podman_profile, syscall,
+    value,
 };
 use vfsrun_seccomp::{
-    Action, Arch, Architecture, NewerCalls, Operator, Profile, SeccompData, SockFilter, compile_with, ret,
-    simulate, syscall_number,
+    Arch, Architecture, NewerCalls, Operator, Profile, SeccompData, SockFilter, compile_with, simulate,
+    syscall_number,
 };
 
 /// Reads a profile in the form that `describe` writes and exports libseccomp's program; names it does not know go to
@@ -191,19 +192,6 @@ fn describe(profile: &Profile, tree: bool) -> String {
         }
     }
     text
-}
-
-fn value(action: Action, errno: Option<u32>) -> u32 {
-    match action {
-        Action::Kill | Action::KillThread => ret::KILL_THREAD,
-        Action::KillProcess => ret::KILL_PROCESS,
-        Action::Trap => ret::TRAP,
-        Action::Errno => ret::ERRNO | errno.unwrap_or(1),
-        Action::Trace => ret::TRACE | errno.unwrap_or(1),
-        Action::Allow => ret::ALLOW,
-        Action::Log => ret::LOG,
-        Action::Notify => ret::USER_NOTIF,
-    }
 }
 
 const X32: u32 = 0x4000_0000;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ACTIONS, NAMES, OPERATORS, VALUES};
+use common::{ACTIONS, NAMES, OPERATORS, VALUES, value};
 use proptest::prelude::*;
 use vfsrun_seccomp::{
     Action, Arch, Architecture, Argument, Operator, Profile, SeccompData, Syscall, compile, ret, simulate,
@@ -22,19 +22,6 @@ fn holds(argument: &Argument, args: [u64; 6], arch: Arch) -> bool {
         Operator::GreaterOrEqual => actual >= value,
         Operator::Greater => actual > value,
         Operator::MaskedEqual => actual & value == second & value,
-    }
-}
-
-fn value(action: Action, errno: Option<u32>) -> u32 {
-    match action {
-        Action::Kill | Action::KillThread => ret::KILL_THREAD,
-        Action::KillProcess => ret::KILL_PROCESS,
-        Action::Trap => ret::TRAP,
-        Action::Errno => ret::ERRNO | errno.unwrap_or(1),
-        Action::Trace => ret::TRACE | errno.unwrap_or(1),
-        Action::Allow => ret::ALLOW,
-        Action::Log => ret::LOG,
-        Action::Notify => ret::USER_NOTIF,
     }
 }
 

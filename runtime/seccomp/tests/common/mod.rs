@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use vfsrun_seccomp::{Action, Arch, Architecture, Argument, Operator, Profile, Syscall};
+use vfsrun_seccomp::{Action, Arch, Architecture, Argument, Operator, Profile, Syscall, ret};
 
 /// Where containers-common installs podman's default profile.
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
@@ -34,6 +34,20 @@ pub fn podman_profile(arch: Arch) -> Option<Profile> {
     architectures.insert(0, oci_name.into());
     resolved["architectures"] = architectures.into();
     Some(Profile::parse(&resolved.to_string()).unwrap())
+}
+
+/// What a filter returns for `action`.
+pub fn value(action: Action, errno: Option<u32>) -> u32 {
+    match action {
+        Action::Kill | Action::KillThread => ret::KILL_THREAD,
+        Action::KillProcess => ret::KILL_PROCESS,
+        Action::Trap => ret::TRAP,
+        Action::Errno => ret::ERRNO | errno.unwrap_or(1),
+        Action::Trace => ret::TRACE | errno.unwrap_or(1),
+        Action::Allow => ret::ALLOW,
+        Action::Log => ret::LOG,
+        Action::Notify => ret::USER_NOTIF,
+    }
 }
 
 /// Without any capability: a rule that includes one does not apply, a rule that excludes one does.
