@@ -47,7 +47,7 @@ pub struct Captured {
     pub sockets_skipped: u64,
 }
 
-/// Stores what lies in `upper`, which no mount may be using any more, as a layer.
+/// Stores what lies in `upper`, to which nobody may be writing any more, as a layer.
 ///
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
 /// After success with [`Take::Move`] its files are gone.

@@ -119,7 +119,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let started = Instant::now();
     let acted = act(&decided, asked, upper.as_ref()); // new namespaces, the command, its end
     let stopped = Instant::now();
-    let (ended, mut view) = match acted {
+    let (mut ended, mut view) = match acted {
         Ok(acted) => acted,
         Err(error) => {
             // Nothing was written that anybody may have.
@@ -130,7 +130,8 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let warm = view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
     let upper = refuse_faults(view.as_mut(), upper)?;
     let Decided { plan, store, .. } = decided;
-    let (captured, named) = upper::capture(&plan, &ended, upper, store.as_ref())?; // writes become a layer
+    let (captured, named) = upper::capture(&plan, &mut ended, upper, store.as_ref())?; // writes become a layer
+    ended.wait_for_unmount();
     let times = times(began, planned, attached, started, stopped, &ended);
     Ok(Outcome { plan, ended, captured, named, warm, times })
 }

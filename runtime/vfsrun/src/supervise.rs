@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::process::{Signal as Kill, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitpid};
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
@@ -53,6 +53,25 @@ pub struct Ended {
     pub executed_at: Option<u64>,
     /// An upper in memory.
     pub upper: Option<OwnedFd>,
+    leaving: Option<Leaving>,
+}
+
+impl Ended {
+    /// Waits for the end of the action's mounts.
+    pub fn wait_for_unmount(&mut self) {
+        self.leaving = None;
+    }
+}
+
+/// An init that is the last process of its action and is ending: nobody can write any more, but what it has mounted is
+/// mounted until it is gone. Dropping it waits for that.
+#[derive(Debug)]
+struct Leaving(Pid);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let _ = reap(self.0);
+    }
 }
 
 /// Blocks every signal that is handed on, and makes them readable. Before the clone: init inherits the mask.
@@ -63,7 +82,7 @@ pub fn take_signals() -> Result<SignalFd, SuperviseError> {
     SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
-/// Sees the action through to its end.
+/// Sees the action through to its end: no process of it is left that could read or write.
 pub fn to_end(
     init: &Init,
     view: Option<&mut View>,
@@ -71,8 +90,14 @@ pub fn to_end(
     time_limit: Option<Duration>,
 ) -> Result<Ended, SuperviseError> {
     let mut watch = view.map(|view| Watch::new(view, Patience::default()));
-    let mut action =
-        Action { init, ended: Ended::default(), failure: None, master: None, reports_ended: false };
+    let mut action = Action {
+        init,
+        ended: Ended::default(),
+        failure: None,
+        master: None,
+        reports_ended: false,
+        alone: false,
+    };
     let mut proxy = Proxy::default();
     let deadline = time_limit.map(|limit| Instant::now() + limit);
     loop {
@@ -90,15 +115,21 @@ pub fn to_end(
             proxy.start(master);
             proxy.copy(master, Sides { stdin: ready.stdin, stdout: ready.stdout, master: ready.master });
         }
-        if ready.child {
+        if ready.child || action.alone {
             break;
         }
         if let Some(at) = deadline {
             action.keep_time(at);
         }
     }
-    let status = reap(init)?;
-    action.hear()?;
+    let status = if action.alone {
+        action.ended.leaving = Some(Leaving(init.child.pid));
+        (Some(action.ended.code.into()), None)
+    } else {
+        let status = reap(init.child.pid)?;
+        action.hear()?;
+        status
+    };
     if let Some(master) = &action.master {
         proxy.drain(master);
     }
@@ -112,6 +143,8 @@ struct Action<'a> {
     master: Option<OwnedFd>,
     /// Nothing more is to be polled for.
     reports_ended: bool,
+    /// Init is the last process, and is ending.
+    alone: bool,
 }
 
 impl Action<'_> {
@@ -135,7 +168,9 @@ impl Action<'_> {
                 }
                 Report::Executing { at } => self.ended.executed_at = Some(at),
                 Report::Failed { code, message } => self.failure = Some((code, message)),
-                Report::Ended { code, signal } => (self.ended.code, self.ended.signal) = (code, signal),
+                Report::Ended { code, signal, alone } => {
+                    (self.ended.code, self.ended.signal, self.alone) = (code, signal, alone);
+                }
             }
         }
     }
@@ -181,7 +216,7 @@ fn judge(verdict: Verdict, server: BorrowedFd<'_>, init: &Init) -> Result<(), Su
     // even be killed.
     let _ = pidfd_send_signal(server, Kill::KILL);
     kill(init, Kill::KILL);
-    let _ = reap(init);
+    let _ = reap(init.child.pid);
     Err(error)
 }
 
@@ -191,8 +226,8 @@ fn kill(init: &Init, signal: Kill) {
 }
 
 /// Exit code or signal.
-fn reap(init: &Init) -> Result<(Option<i32>, Option<i32>), SuperviseError> {
-    let waited = rustix::io::retry_on_intr(|| waitpid(Some(init.child.pid), WaitOptions::empty()));
+fn reap(init: Pid) -> Result<(Option<i32>, Option<i32>), SuperviseError> {
+    let waited = rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty()));
     let status =
         waited.map_err(|errno| SuperviseError::Step { step: "wait for init", source: errno.into() })?;
     Ok(status.map_or((None, None), |(_, status)| (status.exit_status(), status.terminating_signal())))

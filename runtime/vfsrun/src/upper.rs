@@ -57,12 +57,13 @@ impl Upper {
 /// What the action wrote becomes a layer. The name is repointed last, and only for a command that succeeded.
 pub fn capture(
     plan: &Plan,
-    ended: &Ended,
+    ended: &mut Ended,
     upper: Option<Upper>,
     store: Option<&LayerStore>,
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let (Some(upper), Some(store)) = (upper, store) else { return Ok((None, None)) };
     let Some(how) = &plan.capture else {
+        ended.wait_for_unmount();
         upper.discard()?;
         return Ok((None, None));
     };
@@ -78,7 +79,7 @@ pub fn capture(
 fn take(
     plan: &Plan,
     how: &Capture,
-    ended: &Ended,
+    ended: &mut Ended,
     upper: Upper,
     store: &LayerStore,
 ) -> Result<Captured, RunError> {
@@ -92,6 +93,7 @@ fn take(
     match upper {
         Upper::Disk(run) => match vfsrun_layers::capture(run.upper(), &options(Take::Move), store) {
             Ok(captured) => {
+                ended.wait_for_unmount();
                 // The layer is stored; what cannot be removed now is swept later.
                 let _ = run.remove();
                 Ok(captured)

@@ -13,7 +13,7 @@ use crate::manifest::{Kind, Meta};
 use crate::store::{Link, StoreError, Writer};
 use crate::{content, fsat, xattrs};
 
-/// Files of one directory that one thread takes at a time.
+/// Files of one directory that one thread takes at a time; so many in all need no second thread.
 const BATCH: usize = 64;
 
 /// A file of the tree as the layer has it.
@@ -34,14 +34,23 @@ pub(super) fn store(
     rules: &Rules<'_>,
     writer: &Writer<'_>,
 ) -> Result<Vec<Stored>, IntakeError> {
-    let batches: Vec<Vec<Stored>> = batches(files)
-        .into_par_iter()
-        .map(|batch| {
-            let dir = open_dir(root, &batch[0].dir)?;
-            batch.iter().map(|file| store_one(&dir, file, rules, writer)).collect()
-        })
-        .collect::<Result<_, IntakeError>>()?;
-    Ok(batches.into_iter().flatten().collect())
+    let store = |batch: &[FoundFile]| {
+        let dir = open_dir(root, &batch[0].dir)?;
+        batch.iter().map(|file| store_one(&dir, file, rules, writer)).collect()
+    };
+    let batches = batches(files);
+    let stored: Vec<Vec<Stored>> = if is_small(files) {
+        batches.into_iter().map(store).collect::<Result<_, IntakeError>>()
+    } else {
+        batches.into_par_iter().map(store).collect::<Result<_, IntakeError>>()
+    }?;
+    Ok(stored.into_iter().flatten().collect())
+}
+
+/// Done before the threads of a pool would be there; starting and ending them is a good part of what a small action
+/// costs.
+fn is_small(files: &[FoundFile]) -> bool {
+    files.len() <= BATCH
 }
 
 /// The second phase: the layer is in place, so blobs that are still files of the tree become blobs alone. A failure
@@ -53,7 +62,7 @@ pub(super) fn finish_moves(
     writer: &Writer<'_>,
 ) {
     let all: Vec<_> = files.iter().zip(stored).collect();
-    all.par_chunk_by(|a, b| a.0.dir == b.0.dir).for_each(|batch| {
+    let finish = |batch: &[(&FoundFile, &Stored)]| {
         let moved = || batch.iter().filter(|(_, stored)| stored.linked);
         if moved().next().is_none() {
             return;
@@ -64,7 +73,13 @@ pub(super) fn finish_moves(
                 tracing::debug!(%error, path = ?file.path(), "a blob stays unsettled");
             }
         }
-    });
+    };
+    let same_directory = |a: &(&FoundFile, &Stored), b: &(&FoundFile, &Stored)| a.0.dir == b.0.dir;
+    if is_small(files) {
+        all.chunk_by(same_directory).for_each(finish);
+    } else {
+        all.par_chunk_by(same_directory).for_each(finish);
+    }
 }
 
 fn finish_move(

@@ -99,11 +99,22 @@ impl Run {
     /// on it any more: two overlays on one upper would corrupt each other.
     pub fn remove(self) -> Result<(), StoreError> {
         let Run { dir, path, upper, work } = self;
+        clear_of_overlay(&work);
         let removed = empty(&upper).and_then(|()| empty(&work)).and_then(|()| {
             // What the action wrote on the upper's root itself would become the next action's.
             if has_foreign_xattrs(&upper)? { dir.remove() } else { dir.retire() }
         });
         removed.map_err(StoreError::io("remove", &path))
+    }
+}
+
+/// Removes what every volatile overlay leaves in its work directory. What this does not get is removed like anything
+/// else, by looking.
+fn clear_of_overlay(work: &OwnedFd) {
+    use rustix::fs::AtFlags;
+    let _ = rustix::fs::unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
+    for dir in ["work/incompat/volatile", "work/incompat", "work"] {
+        let _ = rustix::fs::unlinkat(work, dir, AtFlags::REMOVEDIR);
     }
 }
 

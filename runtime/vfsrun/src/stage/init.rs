@@ -251,8 +251,21 @@ fn reap(workload: nix::unistd::Pid, sender: &Sender) -> u8 {
 }
 
 fn ended(sender: &Sender, code: u8, signal: Option<i32>) -> u8 {
-    let _ = sender.send(&Report::Ended { code, signal }, None);
+    let _ = sender.send(&Report::Ended { code, signal, alone: is_alone() }, None);
     code
+}
+
+/// Whether nobody is left: every orphan of the action is a child of init. Those who are left are killed by its end.
+fn is_alone() -> bool {
+    use nix::errno::Errno;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return false,
+            Err(errno) => return errno == Errno::ECHILD,
+            Ok(_) => {}
+        }
+    }
 }
 
 /// From here on init only waits: what it could still do, a workload that subverts it could do too.

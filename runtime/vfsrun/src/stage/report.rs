@@ -37,8 +37,8 @@ pub enum Report {
     Executing { at: u64 },
     /// The action could not be started.
     Failed { code: u8, message: String },
-    /// The command has ended.
-    Ended { code: u8, signal: Option<i32> },
+    /// The command has ended. `alone`: so has every other process of the action but init.
+    Ended { code: u8, signal: Option<i32>, alone: bool },
 }
 
 /// Main's and init's ends of the channel.
