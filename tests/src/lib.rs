@@ -13,6 +13,9 @@
 
 pub mod blocks;
 pub mod caller;
+/// Shared with the tests of the union, which this crate does not depend on.
+#[path = "../../layers/union/tests/support/changes.rs"]
+pub mod changes;
 pub mod command;
 pub mod fixtures;
 pub mod processes;

@@ -1,5 +1,6 @@
 //! Sharing: runs find each other's segments warm, and never stale.
 
+use vfsrun_tests::changes::{NAMES, Random, change_something};
 use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
 
 as_root_and_user!(
@@ -19,6 +20,7 @@ as_root_and_user!(
     listing_of_a_changed_directory_is_new,
     change_through_another_link_is_seen,
     changed_segment_leaves_others_warm,
+    any_change_is_seen_and_leaves_the_rest_warm,
     branch_directory_replaced_by_another_is_seen,
 );
 
@@ -207,4 +209,37 @@ fn branch_directory_replaced_by_another_is_seen(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "old");
     sandbox.sh("mv src gone; mkdir src; printf new > src/f");
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "new");
+}
+
+/// Runs between random changes, each compared with a plain look at the host: names that are there and that are not,
+/// types, sizes, modes, times, links and contents.
+fn any_change_is_seen_and_leaves_the_rest_warm(sandbox: &Sandbox) {
+    const ROUNDS: usize = 60;
+    let look = |at: &str| {
+        let names = NAMES.join(" ");
+        format!(
+            "cd {at} && export LC_ALL=C
+             find . -type d -printf '%p %m\\n' | sort
+             find . ! -type d -printf '%p %y %s %m %n %T@ %C@ %l\\n' | sort
+             find . -type f | sort | xargs cat
+             find . -type d | sort | while read -r dir; do
+                 for name in {names}; do [ -e $dir/$name ] && echo $dir/$name || echo no; done
+             done"
+        )
+    };
+    let src = sandbox.dir(SRC);
+    let spec = sandbox.shell_spec(&look("/src"), &source());
+    let mut random = Random(7);
+    let mut warm = 0;
+    for round in 0..ROUNDS {
+        for _ in 0..=random.below(3) {
+            change_something(&src, &mut random);
+        }
+        let output = sandbox.run(&spec).expect(0);
+        assert_eq!(output.stdout, sandbox.sh(&look(SRC)), "round {round}");
+        warm += usize::from(output.warm()[0]);
+    }
+    assert_eq!(sandbox.servers().len(), 1);
+    // A server may hear of the last client's end later than of the next one's beginning.
+    assert!(warm > ROUNDS / 2, "{warm} of {ROUNDS}");
 }

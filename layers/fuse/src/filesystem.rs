@@ -33,8 +33,8 @@ pub struct ViewFs {
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
-    pub files: OpenFiles,
-    pub listings: Listings,
+    pub files: Arc<OpenFiles>,
+    pub listings: Arc<Listings>,
 }
 
 impl ViewFs {

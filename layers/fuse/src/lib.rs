@@ -5,7 +5,7 @@
 //!    open branch roots                               control thread per client     kernel threads
 //!    connect DIR/socket ── Hello ─────────────────▶   uid, user namespace checked
 //!       └ nobody there: lock, bind, start server     Registry: identity ─▶ Live segment
-//!    Attach spec + descriptors ───────────────────▶   current? reuse (warm) : build generation
+//!    Attach spec + descriptors ───────────────────▶   up to date? reuse (warm) : build generation
 //!    ◀──────────── detached mount of the segment ──   walker: open_tree(NAME) ─────▶ LOOKUP ─▶ union
 //!    move_mount it, overlay on top, run the action
 //!       action ── cached by the kernel: no request; else LOOKUP, READ, … ─────────▶ NodeTable ─▶ union
@@ -16,7 +16,8 @@
 //!
 //! The server holds no rights that its clients lack: it reaches branches only through descriptors that they opened and
 //! passed, and it serves only processes of its own uid that live in its starter's user namespace. What the kernel has
-//! been told it keeps for ever; a branch that changed becomes a new generation of the segment, under a new name.
+//! been told it keeps until it is told otherwise: of a branch that changed it forgets what changed, or, with somebody
+//! inside, the branch becomes a new generation of the segment, under a new name.
 //!
 //! - [`client::View`] is what the program uses, [`watch::Watch`] how it notices that the server died or hangs.
 //! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
@@ -31,6 +32,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod filesystem;
+pub mod kernel_cache;
 mod listings;
 pub mod meter;
 pub mod mount;

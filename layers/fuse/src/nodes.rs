@@ -83,14 +83,15 @@ impl NodeTable {
         self.count.load(Relaxed)
     }
 
-    /// Names right below the root of a segment, with the nodeid of that root.
-    pub fn top_names(&self) -> Vec<(u64, OsString)> {
+    /// Names right below the root of a segment, with that root.
+    pub fn top_names(&self) -> Vec<(Place, OsString)> {
         let mut names = Vec::new();
         for shard in &self.shards {
             for remembered in shard.lock().expect("the server aborts when a thread panics").values() {
-                let node = &remembered.place.node;
+                let Place { live, node } = &remembered.place;
                 if let Some(root) = node.parent().filter(|parent| parent.parent().is_none()) {
-                    names.push((root.ino(), node.name().to_owned()));
+                    let root = Place { live: live.clone(), node: root.clone() };
+                    names.push((root, node.name().to_owned()));
                 }
             }
         }

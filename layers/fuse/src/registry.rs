@@ -1,20 +1,22 @@
 //! The registry: which segments the server has, who uses them, and which of them stay warm when nobody does.
 //!
-//! A segment is found by its identity. When something in it changed it is superseded: a new generation is built for
-//! those who come, the old one stays for those inside and goes with the last of them.
+//! A segment is found by its identity. When something in it changed and nobody is inside, the kernel is made to forget
+//! just that. With somebody inside it is superseded: a new generation is built for those who come, the old one stays
+//! for those inside and goes with the last of them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 
-use fuser::{INodeNo, Notifier};
+use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Segment, SegmentError};
+use vfsrun_union::{Context, Forget, Segment, SegmentError};
 
+use crate::kernel_cache::KernelCache;
 use crate::nodes::NodeTable;
 
 #[derive(Debug, Error)]
@@ -58,8 +60,8 @@ pub struct Registry {
     by_name: RwLock<HashMap<String, Arc<Live>>>,
     generations: AtomicU64,
     clock: AtomicU64,
-    /// One for each mount of the view.
-    notifiers: Mutex<Vec<Notifier>>,
+    /// Of the mount without extended attributes and of the one with them.
+    caches: [OnceLock<KernelCache>; 2],
 }
 
 /// A client's hold on a segment. Dropping it releases the segment.
@@ -77,16 +79,17 @@ impl Registry {
             by_name: RwLock::default(),
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
-            notifiers: Mutex::default(),
+            caches: Default::default(),
         }
     }
 
-    /// How to tell the kernel that a segment is gone. Without it nothing is ever forgotten.
-    pub fn add_notifier(&self, notifier: Notifier) {
-        lock(&self.notifiers).push(notifier);
+    /// How to make the kernel forget what it knows by the mount with or without extended attributes. Without it nothing
+    /// is ever forgotten.
+    pub fn set_cache(&self, xattrs: bool, cache: KernelCache) {
+        let _ = self.caches[usize::from(xattrs)].set(cache);
     }
 
-    /// The segment that `spec` describes, and whether it was there already with nothing changed in it.
+    /// The segment that `spec` describes, and whether it was there already.
     pub fn attach(
         self: &Arc<Registry>,
         spec: SegmentSpec,
@@ -96,9 +99,7 @@ impl Registry {
             Segment::identity(&spec, &descriptors).map_err(|source| AttachError::Identity { source })?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();
         let mut current = lock(&slot.0);
-        // A segment that once failed somebody is not handed to the next: its faults would be taken for theirs.
-        let reusable = |live: &&Arc<Live>| live.segment.is_current() && live.segment.faults().is_empty();
-        if let Some(live) = current.as_ref().filter(reusable) {
+        if let Some(live) = current.as_ref().filter(|live| self.is_up_to_date(live)) {
             return Ok((self.hold(live), true));
         }
         // Built before the old one is given up: a failure changes nothing.
@@ -127,6 +128,30 @@ impl Registry {
         Ok((held, false))
     }
 
+    /// Brings the segment up to date if it can be; the caller holds its slot, so that nobody comes to be inside.
+    fn is_up_to_date(&self, live: &Live) -> bool {
+        // A segment that once failed somebody is not handed to the next: its faults would be taken for theirs.
+        if !live.segment.faults().is_empty() {
+            return false;
+        }
+        // What an action inside has been told is also in the overlay above, where nobody can make it be forgotten.
+        let Some(cache) = self.cache(live).filter(|_| live.users.load(SeqCst) == 0) else {
+            return live.segment.is_current();
+        };
+        let mut forgotten = true;
+        let up_to_date = live.segment.bring_up_to_date(|what| {
+            let done = match what {
+                Forget::Name { dir, name } => cache.forget_name(INodeNo(dir), name),
+                Forget::Node { ino } => cache.forget_node(INodeNo(ino)),
+            };
+            if let Err(error) = done {
+                tracing::debug!(?what, %error, "the kernel did not forget");
+                forgotten = false;
+            }
+        });
+        up_to_date && forgotten && live.segment.faults().is_empty()
+    }
+
     pub fn by_name(&self, name: &OsStr) -> Option<Arc<Live>> {
         self.by_name.read().expect(NO_PANIC).get(name.to_str()?).cloned()
     }
@@ -149,8 +174,8 @@ impl Registry {
             self.drop_unused(&live);
         }
         // What was dropped before has no name at the top any more by which to reach what lies below.
-        for (root, name) in nodes.top_names() {
-            self.forget_name(INodeNo(root), &name);
+        for (place, name) in nodes.top_names() {
+            self.forget_name(&place.live, INodeNo(place.node.ino()), &name);
         }
     }
 
@@ -194,16 +219,18 @@ impl Registry {
         if self.by_name.write().expect(NO_PANIC).remove(&live.name).is_none() {
             return;
         }
-        self.forget_name(INodeNo::ROOT, OsStr::new(&live.name));
+        self.forget_name(live, INodeNo::ROOT, OsStr::new(&live.name));
     }
 
-    fn forget_name(&self, parent: INodeNo, name: &OsStr) {
-        // Numbers and names are the server's own, so that the mount that does not have them says so and no more.
-        for notifier in lock(&self.notifiers).clone() {
-            if let Err(error) = notifier.inval_entry(parent, name) {
-                tracing::debug!(?name, %error, "the kernel kept a name");
-            }
+    fn forget_name(&self, live: &Live, dir: INodeNo, name: &OsStr) {
+        if let Some(Err(error)) = self.cache(live).map(|cache| cache.forget_name(dir, name)) {
+            tracing::debug!(?name, %error, "the kernel kept a name");
         }
+    }
+
+    /// Of the mount that serves the segment.
+    fn cache(&self, live: &Live) -> Option<&KernelCache> {
+        self.caches[usize::from(live.segment.needs_xattrs())].get()
     }
 
     fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {

@@ -14,7 +14,7 @@ use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
 use crate::filesystem::ViewFs;
-use crate::listings::Listings;
+use crate::kernel_cache::KernelCache;
 use crate::meter::Meter;
 use crate::mount::{self, MountError, ViewMount};
 use crate::nodes::NodeTable;
@@ -88,8 +88,8 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
             registry: registry.clone(),
             nodes: nodes.clone(),
             meter: meter.clone(),
-            files: OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize),
-            listings: Listings::default(),
+            files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
+            listings: Arc::default(),
         };
         serve_kernel(filesystem, device, options, &registry)?;
         mount.walker().map_err(|source| ServerError::Session { source })
@@ -106,13 +106,15 @@ fn serve_kernel(
     options: &ServerOptions,
     registry: &Registry,
 ) -> Result<(), ServerError> {
+    let (xattrs, files, listings) =
+        (filesystem.xattrs, filesystem.files.clone(), filesystem.listings.clone());
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = options.clone_fd;
     let session = Session::from_fd(filesystem, device, SessionACL::All, config)
         .map_err(|source| ServerError::Session { source })?;
-    registry.add_notifier(session.notifier());
+    registry.set_cache(xattrs, KernelCache { notifier: session.notifier(), files, listings });
     thread::Builder::new()
         .name("kernel".to_owned())
         .spawn(move || {

@@ -239,11 +239,14 @@ fn an_old_root_keeps_working_after_its_segment_was_dropped() {
         let attached = attach_host(&mut view, &host);
         let (root, _) = overlay(rig, &[&attached]);
         assert_eq!(fs::read_to_string(root.join("dir/seen")).unwrap(), "content");
-        drop(view);
-        // A change makes the next attach supersede the segment, which then has no client.
+        // A change makes the next attach supersede the segment, which then loses its client.
         fs::write(host.join("other"), "").unwrap();
         let mut later = rig.view();
         assert!(!attach_host(&mut later, &host).warm);
+        drop(view);
+        support::eventually("the old generation goes", || {
+            later.ping(std::time::Duration::from_secs(5)).unwrap().segments == 1
+        });
         assert_eq!(fs::read_to_string(root.join("dir/seen")).unwrap(), "content");
         assert_eq!(fs::read_to_string(root.join("dir/unseen")).unwrap(), "content");
         fs::write(root.join("dir/seen"), "written").unwrap();

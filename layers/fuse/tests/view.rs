@@ -113,6 +113,57 @@ fn a_changed_file_makes_a_new_generation_and_leaves_the_old_one_to_those_inside(
 }
 
 #[test]
+fn a_change_with_nobody_inside_is_forgotten_alone() {
+    with_rig("forgotten_alone", |rig| {
+        let host = rig.dir("host");
+        for dir in ["edited", "grown", "shrunk", "kept"] {
+            fs::create_dir(host.join(dir)).unwrap();
+            fs::write(host.join(dir).join("file"), "old").unwrap();
+        }
+        settle();
+        let see = |root: &Path| {
+            let mut seen = Vec::new();
+            for dir in ["edited", "grown", "shrunk", "kept"] {
+                let read = |name| fs::read_to_string(root.join(dir).join(name)).unwrap_or_default();
+                seen.push(format!(
+                    "{dir}: {:?} {:?} {:?}",
+                    names(&root.join(dir)),
+                    read("file"),
+                    read("new")
+                ));
+            }
+            seen
+        };
+        let mut first = rig.view();
+        let before = attach_host(&mut first, &host);
+        see(&rig.mounted("first", &before));
+        drop(first);
+        fs::write(host.join("edited/file"), "new").unwrap();
+        fs::write(host.join("grown/new"), "new").unwrap();
+        fs::remove_file(host.join("shrunk/file")).unwrap();
+        settle();
+        let mut second = rig.view();
+        let counted = second.stats().unwrap();
+        let after = attach_host(&mut second, &host);
+        assert!(after.warm);
+        assert_eq!(after.segment, before.segment);
+        let root = rig.mounted("second", &after);
+        assert_eq!(
+            see(&root),
+            [
+                r#"edited: ["file"] "new" """#,
+                r#"grown: ["file", "new"] "old" "new""#,
+                r#"shrunk: [] "" """#,
+                r#"kept: ["file"] "old" """#,
+            ],
+        );
+        let asked = second.stats().unwrap();
+        assert!(asked.lookup - counted.lookup <= 2, "grown/new, unless its listing told, and shrunk/file");
+        assert_eq!(asked.read - counted.read, 2, "edited/file and grown/new");
+    });
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_is_an_error_and_a_fault_never_torn() {
     with_rig("torn", |rig| {
         let host = rig.dir("host");

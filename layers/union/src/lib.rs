@@ -1,7 +1,8 @@
 //! A segment: branches merged into one read-only tree. A library without FUSE; `vfsrun-fuse` serves it.
 //!
 //! [`Segment::build`] opens what a [`SegmentSpec`] describes; [`Segment::lookup`], [`Segment::list`] and
-//! [`Segment::open`] answer for one merged tree; [`Segment::is_current`] says whether the answers still hold.
+//! [`Segment::open`] answer for one merged tree; [`Segment::is_current`] says whether the answers still hold,
+//! and [`Segment::bring_up_to_date`] which of them to forget.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod inputs;
 mod judge;
 mod layer;
 mod list;
+mod mend;
 mod merge;
 pub mod node;
 mod origin;
@@ -38,6 +40,7 @@ pub use error::SegmentError;
 pub use fault::{Fault, FaultReason};
 pub use inode::InodeTable;
 pub use inputs::InputsError;
+pub use mend::Forget;
 pub use node::{Node, NodeKey};
 pub use rules::PatternError;
 pub use rustix::io::Errno;

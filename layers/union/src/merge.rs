@@ -146,27 +146,46 @@ impl Merge {
 
     /// The attributes are those of the first directory that a branch really has.
     fn found(self, follows: u8) -> Found {
-        let (mut object, mut print) = (Mixer::default(), Mixer::default());
-        let mut fixed = true;
+        let mut identity = Identity::default();
         for Candidate { origin, seen } in &self.parts {
-            object.add(u64::from(origin.branch) << 8 | tag(&origin.place)).add(seen.object);
-            print.add(seen.print);
-            fixed &= seen.print == 0;
+            identity.add(origin, seen.object, seen.print);
         }
-        object.add(u64::from(self.opaque));
+        let (object, print) = identity.finish(self.opaque);
         let seens = || self.parts.iter().map(|part| &part.seen);
         let top = self.parts.iter().find(|part| !part.origin.synthetic).unwrap_or(&self.parts[0]);
         Found {
             attr: top.seen.attr,
             low32: top.seen.low32,
-            object: object.get(),
-            print: if fixed { 0 } else { print.get() },
+            object,
+            print,
             racy: seens().any(|seen| seen.racy),
             opaque: self.opaque,
             follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
             group: top.seen.group,
             origins: self.parts.into_iter().map(|part| part.origin).collect(),
         }
+    }
+}
+
+/// What a merged answer is, and which state of it: the numbers of its parts in their order.
+#[derive(Default)]
+pub(crate) struct Identity {
+    object: Mixer,
+    print: Mixer,
+    may_change: bool,
+}
+
+impl Identity {
+    pub(crate) fn add(&mut self, origin: &Origin, object: u64, print: u64) {
+        self.object.add(u64::from(origin.branch) << 8 | tag(&origin.place)).add(object);
+        self.print.add(print);
+        self.may_change |= print != 0;
+    }
+
+    /// The object and the print.
+    pub(crate) fn finish(mut self, opaque: bool) -> (u64, u64) {
+        let object = self.object.add(u64::from(opaque)).get();
+        (object, if self.may_change { self.print.get() } else { 0 })
     }
 }
 

@@ -80,6 +80,8 @@ impl Served {
     pub(crate) const UNSTABLE: u8 = 2;
     /// Its ctime was so young that a further change might not show in it.
     pub(crate) const RACY: u8 = 4;
+    /// It was looked up again in vain: some may hold the node and others its absence.
+    pub(crate) const LOST: u8 = 8;
 
     pub(crate) fn print(&self) -> u64 {
         self.print.load(Ordering::Acquire)
@@ -88,6 +90,12 @@ impl Served {
     /// Returns what was given out before.
     pub(crate) fn replace_print(&self, print: u64) -> u64 {
         self.print.swap(print, Ordering::AcqRel)
+    }
+
+    /// Nothing that was given out before is held any more.
+    pub(crate) fn renew(&self, print: u64, racy: bool) {
+        self.print.store(print, Ordering::Release);
+        self.flags.store(if racy { Served::RACY } else { 0 }, Ordering::Release);
     }
 
     pub(crate) fn set(&self, flag: u8) {
@@ -239,6 +247,15 @@ impl NodeTable {
         // Unlocked before `old` goes: the last holder of a node takes this lock.
         drop(shard);
         if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
+    }
+
+    /// Whoever looks the name up from now on gets a new node. Hard links of a layer stay: they have other names, and do
+    /// not change.
+    pub(crate) fn detach(&self, node: &Node) {
+        let by_path = node.parent().is_some_and(|parent| parent.key.child(&node.name) == node.key);
+        if by_path {
+            self.shard(node.key).remove(&node.key);
+        }
     }
 
     pub(crate) fn live(&self) -> Vec<Arc<Node>> {

@@ -74,6 +74,20 @@ impl PartialEq for Anchor {
 
 impl Eq for Anchor {}
 
+impl Place {
+    /// Whether both lead to the same place by the same way. What an alias leads to may have another way by now.
+    pub(crate) fn is_same(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Above, Place::Above) | (Place::Denied, Place::Denied) => true,
+            (Place::Host(one), Place::Host(two)) => one == two,
+            (Place::Entry(one), Place::Entry(two)) => one == two,
+            (Place::InputDir(one), Place::InputDir(two)) => one == two,
+            (Place::Input(one), Place::Input(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
 impl Origin {
     pub(crate) fn at(branch: BranchIndex, place: Place) -> Origin {
         Origin { branch, place, synthetic: false }

@@ -21,12 +21,14 @@ use crate::host;
 use crate::identity;
 use crate::inputs::Input;
 use crate::layer::open_blob;
+use crate::mend::Forget;
 use crate::merge::{Found, Merge};
 use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::owners::Owners;
 use crate::resolve::{Candidate, ViewLinks};
 use crate::rules::Rules;
+use crate::sweep::Thoroughness;
 
 /// Further faults are dropped: the first ones say what is wrong, and memory is bounded.
 const MAX_FAULTS: usize = 256;
@@ -93,8 +95,15 @@ impl Segment {
 
     /// `lookup` and `attr` with one look at the disk.
     pub fn lookup_attr(&self, dir: &Arc<Node>, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
-        let found = self.resolve(dir, name, ViewLinks::Follow)?;
-        Ok(self.adopt(dir, name, found))
+        match self.resolve(dir, name, ViewLinks::Follow) {
+            Ok(found) => Ok(self.adopt(dir, name, found)),
+            Err(errno) => {
+                if let Some(node) = self.table.get(dir.key().child(name)) {
+                    node.served.set(Served::LOST);
+                }
+                Err(errno)
+            }
+        }
     }
 
     /// Errors: IO if the name has become another object since it was looked up.
@@ -180,7 +189,18 @@ impl Segment {
     /// Whether everything that was served and is still held is as it was; once false, always false but for files that
     /// were too young to tell. Costs a stat per node that is held and may change.
     pub fn is_current(&self) -> bool {
-        self.sweep()
+        !self.has_changed() && self.sweep(Thoroughness::FirstOnly).is_empty()
+    }
+
+    /// As [`Segment::is_current`], and if it is not, tells by `forget` what its holders have to forget for it to be
+    /// current again; they must be able to, so nobody may be using the segment. False: it has to be built anew.
+    pub fn bring_up_to_date(&self, forget: impl FnMut(Forget<'_>)) -> bool {
+        if self.has_changed() {
+            return false;
+        }
+        let stale = self.sweep(Thoroughness::All);
+        // Resolving may itself have found a change in a node on the way.
+        stale.is_empty() && !self.has_changed() || self.mend(stale, forget) && !self.has_changed()
     }
 
     /// Whether the kernel must be able to ask for extended attributes: a layer's own, and the marks by which overlayfs

@@ -1,72 +1,192 @@
-//! A sweep: whether everything that was served is still what it was. Each live node is resolved again, so that a
-//! retargeted link, a new name in a higher branch and a changed file all show; a directory's own mtime and ctime prove
-//! its listing and the names that are not there.
+//! A sweep: whether everything that was served is still what it was. A file costs one stat beneath its open directory;
+//! what was merged, followed or hidden is resolved again, so that a retargeted link and a new name in a higher branch
+//! show. A directory's own mtime and ctime prove its listing and the names that are not there.
 //!
 //! stat says nothing of a file that somebody is writing to: a store through a mapping need not change any time. So a
 //! file whose content was opened must also grant a read lease, when it is opened and in each sweep. Where the lease may
 //! not be asked for (another user's file), stat alone decides.
 
-use std::os::fd::AsFd;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use vfsrun_sys::lease::{self, Writer};
 
 use crate::attr::FileKind;
+use crate::branch::Content;
 use crate::describe::{Scope, Symlinks};
+use crate::fingerprint;
 use crate::host;
+use crate::merge::{Found, Identity};
 use crate::node::{Node, Served};
-use crate::origin::{Origin, Place};
+use crate::origin::{Anchor, BranchIndex, Origin, Place};
 use crate::segment::Segment;
 
 /// Fewer nodes are not worth a thread.
 const PARALLEL: usize = 2000;
 
+/// A node that is no longer what was served.
+pub(crate) struct Stale {
+    pub(crate) node: Arc<Node>,
+    pub(crate) now: Now,
+}
+
+/// What a name is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Now {
+    /// The same object, in a state that has this print or may have changed without a trace.
+    Changed { print: u64, racy: bool },
+    /// Another object, or none.
+    Gone,
+}
+
+/// How much of what is stale a sweep has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thoroughness {
+    FirstOnly,
+    All,
+}
+
 impl Segment {
-    pub(crate) fn sweep(&self) -> bool {
-        if self.has_changed() {
-            return false;
-        }
+    pub(crate) fn sweep(&self, thoroughness: Thoroughness) -> Vec<Stale> {
         if !self.branches.iter().any(|branch| branch.live) {
-            return true;
+            return Vec::new();
         }
-        let nodes = self.table.live();
-        let current = AtomicBool::new(true);
+        let mut nodes = self.table.live();
+        nodes.sort_unstable_by_key(|node| parent_of(node));
+        let enough = AtomicBool::new(false);
         let check = |part: &[Arc<Node>]| {
-            for node in part {
-                if !current.load(Ordering::Relaxed) {
-                    break;
-                }
-                if !self.is_unchanged(node) {
-                    tracing::debug!(path = %node.path().display(), "no longer what was served");
-                    current.store(false, Ordering::Relaxed);
+            let mut stale = Vec::new();
+            for children in part.chunk_by(|one, two| parent_of(one) == parent_of(two)) {
+                let mut dirs = OpenDirs::default();
+                for node in children {
+                    if enough.load(Ordering::Relaxed) {
+                        return stale;
+                    }
+                    if let Some(now) = self.compare(node, &mut dirs) {
+                        tracing::debug!(path = %node.path().display(), ?now, "no longer what was served");
+                        stale.push(Stale { node: Arc::clone(node), now });
+                        enough.store(thoroughness == Thoroughness::FirstOnly, Ordering::Relaxed);
+                    }
                 }
             }
+            stale
         };
-        if nodes.len() < PARALLEL {
-            check(&nodes);
+        let mut stale = if nodes.len() < PARALLEL {
+            check(&nodes)
         } else {
             let (left, right) = nodes.split_at(nodes.len() / 2);
             std::thread::scope(|scope| {
-                scope.spawn(|| check(left));
-                check(right);
-            });
+                let left = scope.spawn(|| check(left));
+                let mut stale = check(right);
+                stale.extend(left.join().expect("a sweep does not panic"));
+                stale
+            })
+        };
+        if thoroughness == Thoroughness::All {
+            self.sweep_below_changed(&nodes, &mut stale);
         }
-        // Resolving may itself have found a change in a node on the way.
-        current.into_inner() && !self.has_changed()
+        stale
     }
 
-    fn is_unchanged(&self, node: &Node) -> bool {
-        if !self.may_change(node) {
-            return true;
+    /// In a merged directory that changed, another branch may have a say in names that are themselves as they were.
+    fn sweep_below_changed(&self, nodes: &[Arc<Node>], stale: &mut Vec<Stale>) {
+        let is_merged = |stale: &&Stale| stale.now != Now::Gone && stale.node.origins.len() > 1;
+        let merged: Vec<_> = stale.iter().filter(is_merged).map(|stale| Arc::as_ptr(&stale.node)).collect();
+        let mut known: HashMap<_, _> =
+            stale.iter().enumerate().map(|(index, stale)| (Arc::as_ptr(&stale.node), index)).collect();
+        for dir in merged {
+            let start = nodes.partition_point(|node| parent_of(node) < dir);
+            for node in nodes[start..].iter().take_while(|node| parent_of(node) == dir) {
+                let Some(now) = self.compare_merged(node) else { continue };
+                match known.entry(Arc::as_ptr(node)) {
+                    Entry::Occupied(index) if now == Now::Gone => stale[*index.get()].now = now,
+                    Entry::Occupied(_) => {}
+                    Entry::Vacant(place) => {
+                        place.insert(stale.len());
+                        stale.push(Stale { node: Arc::clone(node), now });
+                    }
+                }
+            }
         }
+    }
+
+    /// `None`: the node is what was served.
+    fn compare(&self, node: &Node, dirs: &mut OpenDirs) -> Option<Now> {
         let served = &node.served;
-        if served.has(Served::RACY) || served.has(Served::UNSTABLE) && served.has(Served::CONTENT) {
-            return false;
+        if served.has(Served::LOST) {
+            return Some(Now::Gone);
         }
-        let Ok(found) = self.resolve_again(node) else { return false };
-        let same = found.object == node.object && found.print == served.print();
-        same && !(served.has(Served::CONTENT) && self.has_writer(node))
+        if !self.may_change(node) {
+            return None;
+        }
+        let (print, racy) = match self.look_beneath(node, dirs) {
+            Some(Ok(state)) => state,
+            Some(Err(_)) => return Some(Now::Gone),
+            None => match self.look_again(node) {
+                Some(state) => state,
+                None => return Some(Now::Gone),
+            },
+        };
+        let in_doubt = served.has(Served::RACY)
+            || served.has(Served::CONTENT) && (served.has(Served::UNSTABLE) || self.has_writer(node));
+        (print != served.print() || in_doubt).then_some(Now::Changed { print, racy })
+    }
+
+    fn compare_merged(&self, node: &Node) -> Option<Now> {
+        match self.look_again(node) {
+            Some((print, _)) if print == node.served.print() => None,
+            Some((print, racy)) => Some(Now::Changed { print, racy }),
+            None => Some(Now::Gone),
+        }
+    }
+
+    /// Print and raciness of a node that the host has under its own name in a directory that the host has too; `None`
+    /// for any other. Errors: it is another object.
+    fn look_beneath(&self, node: &Node, dirs: &mut OpenDirs) -> Option<Result<(u64, bool), Errno>> {
+        let parent = node.parent()?;
+        if !node.origins.iter().all(|origin| self.is_plain(node, parent, origin)) {
+            return None;
+        }
+        Some(self.stat_all(node, parent, dirs))
+    }
+
+    fn is_plain(&self, node: &Node, parent: &Node, origin: &Origin) -> bool {
+        let Place::Host(anchor) = &origin.place else { return false };
+        let is_in = |above: &Origin| {
+            above.branch == origin.branch
+                && matches!(&above.place, Place::Host(other) if Arc::ptr_eq(other, anchor))
+        };
+        let branch = self.branch(origin.branch);
+        // Whether a link is followed depends on what it leads to.
+        let is_link = node.kind() == FileKind::Symlink && branch.symlinks != Symlinks::Never;
+        !is_link && parent.origins.iter().any(is_in)
+    }
+
+    fn stat_all(&self, node: &Node, parent: &Node, dirs: &mut OpenDirs) -> Result<(u64, bool), Errno> {
+        let (mut identity, mut racy) = (Identity::default(), false);
+        for origin in &node.origins {
+            let dir = dirs.open(self, parent, origin)?;
+            let stat = rustix::fs::statat(dir, node.name(), AtFlags::SYMLINK_NOFOLLOW)?;
+            let live = self.branch(origin.branch).live;
+            let print = if live { fingerprint::print(&stat) } else { 0 };
+            identity.add(origin, fingerprint::object(&stat), print);
+            racy |= live && fingerprint::is_racy(&stat);
+        }
+        let (object, print) = identity.finish(node.opaque);
+        if object == node.object { Ok((print, racy)) } else { Err(Errno::STALE) }
+    }
+
+    /// Print and raciness of what resolving the name gives now; `None` if that is something else or comes from elsewhere.
+    fn look_again(&self, node: &Node) -> Option<(u64, bool)> {
+        let found = self.resolve_again(node).ok()?;
+        let same = found.object == node.object && comes_from(&found, &node.origins);
+        same.then_some((found.print, found.racy))
     }
 
     fn may_change(&self, node: &Node) -> bool {
@@ -98,5 +218,43 @@ impl Segment {
             // An alias is checked at its target; what cannot be opened shows in its stat.
             _ => false,
         }
+    }
+}
+
+/// An alias is known by its object alone: its target is checked itself.
+fn comes_from(found: &Found, origins: &[Origin]) -> bool {
+    let same = |(one, two): (&Origin, &Origin)| {
+        let aliases = matches!((&one.place, &two.place), (Place::Alias(_), Place::Alias(_)));
+        one.branch == two.branch && (aliases || one.place.is_same(&two.place))
+    };
+    found.origins.len() == origins.len() && found.origins.iter().zip(origins).all(same)
+}
+
+fn parent_of(node: &Node) -> *const Node {
+    node.parent().map_or(ptr::null(), Arc::as_ptr)
+}
+
+/// The host directories behind one node, opened when they are needed.
+#[derive(Default)]
+struct OpenDirs(Vec<(BranchIndex, *const Anchor, Result<OwnedFd, Errno>)>);
+
+impl OpenDirs {
+    /// The one in which the child's `origin` lies.
+    fn open(&mut self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<&OwnedFd, Errno> {
+        let (Place::Host(anchor), Content::Host(host)) =
+            (&origin.place, &segment.branch(origin.branch).content)
+        else {
+            return Err(Errno::STALE);
+        };
+        let key = (origin.branch, Arc::as_ptr(anchor));
+        let position = match self.0.iter().position(|(branch, anchor, _)| (*branch, *anchor) == key) {
+            Some(position) => position,
+            None => {
+                let opened = host.open(anchor, &dir.path_from(anchor.depth));
+                self.0.push((key.0, key.1, opened));
+                self.0.len() - 1
+            }
+        };
+        self.0[position].2.as_ref().map_err(|errno| *errno)
     }
 }

@@ -1,0 +1,31 @@
+//! The kernel's cache of one mount of the view, and what the server keeps to fill it: how both are made to forget.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+
+use fuser::{INodeNo, Notifier};
+
+use crate::listings::Listings;
+use crate::open_files::OpenFiles;
+
+pub struct KernelCache {
+    pub notifier: Notifier,
+    pub files: Arc<OpenFiles>,
+    pub listings: Arc<Listings>,
+}
+
+impl KernelCache {
+    /// The name, found or not found, and all below it. Those inside keep what they have.
+    pub fn forget_name(&self, dir: INodeNo, name: &OsStr) -> io::Result<()> {
+        self.notifier.inval_entry(dir, name)
+    }
+
+    /// Attributes, listing, link target and content.
+    pub fn forget_node(&self, node: INodeNo) -> io::Result<()> {
+        // First what pages would be filled from.
+        self.files.close(node.0);
+        self.listings.drop_kept(node.0);
+        self.notifier.inval_inode(node, 0, 0)
+    }
+}
