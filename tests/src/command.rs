@@ -53,6 +53,12 @@ impl Output {
         digest.unwrap_or_else(|| panic!("no layer in {:#}; stderr: {}", self.result, self.stderr)).to_owned()
     }
 
+    /// Whether the root was one that an earlier action had left, from `--result`.
+    #[track_caller]
+    pub fn root_was_kept(&self) -> bool {
+        self.result["rootWasKept"].as_bool().expect("--result says whether the root was kept")
+    }
+
     /// `segments[].warm`, in order.
     #[track_caller]
     pub fn warm(&self) -> Vec<bool> {

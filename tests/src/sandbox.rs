@@ -267,12 +267,20 @@ impl Drop for Sandbox {
     }
 }
 
-/// Whether something of a run is in the store: what serialises sweeps, and an empty upper for the next run, are not.
+/// Whether something of a run is in the store: what serialises sweeps, and an empty upper for the next run, alone or in
+/// a root that the view server keeps, are not.
 fn is_left(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let is_empty =
         |part: &str| std::fs::read_dir(path.join(part)).is_ok_and(|mut entries| entries.next().is_none());
     let is_ready =
         name.starts_with(".idle-") && is_empty("upper") && (is_empty("work") || is_empty("work/work"));
-    name != ".lock" && !is_ready
+    let is_kept = is_empty("upper") && is_locked(&path.join("lock"));
+    name != ".lock" && !is_ready && !is_kept
+}
+
+/// Whether a process holds the lock. The caller makes sure that only the view server can be that.
+fn is_locked(file: &Path) -> bool {
+    std::fs::File::open(file)
+        .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }

@@ -199,7 +199,6 @@ fn changed_segment_leaves_others_warm(sandbox: &Sandbox) {
     sandbox.sh("printf new > src/f");
     let after = sandbox.run(&spec).expect(0);
     assert_eq!(after.stdout, "new");
-    assert!(!after.warm()[0], "{:?}", after.warm());
     assert!(after.warm()[1..].iter().all(|warm| *warm), "{:?}", after.warm());
 }
 
@@ -214,7 +213,7 @@ fn branch_directory_replaced_by_another_is_seen(sandbox: &Sandbox) {
 /// Runs between random changes, each compared with a plain look at the host: names that are there and that are not,
 /// types, sizes, modes, times, links and contents.
 fn any_change_is_seen_and_leaves_the_rest_warm(sandbox: &Sandbox) {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 40;
     let look = |at: &str| {
         let names = NAMES.join(" ");
         format!(
@@ -230,16 +229,20 @@ fn any_change_is_seen_and_leaves_the_rest_warm(sandbox: &Sandbox) {
     let src = sandbox.dir(SRC);
     let spec = sandbox.shell_spec(&look("/src"), &source());
     let mut random = Random(7);
-    let mut warm = 0;
+    let (mut warm, mut kept) = (0, 0);
     for round in 0..ROUNDS {
         for _ in 0..=random.below(3) {
             change_something(&src, &mut random);
         }
-        let output = sandbox.run(&spec).expect(0);
-        assert_eq!(output.stdout, sandbox.sh(&look(SRC)), "round {round}");
-        warm += usize::from(output.warm()[0]);
+        // Once after the change, and once more in the root that this has left.
+        for _ in 0..2 {
+            let output = sandbox.run(&spec).expect(0);
+            assert_eq!(output.stdout, sandbox.sh(&look(SRC)), "round {round}");
+            warm += usize::from(output.warm()[0]);
+            kept += usize::from(output.root_was_kept());
+        }
     }
     assert_eq!(sandbox.servers().len(), 1);
     // A server may hear of the last client's end later than of the next one's beginning.
-    assert!(warm > ROUNDS / 2, "{warm} of {ROUNDS}");
+    assert!(warm > ROUNDS && kept > ROUNDS / 4, "{warm} warm, {kept} kept in {ROUNDS} rounds");
 }

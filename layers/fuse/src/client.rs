@@ -10,6 +10,7 @@ use vfsrun_union::describe::SegmentSpec;
 
 use crate::channel::{Channel, ChannelError};
 use crate::domain::{Domain, DomainError};
+use crate::kept_roots::KeptRoot;
 use crate::namespace;
 use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats};
 
@@ -149,18 +150,48 @@ impl View {
         self.attached(0)
     }
 
-    /// Asks for segments without waiting for them, so that they cost one wait together, and other work can be done
-    /// meanwhile. [`View::take_attached`] has the answers; ask nothing else before.
-    pub fn ask_for(&mut self, segments: &[(&SegmentSpec, Vec<BorrowedFd<'_>>)]) -> Result<(), ClientError> {
+    /// Asks for segments without waiting for them, and for a root over them that was kept under `root_key`, so that
+    /// they cost one wait together and other work can be done meanwhile. [`View::take_attached`] has the answers; ask
+    /// nothing else before.
+    pub fn ask_for(
+        &mut self,
+        segments: &[(&SegmentSpec, Vec<BorrowedFd<'_>>)],
+        root_key: Option<&str>,
+    ) -> Result<(), ClientError> {
         for (spec, descriptors) in segments {
             self.tell(&Request::Attach { spec: (*spec).clone() }, descriptors)?;
         }
-        Ok(())
+        match root_key {
+            Some(key) => self.tell(&Request::TakeRoot { key: key.to_owned() }, &[]),
+            None => Ok(()),
+        }
     }
 
-    /// The segments that were asked for, in that order. `count` is how many.
-    pub fn take_attached(&mut self, count: usize) -> Result<Vec<Attached>, ClientError> {
-        (0..count).rev().map(|later| self.attached(later)).collect()
+    /// What was asked for: the segments in their order, and the root if one is kept.
+    pub fn take_attached(
+        &mut self,
+        segments: usize,
+        with_root: bool,
+    ) -> Result<(Vec<Attached>, Option<KeptRoot>), ClientError> {
+        let after = usize::from(with_root);
+        let attached =
+            (0..segments).rev().map(|later| self.attached(later + after)).collect::<Result<_, _>>()?;
+        if !with_root {
+            return Ok((attached, None));
+        }
+        match self.hear("TakeRoot", 0, self.attach_timeout)? {
+            (Reply::Root { note }, descriptors) => {
+                Ok((attached, note.map(|note| KeptRoot { note, descriptors })))
+            }
+            (reply, _) => Err(out_of_step("TakeRoot", &reply)),
+        }
+    }
+
+    /// Leaves a root to the next client who asks for it under the same key over the same segments. It must be as this
+    /// client took or would have taken it, and nobody may be inside.
+    pub fn keep_root(&mut self, note: String, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
+        let request = Request::KeepRoot { note };
+        self.channel.send(&request, descriptors).map_err(|source| ClientError::Channel { source })
     }
 
     fn attached(&mut self, later: usize) -> Result<Attached, ClientError> {
@@ -306,6 +337,7 @@ fn name(reply: &Reply) -> &'static str {
     match reply {
         Reply::Welcome { .. } => "Welcome",
         Reply::Attached { .. } => "Attached",
+        Reply::Root { .. } => "Root",
         Reply::Pong(_) => "Pong",
         Reply::Faults { .. } => "Faults",
         Reply::Stats(_) => "Stats",

@@ -14,12 +14,13 @@ use vfsrun_sys::chain;
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::{Domain, DomainError};
+use crate::kept_roots::{KeptRoot, RootKey};
 use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
 use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
 use crate::protocol::{Health, PROTOCOL, Reply, Request};
-use crate::registry::{Registry, Use};
+use crate::registry::{Registry, Use, root_key};
 use crate::walker::Walker;
 
 /// A client that says nothing at first is sent away.
@@ -52,6 +53,14 @@ pub struct Control {
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
+}
+
+/// What a client has of the server.
+#[derive(Default)]
+struct Held {
+    segments: Vec<Use>,
+    /// Of the root that the client took or was refused.
+    root: Option<RootKey>,
 }
 
 /// Clients that are connected now.
@@ -144,7 +153,7 @@ impl Control {
 
     /// Answers requests until the client leaves; its segments are released then.
     fn converse(self: &Arc<Control>, channel: &mut Channel) {
-        let mut held: Vec<Use> = Vec::new();
+        let mut held = Held::default();
         loop {
             let (request, descriptors) = match channel.receive::<Request>(None) {
                 Ok(received) => received,
@@ -155,38 +164,53 @@ impl Control {
                 }
                 Err(_) => return,
             };
-            let sent = match self.answer(request, descriptors, &mut held) {
-                (reply, Some(mount)) => channel.send(&reply, &[mount.as_fd()]),
-                (reply, None) => channel.send(&reply, &[]),
-            };
-            if sent.is_err() {
+            let Some((reply, descriptors)) = self.answer(request, descriptors, &mut held) else { continue };
+            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            if channel.send(&reply, &descriptors).is_err() {
                 return;
             }
         }
     }
 
+    /// `None`: the request has no answer.
     fn answer(
         &self,
         request: Request,
         descriptors: Vec<OwnedFd>,
-        held: &mut Vec<Use>,
-    ) -> (Reply, Option<OwnedFd>) {
-        match request {
-            Request::Attach { spec } => match self.attach(spec, descriptors, held) {
-                Ok((reply, mount)) => (reply, Some(mount)),
-                Err(message) => (Reply::Failed { message }, None),
+        held: &mut Held,
+    ) -> Option<(Reply, Vec<OwnedFd>)> {
+        let reply = match request {
+            Request::Attach { spec } => match self.attach(spec, descriptors, &mut held.segments) {
+                Ok((reply, mount)) => return Some((reply, vec![mount])),
+                Err(message) => Reply::Failed { message },
             },
-            Request::Ping => (Reply::Pong(self.health()), None),
-            Request::Stats => (Reply::Stats(self.meter.stats()), None),
-            Request::Faults { segment } => match held.iter().find(|used| used.live().name == segment) {
-                Some(used) => {
-                    let faults = used.live().segment.faults().iter().map(|fault| fault.to_string()).collect();
-                    (Reply::Faults { faults }, None)
+            Request::TakeRoot { key } => {
+                let key = held.root.insert(root_key(&held.segments, key));
+                let root = self.registry.roots.take(key);
+                let (note, descriptors) = root.map(|root| (root.note, root.descriptors)).unzip();
+                return Some((Reply::Root { note }, descriptors.unwrap_or_default()));
+            }
+            Request::KeepRoot { note } => {
+                // The segments are this client's, so that they are in the same state as when it asked.
+                if let Some(key) = held.root.take() {
+                    self.registry.roots.keep(key, KeptRoot { note, descriptors });
                 }
-                None => (failed(format!("segment {segment} is not attached here")), None),
-            },
-            Request::Hello { .. } => (failed("Hello was said already".to_owned()), None),
-        }
+                return None;
+            }
+            Request::Ping => Reply::Pong(self.health()),
+            Request::Stats => Reply::Stats(self.meter.stats()),
+            Request::Faults { segment } => {
+                match held.segments.iter().find(|used| used.live().name == segment) {
+                    Some(used) => {
+                        let faults = used.live().segment.faults();
+                        Reply::Faults { faults: faults.iter().map(|fault| fault.to_string()).collect() }
+                    }
+                    None => failed(format!("segment {segment} is not attached here")),
+                }
+            }
+            Request::Hello { .. } => failed("Hello was said already".to_owned()),
+        };
+        Some((reply, Vec::new()))
     }
 
     fn attach(

@@ -7,9 +7,12 @@
 //!       └ nobody there: lock, bind, start server     Registry: identity ─▶ Live segment
 //!    Attach spec + descriptors ───────────────────▶   up to date? reuse (warm) : build generation
 //!    ◀──────────── detached mount of the segment ──   walker: open_tree(NAME) ─────▶ LOOKUP ─▶ union
-//!    move_mount it, overlay on top, run the action
+//!    TakeRoot ────────────────────────────────────▶   an overlay that was left as it was found, if one is kept
+//!    ◀──────────────────────────────────── or none    else: move_mount the segments, overlay on top
+//!    run the action
 //!       action ── cached by the kernel: no request; else LOOKUP, READ, … ─────────▶ NodeTable ─▶ union
 //!    Watch: pidfd, Ping ──────────────────────────▶   oldest request, counters
+//!    KeepRoot (if it is as it was found) ─────────▶   KeptRoots
 //!    close ── the segments are released ──────────▶   stay warm (LRU) or go
 //!                                                    nobody for a while: lock, unlink socket, exit
 //! ```
@@ -32,6 +35,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod filesystem;
+pub mod kept_roots;
 pub mod kernel_cache;
 mod listings;
 pub mod meter;
@@ -48,6 +52,7 @@ pub mod walker;
 pub mod watch;
 
 pub use client::{Attached, ClientError, View};
+pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
 pub use start::spawn_server;
 pub use watch::{Patience, Verdict, Watch};

@@ -31,6 +31,8 @@ pub struct ServerOptions {
     pub warm_segments: usize,
     /// Above so many names that the kernel remembers, the warm segments unused for longest are dropped.
     pub warm_nodes: usize,
+    /// Overlays that are kept for the next action.
+    pub kept_roots: usize,
 }
 
 impl ServerOptions {
@@ -45,6 +47,7 @@ impl ServerOptions {
             unshare_mounts: true,
             warm_segments: 64,
             warm_nodes: 2_000_000,
+            kept_roots: 16,
         })
     }
 

@@ -6,18 +6,21 @@
 //!                                  ◀─────   Welcome  [server's user namespace, pidfd of the server]
 //!    Attach [branch roots …]       ─────▶
 //!                                  ◀─────   Attached [detached mount of the segment] | Failed
+//!    TakeRoot                      ─────▶
+//!                                  ◀─────   Root [what a client left by KeepRoot]
 //!    Ping | Faults | Stats         ─────▶
 //!                                  ◀─────   Pong | Faults | Stats
+//!    KeepRoot [overlay, …]         ─────▶   (no answer)
 //!    (end of connection: the client's segments are released)
 //! ```
 //!
-//! One request, one reply; descriptors in brackets travel beside the message.
+//! One request, one reply, but for the last; descriptors in brackets travel beside the message.
 
 use serde::{Deserialize, Serialize};
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,15 @@ pub enum Request {
     /// Descriptors: those the specification names by index.
     Attach {
         spec: SegmentSpec,
+    },
+    /// Asks for an overlay over all segments attached so far, in their order, that another client has kept under the
+    /// same key.
+    TakeRoot {
+        key: String,
+    },
+    /// Descriptors: whatever the client who takes it needs. Belongs to the key of this connection's `TakeRoot`.
+    KeepRoot {
+        note: String,
     },
     Ping,
     /// What the segment could not serve as promised so far.
@@ -52,6 +64,10 @@ pub enum Reply {
     Attached {
         segment: String,
         warm: bool,
+    },
+    /// The note and the descriptors of `KeepRoot`; `None` if no root is kept.
+    Root {
+        note: Option<String>,
     },
     Pong(Health),
     Faults {

@@ -16,6 +16,7 @@ use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
 use vfsrun_union::{Context, Forget, Segment, SegmentError};
 
+use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
 use crate::nodes::NodeTable;
 
@@ -39,6 +40,8 @@ pub struct Live {
     /// The registry's clock when it was used last.
     used: AtomicU64,
     superseded: AtomicBool,
+    /// Counts how often the kernel had to forget something of it.
+    state: AtomicU64,
 }
 
 /// Whichever generation of a segment is current; locked while it is checked or built, so that clients who want the
@@ -46,11 +49,12 @@ pub struct Live {
 #[derive(Default)]
 struct Slot(Mutex<Option<Arc<Live>>>);
 
-/// How many segments stay without a user.
+/// How much stays without a user.
 #[derive(Clone, Copy, Debug)]
 pub struct Warmth {
     pub segments: usize,
     pub nodes: usize,
+    pub roots: usize,
 }
 
 pub struct Registry {
@@ -62,6 +66,7 @@ pub struct Registry {
     clock: AtomicU64,
     /// Of the mount without extended attributes and of the one with them.
     caches: [OnceLock<KernelCache>; 2],
+    pub roots: KeptRoots,
 }
 
 /// A client's hold on a segment. Dropping it releases the segment.
@@ -80,6 +85,7 @@ impl Registry {
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
             caches: Default::default(),
+            roots: KeptRoots::new(warmth.roots),
         }
     }
 
@@ -113,6 +119,7 @@ impl Registry {
             nodes: AtomicIsize::new(0),
             used: AtomicU64::new(0),
             superseded: AtomicBool::new(false),
+            state: AtomicU64::new(0),
         });
         let held = self.hold(&live);
         self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());
@@ -138,8 +145,12 @@ impl Registry {
         let Some(cache) = self.cache(live).filter(|_| live.users.load(SeqCst) == 0) else {
             return live.segment.is_current();
         };
-        let mut forgotten = true;
+        let (mut changed, mut forgotten) = (false, true);
         let up_to_date = live.segment.bring_up_to_date(|what| {
+            if !std::mem::replace(&mut changed, true) {
+                live.state.fetch_add(1, SeqCst);
+                self.roots.forget_segment(&live.name);
+            }
             let done = match what {
                 Forget::Name { dir, name } => cache.forget_name(INodeNo(dir), name),
                 Forget::Node { ino } => cache.forget_node(INodeNo(ino)),
@@ -219,6 +230,7 @@ impl Registry {
         if self.by_name.write().expect(NO_PANIC).remove(&live.name).is_none() {
             return;
         }
+        self.roots.forget_segment(&live.name);
         self.forget_name(live, INodeNo::ROOT, OsStr::new(&live.name));
     }
 
@@ -264,6 +276,12 @@ impl Use {
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
+}
+
+/// The key of roots over these segments.
+pub fn root_key(segments: &[Use], client: String) -> RootKey {
+    let state = |used: &Use| (used.live.name.clone(), used.live.state.load(SeqCst));
+    RootKey { segments: segments.iter().map(state).collect(), client }
 }
 
 impl Drop for Use {

@@ -79,8 +79,11 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     // Both before any thread: the device must be opened and mounted by a process that has one.
     let plain = ViewMount::new(&domain, "plain")?;
     let marked = ViewMount::new(&domain, "marked")?;
-    let registry =
-        Arc::new(Registry::new(Warmth { segments: options.warm_segments, nodes: options.warm_nodes }));
+    let registry = Arc::new(Registry::new(Warmth {
+        segments: options.warm_segments,
+        nodes: options.warm_nodes,
+        roots: options.kept_roots,
+    }));
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {

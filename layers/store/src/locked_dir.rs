@@ -26,8 +26,8 @@ pub struct LockedDir {
     parent: OwnedFd,
     id: String,
     dir: OwnedFd,
-    /// The lock is free when the last copy of this descriptor is closed, children's included.
-    _lock: OwnedFd,
+    /// Held until the last copy of this descriptor is closed, children's included.
+    lock: OwnedFd,
 }
 
 impl LockedDir {
@@ -38,7 +38,7 @@ impl LockedDir {
         let dir = fsat::open_dir(&parent, &id)?;
         let own = lock(&dir, LOCK, FlockOperation::LockExclusive)?;
         drop(guard);
-        Ok(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id, dir, _lock: own })
+        Ok(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id, dir, lock: own })
     }
 
     /// An idle directory of `parent` with all that its last owner left in it, if there is one.
@@ -51,9 +51,29 @@ impl LockedDir {
             let Ok(own) = lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) else { continue };
             rustix::fs::renameat(&parent, &name, &parent, id)?;
             let parent = parent.as_fd().try_clone_to_owned()?;
-            return Ok(Some(LockedDir { parent, id: id.to_owned(), dir, _lock: own }));
+            return Ok(Some(LockedDir { parent, id: id.to_owned(), dir, lock: own }));
         }
         Ok(None)
+    }
+
+    /// Gives up ownership to whoever gets these descriptors (the directory, its lock) and [`LockedDir::take_over`]s them;
+    /// while one of them is open the directory is nobody else's.
+    pub fn hand_over(self) -> (String, [OwnedFd; 2]) {
+        (self.id, [self.dir, self.lock])
+    }
+
+    /// `None` if the directory is no longer in `parent`.
+    pub fn take_over(
+        parent: impl AsFd,
+        id: &str,
+        [dir, lock]: [OwnedFd; 2],
+    ) -> io::Result<Option<LockedDir>> {
+        let there = fsat::stat(&parent, id)?;
+        let here = rustix::fs::fstat(&dir)?;
+        if there.is_none_or(|there| (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)) {
+            return Ok(None);
+        }
+        Ok(Some(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id: id.to_owned(), dir, lock }))
     }
 
     /// Leaves the directory to the next owner, unless enough are waiting for one already.
@@ -189,6 +209,18 @@ mod tests {
         assert!(LockedDir::adopt(&parent).unwrap().is_none());
         drop(adopted);
         assert_eq!(sweep(&parent).unwrap(), 1, "an owner that dies is swept as before");
+    }
+
+    #[test]
+    fn a_directory_that_was_handed_over_is_alive_and_taken_over_unless_removed() {
+        let (_temp, parent) = parent();
+        let (id, parts) = LockedDir::create(&parent).unwrap().hand_over();
+        assert_eq!(sweep(&parent).unwrap(), 0);
+        let taken = LockedDir::take_over(&parent, &id, parts).unwrap().unwrap();
+        assert_eq!(taken.id(), id);
+        let (id, parts) = taken.hand_over();
+        remove_tree(parent.as_fd(), id.as_ref()).unwrap();
+        assert!(LockedDir::take_over(&parent, &id, parts).unwrap().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
 use crate::run::RunError;
-use crate::{directories, probe, seal, seccomp_filter};
+use crate::{directories, kept_root, probe, seal, seccomp_filter};
 
 /// What the command line says about a run.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Decided {
     pub filter: Option<Filter>,
     pub runtime: PathBuf,
     pub scaffold: PathBuf,
+    /// Under what the action's root is asked for and kept, if it may be.
+    pub root_key: Option<String>,
 }
 
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).
@@ -59,7 +61,9 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
-    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold })
+    let root_key = store.as_ref().map(|store| kept_root::key(&plan, store)).transpose();
+    let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
+    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold, root_key })
 }
 
 /// For commands that only look at a spec.

@@ -1,7 +1,6 @@
 //! Launching: the clone that becomes init, and its maps.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use thiserror::Error;
@@ -11,7 +10,7 @@ use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
 
 use crate::id_maps::{self, IdMapError};
 use crate::stage::init::{self, Prepared};
-use crate::stage::report::{self, Receiver};
+use crate::stage::report::{self, Base, Receiver};
 
 #[derive(Debug, Error)]
 pub enum LaunchError {
@@ -34,10 +33,9 @@ pub struct Init {
 }
 
 impl Init {
-    /// Gives init the mounts of the segments, first on top.
-    pub fn hand_over(&self, mounts: &[OwnedFd]) -> Result<(), LaunchError> {
-        let sent = mounts.iter().try_for_each(|mount| self.reports.send_segment(mount));
-        sent.map_err(|source| LaunchError::Go { source })
+    /// Gives init what it builds the root on.
+    pub fn hand_over(&self, base: Base) -> Result<(), LaunchError> {
+        self.reports.send_base(&base).map_err(|source| LaunchError::Go { source })
     }
 }
 

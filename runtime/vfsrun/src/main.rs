@@ -8,6 +8,7 @@ mod commands;
 mod decide;
 mod directories;
 mod id_maps;
+mod kept_root;
 mod launch;
 mod log;
 mod probe;

@@ -13,11 +13,13 @@ use vfsrun_spec::SpecError;
 
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
+use crate::kept_root::{self, Stamp};
 use crate::launch::{self, LaunchError};
 use crate::stage::init::Prepared;
+use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, PendingView, ViewError};
+use crate::view::{self, AttachedView, Parts, PendingView, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -93,6 +95,8 @@ pub struct Outcome {
     pub named: Option<String>,
     /// Whether each segment was in the server already.
     pub warm: Vec<bool>,
+    /// The root was one that an earlier action had left as it was.
+    pub root_was_kept: bool,
     pub times: Times,
 }
 
@@ -115,11 +119,10 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let planned = Instant::now();
     let asked = ask(&decided)?; // shared server, which brings live segments up to date while we go on
     let attached = Instant::now();
-    let upper = Upper::create(&decided.plan, decided.store.as_ref())?; // where writes go
-    let started = Instant::now();
-    let acted = act(&decided, asked, upper.as_ref()); // new namespaces, the command, its end
+    let mut upper = None;
+    let acted = act(&decided, asked, &mut upper); // new namespaces, where writes go, the command, its end
     let stopped = Instant::now();
-    let (mut ended, mut view) = match acted {
+    let mut acted = match acted {
         Ok(acted) => acted,
         Err(error) => {
             // Nothing was written that anybody may have.
@@ -127,19 +130,28 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
             return Err(error.of(&decided.file));
         }
     };
-    let warm = view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
-    let upper = refuse_faults(view.as_mut(), upper)?;
-    let Decided { plan, store, .. } = decided;
-    let (captured, named) = upper::capture(&plan, &mut ended, upper, store.as_ref())?; // writes become a layer
-    ended.wait_for_unmount();
-    let times = times(began, planned, attached, started, stopped, &ended);
-    Ok(Outcome { plan, ended, captured, named, warm, times })
+    let warm = acted.view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
+    refuse_faults(acted.view.as_mut(), upper.as_ref())?;
+    let (captured, named) = match (&upper, &decided.store) {
+        (Some(upper), Some(store)) => upper::capture(&decided.plan, &acted.ended, upper, store)?, // writes become a layer
+        _ => (None, None),
+    };
+    let left = upper.map_or(Ok(()), |upper| leave(&mut acted, upper));
+    if captured.is_none() {
+        // Of what is stored already, the rest that cannot be removed now is swept later.
+        left?;
+    }
+    acted.ended.wait_for_unmount();
+    let times = times(began, planned, attached, stopped, &acted.ended);
+    let Acted { ended, root_was_kept, .. } = acted;
+    Ok(Outcome { plan: decided.plan, ended, captured, named, warm, root_was_kept, times })
 }
 
 fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
     match (&decided.plan.root, &decided.store) {
         (Root::View { segments, .. }, Some(store)) => {
-            let asked = view::ask(segments, &decided.facts, store, &decided.runtime)
+            let key = decided.root_key.as_deref();
+            let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime)
                 .map_err(|source| RunError::View { file: decided.file.clone(), source })?;
             // In the namespace whose ids dead actions' files belong to.
             store.sweep()?;
@@ -149,11 +161,18 @@ fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
     }
 }
 
-fn act(
-    decided: &Decided,
-    asked: Option<PendingView>,
-    upper: Option<&Upper>,
-) -> Result<(Ended, Option<AttachedView>), RunError> {
+/// An action that is over.
+struct Acted {
+    ended: Ended,
+    view: Option<AttachedView>,
+    /// Of the upper when its root was new, if the root may be kept.
+    stamp: Option<Stamp>,
+    /// The root was one that another action had left.
+    root_was_kept: bool,
+}
+
+/// `upper` is there from the moment that it exists.
+fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>) -> Result<Acted, RunError> {
     let plan = &decided.plan;
     let signals = supervise::take_signals()?;
     let prepared = Prepared {
@@ -161,45 +180,68 @@ fn act(
         filter: decided.filter.as_ref(),
         landlock_abi: decided.facts.kernel.landlock_abi,
         scaffold: &decided.scaffold,
-        upper: upper.map(Upper::place),
+        keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
-    let mut view = None;
-    if let Some(asked) = asked {
+    let (mut view, mut kept_stamp) = (None, None);
+    if let (Some(asked), Some(store), Root::View { upper: planned, .. }) = (asked, &decided.store, &plan.root)
+    {
         // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
-        let (attached, mounts) =
+        let (attached, Parts { segments, kept }) =
             asked.attached().map_err(|source| RunError::View { file: decided.file.clone(), source })?;
-        init.hand_over(&mounts)?;
+        let base = match kept.and_then(|kept| kept_root::take(kept, store)) {
+            Some(taken) => {
+                kept_stamp = Some(taken.stamp);
+                *upper = Some(taken.upper);
+                Base::Kept { root: taken.mount }
+            }
+            None => {
+                let made = upper.insert(Upper::create(planned, store)?);
+                Base::New { upper: made.place(), segments }
+            }
+        };
+        init.hand_over(base)?;
         view = Some(attached);
     }
     let time_limit = plan.time_limit.map(Duration::from_secs_f64);
-    let ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
+    let mut ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
-    Ok((ended, view))
+    if let Some(Upper::Memory { directory, .. }) = upper
+        && let Some(made) = ended.upper.take()
+    {
+        *directory = Some(made);
+    }
+    let stamp = kept_stamp.or(ended.root.as_ref().and_then(|(_, stamp)| *stamp));
+    Ok(Acted { ended, view, stamp, root_was_kept: kept_stamp.is_some() })
+}
+
+/// A root that is as it was is left to the next action; any other is thrown away.
+fn leave(acted: &mut Acted, upper: Upper) -> Result<(), RunError> {
+    if let (Some((root, _)), Some(view), Some(stamp)) = (&acted.ended.root, &mut acted.view, acted.stamp)
+        && kept_root::is_untouched(&upper, stamp)
+    {
+        kept_root::keep(&mut view.view, root, upper, stamp);
+        return Ok(());
+    }
+    acted.ended.wait_for_unmount();
+    upper.discard()
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,
 /// but it may be somebody's work, so it is kept.
-fn refuse_faults(view: Option<&mut AttachedView>, upper: Option<Upper>) -> Result<Option<Upper>, RunError> {
-    let Some(attached) = view else { return Ok(upper) };
+fn refuse_faults(view: Option<&mut AttachedView>, upper: Option<&Upper>) -> Result<(), RunError> {
+    let Some(attached) = view else { return Ok(()) };
     let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
     let faults = attached.view.faults_of(&names).map_err(|_| SuperviseError::ServerDied)?;
     if faults.is_empty() {
-        return Ok(upper);
+        return Ok(());
     }
     let kept = upper.map(Upper::keep).transpose()?.flatten();
     Err(RunError::Faults { faults, kept })
 }
 
-fn times(
-    began: Instant,
-    planned: Instant,
-    attached: Instant,
-    started: Instant,
-    stopped: Instant,
-    ended: &Ended,
-) -> Times {
+fn times(began: Instant, planned: Instant, attached: Instant, stopped: Instant, ended: &Ended) -> Times {
     // The command's start is the workload's own reading of the clock that Instant uses too.
     let now = crate::clock::monotonic_nanoseconds();
     let since = ended.executed_at.map(|at| Duration::from_nanos(now.saturating_sub(at)));
@@ -207,7 +249,7 @@ fn times(
     Times {
         plan: planned - began,
         attach: attached - planned,
-        start: (stopped - started).saturating_sub(command),
+        start: (stopped - attached).saturating_sub(command),
         command,
         capture: stopped.elapsed(),
         total: began.elapsed(),

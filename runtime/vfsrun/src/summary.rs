@@ -36,6 +36,7 @@ struct ResultFile<'a> {
     layer: Option<Layer<'a>>,
     enforced: Enforced,
     segments: Vec<Segment>,
+    root_was_kept: bool,
     notes: &'a [String],
     seconds: Seconds,
 }
@@ -108,6 +109,7 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
             no_new_privileges: outcome.plan.sandbox.no_new_privileges,
         },
         segments: outcome.warm.iter().map(|warm| Segment { warm: *warm }).collect(),
+        root_was_kept: outcome.root_was_kept,
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),
     };

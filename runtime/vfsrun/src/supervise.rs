@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitp
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
+use crate::kept_root::Stamp;
 use crate::launch::Init;
 use crate::proxy::{Proxy, Sides};
 use crate::stage::report::{Received, Report};
@@ -51,14 +52,17 @@ pub struct Ended {
     pub seccomp: bool,
     /// CLOCK_MONOTONIC, nanoseconds: when the command was executed.
     pub executed_at: Option<u64>,
-    /// An upper in memory.
+    /// An upper in memory that init has made.
     pub upper: Option<OwnedFd>,
+    /// A detached mount of the root's overlay, where it may be kept, and the stamp that its upper had when it was new.
+    pub root: Option<(OwnedFd, Option<Stamp>)>,
     leaving: Option<Leaving>,
 }
 
 impl Ended {
     /// Waits for the end of the action's mounts.
     pub fn wait_for_unmount(&mut self) {
+        self.root = None;
         self.leaving = None;
     }
 }
@@ -162,6 +166,7 @@ impl Action<'_> {
             };
             match report {
                 Report::Upper => self.ended.upper = fd,
+                Report::Root { stamp } => self.ended.root = fd.map(|fd| (fd, stamp)),
                 Report::Terminal => self.master = fd,
                 Report::Sandboxed { landlock, seccomp } => {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);

@@ -1,40 +1,51 @@
 //! An upper: where an action's writes go, and how they become a layer.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::{Capture, Root, UpperOn};
+use vfsrun_plan::plan::{self, Capture, UpperOn};
 
 use crate::root::view::UpperPlace;
 use crate::run::RunError;
 use crate::supervise::Ended;
 
 /// Where an action's writes are while it runs.
+#[derive(Debug)]
 pub enum Upper {
     Disk(Run),
-    Memory { size: Option<u64> },
+    /// Init makes the directory, and hands it over.
+    Memory {
+        size: Option<u64>,
+        directory: Option<OwnedFd>,
+    },
 }
 
 impl Upper {
-    pub fn create(plan: &Plan, store: Option<&LayerStore>) -> Result<Option<Upper>, RunError> {
-        let (Root::View { upper, .. }, Some(store)) = (&plan.root, store) else { return Ok(None) };
-        Ok(Some(match upper.on {
+    pub fn create(planned: &plan::Upper, store: &LayerStore) -> Result<Upper, RunError> {
+        Ok(match planned.on {
             UpperOn::Disk => Upper::Disk(store.new_run()?),
-            UpperOn::Memory => Upper::Memory { size: upper.size },
-        }))
+            UpperOn::Memory => Upper::Memory { size: planned.size, directory: None },
+        })
     }
 
     pub fn place(&self) -> UpperPlace {
         match self {
             Upper::Disk(run) => UpperPlace::Disk(run.path().to_path_buf()),
-            Upper::Memory { size } => UpperPlace::Memory { size: *size },
+            Upper::Memory { size, .. } => UpperPlace::Memory { size: *size },
         }
     }
 
-    /// Throws away what was written.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Upper::Disk(run) => Some(run.upper()),
+            Upper::Memory { directory, .. } => directory.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// Throws away what was written. Nothing may be mounted on it any more.
     pub fn discard(self) -> Result<(), RunError> {
         match self {
             Upper::Disk(run) => Ok(run.remove()?),
@@ -43,7 +54,7 @@ impl Upper {
     }
 
     /// Leaves what was written where it is and says where that is; an upper in memory is gone with its action.
-    pub fn keep(self) -> Result<Option<PathBuf>, RunError> {
+    pub fn keep(&self) -> Result<Option<PathBuf>, RunError> {
         match self {
             Upper::Disk(run) => {
                 run.keep()?;
@@ -57,17 +68,12 @@ impl Upper {
 /// What the action wrote becomes a layer. The name is repointed last, and only for a command that succeeded.
 pub fn capture(
     plan: &Plan,
-    ended: &mut Ended,
-    upper: Option<Upper>,
-    store: Option<&LayerStore>,
+    ended: &Ended,
+    upper: &Upper,
+    store: &LayerStore,
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
-    let (Some(upper), Some(store)) = (upper, store) else { return Ok((None, None)) };
-    let Some(how) = &plan.capture else {
-        ended.wait_for_unmount();
-        upper.discard()?;
-        return Ok((None, None));
-    };
-    let captured = take(plan, how, ended, upper, store)?;
+    let Some(how) = &plan.capture else { return Ok((None, None)) };
+    let captured = take(plan, how, upper, store)?;
     let succeeded = ended.code == 0 && ended.signal.is_none() && !ended.timed_out;
     let named = how.name.clone().filter(|_| succeeded);
     if let Some(name) = &named {
@@ -76,42 +82,23 @@ pub fn capture(
     Ok((Some(captured), named))
 }
 
-fn take(
-    plan: &Plan,
-    how: &Capture,
-    ended: &mut Ended,
-    upper: Upper,
-    store: &LayerStore,
-) -> Result<Captured, RunError> {
-    let options = |take| CaptureOptions {
+fn take(plan: &Plan, how: &Capture, upper: &Upper, store: &LayerStore) -> Result<Captured, RunError> {
+    let take = if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy };
+    let options = CaptureOptions {
         ids: id_map(plan),
         clamp_mtime: Some(how.clamp_time),
         devices: false,
         only: how.only.clone(),
         take,
     };
-    match upper {
-        Upper::Disk(run) => match vfsrun_layers::capture(run.upper(), &options(Take::Move), store) {
-            Ok(captured) => {
-                ended.wait_for_unmount();
-                // The layer is stored; what cannot be removed now is swept later.
-                let _ = run.remove();
-                Ok(captured)
-            }
-            Err(source) => {
-                run.keep()?;
-                Err(RunError::Capture { kept: run.path().join("upper"), source })
-            }
-        },
-        Upper::Memory { .. } => {
-            let upper: OwnedFd = match &ended.upper {
-                Some(upper) => upper.try_clone().map_err(|source| RunError::Upper { source })?,
-                None => return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() }),
-            };
-            vfsrun_layers::capture(upper.as_fd(), &options(Take::Copy), store)
-                .map_err(|source| RunError::CaptureMemory { source })
-        }
-    }
+    let Some(directory) = upper.directory() else {
+        return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
+    };
+    vfsrun_layers::capture(directory, &options, store).map_err(|source| match upper.keep() {
+        Ok(Some(kept)) => RunError::Capture { kept, source },
+        Ok(None) => RunError::CaptureMemory { source },
+        Err(error) => error,
+    })
 }
 
 fn id_map(plan: &Plan) -> IdMap {

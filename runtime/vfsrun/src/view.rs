@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
-use vfsrun_fuse::{Attached, ClientError, ServerOptions, View};
+use vfsrun_fuse::{Attached, ClientError, KeptRoot, ServerOptions, View};
 use vfsrun_layers::LayerStore;
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
@@ -35,6 +35,14 @@ pub enum ViewError {
 pub struct PendingView {
     view: View,
     count: usize,
+    asked_for_root: bool,
+}
+
+/// What the action's root is made of.
+pub struct Parts {
+    /// Detached mounts of the segments, first on top.
+    pub segments: Vec<OwnedFd>,
+    pub kept: Option<KeptRoot>,
 }
 
 /// A connection to the server, which holds the plan's segments.
@@ -51,9 +59,10 @@ pub struct AttachedSegment {
 }
 
 /// Opens what the segments name, connects to the sharing domain's server (started when nobody listens), and asks for
-/// the segments. An ordinary caller is in the server's user namespace afterwards.
+/// the segments and for a root kept under `root_key`. An ordinary caller is in the server's user namespace afterwards.
 pub fn ask(
     segments: &[Segment],
+    root_key: Option<&str>,
     facts: &Facts,
     store: &LayerStore,
     runtime: &Path,
@@ -67,24 +76,22 @@ pub fn ask(
         .zip(&opened)
         .map(|(segment, fds)| (&segment.spec, fds.iter().map(AsFd::as_fd).collect()))
         .collect();
-    view.ask_for(&asked)?;
+    view.ask_for(&asked, root_key)?;
     if !facts.caller.privileged {
         let namespace = view.user_namespace();
         rustix::thread::move_into_link_name_space(namespace, Some(rustix::thread::LinkNameSpaceType::User))
             .map_err(|errno| ViewError::Enter { source: errno.into() })?;
     }
-    Ok(PendingView { view, count: segments.len() })
+    Ok(PendingView { view, count: segments.len(), asked_for_root: root_key.is_some() })
 }
 
 impl PendingView {
-    /// Waits for the segments. Their detached mounts come first on top; they are for init alone.
-    pub fn attached(mut self) -> Result<(AttachedView, Vec<OwnedFd>), ViewError> {
-        let (mut segments, mut mounts) = (Vec::with_capacity(self.count), Vec::with_capacity(self.count));
-        for Attached { mount, segment, warm } in self.view.take_attached(self.count)? {
-            segments.push(AttachedSegment { segment, warm });
-            mounts.push(mount);
-        }
-        Ok((AttachedView { view: self.view, segments }, mounts))
+    /// Waits for the answers. The mounts are for init alone.
+    pub fn attached(mut self) -> Result<(AttachedView, Parts), ViewError> {
+        let (attached, kept) = self.view.take_attached(self.count, self.asked_for_root)?;
+        let split = |Attached { mount, segment, warm }| (AttachedSegment { segment, warm }, mount);
+        let (segments, mounts) = attached.into_iter().map(split).unzip();
+        Ok((AttachedView { view: self.view, segments }, Parts { segments: mounts, kept }))
     }
 }
 

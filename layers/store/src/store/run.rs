@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::fs::{AtFlags, Mode};
+
 use super::LayerStore;
 use super::error::StoreError;
 use crate::fsat;
@@ -14,6 +16,9 @@ use crate::remove_tree::remove_tree;
 /// The identity of a mounted overlay, and that its root has entries from below; for a privileged and a user's overlay.
 const OVERLAY_MARKS: [&CStr; 4] =
     [c"trusted.overlay.uuid", c"trusted.overlay.impure", c"user.overlay.uuid", c"user.overlay.impure"];
+
+/// The directories that a volatile overlay makes in its work directory, outermost first.
+const OVERLAY_WORK: [&str; 3] = ["work", "work/incompat", "work/incompat/volatile"];
 
 /// `runs/<id>` with `upper` (0755) and `work` (0700), both empty. While the run lives it holds the directory's lock;
 /// dropped without [`Run::remove`] it is left to the next [`LayerStore::sweep`].
@@ -59,6 +64,15 @@ impl LayerStore {
         }
     }
 
+    /// The run that these descriptors are, see [`Run::hand_over`]. `None` if it is no longer in this store.
+    pub fn take_over_run(&self, id: &str, descriptors: [OwnedFd; 4]) -> Result<Option<Run>, StoreError> {
+        let [dir, lock, upper, work] = descriptors;
+        let path = self.path.join("runs").join(id);
+        let taken = LockedDir::take_over(&self.runs, id, [dir, lock]);
+        let taken = taken.map_err(StoreError::io("take over", &path))?;
+        Ok(taken.map(|dir| Run { dir, upper, work, path }))
+    }
+
     /// Removes what dead processes left: runs without a `keep` marker, half-written files. Files whose owner this
     /// process cannot act as (subordinate ids outside of their user namespace) are an error of the first such file.
     pub fn sweep(&self) -> Result<Swept, StoreError> {
@@ -95,6 +109,16 @@ impl Run {
         self.dir.keep().map_err(StoreError::io("keep", &self.path))
     }
 
+    /// Gives up the run to whoever gets its id and these descriptors; it lives as long as one of them is open.
+    pub fn hand_over(self) -> (String, [OwnedFd; 4]) {
+        // An overlay closes its work directories even to their owner, who could not remove the store by hand then.
+        for dir in OVERLAY_WORK {
+            let _ = rustix::fs::chmodat(&self.work, dir, Mode::from_raw_mode(0o700), AtFlags::empty());
+        }
+        let (id, [dir, lock]) = self.dir.hand_over();
+        (id, [dir, lock, self.upper, self.work])
+    }
+
     /// Removes all that was written. The emptied directory is left for another action. Only when nothing is mounted
     /// on it any more: two overlays on one upper would corrupt each other.
     pub fn remove(self) -> Result<(), StoreError> {
@@ -111,10 +135,9 @@ impl Run {
 /// Removes what every volatile overlay leaves in its work directory. What this does not get is removed like anything
 /// else, by looking.
 fn clear_of_overlay(work: &OwnedFd) {
-    use rustix::fs::AtFlags;
     let _ = rustix::fs::unlinkat(work, "work/incompat/volatile/dirty", AtFlags::empty());
-    for dir in ["work/incompat/volatile", "work/incompat", "work"] {
-        let _ = rustix::fs::unlinkat(work, dir, AtFlags::REMOVEDIR);
+    for dir in OVERLAY_WORK.iter().rev() {
+        let _ = rustix::fs::unlinkat(work, *dir, AtFlags::REMOVEDIR);
     }
 }
 
@@ -148,7 +171,7 @@ fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
 fn open_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
     let upper = fsat::open_dir(dir.dir(), "upper")?;
     // The last action may have changed its root's mode; its owner is set when the root is composed.
-    rustix::fs::fchmod(&upper, rustix::fs::Mode::from_raw_mode(0o755))?;
+    rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755))?;
     Ok((upper, fsat::open_dir(dir.dir(), "work")?))
 }
 
@@ -156,7 +179,7 @@ fn make_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
     fsat::make_dir(dir.dir(), "upper", 0o755)?;
     let upper = fsat::open_dir(dir.dir(), "upper")?;
     // The root of the action: its mode must not depend on the caller's umask.
-    rustix::fs::fchmod(&upper, rustix::fs::Mode::from_raw_mode(0o755))?;
+    rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755))?;
     fsat::make_dir(dir.dir(), "work", 0o700)?;
     Ok((upper, fsat::open_dir(dir.dir(), "work")?))
 }

@@ -23,8 +23,16 @@ pub enum UpperPlace {
 /// What composing a view gives back.
 pub struct View {
     pub root: OwnedFd,
-    /// The upper directory, where it is in memory and must be handed to the main process.
-    pub memory_upper: Option<OwnedFd>,
+    pub upper: OwnedFd,
+}
+
+/// Attaches a root that another action has left as it was.
+///
+/// Stage: init. Needs CAP_SYS_ADMIN over the mount namespace.
+pub fn attach_kept(scaffold: &Path, root: OwnedFd) -> Result<OwnedFd, RootError> {
+    let target = open_directory(scaffold).map_err(RootError::step("open", scaffold))?;
+    mount::attach(root, target).map_err(RootError::step("attach a kept root at", scaffold))?;
+    open_directory(scaffold).map_err(RootError::step("open the root at", scaffold))
 }
 
 /// Stacks `segments` (first on top) under an upper. `scaffold` is any directory of the host: it is covered in this
@@ -72,8 +80,7 @@ pub fn compose(
     mount_overlay(lowers, &upper, &work, user_namespace)
         .map_err(|source| RootError::Overlay { lowers, source })?;
     let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
-    let memory_upper = matches!(place, UpperPlace::Memory { .. }).then_some(upper);
-    Ok(View { root, memory_upper })
+    Ok(View { root, upper })
 }
 
 /// Covers the scaffold directory with a tmpfs, in which an upper in memory lives too.

@@ -13,10 +13,11 @@ use vfsrun_plan::Plan;
 use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::clone::exit_now;
-use vfsrun_sys::{beneath, loopback};
+use vfsrun_sys::{beneath, loopback, mount};
 
-use super::report::{Report, Sender};
+use super::report::{Base, Report, Sender};
 use super::workload::{self, WorkloadError};
+use crate::kept_root::Stamp;
 use crate::root::view::UpperPlace;
 use crate::root::{self, RootError};
 use crate::terminal;
@@ -49,7 +50,8 @@ pub struct Prepared<'a> {
     pub landlock_abi: u32,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,
-    pub upper: Option<UpperPlace>,
+    /// The root may be kept for another action.
+    pub keep_root: bool,
     pub user_namespace: bool,
 }
 
@@ -155,26 +157,44 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
     if !prepared.user_namespace {
         root::mounts::stop_propagation()?;
     }
-    match (&prepared.plan.root, &prepared.upper) {
-        (Root::View { owner, segments: planned, .. }, Some(place)) => {
-            let segments =
-                (0..planned.len()).map(|_| sender.wait_for_segment()).collect::<io::Result<Vec<_>>>();
-            let segments = segments.map_err(InitError::step("receive the segments"))?;
-            let view = root::view::compose(
-                prepared.scaffold,
-                segments,
-                place,
-                Some(*owner),
-                prepared.user_namespace,
-            )?;
-            if let Some(upper) = &view.memory_upper {
-                sender.send(&Report::Upper, Some(upper)).map_err(InitError::step("hand the upper over"))?;
-            }
-            Ok(view.root)
+    match &prepared.plan.root {
+        Root::View { owner, segments, .. } => {
+            let base = sender.wait_for_base(segments.len());
+            let base = base.map_err(InitError::step("receive what the root is made of"))?;
+            compose_view(prepared, base, *owner, sender)
         }
-        (Root::Directory { path, slave, .. }, _) => Ok(root::bundle::bind(path, *slave)?),
-        (Root::View { .. }, None) => unreachable!("main prepares an upper for every view"),
+        Root::Directory { path, slave, .. } => Ok(root::bundle::bind(path, *slave)?),
     }
+}
+
+fn compose_view(
+    prepared: &Prepared<'_>,
+    base: Base,
+    owner: (u32, u32),
+    sender: &Sender,
+) -> Result<OwnedFd, InitError> {
+    let (root, stamp) = match base {
+        Base::Kept { root } => (root::view::attach_kept(prepared.scaffold, root)?, None),
+        Base::New { upper: place, segments } => {
+            let in_user_namespace = prepared.user_namespace;
+            let view =
+                root::view::compose(prepared.scaffold, segments, &place, Some(owner), in_user_namespace)?;
+            if let UpperPlace::Memory { .. } = place {
+                sender
+                    .send(&Report::Upper, Some(&view.upper))
+                    .map_err(InitError::step("hand the upper over"))?;
+            }
+            let stamp = Stamp::of(&view.upper).map_err(InitError::step("look at the upper"))?;
+            (view.root, Some(stamp))
+        }
+    };
+    if prepared.keep_root {
+        // Before anything is mounted in it.
+        mount::clone_tree(&root, Path::new(""), false)
+            .and_then(|kept| sender.send(&Report::Root { stamp }, Some(&kept)))
+            .map_err(InitError::step("hand the root over"))?;
+    }
+    Ok(root)
 }
 
 fn open_terminal(plan: &Plan, root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {

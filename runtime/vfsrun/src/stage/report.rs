@@ -3,17 +3,20 @@
 //! ```text
 //! main                      init (pid 1)                 workload (pid 2)
 //!  │ ── go ─────────────────▶│  ids are mapped
-//!  │ ── segment(fd), … ─────▶│  the lowers, first on top
+//!  │ ── base ───────────────▶│  a kept root, or the upper's place and the lowers, first on top
 //!  │ ◀──────────── Upper(fd) │  the memory upper, to be captured
+//!  │ ◀───────────── Root(fd) │  the overlay, to be kept
 //!  │ ◀───────── Terminal(fd) │  the pty's master
 //!  │                         │ ── fork ──────────────────▶│
 //!  │ ◀────────────────────── │ ─────────────── Failed(code)│  only if it cannot be executed
 //!  │ ◀──────── Ended(status) │
 //! ```
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -22,6 +25,9 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use vfsrun_sys::fd_passing;
 
+use crate::kept_root::Stamp;
+use crate::root::view::UpperPlace;
+
 /// Errors that cross a process boundary are cut to this many bytes.
 const PACKET: usize = 16 * 1024;
 
@@ -29,6 +35,8 @@ const PACKET: usize = 16 * 1024;
 pub enum Report {
     /// The upper directory of an upper in memory comes with this packet.
     Upper,
+    /// A detached mount of the root's overlay comes with this packet. The stamp is that of a new root's upper.
+    Root { stamp: Option<Stamp> },
     /// The master of the pseudo terminal comes with this packet.
     Terminal,
     /// The kernel enforces this much of the sandbox.
@@ -82,9 +90,38 @@ impl Sender {
     }
 }
 
+/// What init builds the root on.
+#[derive(Debug)]
+pub enum Base {
+    /// A detached mount of an overlay that another action has left.
+    Kept { root: OwnedFd },
+    /// Detached mounts of the segments, first on top.
+    New { upper: UpperPlace, segments: Vec<OwnedFd> },
+}
+
+const KEPT: u8 = b'k';
+const ON_DISK: u8 = b'd';
+const IN_MEMORY: u8 = b'm';
+
 impl Sender {
-    /// The next segment's mount; blocks until main has it. EOF (main died or failed) is an error.
-    pub fn wait_for_segment(&self) -> io::Result<OwnedFd> {
+    /// Blocks until main has the base, which has `segments` segments if it is new. EOF (main died or failed) is an
+    /// error.
+    pub fn wait_for_base(&self, segments: usize) -> io::Result<Base> {
+        let mut packet = [0; PACKET];
+        let (length, mut descriptors) = fd_passing::receive(&self.0, &mut packet)?;
+        let upper = match (packet[..length].split_first(), descriptors.pop()) {
+            (Some((&KEPT, [])), Some(root)) => return Ok(Base::Kept { root }),
+            (Some((&ON_DISK, path)), None) => UpperPlace::Disk(OsStr::from_bytes(path).into()),
+            (Some((&IN_MEMORY, size)), None) => {
+                UpperPlace::Memory { size: size.try_into().ok().map(u64::from_ne_bytes) }
+            }
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        let segments = (0..segments).map(|_| self.wait_for_segment()).collect::<io::Result<_>>()?;
+        Ok(Base::New { upper, segments })
+    }
+
+    fn wait_for_segment(&self) -> io::Result<OwnedFd> {
         let mut byte = [0u8; 1];
         match fd_passing::receive(&self.0, &mut byte)? {
             (1, mut fds) if fds.len() == 1 => Ok(fds.remove(0)),
@@ -111,8 +148,18 @@ impl Receiver {
         Ok(())
     }
 
-    pub fn send_segment(&self, mount: &OwnedFd) -> io::Result<()> {
-        fd_passing::send(&self.0, b"s", &[mount.as_fd()])
+    pub fn send_base(&self, base: &Base) -> io::Result<()> {
+        let (upper, segments) = match base {
+            Base::Kept { root } => return fd_passing::send(&self.0, &[KEPT], &[root.as_fd()]),
+            Base::New { upper, segments } => (upper, segments),
+        };
+        let packet = match upper {
+            UpperPlace::Disk(path) => [&[ON_DISK], path.as_os_str().as_bytes()].concat(),
+            UpperPlace::Memory { size: Some(size) } => [&[IN_MEMORY], &size.to_ne_bytes()[..]].concat(),
+            UpperPlace::Memory { size: None } => vec![IN_MEMORY],
+        };
+        fd_passing::send(&self.0, &packet, &[])?;
+        segments.iter().try_for_each(|segment| fd_passing::send(&self.0, b"s", &[segment.as_fd()]))
     }
 
     /// The next report, if it has come. Never blocks.
