@@ -56,15 +56,32 @@ pub struct View {
     attach_timeout: Duration,
 }
 
+/// A segment of the server that stays as long as the connection.
+#[derive(Clone, Debug)]
+pub struct AttachedSegment {
+    /// Its name in the server, for [`View::faults`].
+    pub segment: String,
+    /// The server had it; what had changed in it is forgotten.
+    pub warm: bool,
+}
+
 /// A segment, ready to be mounted.
 #[derive(Debug)]
 pub struct Attached {
-    /// A detached mount of the segment: read-only, nosuid, nodev. Attach it with move_mount(2).
+    /// Detached: read-only, nosuid, nodev. Attach it with move_mount(2).
     pub mount: OwnedFd,
-    /// The segment's name in the server, for [`View::faults`].
+    /// As in [`AttachedSegment`].
     pub segment: String,
-    /// The server had it, and nothing in it had changed.
     pub warm: bool,
+}
+
+/// What the segments are reached by.
+#[derive(Debug)]
+pub enum Mounts {
+    /// An overlay over all of them.
+    Kept(KeptRoot),
+    /// One of each, as in [`Attached`], in their order.
+    New(Vec<OwnedFd>),
 }
 
 impl View {
@@ -147,7 +164,8 @@ impl View {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Attached, ClientError> {
         self.tell(&Request::Attach { spec: spec.clone() }, descriptors)?;
-        self.attached(0)
+        let AttachedSegment { segment, warm } = self.attached(0)?;
+        Ok(Attached { mount: self.mounts_of_last(1)?.remove(0), segment, warm })
     }
 
     /// Asks for segments without waiting for them, and for a root over them that was kept under `root_key`, so that
@@ -161,29 +179,54 @@ impl View {
         for (spec, descriptors) in segments {
             self.tell(&Request::Attach { spec: (*spec).clone() }, descriptors)?;
         }
-        match root_key {
-            Some(key) => self.tell(&Request::TakeRoot { key: key.to_owned() }, &[]),
-            None => Ok(()),
+        self.ask_for_mounts(segments.len(), root_key)
+    }
+
+    fn ask_for_mounts(&mut self, count: usize, root_key: Option<&str>) -> Result<(), ClientError> {
+        self.tell(&Request::Mounts { count, root_key: root_key.map(str::to_owned) }, &[])
+    }
+
+    /// The `count` segments that were asked for, in their order.
+    pub fn take_attached(&mut self, count: usize) -> Result<(Vec<AttachedSegment>, Mounts), ClientError> {
+        let segments = (0..count).rev().map(|later| self.attached(later + 1)).collect::<Result<_, _>>()?;
+        Ok((segments, self.take_mounts(count)?))
+    }
+
+    /// Mounts of the `count` segments that were attached last, where a kept root turned out to be of no use.
+    pub fn mounts_of_last(&mut self, count: usize) -> Result<Vec<OwnedFd>, ClientError> {
+        self.ask_for_mounts(count, None)?;
+        match self.take_mounts(count)? {
+            Mounts::New(mounts) => Ok(mounts),
+            Mounts::Kept(_) => Err(ClientError::OutOfStep { asked: "Mounts", got: "Kept" }),
         }
     }
 
-    /// What was asked for: the segments in their order, and the root if one is kept.
-    pub fn take_attached(
-        &mut self,
-        segments: usize,
-        with_root: bool,
-    ) -> Result<(Vec<Attached>, Option<KeptRoot>), ClientError> {
-        let after = usize::from(with_root);
-        let attached =
-            (0..segments).rev().map(|later| self.attached(later + after)).collect::<Result<_, _>>()?;
-        if !with_root {
-            return Ok((attached, None));
-        }
-        match self.hear("TakeRoot", 0, self.attach_timeout)? {
-            (Reply::Root { note }, descriptors) => {
-                Ok((attached, note.map(|note| KeptRoot { note, descriptors })))
+    fn take_mounts(&mut self, count: usize) -> Result<Mounts, ClientError> {
+        let mut mounts = Vec::with_capacity(count);
+        loop {
+            match self.hear("Mounts", 0, self.attach_timeout)? {
+                (Reply::Kept { note }, descriptors) => {
+                    return Ok(Mounts::Kept(KeptRoot { note, descriptors }));
+                }
+                (Reply::Segments { more }, descriptors) => {
+                    mounts.extend(descriptors);
+                    if more {
+                        self.unread += 1;
+                    } else if mounts.len() == count {
+                        return Ok(Mounts::New(mounts));
+                    } else {
+                        return Err(out_of_step("Mounts", &Reply::Segments { more }));
+                    }
+                }
+                (reply, _) => return Err(out_of_step("Mounts", &reply)),
             }
-            (reply, _) => Err(out_of_step("TakeRoot", &reply)),
+        }
+    }
+
+    fn attached(&mut self, later: usize) -> Result<AttachedSegment, ClientError> {
+        match self.hear("Attach", later, self.attach_timeout)? {
+            (Reply::Attached { segment, warm }, _) => Ok(AttachedSegment { segment, warm }),
+            (reply, _) => Err(out_of_step("Attach", &reply)),
         }
     }
 
@@ -192,15 +235,6 @@ impl View {
     pub fn keep_root(&mut self, note: String, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         let request = Request::KeepRoot { note };
         self.channel.send(&request, descriptors).map_err(|source| ClientError::Channel { source })
-    }
-
-    fn attached(&mut self, later: usize) -> Result<Attached, ClientError> {
-        match self.hear("Attach", later, self.attach_timeout)? {
-            (Reply::Attached { segment, warm }, mut descriptors) if descriptors.len() == 1 => {
-                Ok(Attached { mount: descriptors.remove(0), segment, warm })
-            }
-            (reply, _) => Err(out_of_step("Attach", &reply)),
-        }
     }
 
     /// How the server is. A server that does not answer in time is hung.
@@ -337,7 +371,8 @@ fn name(reply: &Reply) -> &'static str {
     match reply {
         Reply::Welcome { .. } => "Welcome",
         Reply::Attached { .. } => "Attached",
-        Reply::Root { .. } => "Root",
+        Reply::Kept { .. } => "Kept",
+        Reply::Segments { .. } => "Segments",
         Reply::Pong(_) => "Pong",
         Reply::Faults { .. } => "Faults",
         Reply::Stats(_) => "Stats",

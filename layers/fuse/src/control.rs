@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketFlags;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use thiserror::Error;
-use vfsrun_sys::chain;
+use vfsrun_sys::{chain, fd_passing};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::{Domain, DomainError};
@@ -25,6 +25,7 @@ use crate::walker::Walker;
 
 /// A client that says nothing at first is sent away.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const HELLO_AT_ONCE: Duration = Duration::from_millis(1);
 /// For the kernel to give back what it need not keep, and for the lock before retiring.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -117,9 +118,15 @@ impl Control {
         }
         presence.clients.fetch_add(1, SeqCst);
         let (control, here) = (self.clone(), presence.clone());
+        let mut channel = Channel::new(socket);
+        // A client says Hello at once, and can go on while its thread starts. One that does not is waited for there.
+        let said_hello = wait_readable(channel.as_fd(), HELLO_AT_ONCE).is_ok();
+        if said_hello && self.greet(&mut channel, clients_of).is_none() {
+            presence.leave();
+            return Ok(());
+        }
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
-            let mut channel = Channel::new(socket);
-            if control.greet(&mut channel, clients_of).is_some() {
+            if said_hello || control.greet(&mut channel, clients_of).is_some() {
                 control.converse(&mut channel);
             }
             here.leave();
@@ -164,38 +171,41 @@ impl Control {
                 }
                 Err(_) => return,
             };
-            let Some((reply, descriptors)) = self.answer(request, descriptors, &mut held) else { continue };
-            let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            if channel.send(&reply, &descriptors).is_err() {
+            let answered = self.answer(request, descriptors, &mut held, |reply, descriptors| {
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                channel.send(&reply, &descriptors)
+            });
+            if answered.is_err() {
                 return;
             }
         }
     }
 
-    /// `None`: the request has no answer.
     fn answer(
         &self,
         request: Request,
         descriptors: Vec<OwnedFd>,
         held: &mut Held,
-    ) -> Option<(Reply, Vec<OwnedFd>)> {
+        mut send: impl FnMut(Reply, Vec<OwnedFd>) -> Result<(), ChannelError>,
+    ) -> Result<(), ChannelError> {
         let reply = match request {
-            Request::Attach { spec } => match self.attach(spec, descriptors, &mut held.segments) {
-                Ok((reply, mount)) => return Some((reply, vec![mount])),
-                Err(message) => Reply::Failed { message },
-            },
-            Request::TakeRoot { key } => {
-                let key = held.root.insert(root_key(&held.segments, key));
-                let root = self.registry.roots.take(key);
-                let (note, descriptors) = root.map(|root| (root.note, root.descriptors)).unzip();
-                return Some((Reply::Root { note }, descriptors.unwrap_or_default()));
+            Request::Attach { spec } => {
+                self.attach(spec, descriptors, held).unwrap_or_else(|message| failed(message))
+            }
+            Request::Mounts { count, root_key: client } => {
+                let last = &held.segments[held.segments.len().saturating_sub(count)..];
+                held.root = client.map(|client| root_key(last, client));
+                if let Some(root) = held.root.as_ref().and_then(|key| self.registry.roots.take(key)) {
+                    return send(Reply::Kept { note: root.note }, root.descriptors);
+                }
+                return self.send_mounts(last, send);
             }
             Request::KeepRoot { note } => {
                 // The segments are this client's, so that they are in the same state as when it asked.
                 if let Some(key) = held.root.take() {
                     self.registry.roots.keep(key, KeptRoot { note, descriptors });
                 }
-                return None;
+                return Ok(());
             }
             Request::Ping => Reply::Pong(self.health()),
             Request::Stats => Reply::Stats(self.meter.stats()),
@@ -210,24 +220,45 @@ impl Control {
             }
             Request::Hello { .. } => failed("Hello was said already".to_owned()),
         };
-        Some((reply, Vec::new()))
+        send(reply, Vec::new())
+    }
+
+    fn send_mounts(
+        &self,
+        segments: &[Use],
+        mut send: impl FnMut(Reply, Vec<OwnedFd>) -> Result<(), ChannelError>,
+    ) -> Result<(), ChannelError> {
+        let mut left = segments.len();
+        // One reply, if it is empty, for no segments too.
+        let batches =
+            segments.chunks(fd_passing::MAX_DESCRIPTORS).chain(segments.is_empty().then_some(segments));
+        for batch in batches {
+            left -= batch.len();
+            match batch.iter().map(|used| self.mount_of(used)).collect() {
+                Ok(mounts) => send(Reply::Segments { more: left > 0 }, mounts)?,
+                Err(message) => return send(failed(message), Vec::new()),
+            }
+        }
+        Ok(())
+    }
+
+    fn mount_of(&self, used: &Use) -> Result<OwnedFd, String> {
+        let name = &used.live().name;
+        let walkers = &self.walkers;
+        let walker = if used.live().segment.needs_xattrs() { &walkers.marked } else { &walkers.plain };
+        walker.segment(name).map_err(|error| format!("cannot make a mount of segment {name}: {error}"))
     }
 
     fn attach(
         &self,
         spec: vfsrun_union::SegmentSpec,
         descriptors: Vec<OwnedFd>,
-        held: &mut Vec<Use>,
-    ) -> Result<(Reply, OwnedFd), String> {
+        held: &mut Held,
+    ) -> Result<Reply, String> {
         let (used, warm) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
         let segment = used.live().name.clone();
-        let walkers = &self.walkers;
-        let walker = if used.live().segment.needs_xattrs() { &walkers.marked } else { &walkers.plain };
-        let mount = walker
-            .segment(&segment)
-            .map_err(|error| format!("cannot make a mount of segment {segment}: {error}"))?;
-        held.push(used);
-        Ok((Reply::Attached { segment, warm }, mount))
+        held.segments.push(used);
+        Ok(Reply::Attached { segment, warm })
     }
 
     fn health(&self) -> Health {

@@ -6,10 +6,9 @@
 //!    connect DIR/socket ── Hello ─────────────────▶   uid, user namespace checked
 //!       └ nobody there: lock, bind, start server     Registry: identity ─▶ Live segment
 //!    Attach spec + descriptors ───────────────────▶   up to date? reuse (warm) : build generation
-//!    ◀──────────── detached mount of the segment ──   walker: open_tree(NAME) ─────▶ LOOKUP ─▶ union
-//!    TakeRoot ────────────────────────────────────▶   an overlay that was left as it was found, if one is kept
-//!    ◀──────────────────────────────────── or none    else: move_mount the segments, overlay on top
-//!    run the action
+//!    Mounts ──────────────────────────────────────▶   KeptRoots: an overlay that was left as it was found, or
+//!    ◀─────────── detached mounts of the segments ──  walker: open_tree(NAME) ─────▶ LOOKUP ─▶ union
+//!    move_mount them, overlay on top; run the action
 //!       action ── cached by the kernel: no request; else LOOKUP, READ, … ─────────▶ NodeTable ─▶ union
 //!    Watch: pidfd, Ping ──────────────────────────▶   oldest request, counters
 //!    KeepRoot (if it is as it was found) ─────────▶   KeptRoots
@@ -51,7 +50,7 @@ pub mod start;
 pub mod walker;
 pub mod watch;
 
-pub use client::{Attached, ClientError, View};
+pub use client::{Attached, AttachedSegment, ClientError, Mounts, View};
 pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
 pub use start::spawn_server;

@@ -5,9 +5,10 @@
 //!    Hello  [its user namespace]   ─────▶
 //!                                  ◀─────   Welcome  [server's user namespace, pidfd of the server]
 //!    Attach [branch roots …]       ─────▶
-//!                                  ◀─────   Attached [detached mount of the segment] | Failed
-//!    TakeRoot                      ─────▶
-//!                                  ◀─────   Root [what a client left by KeepRoot]
+//!                                  ◀─────   Attached | Failed
+//!    Mounts                        ─────▶
+//!                                  ◀─────   Kept [what a client left by KeepRoot]
+//!                                           | Segments [a detached mount of each], …
 //!    Ping | Faults | Stats         ─────▶
 //!                                  ◀─────   Pong | Faults | Stats
 //!    KeepRoot [overlay, …]         ─────▶   (no answer)
@@ -35,12 +36,13 @@ pub enum Request {
     Attach {
         spec: SegmentSpec,
     },
-    /// Asks for an overlay over all segments attached so far, in their order, that another client has kept under the
-    /// same key.
-    TakeRoot {
-        key: String,
+    /// Asks for the `count` segments that were attached last, in their order: for an overlay over all of them that another
+    /// client has kept under this key, else for a mount of each.
+    Mounts {
+        count: usize,
+        root_key: Option<String>,
     },
-    /// Descriptors: whatever the client who takes it needs. Belongs to the key of this connection's `TakeRoot`.
+    /// Descriptors: whatever the client who takes it needs. Belongs to the key of this connection's last `Mounts`.
     KeepRoot {
         note: String,
     },
@@ -60,14 +62,17 @@ pub enum Reply {
     Welcome {
         pid: u32,
     },
-    /// One descriptor: a detached mount of the segment, read-only, nosuid, nodev.
     Attached {
         segment: String,
         warm: bool,
     },
-    /// The note and the descriptors of `KeepRoot`; `None` if no root is kept.
-    Root {
-        note: Option<String>,
+    /// The note and the descriptors of `KeepRoot`.
+    Kept {
+        note: String,
+    },
+    /// Detached mounts of the next segments, read-only, nosuid, nodev; another such reply follows if there are more.
+    Segments {
+        more: bool,
     },
     Pong(Health),
     Faults {

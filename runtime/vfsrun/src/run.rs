@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use vfsrun_fuse::Mounts;
 use vfsrun_layers::{CaptureError, Captured, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
@@ -19,7 +20,7 @@ use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, Parts, PendingView, ViewError};
+use crate::view::{self, AttachedView, PendingView, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -185,24 +186,11 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
     let (mut view, mut kept_stamp) = (None, None);
-    if let (Some(asked), Some(store), Root::View { upper: planned, .. }) = (asked, &decided.store, &plan.root)
-    {
+    if let Some(asked) = asked {
         // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
-        let (attached, Parts { segments, kept }) =
-            asked.attached().map_err(|source| RunError::View { file: decided.file.clone(), source })?;
-        let base = match kept.and_then(|kept| kept_root::take(kept, store)) {
-            Some(taken) => {
-                kept_stamp = Some(taken.stamp);
-                *upper = Some(taken.upper);
-                Base::Kept { root: taken.mount }
-            }
-            None => {
-                let made = upper.insert(Upper::create(planned, store)?);
-                Base::New { upper: made.place(), segments }
-            }
-        };
+        let (attached, base, stamp) = lay_base(decided, asked, upper)?;
         init.hand_over(base)?;
-        view = Some(attached);
+        (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = plan.time_limit.map(Duration::from_secs_f64);
     let mut ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
@@ -214,6 +202,32 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
     }
     let stamp = kept_stamp.or(ended.root.as_ref().and_then(|(_, stamp)| *stamp));
     Ok(Acted { ended, view, stamp, root_was_kept: kept_stamp.is_some() })
+}
+
+/// What init builds the root on, with its upper; the stamp is that of a kept root's upper.
+fn lay_base(
+    decided: &Decided,
+    asked: PendingView,
+    upper: &mut Option<Upper>,
+) -> Result<(AttachedView, Base, Option<Stamp>), RunError> {
+    let (Root::View { upper: planned, .. }, Some(store)) = (&decided.plan.root, &decided.store) else {
+        unreachable!("segments are asked for only for a view, which has a store");
+    };
+    let failed = |source| RunError::View { file: decided.file.clone(), source };
+    let (mut attached, mounts) = asked.attached().map_err(failed)?;
+    let segments = match mounts {
+        Mounts::New(segments) => segments,
+        Mounts::Kept(kept) => match kept_root::take(kept, store) {
+            Some(taken) => {
+                *upper = Some(taken.upper);
+                return Ok((attached, Base::Kept { root: taken.mount }, Some(taken.stamp)));
+            }
+            None => attached.mounts().map_err(failed)?,
+        },
+    };
+    let made = upper.insert(Upper::create(planned, store)?);
+    let base = Base::New { upper: made.place(), segments };
+    Ok((attached, base, None))
 }
 
 /// A root that is as it was is left to the next action; any other is thrown away.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
-use vfsrun_fuse::{Attached, ClientError, KeptRoot, ServerOptions, View};
+use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, View};
 use vfsrun_layers::LayerStore;
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
@@ -35,27 +35,12 @@ pub enum ViewError {
 pub struct PendingView {
     view: View,
     count: usize,
-    asked_for_root: bool,
-}
-
-/// What the action's root is made of.
-pub struct Parts {
-    /// Detached mounts of the segments, first on top.
-    pub segments: Vec<OwnedFd>,
-    pub kept: Option<KeptRoot>,
 }
 
 /// A connection to the server, which holds the plan's segments.
 pub struct AttachedView {
     pub view: View,
     pub segments: Vec<AttachedSegment>,
-}
-
-/// A segment of the server, by the name it has there.
-pub struct AttachedSegment {
-    pub segment: String,
-    /// The server had it, and nothing in it had changed.
-    pub warm: bool,
 }
 
 /// Opens what the segments name, connects to the sharing domain's server (started when nobody listens), and asks for
@@ -82,16 +67,21 @@ pub fn ask(
         rustix::thread::move_into_link_name_space(namespace, Some(rustix::thread::LinkNameSpaceType::User))
             .map_err(|errno| ViewError::Enter { source: errno.into() })?;
     }
-    Ok(PendingView { view, count: segments.len(), asked_for_root: root_key.is_some() })
+    Ok(PendingView { view, count: segments.len() })
 }
 
 impl PendingView {
     /// Waits for the answers. The mounts are for init alone.
-    pub fn attached(mut self) -> Result<(AttachedView, Parts), ViewError> {
-        let (attached, kept) = self.view.take_attached(self.count, self.asked_for_root)?;
-        let split = |Attached { mount, segment, warm }| (AttachedSegment { segment, warm }, mount);
-        let (segments, mounts) = attached.into_iter().map(split).unzip();
-        Ok((AttachedView { view: self.view, segments }, Parts { segments: mounts, kept }))
+    pub fn attached(mut self) -> Result<(AttachedView, Mounts), ViewError> {
+        let (segments, mounts) = self.view.take_attached(self.count)?;
+        Ok((AttachedView { view: self.view, segments }, mounts))
+    }
+}
+
+impl AttachedView {
+    /// Mounts of the segments, where a kept root is of no use.
+    pub fn mounts(&mut self) -> Result<Vec<OwnedFd>, ViewError> {
+        Ok(self.view.mounts_of_last(self.segments.len())?)
     }
 }
 
