@@ -7,6 +7,8 @@ as_root_and_user!(
     root_of_an_action_that_wrote_nothing_is_taken_by_the_next,
     upper_in_memory_is_kept_too,
     root_that_was_written_to_is_not_kept,
+    root_in_which_nothing_is_left_is_kept_and_shows_nothing,
+    layer_is_the_same_from_a_kept_root_with_copied_directories,
     writes_in_a_kept_root_are_captured_as_in_a_new_one,
     change_of_a_branch_ends_a_kept_root,
     actions_that_differ_in_what_the_root_is_do_not_share_it,
@@ -57,19 +59,69 @@ fn root_that_was_written_to_is_not_kept(sandbox: &Sandbox) {
     let look = sandbox.shell_spec("true", &vfs);
     for script in [
         "echo x > /f",
-        "mkdir /d && rmdir /d",
-        "touch /",
+        "mkdir /d",
         "chmod 700 /",
-        "touch /src/d/new && rm /src/d/new",
+        "chmod 700 /src/d",
+        "mkdir /src/d/made",
+        "rm -r /src/d && mkdir /src/d",
         "chmod 600 /src/d/f",
         ": >> /src/d/f",
         "rm /src/d/f",
         "mv /src/d/f /src/d/g && mv /src/d/g /src/d/f",
+        "ln -s f /src/d/link",
     ] {
         sandbox.run(&look).expect(0);
         run_in_kept(sandbox, &sandbox.shell_spec(script, &vfs));
         assert!(!sandbox.run(&look).expect(0).root_was_kept(), "{script}");
     }
+}
+
+/// Locks and temporary files leave copies of their directories in the upper; the next action sees nothing of them.
+const LEAVE_NOTHING: [&str; 5] = [
+    "mkdir /made && rmdir /made",
+    "touch /src/d/new && rm /src/d/new",
+    "mkdir -p /src/d/x/y && echo x > /src/d/x/y/z && rm -r /src/d/x",
+    "exec 9> /src/d/.lock; rm /src/d/.lock",
+    "touch /src /src/d",
+];
+
+fn root_in_which_nothing_is_left_is_kept_and_shows_nothing(sandbox: &Sandbox) {
+    sandbox.write("src/d/f", "x");
+    sandbox.sh("touch -d '2020-02-02 02:02:02.123456789' src/d src");
+    let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }], "capture": false });
+    let look = sandbox.shell_spec("stat -c '%n %a %u %g %y %i' /src /src/d; ls -A /src/d /", &vfs);
+    let first = sandbox.run(&look).expect(0).stdout;
+    for script in LEAVE_NOTHING {
+        run_in_kept(sandbox, &look);
+        run_in_kept(sandbox, &sandbox.shell_spec(script, &vfs));
+        assert_eq!(run_in_kept(sandbox, &look).stdout, first, "{script}");
+    }
+}
+
+fn layer_is_the_same_from_a_kept_root_with_copied_directories(sandbox: &Sandbox) {
+    sandbox.write("src/d/f", "x");
+    let spec =
+        |script: &str| sandbox.shell_spec(script, &json!({ "branches": [{ "path": "src", "at": "/src" }] }));
+    // O_TMPFILE | O_RDWR: copies the directory and changes nothing of it.
+    let unlinked = "perl -e 'sysopen(F, \"/src/d\", 020200002) or die'";
+    let nothing = sandbox.run(&spec("true")).expect(0).digest();
+    for script in LEAVE_NOTHING.into_iter().chain([unlinked]) {
+        // In a new root, and in ones that it has left itself.
+        let written = sandbox.run(&spec("echo x > /f")).expect(0);
+        assert_ne!(written.digest(), nothing);
+        for _ in 0..2 {
+            assert_eq!(sandbox.run(&spec(script)).expect(0).digest(), nothing, "{script}");
+        }
+        assert_eq!(run_in_kept(sandbox, &spec(script)).digest(), nothing, "{script}");
+    }
+    let writes = spec("echo new > /src/d/new; mkdir -m 700 /src/d/made; chmod 711 /src");
+    let kept = run_in_kept(sandbox, &spec("true")).digest();
+    assert_eq!(kept, nothing);
+    let from_kept = sandbox.run(&writes).expect(0);
+    let from_new = sandbox.run(&writes).expect(0);
+    assert!(!from_new.root_was_kept());
+    assert_eq!(from_kept.digest(), from_new.digest());
+    assert_ne!(from_new.digest(), nothing);
 }
 
 fn writes_in_a_kept_root_are_captured_as_in_a_new_one(sandbox: &Sandbox) {

@@ -192,7 +192,7 @@ impl View {
         Ok((segments, self.take_mounts(count)?))
     }
 
-    /// Mounts of the `count` segments that were attached last, where a kept root turned out to be of no use.
+    /// Mounts of the `count` segments that were attached last.
     pub fn mounts_of_last(&mut self, count: usize) -> Result<Vec<OwnedFd>, ClientError> {
         self.ask_for_mounts(count, None)?;
         match self.take_mounts(count)? {

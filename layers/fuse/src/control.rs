@@ -128,6 +128,7 @@ impl Control {
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
             if said_hello || control.greet(&mut channel, clients_of).is_some() {
                 control.converse(&mut channel);
+                control.registry.roots.let_go();
             }
             here.leave();
         });
@@ -189,14 +190,14 @@ impl Control {
         mut send: impl FnMut(Reply, Vec<OwnedFd>) -> Result<(), ChannelError>,
     ) -> Result<(), ChannelError> {
         let reply = match request {
-            Request::Attach { spec } => {
-                self.attach(spec, descriptors, held).unwrap_or_else(|message| failed(message))
-            }
+            Request::Attach { spec } => self.attach(spec, descriptors, held).unwrap_or_else(failed),
             Request::Mounts { count, root_key: client } => {
                 let last = &held.segments[held.segments.len().saturating_sub(count)..];
-                held.root = client.map(|client| root_key(last, client));
-                if let Some(root) = held.root.as_ref().and_then(|key| self.registry.roots.take(key)) {
-                    return send(Reply::Kept { note: root.note }, root.descriptors);
+                if let Some(client) = client {
+                    let key = held.root.insert(root_key(last, client));
+                    if let Some(KeptRoot { note, descriptors }) = self.registry.roots.take(key) {
+                        return send(Reply::Kept { note }, descriptors);
+                    }
                 }
                 return self.send_mounts(last, send);
             }

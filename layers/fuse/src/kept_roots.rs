@@ -1,11 +1,13 @@
 //! A kept root: an overlay that its action has left as it found it. The next action over the same segments takes it and
 //! finds every name known already; in a new overlay each would be looked up again. Nobody is inside a root while it is
 //! kept.
+//!
+//! Unmounting one takes as long as there are names in it, so that is done when a client leaves, not while its action
+//! runs.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
-use std::thread;
 
 /// What two roots must have in common to stand for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +30,14 @@ pub struct KeptRoot {
 pub struct KeptRoots {
     most: usize,
     roots: Mutex<VecDeque<(RootKey, KeptRoot)>>,
+    /// To be unmounted.
+    gone: Mutex<Vec<KeptRoot>>,
 }
 
 impl KeptRoots {
     /// Keeps `most` roots.
     pub fn new(most: usize) -> KeptRoots {
-        KeptRoots { most, roots: Mutex::default() }
+        KeptRoots { most, roots: Mutex::default(), gone: Mutex::default() }
     }
 
     /// The one that was kept last: it is the warmest.
@@ -47,30 +51,30 @@ impl KeptRoots {
         let mut roots = self.lock();
         roots.push_back((key, root));
         let surplus = roots.len().saturating_sub(self.most);
-        let gone = roots.drain(..surplus).collect();
-        drop(roots);
-        let_go(gone);
+        self.lock_gone().extend(roots.drain(..surplus).map(|(_, root)| root));
     }
 
-    /// Lets go of the roots over a segment that changes or goes.
+    /// Nobody gets a root over this segment any more: it changes or goes.
     pub fn forget_segment(&self, name: &str) {
         let mut roots = self.lock();
         let on_it = |(key, _): &(RootKey, KeptRoot)| key.segments.iter().any(|(segment, _)| segment == name);
-        let (gone, kept) = roots.drain(..).partition(on_it);
-        *roots = kept;
-        drop(roots);
-        let_go(gone);
+        let (gone, kept): (Vec<_>, _) = roots.drain(..).partition(on_it);
+        *roots = kept.into();
+        self.lock_gone().extend(gone.into_iter().map(|(_, root)| root));
+    }
+
+    /// Unmounts those that nobody gets any more.
+    pub fn let_go(&self) {
+        let gone = std::mem::take(&mut *self.lock_gone());
+        drop(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(RootKey, KeptRoot)>> {
         self.roots.lock().expect("the server aborts when a thread panics")
     }
-}
 
-/// Unmounting takes as long as there are names in an overlay, and nobody need wait for it.
-fn let_go(roots: VecDeque<(RootKey, KeptRoot)>) {
-    if !roots.is_empty() {
-        thread::spawn(move || drop(roots));
+    fn lock_gone(&self) -> MutexGuard<'_, Vec<KeptRoot>> {
+        self.gone.lock().expect("the server aborts when a thread panics")
     }
 }
 
@@ -109,6 +113,18 @@ mod tests {
         assert_eq!(noted(roots.take(&key("s", 1))).as_deref(), Some("three"));
         assert_eq!(noted(roots.take(&key("s", 1))).as_deref(), Some("two"));
         assert_eq!(noted(roots.take(&key("s", 1))), None);
+    }
+
+    #[test]
+    fn what_is_kept_no_more_is_open_until_it_is_let_go() {
+        let roots = KeptRoots::new(1);
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        roots.keep(key("s", 1), KeptRoot { note: String::new(), descriptors: vec![writer] });
+        roots.keep(key("s", 1), root("newer"));
+        let is_open = || rustix::io::read(&reader, &mut [0u8; 1]) == Err(rustix::io::Errno::AGAIN);
+        assert!(is_open());
+        roots.let_go();
+        assert!(!is_open());
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub enum Request {
         count: usize,
         root_key: Option<String>,
     },
-    /// Descriptors: whatever the client who takes it needs. Belongs to the key of this connection's last `Mounts`.
+    /// Descriptors: whatever the client who takes it needs. Belongs to the last key that this connection
+    /// has asked for.
     KeepRoot {
         note: String,
     },

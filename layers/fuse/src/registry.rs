@@ -184,6 +184,7 @@ impl Registry {
         for live in self.all() {
             self.drop_unused(&live);
         }
+        self.roots.let_go();
         // What was dropped before has no name at the top any more by which to reach what lies below.
         for (place, name) in nodes.top_names() {
             self.forget_name(&place.live, INodeNo(place.node.ino()), &name);

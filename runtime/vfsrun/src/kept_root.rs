@@ -1,44 +1,34 @@
-//! A kept root: the overlay of an action that wrote nothing, left with the view server. The next action with the same
-//! segments and the same kind of upper takes it, and finds every name known that was looked up before.
+//! A kept root: the overlay of an action that left nothing in it, left with the view server. The next action with the
+//! same segments and the same kind of upper takes it, and finds every name known that was looked up before.
+//!
+//! Nothing is left if the upper holds nothing but directories, and these are what the directories below them are: who
+//! makes a file in a lower directory and removes it again (a lock) leaves a copy of the directory. Its mtime is set
+//! back; what is not seen to be the same is not kept.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 use vfsrun_fuse::{KeptRoot, View};
-use vfsrun_layers::LayerStore;
+use vfsrun_layers::{LayerStore, LowerDir, UpperDir};
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Capabilities, Root, UpperOn};
 
-use crate::upper::Upper;
-
-/// When an upper's root directory changed last. An upper that is empty and has the stamp it was mounted with was not
-/// written to: whatever is made or changed in the root of an action changes that directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    /// Seconds and nanoseconds.
-    ctime: (i64, u64),
-}
-
-impl Stamp {
-    pub fn of(upper: impl AsFd) -> io::Result<Stamp> {
-        let stat = rustix::fs::fstat(upper)?;
-        Ok(Stamp { ctime: (stat.st_ctime, stat.st_ctime_nsec) })
-    }
-}
+use crate::upper::{self, Upper};
 
 /// A root that was kept, taken for an action.
 pub struct Taken {
     /// Detached.
     pub mount: OwnedFd,
     pub upper: Upper,
-    pub stamp: Stamp,
+    /// The upper's own directory first.
+    pub known: Vec<UpperDir>,
 }
 
 /// What the next user of a root needs beside its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
-    stamp: Stamp,
+    known: Vec<UpperDir>,
     upper: NotedUpper,
 }
 
@@ -67,9 +57,9 @@ pub fn key(plan: &Plan, store: &LayerStore) -> io::Result<Option<String>> {
     Ok(Some(key.map_err(io::Error::from)?))
 }
 
-/// `None` if the root is not fit for use any more: its upper was removed.
+/// `None` if the root is not fit for use: its upper was removed or changed.
 pub fn take(kept: KeptRoot, store: &LayerStore) -> Option<Taken> {
-    let Note { stamp, upper } = serde_json::from_str(&kept.note).ok()?;
+    let Note { known, upper } = serde_json::from_str(&kept.note).ok()?;
     let mut descriptors = kept.descriptors.into_iter();
     let mount = descriptors.next()?;
     let rest: Vec<OwnedFd> = descriptors.collect();
@@ -82,23 +72,47 @@ pub fn take(kept: KeptRoot, store: &LayerStore) -> Option<Taken> {
             Upper::Memory { size, directory: Some(directory) }
         }
     };
-    let taken = Taken { mount, upper, stamp };
-    is_untouched(&taken.upper, stamp).then_some(taken)
+    (dirs(&upper)? == known).then_some(Taken { mount, upper, known })
 }
 
-/// Whether the action that is over has left its root as it was.
-pub fn is_untouched(upper: &Upper, stamp: Stamp) -> bool {
-    let Some(directory) = upper.directory() else { return false };
-    Stamp::of(directory).is_ok_and(|now| now == stamp) && is_empty(directory).unwrap_or(false)
+/// The upper's directories if it holds nothing else. Ask before a capture moves files out of it: the overlay still
+/// knows those.
+pub fn dirs(upper: &Upper) -> Option<Vec<UpperDir>> {
+    vfsrun_layers::upper_dirs(upper.directory()?).ok().flatten()
 }
 
-fn is_empty(directory: impl AsFd) -> io::Result<bool> {
-    let mut names = rustix::fs::Dir::read_from(directory)?;
-    Ok(names.all(|name| name.is_ok_and(|name| matches!(name.file_name().to_bytes(), b"." | b".."))))
+/// The directories as they were before the action, times of those that were changed set back; `None` if one is not what
+/// it was.
+pub fn settle(
+    plan: &Plan,
+    upper: &Upper,
+    dirs: Vec<UpperDir>,
+    known: &[UpperDir],
+    lower: LowerDir<'_>,
+) -> Option<Vec<UpperDir>> {
+    let upper_dir = upper.directory()?;
+    let mut settled = Vec::with_capacity(dirs.len());
+    for dir in dirs {
+        let before = match known.iter().find(|known| known.path == dir.path) {
+            Some(known) => known.clone(),
+            None if dir.path.as_os_str().is_empty() => new_root(plan, &dir)?,
+            None => lower(&dir.path)?,
+        };
+        if !dir.is_like(&before) {
+            return None;
+        }
+        let dir = if dir.mtime == before.mtime {
+            dir
+        } else {
+            vfsrun_layers::set_upper_dir_mtime(upper_dir, &dir.path, before.mtime).ok()?
+        };
+        settled.push(dir);
+    }
+    Some(settled)
 }
 
 /// Leaves the root to the next action. If that fails it is gone like any other, and what its upper was is swept.
-pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, stamp: Stamp) {
+pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, known: Vec<UpperDir>) {
     let (upper, rest) = match upper {
         Upper::Disk(run) => {
             let (run, descriptors) = run.hand_over();
@@ -107,8 +121,18 @@ pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, stamp: Stamp) {
         Upper::Memory { size, directory } => (NotedUpper::Memory { size }, Vec::from_iter(directory)),
     };
     let descriptors: Vec<_> = std::iter::once(mount).chain(&rest).map(AsFd::as_fd).collect();
-    let note = serde_json::to_string(&Note { stamp, upper }).expect("numbers and an id");
-    if let Err(error) = view.keep_root(note, &descriptors) {
-        tracing::debug!(%error, "the root is not kept");
+    let kept = serde_json::to_string(&Note { known, upper })
+        .map_err(|error| error.to_string())
+        .and_then(|note| view.keep_root(note, &descriptors).map_err(|error| vfsrun_sys::chain(&error)));
+    if let Err(error) = kept {
+        tracing::debug!(error, "the root is not kept");
     }
+}
+
+/// What the upper's own directory is when an action gets it.
+fn new_root(plan: &Plan, now: &UpperDir) -> Option<UpperDir> {
+    let Root::View { owner, .. } = plan.root else { return None };
+    let ids = upper::id_map(plan);
+    let is_owner = (ids.uid_inside(now.uid).ok()?, ids.gid_inside(now.gid).ok()?) == owner;
+    is_owner.then(|| UpperDir { mode: upper::ROOT_MODE, ..now.clone() })
 }

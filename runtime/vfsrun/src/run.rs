@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vfsrun_fuse::Mounts;
-use vfsrun_layers::{CaptureError, Captured, StoreError};
+use vfsrun_layers::{CaptureError, Captured, LayerStore, StoreError, UpperDir};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
@@ -14,13 +14,13 @@ use vfsrun_spec::SpecError;
 
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
-use crate::kept_root::{self, Stamp};
+use crate::kept_root;
 use crate::launch::{self, LaunchError};
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, PendingView, ViewError};
+use crate::view::{self, AttachedView, Lowers, PendingView, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -133,11 +133,10 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     };
     let warm = acted.view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
     refuse_faults(acted.view.as_mut(), upper.as_ref())?;
-    let (captured, named) = match (&upper, &decided.store) {
-        (Some(upper), Some(store)) => upper::capture(&decided.plan, &acted.ended, upper, store)?, // writes become a layer
-        _ => (None, None),
+    let Finished { captured, named, left } = match (upper, &decided.store) {
+        (Some(upper), Some(store)) => finish(&decided.plan, &mut acted, upper, store)?, // writes become a layer
+        _ => Finished { captured: None, named: None, left: Ok(()) },
     };
-    let left = upper.map_or(Ok(()), |upper| leave(&mut acted, upper));
     if captured.is_none() {
         // Of what is stored already, the rest that cannot be removed now is swept later.
         left?;
@@ -166,10 +165,9 @@ fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
 struct Acted {
     ended: Ended,
     view: Option<AttachedView>,
-    /// Of the upper when its root was new, if the root may be kept.
-    stamp: Option<Stamp>,
-    /// The root was one that another action had left.
+    /// The root was one that another action had left, with these directories in its upper.
     root_was_kept: bool,
+    known: Vec<UpperDir>,
 }
 
 /// `upper` is there from the moment that it exists.
@@ -185,12 +183,12 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         user_namespace: plan.ids.is_some(),
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
-    let (mut view, mut kept_stamp) = (None, None);
+    let (mut view, mut known) = (None, None);
     if let Some(asked) = asked {
         // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
-        let (attached, base, stamp) = lay_base(decided, asked, upper)?;
+        let (attached, base, of_kept) = lay_base(decided, asked, upper)?;
         init.hand_over(base)?;
-        (view, kept_stamp) = (Some(attached), stamp);
+        (view, known) = (Some(attached), of_kept);
     }
     let time_limit = plan.time_limit.map(Duration::from_secs_f64);
     let mut ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
@@ -200,16 +198,15 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
     {
         *directory = Some(made);
     }
-    let stamp = kept_stamp.or(ended.root.as_ref().and_then(|(_, stamp)| *stamp));
-    Ok(Acted { ended, view, stamp, root_was_kept: kept_stamp.is_some() })
+    Ok(Acted { ended, view, root_was_kept: known.is_some(), known: known.unwrap_or_default() })
 }
 
-/// What init builds the root on, with its upper; the stamp is that of a kept root's upper.
+/// What init builds the root on, and what is known of a kept root.
 fn lay_base(
     decided: &Decided,
     asked: PendingView,
     upper: &mut Option<Upper>,
-) -> Result<(AttachedView, Base, Option<Stamp>), RunError> {
+) -> Result<(AttachedView, Base, Option<Vec<UpperDir>>), RunError> {
     let (Root::View { upper: planned, .. }, Some(store)) = (&decided.plan.root, &decided.store) else {
         unreachable!("segments are asked for only for a view, which has a store");
     };
@@ -220,7 +217,7 @@ fn lay_base(
         Mounts::Kept(kept) => match kept_root::take(kept, store) {
             Some(taken) => {
                 *upper = Some(taken.upper);
-                return Ok((attached, Base::Kept { root: taken.mount }, Some(taken.stamp)));
+                return Ok((attached, Base::Kept { root: taken.mount }, Some(taken.known)));
             }
             None => attached.mounts().map_err(failed)?,
         },
@@ -230,16 +227,28 @@ fn lay_base(
     Ok((attached, base, None))
 }
 
-/// A root that is as it was is left to the next action; any other is thrown away.
-fn leave(acted: &mut Acted, upper: Upper) -> Result<(), RunError> {
-    if let (Some((root, _)), Some(view), Some(stamp)) = (&acted.ended.root, &mut acted.view, acted.stamp)
-        && kept_root::is_untouched(&upper, stamp)
-    {
-        kept_root::keep(&mut view.view, root, upper, stamp);
-        return Ok(());
+/// What became of the upper of an action.
+struct Finished {
+    captured: Option<Captured>,
+    named: Option<String>,
+    /// Whether the rest could be thrown away.
+    left: Result<(), RunError>,
+}
+
+/// A root in which nothing is left goes to the next action; any other is thrown away when its layer is stored.
+fn finish(plan: &Plan, acted: &mut Acted, upper: Upper, store: &LayerStore) -> Result<Finished, RunError> {
+    let dirs = acted.ended.root.as_ref().and_then(|_| kept_root::dirs(&upper));
+    let lowers = acted.view.as_mut().map(Lowers::new);
+    let lower = |path: &Path| lowers.as_ref()?.dir(path);
+    let (captured, named) = upper::capture(plan, &acted.ended, &upper, &lower, store)?;
+    let known = dirs.and_then(|dirs| kept_root::settle(plan, &upper, dirs, &acted.known, &lower));
+    drop(lowers);
+    if let (Some(known), Some(view), Some(root)) = (known, &mut acted.view, &acted.ended.root) {
+        kept_root::keep(&mut view.view, root, upper, known);
+        return Ok(Finished { captured, named, left: Ok(()) });
     }
     acted.ended.wait_for_unmount();
-    upper.discard()
+    Ok(Finished { captured, named, left: upper.discard() })
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,

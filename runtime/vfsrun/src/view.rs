@@ -1,6 +1,7 @@
 //! The view from the program's side: which server, which descriptors, and where the server is started when there is
 //! none.
 
+use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
 use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, View};
-use vfsrun_layers::LayerStore;
+use vfsrun_layers::{LayerStore, UpperDir, lower_dir};
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
@@ -82,6 +83,27 @@ impl AttachedView {
     /// Mounts of the segments, where a kept root is of no use.
     pub fn mounts(&mut self) -> Result<Vec<OwnedFd>, ViewError> {
         Ok(self.view.mounts_of_last(self.segments.len())?)
+    }
+}
+
+/// The segments as the lowers of a finished action. They are asked for when the first question comes.
+pub struct Lowers<'a> {
+    view: RefCell<&'a mut AttachedView>,
+    segments: OnceCell<Vec<OwnedFd>>,
+}
+
+impl<'a> Lowers<'a> {
+    pub fn new(view: &'a mut AttachedView) -> Lowers<'a> {
+        Lowers { view: RefCell::new(view), segments: OnceCell::new() }
+    }
+
+    /// The directory that lies below one of the upper: that of the first segment which has the name.
+    pub fn dir(&self, path: &Path) -> Option<UpperDir> {
+        let mounts = || self.view.borrow_mut().mounts().unwrap_or_default();
+        let segments = self.segments.get_or_init(mounts).iter();
+        // A name that is no directory ends the search: then nothing lies below.
+        let mut found = segments.map(|segment| lower_dir(segment.as_fd(), path));
+        found.find_map(Result::transpose)?.ok()
     }
 }
 

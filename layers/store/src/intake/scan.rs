@@ -1,6 +1,6 @@
 //! A scan: the names and metadata of a tree; files are left for later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::{Attributes, Devices, IntakeError, Marks, Rules, failed};
+use crate::capture::LowerDir;
 use crate::manifest::{Entry, Kind, Meta};
+use crate::upper_dirs::UpperDir;
 use crate::{fsat, order, xattrs};
 
 /// One regular file, to be hashed and stored.
@@ -30,7 +32,9 @@ pub(super) struct Scan {
     /// Grouped by directory.
     pub files: Vec<FoundFile>,
     /// Directories outside of the wanted subtrees that lead to them.
-    pub on_the_way: HashMap<PathBuf, ()>,
+    on_the_way: HashSet<PathBuf>,
+    /// Directories that overlayfs has copied, with nothing on them but its marks.
+    copies: HashMap<PathBuf, UpperDir>,
     pub added: u64,
     pub sockets: u64,
     pub devices_skipped: u64,
@@ -49,6 +53,13 @@ enum Place {
 }
 
 impl Scan {
+    /// Whether a directory is worth recording only if something below it is.
+    pub(super) fn is_only_a_way(&self, path: &Path, lower: Option<LowerDir<'_>>) -> bool {
+        let is_as_it_was =
+            |copy: &UpperDir| lower.and_then(|lower| lower(path)).is_some_and(|lower| copy.is_like(&lower));
+        self.on_the_way.contains(path) || self.copies.get(path).is_some_and(is_as_it_was)
+    }
+
     /// One directory is open at a time, so that depth costs no descriptors.
     pub(super) fn read(root: BorrowedFd<'_>, rules: &Rules<'_>) -> Result<Scan, IntakeError> {
         let mut scan = Scan { queue: vec![PathBuf::new()], ..Scan::default() };
@@ -66,12 +77,15 @@ impl Scan {
         let marks = Marks::read(path, &attributes)?;
         let inside = place(rules.only, path) == Place::Inside;
         if !inside {
-            self.on_the_way.insert(path.to_owned(), ());
+            self.on_the_way.insert(path.to_owned());
         } else if !marks.origin && !path.as_os_str().is_empty() {
             self.added += 1;
         }
         let opaque = rules.overlay && marks.opaque && inside;
         let meta = rules.meta(path, &stat, attributes)?;
+        if marks.origin && !marks.opaque && meta.xattrs.is_empty() {
+            self.copies.insert(path.to_owned(), UpperDir::new(path.to_owned(), &stat));
+        }
         self.entries.push(Entry { path: path.to_owned(), kind: Kind::Directory { opaque }, meta });
         for name in fsat::names(&dir).map_err(failed("list", path))? {
             self.name(&dir, path, name, rules)?;

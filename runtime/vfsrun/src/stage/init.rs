@@ -17,7 +17,6 @@ use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, WorkloadError};
-use crate::kept_root::Stamp;
 use crate::root::view::UpperPlace;
 use crate::root::{self, RootError};
 use crate::terminal;
@@ -173,8 +172,8 @@ fn compose_view(
     owner: (u32, u32),
     sender: &Sender,
 ) -> Result<OwnedFd, InitError> {
-    let (root, stamp) = match base {
-        Base::Kept { root } => (root::view::attach_kept(prepared.scaffold, root)?, None),
+    let root = match base {
+        Base::Kept { root } => root::view::attach_kept(prepared.scaffold, root)?,
         Base::New { upper: place, segments } => {
             let in_user_namespace = prepared.user_namespace;
             let view =
@@ -184,14 +183,13 @@ fn compose_view(
                     .send(&Report::Upper, Some(&view.upper))
                     .map_err(InitError::step("hand the upper over"))?;
             }
-            let stamp = Stamp::of(&view.upper).map_err(InitError::step("look at the upper"))?;
-            (view.root, Some(stamp))
+            view.root
         }
     };
     if prepared.keep_root {
         // Before anything is mounted in it.
         mount::clone_tree(&root, Path::new(""), false)
-            .and_then(|kept| sender.send(&Report::Root { stamp }, Some(&kept)))
+            .and_then(|kept| sender.send(&Report::Root, Some(&kept)))
             .map_err(InitError::step("hand the root over"))?;
     }
     Ok(root)
