@@ -6,11 +6,12 @@ from .capture import Capture
 from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
-from .true import True_, TrueUser
+from .true import Touch, True_, TrueUser
 
 ROWS = {
     "true": True_,
     "true-user": TrueUser,
+    "touch": Touch,
     "bundle": Bundle,
     "build": Build,
     "inputs": Inputs,
