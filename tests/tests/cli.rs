@@ -18,6 +18,7 @@ as_root_and_user!(
     spec_is_read_from_stdin,
     debug_tells_steps,
     help_and_version_end_with_0,
+    options_of_a_run_may_stand_before_the_spec,
 );
 
 fn plan_prints_decisions_and_touches_nothing(sandbox: &Sandbox) {
@@ -165,5 +166,16 @@ fn help_and_version_end_with_0(sandbox: &Sandbox) {
     assert!(sandbox.call(&["--version"]).expect(0).stdout.starts_with("vfsrun "));
     for words in [["layer", "--help"], ["plan", "--help"], ["new", "--help"], ["doctor", "--help"]] {
         sandbox.call(&words).expect(0);
+    }
+}
+
+fn options_of_a_run_may_stand_before_the_spec(sandbox: &Sandbox) {
+    sandbox.write_json("spec.json", &sandbox.shell_spec("echo $NAME", &json!({})));
+    let output = sandbox.call(&["--quiet", "-e", "NAME=a/b", "--debug", "spec.json"]).expect(0);
+    assert_eq!(output.stdout, "a/b\n");
+    for wrong in [&["--quit", "spec.json"][..], &["spec.json", "--no-such"]] {
+        let output = sandbox.call(wrong).expect(125);
+        assert!(!output.stderr.contains("run-spec"), "{}", output.stderr);
+        output.assert_stderr_has("Usage: vfsrun [OPTIONS] SPEC");
     }
 }

@@ -8,11 +8,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// The name under which a spec given first is run; users never type it.
 pub const RUN_SPEC: &str = "run-spec";
 
+const USAGE: &str = "vfsrun [OPTIONS] SPEC [-e K=V]... [-- ARGS...]\n       vfsrun [OPTIONS] COMMAND";
+
 const EXAMPLES: &str = "\
 Examples:
   vfsrun new > spec.json                  write a short spec to start from
   vfsrun spec.json                        run it
   vfsrun spec.json -e LANG=C -- make all  run it with another variable and command
+  vfsrun spec.json --help                 the options of a run
   vfsrun plan spec.json                   show every decision and do nothing
   vfsrun layer import debian-12 root.tar  make a layer of a distro's root
   vfsrun doctor                           what this kernel and user can do";
@@ -21,7 +24,7 @@ Examples:
 ///
 /// A first argument with a `/`, ending in `.json`, a directory or `-` is a spec to run; anything else is a command.
 #[derive(Debug, Parser)]
-#[command(name = "vfsrun", version, after_help = EXAMPLES, override_usage = "vfsrun [OPTIONS] SPEC [-e K=V]... [-- ARGS...]\n       vfsrun [OPTIONS] COMMAND")]
+#[command(name = "vfsrun", version, after_help = EXAMPLES, override_usage = USAGE)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -55,7 +58,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    #[command(name = RUN_SPEC, hide = true)]
+    #[command(name = RUN_SPEC, hide = true, override_usage = USAGE, after_help = EXAMPLES)]
     RunSpec(RunSpec),
     /// Print every decision about a run, and do nothing
     #[command(after_help = "Example:\n  vfsrun plan spec.json | jq .root")]
@@ -94,6 +97,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct RunSpec {
+    /// A spec, a directory with config.json, or - for stdin
     pub spec: PathBuf,
     /// Set a variable of the command's environment
     #[arg(short, long = "env", value_name = "K=V", value_parser = variable)]
@@ -140,20 +144,20 @@ fn variable(text: &str) -> Result<String, String> {
     }
 }
 
-/// Puts the hidden command before a first argument that is a spec.
+/// Puts the hidden command, whose options may stand anywhere, before everything else when the first word is a spec.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = given.into_iter().collect();
     if let Some(position) = first_word(&arguments)
         && is_spec(&arguments[position])
     {
-        arguments.insert(position, RUN_SPEC.into());
+        arguments.insert(1, RUN_SPEC.into());
     }
     arguments
 }
 
 /// The index of the first argument that is neither an option nor an option's value.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
-    const WITH_VALUE: [&str; 4] = ["--root", "--store", "--log", "--log-format"];
+    const WITH_VALUE: [&str; 7] = ["--root", "--store", "--log", "--log-format", "-e", "--env", "--result"];
     let mut index = 1;
     while let Some(argument) = arguments.get(index) {
         let text = argument.to_string_lossy();
@@ -204,8 +208,9 @@ mod tests {
 
     #[test]
     fn a_spec_is_recognised_after_options() {
-        let given = arguments(words("vfsrun --store /s --debug spec.json -- make"));
-        assert_eq!(given, words("vfsrun --store /s --debug run-spec spec.json -- make"));
+        let given = arguments(words("vfsrun --store /s --debug -e P=/bin --quiet spec.json -- make"));
+        assert_eq!(given, words("vfsrun run-spec --store /s --debug -e P=/bin --quiet spec.json -- make"));
+        Cli::try_parse_from(given).unwrap();
     }
 
     #[test]
