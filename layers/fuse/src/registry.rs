@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Forget, Segment, SegmentError};
+use vfsrun_union::{Context, Described, Forget, Segment, SegmentError};
 
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
@@ -22,7 +22,7 @@ use crate::nodes::NodeTable;
 
 #[derive(Debug, Error)]
 pub enum AttachError {
-    #[error("cannot identify the segment")]
+    #[error("cannot look at what the segment is made of")]
     Identity { source: io::Error },
     #[error("cannot build the segment")]
     Build { source: Box<SegmentError> },
@@ -101,15 +101,17 @@ impl Registry {
         spec: SegmentSpec,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Use, bool), AttachError> {
-        let identity =
-            Segment::identity(&spec, &descriptors).map_err(|source| AttachError::Identity { source })?;
+        let described = Described::read(spec, descriptors);
+        let (described, identity) = described
+            .and_then(|described| described.identity().map(|identity| (described, identity)))
+            .map_err(|source| AttachError::Identity { source })?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();
         let mut current = lock(&slot.0);
         if let Some(live) = current.as_ref().filter(|live| self.is_up_to_date(live)) {
             return Ok((self.hold(live), true));
         }
         // Built before the old one is given up: a failure changes nothing.
-        let segment = Segment::build(spec, descriptors, &self.context)
+        let segment = Segment::build(described, &self.context)
             .map_err(|source| AttachError::Build { source: Box::new(source) })?;
         let live = Arc::new(Live {
             name: self.new_name(identity),

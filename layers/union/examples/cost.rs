@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vfsrun_union::describe::{BranchSpec, Scope, SegmentSpec, Source, Symlinks};
-use vfsrun_union::{Context, Segment};
+use vfsrun_union::{Context, Described, Segment};
 
 const FILES: usize = 10_000;
 const ROUNDS: u32 = 15;
@@ -30,7 +30,7 @@ fn lookups(dir: &Path) {
     let one = spec(vec![Source::Host { root: 0, host: None }]);
     let four = spec(vec![Source::Host { root: 0, host: None }; 4]);
     for (what, spec) in [("one branch", one), ("four branches", four)] {
-        let segment = Segment::build(spec, vec![open(dir)], &Context::default()).expect("a segment");
+        let segment = build(spec, vec![open(dir)], &Context::default());
         let root = segment.root();
         let names: Vec<OsString> = (0..FILES).map(|n| name(n).into()).collect();
         let lookup =
@@ -63,9 +63,11 @@ fn manifest(dir: &Path, what: &str, order: impl Fn(usize) -> usize) {
     let spec = spec(vec![source]);
     let context = Context::default();
     let fds = || vec![open(&path), open(dir), open(Path::new("/"))];
-    let time = fastest(|| drop(Segment::build(spec.clone(), fds(), &context).expect("a segment")));
+    let time = fastest(|| drop(build(spec.clone(), fds(), &context)));
     println!("load of {FILES} inputs, {what}: {:.2} ms", time.as_secs_f64() * 1e3);
-    let time = fastest(|| assert!(Segment::identity(&spec, &fds()).is_ok()));
+    let time = fastest(|| {
+        assert!(Described::read(spec.clone(), fds()).and_then(|described| described.identity()).is_ok())
+    });
     println!("identity of {FILES} inputs, {what}: {:.2} ms", time.as_secs_f64() * 1e3);
 }
 
@@ -102,4 +104,8 @@ fn fastest(mut work: impl FnMut()) -> Duration {
 
 fn per(time: Duration, count: usize) -> f64 {
     time.as_secs_f64() * 1e6 / count as f64
+}
+
+fn build(spec: SegmentSpec, fds: Vec<OwnedFd>, context: &Context) -> Segment {
+    Segment::build(Described::read(spec, fds).expect("manifests can be read"), context).expect("a segment")
 }

@@ -1,5 +1,6 @@
 //! A branch: one source of names, made ready from its description and the descriptors that came along.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::context::Context;
 use crate::describe::{BranchSpec, FdIndex, Rule, Scope, Source, Symlinks};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
-use crate::inputs::{InputIndex, InputsError};
+use crate::inputs::InputIndex;
 use crate::layer::{Blobs, LayerBranch};
 use crate::rules::Rules;
 
@@ -92,13 +93,16 @@ pub(crate) fn compile(rules: &[Rule], owner: impl Fn() -> String) -> Result<Rule
     Rules::new(rules).map_err(|(pattern, source)| SegmentError::Rule { owner: owner(), pattern, source })
 }
 
-/// The descriptors that came with a description.
+/// The descriptors that came with a description, and what the manifests among them hold.
 #[derive(Debug)]
-pub(crate) struct Fds(Vec<Arc<OwnedFd>>);
+pub(crate) struct Fds {
+    all: Vec<Arc<OwnedFd>>,
+    manifests: HashMap<FdIndex, Vec<u8>>,
+}
 
 impl Fds {
-    pub(crate) fn new(fds: Vec<OwnedFd>) -> Fds {
-        Fds(fds.into_iter().map(Arc::new).collect())
+    pub(crate) fn new(fds: Vec<OwnedFd>, manifests: HashMap<FdIndex, Vec<u8>>) -> Fds {
+        Fds { all: fds.into_iter().map(Arc::new).collect(), manifests }
     }
 }
 
@@ -109,9 +113,11 @@ struct Labelled<'a> {
 
 impl Labelled<'_> {
     fn get(&self, index: FdIndex) -> Result<Arc<OwnedFd>, SegmentError> {
-        let missing =
-            || SegmentError::MissingDescriptor { label: self.label(), index, count: self.fds.0.len() };
-        self.fds.0.get(index).cloned().ok_or_else(missing)
+        self.fds.all.get(index).cloned().ok_or_else(|| self.missing(index))
+    }
+
+    fn missing(&self, index: FdIndex) -> SegmentError {
+        SegmentError::MissingDescriptor { label: self.label(), index, count: self.fds.all.len() }
     }
 
     fn store(&self, index: FdIndex) -> Result<LayerStore, SegmentError> {
@@ -145,7 +151,7 @@ impl Labelled<'_> {
     ) -> Result<InputsBranch, SegmentError> {
         let bad = |source| SegmentError::Inputs { label: self.label(), source };
         let store = store.map(|store| self.store(store)).transpose()?;
-        let bytes = read_all(&*self.get(manifest)?).map_err(|error| bad(InputsError::Read(error)))?;
+        let bytes = self.fds.manifests.get(&manifest).ok_or_else(|| self.missing(manifest))?.clone();
         let index = InputIndex::parse(bytes, store.is_some()).map_err(bad)?;
         Ok(InputsBranch { index, base: self.get(base)?, host: self.get(host)?, store })
     }

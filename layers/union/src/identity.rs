@@ -1,34 +1,62 @@
-//! A segment's identity: equal ones serve the same tree.
+//! A description with what it names: everything that makes two segments one, read once.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::branch::read_all;
-use crate::describe::{SegmentSpec, Source};
+use crate::describe::{FdIndex, SegmentSpec, Source};
 
-pub(crate) fn of(spec: &SegmentSpec, fds: &[OwnedFd]) -> io::Result<blake3::Hash> {
-    let mut spec = spec.clone();
-    for branch in &mut spec.branches {
-        branch.label.clear();
-    }
-    // Struct fields are written in the order of their declaration, so that equal descriptions have equal text.
-    let text = serde_json::to_vec(&spec)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(text.len() as u64).to_le_bytes()).update(&text);
-    for fd in fds {
-        for number in place(fd)? {
-            hasher.update(&number.to_le_bytes());
+/// A description, its descriptors, and the bytes of its input manifests, so that a segment's identity and its content
+/// are of the same bytes.
+#[derive(Debug)]
+pub struct Described {
+    pub(crate) spec: SegmentSpec,
+    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) manifests: HashMap<FdIndex, Vec<u8>>,
+}
+
+impl Described {
+    /// Errors: an input manifest cannot be read.
+    pub fn read(spec: SegmentSpec, fds: Vec<OwnedFd>) -> io::Result<Described> {
+        let mut manifests = HashMap::new();
+        for branch in &spec.branches {
+            // One that is missing is an error of the segment, which says whose it is.
+            if let Source::Inputs { manifest, .. } = branch.source
+                && let Some(file) = fds.get(manifest)
+            {
+                manifests.insert(manifest, read_all(file)?);
+            }
         }
+        Ok(Described { spec, fds, manifests })
     }
-    for branch in &spec.branches {
-        if let Source::Inputs { manifest, .. } = branch.source {
-            let manifest = fds.get(manifest).ok_or(io::ErrorKind::InvalidInput)?;
-            hasher.update(blake3::hash(&read_all(manifest)?).as_bytes());
+
+    /// What makes two segments one: the description without labels, which file each descriptor is and where it is
+    /// mounted, and the bytes of input manifests.
+    pub fn identity(&self) -> io::Result<blake3::Hash> {
+        let mut spec = self.spec.clone();
+        for branch in &mut spec.branches {
+            branch.label.clear();
         }
+        // Struct fields are written in the order of their declaration, so that equal descriptions have equal text.
+        let text = serde_json::to_vec(&spec)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(&text);
+        for fd in &self.fds {
+            for number in place(fd)? {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        for branch in &spec.branches {
+            if let Source::Inputs { manifest, .. } = branch.source {
+                let manifest = self.manifests.get(&manifest).ok_or(io::ErrorKind::InvalidInput)?;
+                hasher.update(blake3::hash(manifest).as_bytes());
+            }
+        }
+        Ok(hasher.finalize())
     }
-    Ok(hasher.finalize())
 }
 
 /// Device, inode and mount: another mount of the same directory may have other mounts below it.

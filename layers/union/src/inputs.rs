@@ -22,8 +22,6 @@ use crate::input_text::{Span, Target, read};
 
 #[derive(Debug, Error)]
 pub enum InputsError {
-    #[error("cannot read it")]
-    Read(#[source] std::io::Error),
     #[error("it is not UTF-8")]
     Encoding(#[source] std::str::Utf8Error),
     #[error("it is larger than 4 GiB")]

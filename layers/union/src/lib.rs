@@ -1,6 +1,6 @@
 //! A segment: branches merged into one read-only tree. A library without FUSE; `vfsrun-fuse` serves it.
 //!
-//! [`Segment::build`] opens what a [`SegmentSpec`] describes; [`Segment::lookup`], [`Segment::list`] and
+//! [`Segment::build`] opens what a [`SegmentSpec`] describes, with its descriptors a [`Described`]; [`Segment::lookup`], [`Segment::list`] and
 //! [`Segment::open`] answer for one merged tree; [`Segment::is_current`] says whether the answers still hold,
 //! and [`Segment::bring_up_to_date`] which of them to forget.
 
@@ -38,6 +38,7 @@ pub use context::{Context, LayerCache};
 pub use describe::SegmentSpec;
 pub use error::SegmentError;
 pub use fault::{Fault, FaultReason};
+pub use identity::Described;
 pub use inode::InodeTable;
 pub use inputs::InputsError;
 pub use mend::Forget;

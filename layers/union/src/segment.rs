@@ -1,7 +1,6 @@
 //! A segment: branches merged into one read-only tree. First found wins, directories merge.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use crate::describe::{Rule, RuleAction, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::host;
-use crate::identity;
+use crate::identity::Described;
 use crate::inputs::Input;
 use crate::layer::open_blob;
 use crate::mend::Forget;
@@ -48,14 +47,15 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Opens what `spec` describes. Errors: a bad description, branch root, layer, input manifest or pattern.
-    pub fn build(spec: SegmentSpec, fds: Vec<OwnedFd>, context: &Context) -> Result<Segment, SegmentError> {
+    /// Opens what is described. Errors: a bad description, branch root, layer, input manifest or pattern.
+    pub fn build(described: Described, context: &Context) -> Result<Segment, SegmentError> {
+        let Described { spec, fds, manifests } = described;
         let count = spec.branches.len();
         if BranchIndex::try_from(count).is_err() {
             return Err(SegmentError::TooManyBranches { count });
         }
         host::verify_proc().map_err(|source| SegmentError::Proc { source })?;
-        let fds = Fds::new(fds);
+        let fds = Fds::new(fds, manifests);
         let judged = may_be_opaque(&spec);
         let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context));
         let branches = branches.collect::<Result<Vec<_>, _>>()?;
@@ -74,12 +74,6 @@ impl Segment {
         };
         segment.make_root()?;
         Ok(segment)
-    }
-
-    /// What makes two segments one: the description without labels, which file each descriptor is and where it is
-    /// mounted, and the bytes of input manifests.
-    pub fn identity(spec: &SegmentSpec, fds: &[OwnedFd]) -> io::Result<blake3::Hash> {
-        identity::of(spec, fds)
     }
 
     pub fn root(&self) -> Arc<Node> {

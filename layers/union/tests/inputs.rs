@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use support::*;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Errno, FaultReason, FileKind, Segment, SegmentError};
+use vfsrun_union::{Described, Errno, FaultReason, FileKind, Segment, SegmentError};
 
 #[test]
 fn host_files_and_blobs_appear_at_their_paths() {
@@ -101,7 +101,9 @@ fn the_identity_is_of_the_bytes_and_the_places_not_of_the_labels() {
     let mut inputs = world.inputs(&base, r#"{"a":"x"}"#);
     let path = world.path().join("inputs-0.json");
     let spec = |inputs: &_| SegmentSpec { branches: vec![Clone::clone(inputs)], ..SegmentSpec::default() };
-    let of = |spec: &SegmentSpec, world: &World| Segment::identity(spec, &world.clone_fds()).unwrap();
+    let of = |spec: &SegmentSpec, world: &World| {
+        Described::read(spec.clone(), world.clone_fds()).unwrap().identity().unwrap()
+    };
     let first = of(&spec(&inputs), &world);
     inputs.label = "another".into();
     assert_eq!(of(&spec(&inputs), &world), first);
@@ -122,4 +124,18 @@ fn a_manifest_is_loaded_once_for_all_segments() {
     assert_eq!(read(&two, "sub/f").unwrap(), "x");
     drop((one, two));
     assert!(world.context.layers.is_empty());
+}
+
+#[test]
+fn a_manifest_that_changes_is_served_as_it_was_when_it_was_identified() {
+    let mut world = World::new();
+    let base = world.dir("base", &[("x", "1")]);
+    let branches = vec![world.inputs(&base, r#"{"a":"x"}"#)];
+    let spec = SegmentSpec { branches, ..SegmentSpec::default() };
+    let described = Described::read(spec, world.clone_fds()).unwrap();
+    let manifest = std::fs::read_dir(world.path()).unwrap().flatten().map(|entry| entry.path());
+    let manifest = manifest.into_iter().find(|path| path.extension().is_some_and(|of| of == "json")).unwrap();
+    std::fs::write(&manifest, r#"{"version":1,"files":{"b":"x"}}"#).unwrap();
+    let segment = Segment::build(described, &world.context).unwrap();
+    assert_eq!(names(&segment, ""), ["a"]);
 }

@@ -5,7 +5,7 @@ mod support;
 use support::*;
 use vfsrun_layers::Kind;
 use vfsrun_union::describe::{BranchSpec, RuleAction, Scope, SegmentSpec, Symlinks};
-use vfsrun_union::{Errno, FileKind, Segment, SegmentError, Time};
+use vfsrun_union::{Described, Errno, FileKind, Segment, SegmentError, Time};
 
 #[test]
 fn hidden_names_do_not_exist_and_denied_ones_are_listed() {
@@ -184,7 +184,7 @@ fn rules_that_start_elsewhere_are_another_segment_and_a_bad_start_is_refused() {
     let tree = world.dir("tree", &[]);
     let mut tree = at("usr", world.host(&tree));
     let spec = |tree: &BranchSpec| SegmentSpec { branches: vec![tree.clone()], ..SegmentSpec::default() };
-    let of = |tree: &BranchSpec| Segment::identity(&spec(tree), &world.clone_fds()).unwrap();
+    let of = |tree: &BranchSpec| Described::read(spec(tree), world.clone_fds()).unwrap().identity().unwrap();
     let first = of(&tree);
     tree.rules_at = Some("".into());
     assert_ne!(of(&tree), first);

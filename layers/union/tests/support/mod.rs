@@ -16,7 +16,7 @@ use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_union::describe::{
     BranchSpec, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
 };
-use vfsrun_union::{Context, Errno, FileKind, Node, Segment, SegmentError};
+use vfsrun_union::{Context, Described, Errno, FileKind, Node, Segment, SegmentError};
 
 pub struct World {
     temp: TempDir,
@@ -95,7 +95,7 @@ impl World {
     }
 
     pub fn build_spec(&self, spec: SegmentSpec) -> Result<Segment, SegmentError> {
-        Segment::build(spec, self.clone_fds(), &self.context)
+        Segment::build(Described::read(spec, self.clone_fds()).unwrap(), &self.context)
     }
 
     pub fn clone_fds(&self) -> Vec<OwnedFd> {
