@@ -9,6 +9,8 @@ as_root_and_user!(
     root_that_was_written_to_is_not_kept,
     root_in_which_nothing_is_left_is_kept_and_shows_nothing,
     layer_is_the_same_from_a_kept_root_with_copied_directories,
+    copied_directory_of_a_layer_is_not_kept,
+    what_was_set_on_a_directory_is_captured_and_not_kept,
     writes_in_a_kept_root_are_captured_as_in_a_new_one,
     change_of_a_branch_ends_a_kept_root,
     actions_that_differ_in_what_the_root_is_do_not_share_it,
@@ -122,6 +124,51 @@ fn layer_is_the_same_from_a_kept_root_with_copied_directories(sandbox: &Sandbox)
     assert!(!from_new.root_was_kept());
     assert_eq!(from_kept.digest(), from_new.digest());
     assert_ne!(from_new.digest(), nothing);
+}
+
+/// A layer whose directory `d` has an extended attribute, at /layer.
+fn layered(sandbox: &Sandbox, script: &str) -> Value {
+    let branch = json!({ "layer": "attributed", "at": "/layer" });
+    sandbox.shell_spec(script, &json!({ "branches": [branch] }))
+}
+
+/// setxattr is system call 188 and removexattr 197 on x86-64; the programs that call them need not be there.
+fn import_attributed(sandbox: &Sandbox) {
+    let made = sandbox.run(&sandbox.shell_spec(
+        "mkdir -p /d && perl -e '($d, $n, $v) = @ARGV; syscall(188, $d, $n, $v, 5, 0) and die $!' /d user.name value",
+        &json!({ "capture": { "name": "attributed" } }),
+    ));
+    made.expect(0);
+}
+
+fn copied_directory_of_a_layer_is_not_kept(sandbox: &Sandbox) {
+    sandbox.run(&sandbox.shell_spec("mkdir /d", &json!({ "capture": { "name": "attributed" } }))).expect(0);
+    let nothing = sandbox.run(&layered(sandbox, "true")).expect(0).digest();
+    run_in_kept(sandbox, &layered(sandbox, "true"));
+    let locked = sandbox.run(&layered(sandbox, "touch /layer/d/lock && rm /layer/d/lock")).expect(0);
+    assert_eq!(locked.digest(), nothing);
+    assert!(!sandbox.run(&layered(sandbox, "true")).expect(0).root_was_kept(), "its ctime is another");
+}
+
+fn what_was_set_on_a_directory_is_captured_and_not_kept(sandbox: &Sandbox) {
+    import_attributed(sandbox);
+    let nothing = sandbox.run(&layered(sandbox, "true")).expect(0).digest();
+    let remove = "perl -e '($d, $n) = @ARGV; syscall(197, $d, $n) and die $!' /layer/d user.name";
+    for script in [remove, "chmod 711 /layer/d", "touch -d @1000 /layer/d"] {
+        run_in_kept(sandbox, &layered(sandbox, "true"));
+        let changed = run_in_kept(sandbox, &layered(sandbox, script));
+        assert_ne!(changed.digest(), nothing, "{script}");
+        assert!(!sandbox.run(&layered(sandbox, "true")).expect(0).root_was_kept(), "{script}");
+    }
+    sandbox.write("src/d/f", "");
+    let spec =
+        |script: &str| sandbox.shell_spec(script, &json!({ "branches": [{ "path": "src", "at": "/src" }] }));
+    for script in ["touch -d @1000 /src/d", "touch -d @1000 /src"] {
+        run_in_kept(sandbox, &spec("true"));
+        let touched = run_in_kept(sandbox, &spec(script)).digest();
+        assert_ne!(touched, nothing, "{script}");
+        assert_eq!(sandbox.run(&spec(script)).expect(0).digest(), touched);
+    }
 }
 
 fn writes_in_a_kept_root_are_captured_as_in_a_new_one(sandbox: &Sandbox) {

@@ -13,6 +13,7 @@ as_root_and_user!(
     action_with_other_ids_reads_its_own_private_file,
     action_with_other_ids_cannot_read_roots_private_file_through_a_manifest,
     file_in_a_private_directory_stays_out_of_reach,
+    rights_changed_between_runs_hold_in_the_next,
     access_control_list_that_denies_holds,
     mask_of_an_access_control_list_is_no_right_of_the_group,
     user_cannot_read_what_is_roots,
@@ -157,4 +158,34 @@ fn user() -> Option<Sandbox> {
         }
         None => Some(Sandbox::new(caller)),
     }
+}
+
+/// What the kernel has cached of a directory must not decide about access when the directory's mode or owner changed.
+fn rights_changed_between_runs_hold_in_the_next(sandbox: &Sandbox) {
+    const READER: u32 = 65533;
+    sandbox.write("src/d/e/file", "content");
+    let branch = || json!({ "path": "src", "at": "/src" });
+    let read = || as_ids(sandbox, READER, "cat /src/d/e/file", branch()).code();
+    for changed in ["src/d/e/file", "src/d/e", "src/d", "src"] {
+        let open = if changed.ends_with("file") { 0o644 } else { 0o755 };
+        for (bits, owner, expected) in [
+            (open, 0, 0),
+            (open & 0o700, 0, 1),
+            (open & 0o700, READER, 0),
+            (0, READER, 1),
+            (open & 0o700, READER, 0),
+            (open & 0o700, 0, 1),
+            (open, 0, 0),
+        ] {
+            mode(sandbox, changed, bits);
+            chown(sandbox, changed, owner);
+            // Once more, in the root that may have been kept.
+            assert_eq!((read(), read()), (expected, expected), "{changed}: {bits:o} of {owner}");
+        }
+    }
+    // By an access control list alone the mode stays what it was.
+    sandbox.sh(&format!("setfacl -m u:{READER}:--- src/d"));
+    assert_eq!((read(), read()), (1, 1));
+    sandbox.sh("setfacl -b src/d");
+    assert_eq!((read(), read()), (0, 0));
 }

@@ -1,5 +1,6 @@
 //! A capture: what an action wrote, read from its overlayfs upper and stored as a layer.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -48,15 +49,16 @@ pub struct Captured {
     pub sockets_skipped: u64,
 }
 
-/// What the directory at a path of the upper was before it was copied there, in the same ids; `None` if that is not
-/// known.
-pub type LowerDir<'a> = &'a dyn Fn(&Path) -> Option<UpperDir>;
+/// What the directory at a path of the upper was before it was copied there, in the same ids; `None` if there was none,
+/// or none that may be looked at.
+pub type LowerDir<'a> = &'a dyn Fn(&Path) -> io::Result<Option<UpperDir>>;
 
 /// Stores what lies in `upper`, to which nobody may be writing any more, as a layer.
 ///
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
 /// After success with [`Take::Move`] its files are gone. A directory that was copied up, is as it was, and leads to
-/// nothing that is recorded is no part of the layer, where `lower` can tell: programs make locks and remove them.
+/// nothing that is recorded is no part of the layer, where `lower` can tell: programs make locks and remove them. An
+/// mtime that is neither the lower's nor later than the clamp was set on purpose.
 ///
 /// Errors: a file that cannot be read or stored (see [`crate::StoreError::is_full`]), one that somebody still writes,
 /// an owner outside of the map, a device, overlayfs's redirect or metacopy marks.

@@ -58,8 +58,8 @@ impl LockedDir {
 
     /// Gives up ownership to whoever gets these descriptors (the directory, its lock) and [`LockedDir::take_over`]s them;
     /// while one of them is open the directory is nobody else's.
-    pub fn hand_over(self) -> (String, [OwnedFd; 2]) {
-        (self.id, [self.dir, self.lock])
+    pub fn hand_over(self) -> [OwnedFd; 2] {
+        [self.dir, self.lock]
     }
 
     /// `None` if the directory is no longer in `parent`.
@@ -214,11 +214,13 @@ mod tests {
     #[test]
     fn a_directory_that_was_handed_over_is_alive_and_taken_over_unless_removed() {
         let (_temp, parent) = parent();
-        let (id, parts) = LockedDir::create(&parent).unwrap().hand_over();
+        let dir = LockedDir::create(&parent).unwrap();
+        let id = dir.id().to_owned();
+        let parts = dir.hand_over();
         assert_eq!(sweep(&parent).unwrap(), 0);
         let taken = LockedDir::take_over(&parent, &id, parts).unwrap().unwrap();
         assert_eq!(taken.id(), id);
-        let (id, parts) = taken.hand_over();
+        let parts = taken.hand_over();
         remove_tree(parent.as_fd(), id.as_ref()).unwrap();
         assert!(LockedDir::take_over(&parent, &id, parts).unwrap().is_none());
     }

@@ -14,6 +14,7 @@ use crate::{fsat, xattrs};
 /// With more the upper is not worth a look.
 const MOST: usize = 64;
 
+/// A directory of an upper, or the one below it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpperDir {
     /// Relative to the upper, which itself is the empty path.
@@ -22,6 +23,8 @@ pub struct UpperDir {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// It has attributes that a layer keeps.
+    pub attributes: bool,
     /// Seconds and nanoseconds.
     pub mtime: (i64, u64),
     pub ctime: (i64, u64),
@@ -49,7 +52,7 @@ pub fn upper_dirs(upper: BorrowedFd<'_>) -> io::Result<Option<Vec<UpperDir>>> {
             }
             queue.push(path.join(name));
         }
-        dirs.push(UpperDir::new(path, &rustix::fs::fstat(&dir)?));
+        dirs.push(UpperDir::new(path, &rustix::fs::fstat(&dir)?, false));
     }
     dirs.sort_by(|one, two| one.path.cmp(&two.path));
     Ok(Some(dirs))
@@ -61,25 +64,27 @@ pub fn set_upper_dir_mtime(upper: BorrowedFd<'_>, path: &Path, mtime: (i64, u64)
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let last_modification = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1 as i64 };
     rustix::fs::futimens(&dir, &Timestamps { last_access, last_modification })?;
-    Ok(UpperDir::new(path.to_owned(), &rustix::fs::fstat(&dir)?))
+    Ok(UpperDir::new(path.to_owned(), &rustix::fs::fstat(&dir)?, false))
 }
 
-/// The directory `path` of a lower, `None` if there is no such name. Errors: it is no directory.
-pub fn lower_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<UpperDir>> {
-    match beneath::open(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => Ok(Some(UpperDir::new(path.to_owned(), &rustix::fs::fstat(opened?)?))),
-    }
+/// The directory `path` of a lower. Errors: NOENT, NOTDIR and LOOP if there is none, ACCES if it may not be read.
+pub fn lower_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<UpperDir> {
+    let dir = beneath::open(root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+    let attributes = xattrs::read(dir.as_fd())?.keys().any(|name| xattrs::is_kept(name.as_encoded_bytes()));
+    Ok(UpperDir::new(path.to_owned(), &rustix::fs::fstat(&dir)?, attributes))
 }
 
 impl UpperDir {
-    /// Whether a copy of `lower` is what that is, whatever was made and removed in it.
+    /// Whether a copy of `lower` is what that is but for its times. Attributes are not compared: no copy that has some
+    /// is like anything.
     pub fn is_like(&self, lower: &UpperDir) -> bool {
-        (self.mode, self.uid, self.gid) == (lower.mode, lower.uid, lower.gid)
+        let same = (self.mode, self.uid, self.gid) == (lower.mode, lower.uid, lower.gid);
+        same && !self.attributes && !lower.attributes
     }
 
-    pub(crate) fn new(path: PathBuf, stat: &Stat) -> UpperDir {
+    pub(crate) fn new(path: PathBuf, stat: &Stat, attributes: bool) -> UpperDir {
         UpperDir {
+            attributes,
             path,
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,

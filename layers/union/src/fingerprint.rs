@@ -5,9 +5,13 @@ use std::time::Duration;
 use rustix::fs::{FileType, Stat};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::attr::Attr;
+
 /// A file whose ctime is younger than this may change again without a new ctime: kernels stamp files with the
 /// time of the last tick, up to 10 ms old, and file systems may round.
 const RACY: Duration = Duration::from_millis(20);
+/// The same where times have no fractions: FAT counts in two seconds.
+const RACY_IN_SECONDS: Duration = Duration::from_millis(2100);
 
 /// Mixes numbers into 64 bits. Not for adversaries: who can choose the numbers (times, sizes) can also restore them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,9 +45,17 @@ pub(crate) fn print(stat: &Stat) -> u64 {
     mixer.add(stat.st_ctime as u64).add(stat.st_ctime_nsec).get()
 }
 
+/// What decides about access, as it is shown.
+pub(crate) fn rights(attr: &Attr) -> u32 {
+    let mut mixer = Mixer::default();
+    mixer.add(attr.perm.into()).add(u64::from(attr.uid) << 32 | u64::from(attr.gid)).get() as u32
+}
+
 /// Whether a change right now might leave the ctime as it is.
 pub(crate) fn is_racy(stat: &Stat) -> bool {
     let now = clock_gettime(ClockId::Realtime);
     let nanos = |sec: i64, nsec: i64| i128::from(sec) * 1_000_000_000 + i128::from(nsec);
-    nanos(now.tv_sec, now.tv_nsec) - nanos(stat.st_ctime, stat.st_ctime_nsec as i64) < RACY.as_nanos() as i128
+    let age = nanos(now.tv_sec, now.tv_nsec) - nanos(stat.st_ctime, stat.st_ctime_nsec as i64);
+    let racy = if stat.st_ctime_nsec == 0 { RACY_IN_SECONDS } else { RACY };
+    age < racy.as_nanos() as i128
 }

@@ -1,11 +1,12 @@
 //! Mending: what a sweep found stale is forgotten, name by name, so that the rest of the segment stays warm.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::attr::FileKind;
 use crate::describe::{Scope, Symlinks};
+use crate::fingerprint;
 use crate::node::Node;
 use crate::segment::Segment;
 use crate::sweep::{Now, Stale};
@@ -18,7 +19,8 @@ const MOST_NAMES: usize = 4096;
 pub enum Forget<'a> {
     /// The name in the directory that has this inode number, found or not found, and everything below it.
     Name { dir: u64, name: &'a OsStr },
-    /// Attributes, listing, link target and content of the node that has this inode number.
+    /// Attributes, listing, link target and content of the node that has this inode number. Permissions and owner are
+    /// the same still: an overlay that is mounted later takes those from what is cached, without a question.
     Node { ino: u64 },
 }
 
@@ -36,14 +38,14 @@ impl Segment {
                 Now::Changed { print, racy } => changed.push((node, print, racy)),
             }
         }
-        let mut listings = Vec::new();
+        let mut kept = Vec::new();
         for (node, print, racy) in changed {
-            let listing =
-                if node.kind() == FileKind::Directory { self.listing(&node) } else { Some(Vec::new()) };
-            match listing {
-                Some(listing) => {
+            let names =
+                if node.kind() == FileKind::Directory { self.names_of_same(&node) } else { Some(Vec::new()) };
+            match names {
+                Some(names) => {
                     node.served.renew(print, racy);
-                    listings.push((node, listing));
+                    kept.push((node, names));
                 }
                 None => gone.push(node),
             }
@@ -56,11 +58,18 @@ impl Segment {
             let dir = node.parent().expect("a lost root was refused above");
             forget(Forget::Name { dir: dir.ino(), name: node.name() });
         }
-        for (dir, names) in &listings {
-            forget(Forget::Node { ino: dir.ino() });
+        for (node, names) in &kept {
+            forget(Forget::Node { ino: node.ino() });
+            match node.parent() {
+                // By its name, for it is looked up with all its attributes then. Nothing is below it.
+                Some(dir) if node.kind() != FileKind::Directory => {
+                    forget(Forget::Name { dir: dir.ino(), name: node.name() });
+                }
+                _ => {}
+            }
             // Those that nobody holds may be held as absent.
-            for name in names.iter().filter(|name| self.table.get(dir.key().child(name)).is_none()) {
-                forget(Forget::Name { dir: dir.ino(), name });
+            for name in names.iter().filter(|name| self.table.get(node.key().child(name)).is_none()) {
+                forget(Forget::Name { dir: node.ino(), name });
             }
         }
         true
@@ -74,8 +83,13 @@ impl Segment {
         self.branches.iter().any(follows)
     }
 
-    /// `None` if it is too long or cannot be had.
-    fn listing(&self, dir: &Arc<Node>) -> Option<Vec<std::ffi::OsString>> {
+    /// The names in a directory that has the permissions and the owner it had; `None` too if they are too many or
+    /// cannot be had.
+    fn names_of_same(&self, dir: &Arc<Node>) -> Option<Vec<OsString>> {
+        let attr = self.resolve_again(dir).ok()?.attr;
+        if fingerprint::rights(&attr) != dir.served.rights() {
+            return None;
+        }
         let entries = self.list_merged(dir).ok()?;
         let names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
         let unknown = names.iter().filter(|name| self.table.get(dir.key().child(name)).is_none()).count();

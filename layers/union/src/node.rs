@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::io::Errno;
@@ -70,6 +70,8 @@ pub struct Node {
 pub(crate) struct Served {
     /// Hash of the stat of every host origin.
     print: AtomicU64,
+    /// Hash of permissions, owner and group as shown.
+    rights: AtomicU32,
     flags: AtomicU8,
 }
 
@@ -90,6 +92,14 @@ impl Served {
     /// Returns what was given out before.
     pub(crate) fn replace_print(&self, print: u64) -> u64 {
         self.print.swap(print, Ordering::AcqRel)
+    }
+
+    pub(crate) fn rights(&self) -> u32 {
+        self.rights.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_rights(&self, rights: u32) {
+        self.rights.store(rights, Ordering::Release);
     }
 
     /// Nothing that was given out before is held any more.
@@ -240,7 +250,7 @@ impl NodeTable {
             opaque: new.opaque,
             origins: new.origins.into(),
             object: new.object,
-            served: Served { print: AtomicU64::new(new.print), flags: AtomicU8::default() },
+            served: Served { print: AtomicU64::new(new.print), ..Served::default() },
             table: Arc::clone(self),
         });
         shard.insert(key, Arc::downgrade(&node));

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::describe::{Rule, RuleAction, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
+use crate::fingerprint;
 use crate::host;
 use crate::identity::Described;
 use crate::inputs::Input;
@@ -107,7 +108,7 @@ impl Segment {
             self.changed(node.path());
             return Err(Errno::IO);
         }
-        self.note(node, found.print, found.racy);
+        self.note(node, &found.attr, found.print, found.racy);
         Ok(Attr { ino: node.ino(), ..found.attr })
     }
 
@@ -225,7 +226,7 @@ impl Segment {
                 node
             }
         };
-        self.note(&node, print, racy);
+        self.note(&node, &attr, print, racy);
         let attr = Attr { ino: node.ino(), ..attr };
         (node, attr)
     }
@@ -274,17 +275,18 @@ impl Segment {
             label: self.branches.first().map(|branch| branch.label.clone()).unwrap_or_default(),
             source: errno.into(),
         })?;
-        let (print, racy) = (found.print, found.racy);
+        let (attr, print, racy) = (found.attr, found.print, found.racy);
         let root = match self.table.intern(None, OsStr::new(""), NodeKey::root(), new_node(found)) {
             Interned::New(node) | Interned::Known(node) | Interned::Replaced(node) => node,
         };
-        self.note(&root, print, racy);
+        self.note(&root, &attr, print, racy);
         self.root.get_or_init(|| root);
         Ok(())
     }
 
     /// Notes what is given out about a node, and a change if something else was given out before.
-    fn note(&self, node: &Node, print: u64, racy: bool) {
+    fn note(&self, node: &Node, attr: &Attr, print: u64, racy: bool) {
+        node.served.set_rights(fingerprint::rights(attr));
         if node.served.replace_print(print) != print {
             self.changed(node.path());
         }

@@ -155,12 +155,16 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// The index of the first argument that is neither an option nor an option's value.
+/// The index of the first argument that is neither an option nor an option's value; none if the program is asked about
+/// itself before.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
     const WITH_VALUE: [&str; 7] = ["--root", "--store", "--log", "--log-format", "-e", "--env", "--result"];
     let mut index = 1;
     while let Some(argument) = arguments.get(index) {
         let text = argument.to_string_lossy();
+        if matches!(text.as_ref(), "-h" | "--help" | "-V" | "--version") {
+            return None;
+        }
         if WITH_VALUE.contains(&text.as_ref()) {
             index += 2;
         } else if text.starts_with('-') && text != "-" {
@@ -211,6 +215,13 @@ mod tests {
         let given = arguments(words("vfsrun --store /s --debug -e P=/bin --quiet spec.json -- make"));
         assert_eq!(given, words("vfsrun run-spec --store /s --debug -e P=/bin --quiet spec.json -- make"));
         Cli::try_parse_from(given).unwrap();
+    }
+
+    #[test]
+    fn version_comes_before_any_spec() {
+        let given = arguments(words("vfsrun --version ./spec.json"));
+        let answer = Cli::try_parse_from(given).unwrap_err();
+        assert_eq!(answer.kind(), clap::error::ErrorKind::DisplayVersion);
     }
 
     #[test]

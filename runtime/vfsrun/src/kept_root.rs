@@ -1,16 +1,17 @@
 //! A kept root: the overlay of an action that left nothing in it, left with the view server. The next action with the
 //! same segments and the same kind of upper takes it, and finds every name known that was looked up before.
 //!
-//! Nothing is left if the upper holds nothing but directories, and these are what the directories below them are: who
-//! makes a file in a lower directory and removes it again (a lock) leaves a copy of the directory. Its mtime is set
-//! back; what is not seen to be the same is not kept.
+//! Nothing is left if the upper holds nothing but copies of the host's directories that are what the directories below them are: who
+//! makes a file in one and removes it again (a lock) leaves such a copy. Its mtime is set back. Its ctime cannot be,
+//! so that no copy of a directory of a layer is kept, whose times are the same in every root.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_fuse::{KeptRoot, View};
-use vfsrun_layers::{LayerStore, LowerDir, UpperDir};
+use vfsrun_layers::{LayerStore, UpperDir};
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Capabilities, Root, UpperOn};
 
@@ -82,13 +83,13 @@ pub fn dirs(upper: &Upper) -> Option<Vec<UpperDir>> {
 }
 
 /// The directories as they were before the action, times of those that were changed set back; `None` if one is not what
-/// it was.
+/// it was. `lower` tells what is below one that may be kept.
 pub fn settle(
     plan: &Plan,
     upper: &Upper,
     dirs: Vec<UpperDir>,
     known: &[UpperDir],
-    lower: LowerDir<'_>,
+    lower: impl Fn(&Path) -> Option<UpperDir>,
 ) -> Option<Vec<UpperDir>> {
     let upper_dir = upper.directory()?;
     let mut settled = Vec::with_capacity(dirs.len());
@@ -111,22 +112,24 @@ pub fn settle(
     Some(settled)
 }
 
-/// Leaves the root to the next action. If that fails it is gone like any other, and what its upper was is swept.
-pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, known: Vec<UpperDir>) {
-    let (upper, rest) = match upper {
-        Upper::Disk(run) => {
-            let (run, descriptors) = run.hand_over();
-            (NotedUpper::Disk { run }, Vec::from(descriptors))
-        }
-        Upper::Memory { size, directory } => (NotedUpper::Memory { size }, Vec::from_iter(directory)),
+/// Leaves the root to the next action. If that fails it is gone like any other, and what its upper was is swept. The
+/// upper is given back if its directories cannot be written down.
+pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, known: Vec<UpperDir>) -> Result<(), Upper> {
+    let noted = match &upper {
+        Upper::Disk(run) => NotedUpper::Disk { run: run.id().to_owned() },
+        Upper::Memory { size, .. } => NotedUpper::Memory { size: *size },
+    };
+    // A name that is not UTF-8.
+    let Ok(note) = serde_json::to_string(&Note { known, upper: noted }) else { return Err(upper) };
+    let rest = match upper {
+        Upper::Disk(run) => Vec::from(run.hand_over()),
+        Upper::Memory { directory, .. } => Vec::from_iter(directory),
     };
     let descriptors: Vec<_> = std::iter::once(mount).chain(&rest).map(AsFd::as_fd).collect();
-    let kept = serde_json::to_string(&Note { known, upper })
-        .map_err(|error| error.to_string())
-        .and_then(|note| view.keep_root(note, &descriptors).map_err(|error| vfsrun_sys::chain(&error)));
-    if let Err(error) = kept {
-        tracing::debug!(error, "the root is not kept");
+    if let Err(error) = view.keep_root(note, &descriptors) {
+        tracing::debug!(%error, "the root is not kept");
     }
+    Ok(())
 }
 
 /// What the upper's own directory is when an action gets it.

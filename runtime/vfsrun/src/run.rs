@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 use vfsrun_fuse::Mounts;
 use vfsrun_layers::{CaptureError, Captured, LayerStore, StoreError, UpperDir};
@@ -15,7 +16,7 @@ use vfsrun_spec::SpecError;
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::kept_root;
-use crate::launch::{self, LaunchError};
+use crate::launch::{self, Init, LaunchError};
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
@@ -183,6 +184,17 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         user_namespace: plan.ids.is_some(),
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
+    // What it has mounted must be gone before its upper is anybody else's.
+    attend(decided, &init, asked, upper, &signals).inspect_err(|_| supervise::end(&init))
+}
+
+fn attend(
+    decided: &Decided,
+    init: &Init,
+    asked: Option<PendingView>,
+    upper: &mut Option<Upper>,
+    signals: &SignalFd,
+) -> Result<Acted, RunError> {
     let (mut view, mut known) = (None, None);
     if let Some(asked) = asked {
         // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
@@ -190,8 +202,8 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         init.hand_over(base)?;
         (view, known) = (Some(attached), of_kept);
     }
-    let time_limit = plan.time_limit.map(Duration::from_secs_f64);
-    let mut ended = supervise::to_end(&init, view.as_mut().map(|view| &mut view.view), &signals, time_limit)?;
+    let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
+    let mut ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit)?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     if let Some(Upper::Memory { directory, .. }) = upper
         && let Some(made) = ended.upper.take()
@@ -237,16 +249,22 @@ struct Finished {
 
 /// A root in which nothing is left goes to the next action; any other is thrown away when its layer is stored.
 fn finish(plan: &Plan, acted: &mut Acted, upper: Upper, store: &LayerStore) -> Result<Finished, RunError> {
+    let Root::View { segments, .. } = &plan.root else { unreachable!("an upper belongs to a view") };
     let dirs = acted.ended.root.as_ref().and_then(|_| kept_root::dirs(&upper));
-    let lowers = acted.view.as_mut().map(Lowers::new);
-    let lower = |path: &Path| lowers.as_ref()?.dir(path);
+    let lowers = acted.view.as_mut().map(|view| Lowers::new(view, segments));
+    let below = |path: &Path| lowers.as_ref().map_or(Ok(None), |lowers| lowers.dir(path));
+    let lower = |path: &Path| Ok(below(path)?.map(|(dir, _)| dir));
     let (captured, named) = upper::capture(plan, &acted.ended, &upper, &lower, store)?;
-    let known = dirs.and_then(|dirs| kept_root::settle(plan, &upper, dirs, &acted.known, &lower));
+    let live = |path: &Path| below(path).ok()?.filter(|(_, live)| *live).map(|(dir, _)| dir);
+    let known = dirs.and_then(|dirs| kept_root::settle(plan, &upper, dirs, &acted.known, live));
     drop(lowers);
-    if let (Some(known), Some(view), Some(root)) = (known, &mut acted.view, &acted.ended.root) {
-        kept_root::keep(&mut view.view, root, upper, known);
-        return Ok(Finished { captured, named, left: Ok(()) });
-    }
+    let upper = match (known, &mut acted.view, &acted.ended.root) {
+        (Some(known), Some(view), Some(root)) => match kept_root::keep(&mut view.view, root, upper, known) {
+            Ok(()) => return Ok(Finished { captured, named, left: Ok(()) }),
+            Err(upper) => upper,
+        },
+        _ => upper,
+    };
     acted.ended.wait_for_unmount();
     Ok(Finished { captured, named, left: upper.discard() })
 }

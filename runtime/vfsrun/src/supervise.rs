@@ -53,7 +53,7 @@ pub struct Ended {
     pub executed_at: Option<u64>,
     /// An upper in memory that init has made.
     pub upper: Option<OwnedFd>,
-    /// A detached mount of the root's overlay, where it may be kept.
+    /// A detached mount of the root's overlay, where it may be kept. As long as it is open the overlay is mounted.
     pub root: Option<OwnedFd>,
     leaving: Option<Leaving>,
 }
@@ -139,6 +139,12 @@ pub fn to_end(
     action.conclude(status)
 }
 
+/// Kills the action and waits for its end, unless it has ended.
+pub fn end(init: &Init) {
+    kill(init, Kill::KILL);
+    let _ = reap(init.child.pid);
+}
+
 struct Action<'a> {
     init: &'a Init,
     ended: Ended,
@@ -219,8 +225,7 @@ fn judge(verdict: Verdict, server: BorrowedFd<'_>, init: &Init) -> Result<(), Su
     // The server first: its end aborts the FUSE connection, without which processes that wait for an answer cannot
     // even be killed.
     let _ = pidfd_send_signal(server, Kill::KILL);
-    kill(init, Kill::KILL);
-    let _ = reap(init.child.pid);
+    end(init);
     Err(error)
 }
 

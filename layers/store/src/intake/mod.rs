@@ -112,7 +112,7 @@ impl Intake {
         let scan = Scan::read(root, rules)?;
         let writer = store.writer().map_err(|source| IntakeError::Layer { source })?;
         let stored = files::store(root, &scan.files, rules, &writer)?;
-        let mut intake = assemble(&scan, &stored, lower)?;
+        let mut intake = assemble(&scan, &stored, |path| scan.is_only_a_way(path, lower, rules.clamp_mtime))?;
         intake.digest = writer.put_layer(&intake.manifest).map_err(|source| IntakeError::Layer { source })?;
         files::finish_moves(root, &scan.files, &stored, &writer);
         Ok(intake)
@@ -120,7 +120,11 @@ impl Intake {
 }
 
 /// Joins names, files and hard-link groups into a manifest, and counts.
-fn assemble(scan: &Scan, stored: &[Stored], lower: Option<LowerDir<'_>>) -> Result<Intake, IntakeError> {
+fn assemble(
+    scan: &Scan,
+    stored: &[Stored],
+    is_only_a_way: impl Fn(&Path) -> Result<bool, IntakeError>,
+) -> Result<Intake, IntakeError> {
     let mut entries = scan.entries.clone();
     let (mut added, mut changed, mut copied_up_bytes) = (scan.added, 0, 0);
     for (file, stored) in scan.files.iter().zip(stored) {
@@ -144,7 +148,7 @@ fn assemble(scan: &Scan, stored: &[Stored], lower: Option<LowerDir<'_>>) -> Resu
         }
     }
     entries.sort_by(|a, b| order::compare(&a.path, &b.path));
-    drop_empty_ways(&mut entries, |path| scan.is_only_a_way(path, lower));
+    drop_empty_ways(&mut entries, is_only_a_way)?;
     let manifest = Manifest::from_entries(entries).map_err(|source| IntakeError::Entries { source })?;
     let (sockets, devices_skipped) = (scan.sockets, scan.devices_skipped);
     let digest = Digest::of(&[]);
@@ -152,17 +156,21 @@ fn assemble(scan: &Scan, stored: &[Stored], lower: Option<LowerDir<'_>>) -> Resu
 }
 
 /// A directory that is recorded only for what lies below it goes when nothing does.
-fn drop_empty_ways(entries: &mut Vec<Entry>, is_only_a_way: impl Fn(&Path) -> bool) {
+fn drop_empty_ways(
+    entries: &mut Vec<Entry>,
+    is_only_a_way: impl Fn(&Path) -> Result<bool, IntakeError>,
+) -> Result<(), IntakeError> {
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     while let Some(entry) = entries.pop() {
         let leads_on = kept.last().is_some_and(|next| order::is_below(&next.path, &entry.path));
         let is_root = entry.path.as_os_str().is_empty();
-        if leads_on || is_root || !is_only_a_way(&entry.path) {
+        if leads_on || is_root || !is_only_a_way(&entry.path)? {
             kept.push(entry);
         }
     }
     kept.reverse();
     *entries = kept;
+    Ok(())
 }
 
 impl Rules<'_> {

@@ -54,10 +54,22 @@ enum Place {
 
 impl Scan {
     /// Whether a directory is worth recording only if something below it is.
-    pub(super) fn is_only_a_way(&self, path: &Path, lower: Option<LowerDir<'_>>) -> bool {
-        let is_as_it_was =
-            |copy: &UpperDir| lower.and_then(|lower| lower(path)).is_some_and(|lower| copy.is_like(&lower));
-        self.on_the_way.contains(path) || self.copies.get(path).is_some_and(is_as_it_was)
+    pub(super) fn is_only_a_way(
+        &self,
+        path: &Path,
+        lower: Option<LowerDir<'_>>,
+        clamp: Option<i64>,
+    ) -> Result<bool, IntakeError> {
+        if self.on_the_way.contains(path) {
+            return Ok(true);
+        }
+        let (Some(copy), Some(lower)) = (self.copies.get(path), lower) else { return Ok(false) };
+        let Some(lower) = lower(path).map_err(failed("look at what was below", path))? else {
+            return Ok(false);
+        };
+        // Whatever was made and removed in it is later than the clamp.
+        let was_touched = copy.mtime != lower.mtime && clamp.is_none_or(|clamp| copy.mtime <= (clamp, 0));
+        Ok(copy.is_like(&lower) && !was_touched)
     }
 
     /// One directory is open at a time, so that depth costs no descriptors.
@@ -84,7 +96,7 @@ impl Scan {
         let opaque = rules.overlay && marks.opaque && inside;
         let meta = rules.meta(path, &stat, attributes)?;
         if marks.origin && !marks.opaque && meta.xattrs.is_empty() {
-            self.copies.insert(path.to_owned(), UpperDir::new(path.to_owned(), &stat));
+            self.copies.insert(path.to_owned(), UpperDir::new(path.to_owned(), &stat, false));
         }
         self.entries.push(Entry { path: path.to_owned(), kind: Kind::Directory { opaque }, meta });
         for name in fsat::names(&dir).map_err(failed("list", path))? {

@@ -109,14 +109,14 @@ impl Run {
         self.dir.keep().map_err(StoreError::io("keep", &self.path))
     }
 
-    /// Gives up the run to whoever gets its id and these descriptors; it lives as long as one of them is open.
-    pub fn hand_over(self) -> (String, [OwnedFd; 4]) {
+    /// Gives up the run to whoever gets these descriptors; it lives as long as one of them is open.
+    pub fn hand_over(self) -> [OwnedFd; 4] {
         // An overlay closes its work directories even to their owner, who could not remove the store by hand then.
         for dir in OVERLAY_WORK {
             let _ = rustix::fs::chmodat(&self.work, dir, Mode::from_raw_mode(0o700), AtFlags::empty());
         }
-        let (id, [dir, lock]) = self.dir.hand_over();
-        (id, [dir, lock, self.upper, self.work])
+        let [dir, lock] = self.dir.hand_over();
+        [dir, lock, self.upper, self.work]
     }
 
     /// Removes all that was written. The emptied directory is left for another action. Only when nothing is mounted
