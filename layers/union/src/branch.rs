@@ -1,5 +1,6 @@
 //! A branch: one source of names, made ready from its description and the descriptors that came along.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -97,12 +98,13 @@ pub(crate) fn compile(rules: &[Rule], owner: impl Fn() -> String) -> Result<Rule
 #[derive(Debug)]
 pub(crate) struct Fds {
     all: Vec<Arc<OwnedFd>>,
-    manifests: HashMap<FdIndex, Vec<u8>>,
+    /// Each is taken once: it is large, and of one branch.
+    manifests: RefCell<HashMap<FdIndex, Vec<u8>>>,
 }
 
 impl Fds {
     pub(crate) fn new(fds: Vec<OwnedFd>, manifests: HashMap<FdIndex, Vec<u8>>) -> Fds {
-        Fds { all: fds.into_iter().map(Arc::new).collect(), manifests }
+        Fds { all: fds.into_iter().map(Arc::new).collect(), manifests: RefCell::new(manifests) }
     }
 }
 
@@ -151,7 +153,8 @@ impl Labelled<'_> {
     ) -> Result<InputsBranch, SegmentError> {
         let bad = |source| SegmentError::Inputs { label: self.label(), source };
         let store = store.map(|store| self.store(store)).transpose()?;
-        let bytes = self.fds.manifests.get(&manifest).ok_or_else(|| self.missing(manifest))?.clone();
+        let bytes = self.fds.manifests.borrow_mut().remove(&manifest);
+        let bytes = bytes.ok_or_else(|| self.missing(manifest))?;
         let index = InputIndex::parse(bytes, store.is_some()).map_err(bad)?;
         Ok(InputsBranch { index, base: self.get(base)?, host: self.get(host)?, store })
     }

@@ -9,6 +9,9 @@ use vfsrun_layers::Digest;
 
 use crate::inputs::InputsError;
 
+/// Bytes of the text for one input, so that the table of a usual manifest does not grow while it is filled.
+const USUAL_ENTRY: usize = 48;
+
 /// A part of the text, or of the unescaped strings that are put behind it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
@@ -114,7 +117,7 @@ impl<'de> Visitor<'de> for Files<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let reader = self.0;
-        let mut files = Vec::new();
+        let mut files = Vec::with_capacity(reader.text.len() / USUAL_ENTRY);
         while let Some(Text(key)) = map.next_key()? {
             let target = match map.next_value() {
                 Ok(RawTarget::Host(path)) => Target::Host(reader.span(path)),
