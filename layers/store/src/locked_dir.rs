@@ -116,26 +116,33 @@ impl LockedDir {
 
 /// Removes the directories in `parent` whose owners are dead and that are not to be kept. Returns their number.
 pub fn sweep(parent: impl AsFd) -> io::Result<usize> {
-    let guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
-    for name in fsat::names(&parent)? {
-        let Some(id) = name.to_str().filter(|id| !id.starts_with('.')) else { continue };
-        if is_dead(&parent, id)? {
+    let names = fsat::names(&parent)?;
+    let names = || names.iter().filter_map(|name| name.to_str());
+    let mut dead: Vec<String> = names().filter(|name| name.starts_with(DEAD)).map(str::to_owned).collect();
+    if names().any(is_owned) {
+        let _guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
+        for id in names().filter(|name| is_owned(name)) {
+            if !is_dead(&parent, id)? {
+                continue;
+            }
             // The rename takes it away from everybody else; the slow part needs no lock.
-            match rustix::fs::renameat(&parent, id, &parent, format!("{DEAD}{id}")) {
-                Ok(()) | Err(Errno::NOENT) => {}
+            let name = format!("{DEAD}{id}");
+            match rustix::fs::renameat(&parent, id, &parent, &name) {
+                Ok(()) => dead.push(name),
+                Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
     }
-    drop(guard);
-    let mut removed = 0;
-    for name in fsat::names(&parent)? {
-        if name.to_str().is_some_and(|name| name.starts_with(DEAD)) {
-            remove_tree(parent.as_fd(), &name)?;
-            removed += 1;
-        }
+    for name in &dead {
+        remove_tree(parent.as_fd(), name.as_ref())?;
     }
-    Ok(removed)
+    Ok(dead.len())
+}
+
+/// Whether a name in the parent is one that some process has, or had.
+fn is_owned(name: &str) -> bool {
+    !name.starts_with('.')
 }
 
 fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {

@@ -190,7 +190,8 @@ fn is_plain(path: &str) -> bool {
     // Few paths have a part that is empty or begins with a dot; only those are taken apart.
     let in_doubt = matches!(bytes, [] | [b'/' | b'.', ..] | [.., b'/'])
         || bytes.windows(2).any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'));
-    !path.contains('\0') && !(in_doubt && path.split('/').any(|part| matches!(part, "" | "." | "..")))
+    let has_bad_part = || path.split('/').any(|part| matches!(part, "" | "." | ".."));
+    !(path.contains('\0') || in_doubt && has_bad_part())
 }
 
 #[cfg(test)]

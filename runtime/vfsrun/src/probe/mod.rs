@@ -24,18 +24,19 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
     let caller = caller();
     let wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
     let wants_tools = branches(spec).any(|branch| branch.source == BranchSource::HostTools);
+    let kernel = kernel();
     Facts {
         spec_directory: spec_directory.to_path_buf(),
         parent_ids: parent_ids(&caller),
-        kernel: kernel(),
         fuse: fuse(),
         upper: UpperFacts {
             disk: store.map_or(Ok(()), |store| disk_upper(store.path())),
-            memory: memory_upper(),
+            memory: memory_upper(&kernel),
         },
         layers: store.map(|store| layers(spec, store)).unwrap_or_default(),
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
+        kernel,
         caller,
     }
 }
@@ -125,8 +126,8 @@ pub fn disk_upper(directory: &Path) -> Result<(), String> {
     }
 }
 
-fn memory_upper() -> bool {
-    kernel().version >= (6, 6)
+fn memory_upper(kernel: &Kernel) -> bool {
+    kernel.version >= (6, 6)
 }
 
 fn layers(spec: &Spec, store: &LayerStore) -> BTreeMap<String, Result<String, String>> {
