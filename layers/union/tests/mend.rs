@@ -65,7 +65,7 @@ impl Kernel {
     fn attr(&mut self, node: &Node) -> Attr {
         let segment = &self.segment;
         let attr = self.attrs.entry(node.ino()).or_insert_with(|| segment.attr(node).unwrap());
-        Attr { ino: 0, atime: Time::default(), ..attr.clone() }
+        Attr { ino: 0, atime: Time::default(), ..*attr }
     }
 
     fn list(&mut self, dir: &Arc<Node>) -> Vec<OsString> {
