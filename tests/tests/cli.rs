@@ -105,7 +105,7 @@ fn directory_and_its_tar_import_as_one_layer(sandbox: &Sandbox) {
     let output = sandbox
         .run(&sandbox.shell_spec("cat /in/link/file; stat -c ' %a %h' /in/d /in/hard", &branch))
         .expect(0);
-    assert_eq!(output.stdout, "content 750 1\n 644 2\n");
+    assert_eq!(output.stdout, "content 750 2\n 644 2\n");
 }
 
 fn exported_layer_imports_as_the_same_layer(sandbox: &Sandbox) {

@@ -1,15 +1,13 @@
 //! A capture: what an action wrote, read from its overlayfs upper and stored as a layer.
 
-use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::ids::IdMap;
 use crate::intake::{Devices, Intake, Owner, Rules};
 use crate::manifest::Kind;
 use crate::store::LayerStore;
-use crate::upper_dirs::UpperDir;
 
 pub use crate::intake::{IntakeError as CaptureError, Take};
 
@@ -49,22 +47,15 @@ pub struct Captured {
     pub sockets_skipped: u64,
 }
 
-/// What the directory at a path of the upper was before it was copied there, in the same ids; `None` if there was none,
-/// or none that may be looked at.
-pub type LowerDir<'a> = &'a dyn Fn(&Path) -> io::Result<Option<UpperDir>>;
-
 /// Stores what lies in `upper`, to which nobody may be writing any more, as a layer.
 ///
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
-/// After success with [`Take::Move`] its files are gone. A directory that was copied up, is as it was, and leads to
-/// nothing that is recorded is no part of the layer, where `lower` can tell: programs make locks and remove them. An
-/// mtime that is neither the lower's nor later than the clamp was set on purpose.
+/// After success with [`Take::Move`] its files are gone.
 ///
 /// Errors: a file that cannot be read or stored (see [`crate::StoreError::is_full`]), one that somebody still writes,
 /// an owner outside of the map, a device, overlayfs's redirect or metacopy marks.
 pub fn capture(
     upper: BorrowedFd<'_>,
-    lower: Option<LowerDir<'_>>,
     options: &CaptureOptions,
     store: &LayerStore,
 ) -> Result<Captured, CaptureError> {
@@ -77,7 +68,7 @@ pub fn capture(
         only: &options.only,
         take: options.take,
     };
-    let intake = Intake::read(upper, &rules, lower, store)?;
+    let intake = Intake::read(upper, &rules, store)?;
     let removed = intake.manifest.entries.iter().filter(|entry| entry.kind == Kind::Whiteout).count();
     let (files, bytes) = intake.manifest.totals();
     Ok(Captured {

@@ -20,15 +20,13 @@ mod remove_tree;
 pub mod store;
 mod text;
 pub mod tree;
-mod upper_dirs;
 mod xattrs;
 
-pub use capture::{CaptureError, CaptureOptions, Captured, LowerDir, Take, capture};
+pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture};
 pub use digest::Digest;
 pub use export::{ExportError, Exported, export_dir};
 pub use ids::{IdExtent, IdMap};
 pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
-pub use store::{BlobFault, LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer};
+pub use store::{BlobFault, LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer, flags};
 pub use tree::Tree;
-pub use upper_dirs::{UpperDir, lower_dir, set_upper_dir_mtime, upper_dirs};

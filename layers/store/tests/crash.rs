@@ -46,7 +46,7 @@ fn an_upper_of_many_files_is_captured() {
         }
     };
     let store = LayerStore::open(&store).unwrap();
-    let captured = capture(std::os::fd::AsFd::as_fd(&open(&upper)), None, &options(), &store).unwrap();
+    let captured = capture(std::os::fd::AsFd::as_fd(&open(&upper)), &options(), &store).unwrap();
     assert_eq!(captured.files, FILES as u64);
 }
 

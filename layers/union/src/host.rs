@@ -23,10 +23,6 @@ pub(crate) struct HostBranch {
     pub(crate) host: Option<Arc<OwnedFd>>,
 }
 
-/// What overlayfs shows of a merged directory. If all have it, a directory looks the same before and after it is copied
-/// up; as on btrfs, it says nothing of subdirectories.
-pub(crate) const DIRECTORY_LINKS: u32 = 1;
-
 /// Opens without touching: no device is woken, no fifo waits.
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
 /// openat2 takes less than PATH_MAX (4096) at a time.
@@ -165,7 +161,7 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Optio
         ino: 0,
         kind,
         perm,
-        nlink: if is_dir { DIRECTORY_LINKS } else { stat.st_nlink as u32 },
+        nlink: stat.st_nlink as u32,
         uid,
         gid,
         size: stat.st_size as u64,

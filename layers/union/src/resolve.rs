@@ -14,7 +14,7 @@ use crate::branch::{Branch, Content};
 use crate::describe::Symlinks;
 use crate::fault::FaultReason;
 use crate::fingerprint;
-use crate::host::{self, DIRECTORY_LINKS, HostBranch};
+use crate::host::{self, HostBranch};
 use crate::inode;
 use crate::inputs::{Input, InputChild};
 use crate::layer::{LayerBranch, chain};
@@ -281,7 +281,7 @@ impl Segment {
         let perm = if kind == FileKind::Symlink { 0o777 } else { (entry.meta.mode & 0o7777) as u16 };
         let mtime = Time { sec: entry.meta.mtime.0, nsec: entry.meta.mtime.1 };
         let mut seen = Seen::fixed(attr(kind, perm, (uid, gid), size, mtime), u64::from(content) + 1);
-        seen.attr.nlink = if kind == FileKind::Directory { DIRECTORY_LINKS } else { nlink };
+        seen.attr.nlink = if kind == FileKind::Directory { 2 } else { nlink };
         seen.opaque = opaque;
         seen.group = (nlink > 1).then(|| NodeKey::hard_links(index, content));
         Candidate { origin: Origin::at(index, place), seen }
@@ -346,7 +346,7 @@ impl Segment {
     fn implied_dir(&self) -> Seen {
         let mtime = Time { sec: 1, nsec: 0 };
         let mut seen = Seen::fixed(attr(FileKind::Directory, 0o755, self.owners.root(), 0, mtime), 0);
-        seen.attr.nlink = DIRECTORY_LINKS;
+        seen.attr.nlink = 2;
         seen
     }
 

@@ -1,35 +1,55 @@
-//! A kept root: the overlay of an action that left nothing in it, left with the view server. The next action with the
-//! same segments and the same kind of upper takes it, and finds every name known that was looked up before.
-//!
-//! Nothing is left if the upper holds nothing but copies of the host's directories that are what the directories below them are: who
-//! makes a file in one and removes it again (a lock) leaves such a copy. Its mtime is set back. Its ctime cannot be,
-//! so that no copy of a directory of a layer is kept, whose times are the same in every root.
+//! A kept root: the overlay of an action that wrote nothing, left with the view server. The next action with the same
+//! segments and the same kind of upper takes it, and finds every name known that was looked up before.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use vfsrun_fuse::{KeptRoot, View};
-use vfsrun_layers::{LayerStore, UpperDir};
+use vfsrun_layers::LayerStore;
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Capabilities, Root, UpperOn};
 
 use crate::upper::{self, Upper};
+
+/// What an upper's own directory was when it was mounted. An upper that is empty and has the stamp still was not
+/// written to: whatever is made or changed in the root of an action changes that directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Seconds and nanoseconds.
+    ctime: (i64, u64),
+    /// With the mode and the flags in case that the clock by which the kernel stamps files stood still meanwhile.
+    mtime: (i64, u64),
+    mode: u32,
+    /// Of chattr(1).
+    flags: u32,
+}
+
+impl Stamp {
+    pub fn of(upper: impl AsFd) -> io::Result<Stamp> {
+        let stat = rustix::fs::fstat(&upper)?;
+        Ok(Stamp {
+            ctime: (stat.st_ctime, stat.st_ctime_nsec),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            mode: stat.st_mode,
+            flags: vfsrun_layers::flags(upper),
+        })
+    }
+}
 
 /// A root that was kept, taken for an action.
 pub struct Taken {
     /// Detached.
     pub mount: OwnedFd,
     pub upper: Upper,
-    /// The upper's own directory first.
-    pub known: Vec<UpperDir>,
+    pub stamp: Stamp,
 }
 
 /// What the next user of a root needs beside its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
-    known: Vec<UpperDir>,
+    stamp: Stamp,
     upper: NotedUpper,
 }
 
@@ -58,9 +78,10 @@ pub fn key(plan: &Plan, store: &LayerStore) -> io::Result<Option<String>> {
     Ok(Some(key.map_err(io::Error::from)?))
 }
 
-/// `None` if the root is not fit for use: its upper was removed or changed.
-pub fn take(kept: KeptRoot, store: &LayerStore) -> Option<Taken> {
-    let Note { known, upper } = serde_json::from_str(&kept.note).ok()?;
+/// `None` if the root is not fit for use any more: its upper was removed or changed, or its overlay has met an error that
+/// every later fsync would report.
+pub fn take(plan: &Plan, kept: KeptRoot, store: &LayerStore) -> Option<Taken> {
+    let Note { stamp, upper } = serde_json::from_str(&kept.note).ok()?;
     let mut descriptors = kept.descriptors.into_iter();
     let mount = descriptors.next()?;
     let rest: Vec<OwnedFd> = descriptors.collect();
@@ -73,69 +94,44 @@ pub fn take(kept: KeptRoot, store: &LayerStore) -> Option<Taken> {
             Upper::Memory { size, directory: Some(directory) }
         }
     };
-    (dirs(&upper)? == known).then_some(Taken { mount, upper, known })
+    let fit = is_untouched(plan, &upper, stamp) && is_sound(&mount).is_ok();
+    fit.then_some(Taken { mount, upper, stamp })
 }
 
-/// The upper's directories if it holds nothing else. Ask before a capture moves files out of it: the overlay still
-/// knows those.
-pub fn dirs(upper: &Upper) -> Option<Vec<UpperDir>> {
-    vfsrun_layers::upper_dirs(upper.directory()?).ok().flatten()
+/// A volatile overlay writes nothing here; it only tells of errors.
+fn is_sound(mount: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::syncfs(rustix::fs::openat(mount, ".", flags, Mode::empty())?)
 }
 
-/// The directories as they were before the action, times of those that were changed set back; `None` if one is not what
-/// it was. `lower` tells what is below one that may be kept.
-pub fn settle(
-    plan: &Plan,
-    upper: &Upper,
-    dirs: Vec<UpperDir>,
-    known: &[UpperDir],
-    lower: impl Fn(&Path) -> Option<UpperDir>,
-) -> Option<Vec<UpperDir>> {
-    let upper_dir = upper.directory()?;
-    let mut settled = Vec::with_capacity(dirs.len());
-    for dir in dirs {
-        let before = match known.iter().find(|known| known.path == dir.path) {
-            Some(known) => known.clone(),
-            None if dir.path.as_os_str().is_empty() => new_root(plan, &dir)?,
-            None => lower(&dir.path)?,
-        };
-        if !dir.is_like(&before) {
-            return None;
-        }
-        let dir = if dir.mtime == before.mtime {
-            dir
-        } else {
-            vfsrun_layers::set_upper_dir_mtime(upper_dir, &dir.path, before.mtime).ok()?
-        };
-        settled.push(dir);
-    }
-    Some(settled)
+/// Whether the action that is over has left its root as it was.
+pub fn is_untouched(plan: &Plan, upper: &Upper, stamp: Stamp) -> bool {
+    let Some(directory) = upper.directory() else { return false };
+    Stamp::of(directory).is_ok_and(|now| now == stamp)
+        && is_owned_as_planned(plan, directory).unwrap_or(false)
+        && is_empty(directory).unwrap_or(false)
 }
 
-/// Leaves the root to the next action. If that fails it is gone like any other, and what its upper was is swept. The
-/// upper is given back if its directories cannot be written down.
-pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, known: Vec<UpperDir>) -> Result<(), Upper> {
-    let noted = match &upper {
-        Upper::Disk(run) => NotedUpper::Disk { run: run.id().to_owned() },
-        Upper::Memory { size, .. } => NotedUpper::Memory { size: *size },
-    };
-    // A name that is not UTF-8.
-    let Ok(note) = serde_json::to_string(&Note { known, upper: noted }) else { return Err(upper) };
-    let rest = match upper {
-        Upper::Disk(run) => Vec::from(run.hand_over()),
-        Upper::Memory { directory, .. } => Vec::from_iter(directory),
+fn is_owned_as_planned(plan: &Plan, directory: impl AsFd) -> Option<bool> {
+    let Root::View { owner, .. } = plan.root else { return None };
+    let (stat, ids) = (rustix::fs::fstat(directory).ok()?, upper::id_map(plan));
+    Some((ids.uid_inside(stat.st_uid).ok()?, ids.gid_inside(stat.st_gid).ok()?) == owner)
+}
+
+fn is_empty(directory: impl AsFd) -> io::Result<bool> {
+    let mut names = rustix::fs::Dir::read_from(directory)?;
+    Ok(names.all(|name| name.is_ok_and(|name| matches!(name.file_name().to_bytes(), b"." | b".."))))
+}
+
+/// Leaves the root to the next action. If that fails it is gone like any other, and what its upper was is swept.
+pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, stamp: Stamp) {
+    let (upper, rest) = match upper {
+        Upper::Disk(run) => (NotedUpper::Disk { run: run.id().to_owned() }, Vec::from(run.hand_over())),
+        Upper::Memory { size, directory } => (NotedUpper::Memory { size }, Vec::from_iter(directory)),
     };
     let descriptors: Vec<_> = std::iter::once(mount).chain(&rest).map(AsFd::as_fd).collect();
+    let note = serde_json::to_string(&Note { stamp, upper }).expect("numbers and an id");
     if let Err(error) = view.keep_root(note, &descriptors) {
         tracing::debug!(%error, "the root is not kept");
     }
-    Ok(())
-}
-
-/// What the upper's own directory is when an action gets it.
-fn new_root(plan: &Plan, now: &UpperDir) -> Option<UpperDir> {
-    let Root::View { owner, .. } = plan.root else { return None };
-    let ids = upper::id_map(plan);
-    let is_owner = (ids.uid_inside(now.uid).ok()?, ids.gid_inside(now.gid).ok()?) == owner;
-    is_owner.then(|| UpperDir { mode: upper::ROOT_MODE, ..now.clone() })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 use vfsrun_fuse::Mounts;
-use vfsrun_layers::{CaptureError, Captured, LayerStore, StoreError, UpperDir};
+use vfsrun_layers::{CaptureError, Captured, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
@@ -15,13 +15,13 @@ use vfsrun_spec::SpecError;
 
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
-use crate::kept_root;
+use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, Lowers, PendingView, ViewError};
+use crate::view::{self, AttachedView, PendingView, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -134,10 +134,15 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     };
     let warm = acted.view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
     refuse_faults(acted.view.as_mut(), upper.as_ref())?;
-    let Finished { captured, named, left } = match (upper, &decided.store) {
-        (Some(upper), Some(store)) => finish(&decided.plan, &mut acted, upper, store)?, // writes become a layer
-        _ => Finished { captured: None, named: None, left: Ok(()) },
+    // Before the capture, which moves files out of the upper that the overlay knows.
+    let untouched = upper.as_ref().zip(acted.stamp);
+    let untouched =
+        untouched.filter(|(upper, stamp)| kept_root::is_untouched(&decided.plan, upper, *stamp)).is_some();
+    let (captured, named) = match (&upper, &decided.store) {
+        (Some(upper), Some(store)) => upper::capture(&decided.plan, &acted.ended, upper, store)?, // writes become a layer
+        _ => (None, None),
     };
+    let left = upper.map_or(Ok(()), |upper| leave(&mut acted, upper, untouched));
     if captured.is_none() {
         // Of what is stored already, the rest that cannot be removed now is swept later.
         left?;
@@ -166,9 +171,10 @@ fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
 struct Acted {
     ended: Ended,
     view: Option<AttachedView>,
-    /// The root was one that another action had left, with these directories in its upper.
+    /// Of the upper when its root was new, if the root may be kept.
+    stamp: Option<Stamp>,
+    /// The root was one that another action had left.
     root_was_kept: bool,
-    known: Vec<UpperDir>,
 }
 
 /// `upper` is there from the moment that it exists.
@@ -195,12 +201,12 @@ fn attend(
     upper: &mut Option<Upper>,
     signals: &SignalFd,
 ) -> Result<Acted, RunError> {
-    let (mut view, mut known) = (None, None);
+    let (mut view, mut kept_stamp) = (None, None);
     if let Some(asked) = asked {
         // Init has been making namespaces meanwhile. If this fails it hears that nobody talks to it, and ends.
-        let (attached, base, of_kept) = lay_base(decided, asked, upper)?;
+        let (attached, base, stamp) = lay_base(decided, asked, upper)?;
         init.hand_over(base)?;
-        (view, known) = (Some(attached), of_kept);
+        (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
     let mut ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit)?;
@@ -210,15 +216,16 @@ fn attend(
     {
         *directory = Some(made);
     }
-    Ok(Acted { ended, view, root_was_kept: known.is_some(), known: known.unwrap_or_default() })
+    let stamp = kept_stamp.or(ended.root.as_ref().and_then(|(_, stamp)| *stamp));
+    Ok(Acted { ended, view, stamp, root_was_kept: kept_stamp.is_some() })
 }
 
-/// What init builds the root on, and what is known of a kept root.
+/// What init builds the root on, with its upper; the stamp is that of a kept root's upper.
 fn lay_base(
     decided: &Decided,
     asked: PendingView,
     upper: &mut Option<Upper>,
-) -> Result<(AttachedView, Base, Option<Vec<UpperDir>>), RunError> {
+) -> Result<(AttachedView, Base, Option<Stamp>), RunError> {
     let (Root::View { upper: planned, .. }, Some(store)) = (&decided.plan.root, &decided.store) else {
         unreachable!("segments are asked for only for a view, which has a store");
     };
@@ -226,10 +233,10 @@ fn lay_base(
     let (mut attached, mounts) = asked.attached().map_err(failed)?;
     let segments = match mounts {
         Mounts::New(segments) => segments,
-        Mounts::Kept(kept) => match kept_root::take(kept, store) {
+        Mounts::Kept(kept) => match kept_root::take(&decided.plan, kept, store) {
             Some(taken) => {
                 *upper = Some(taken.upper);
-                return Ok((attached, Base::Kept { root: taken.mount }, Some(taken.known)));
+                return Ok((attached, Base::Kept { root: taken.mount }, Some(taken.stamp)));
             }
             None => attached.mounts().map_err(failed)?,
         },
@@ -239,34 +246,16 @@ fn lay_base(
     Ok((attached, base, None))
 }
 
-/// What became of the upper of an action.
-struct Finished {
-    captured: Option<Captured>,
-    named: Option<String>,
-    /// Whether the rest could be thrown away.
-    left: Result<(), RunError>,
-}
-
-/// A root in which nothing is left goes to the next action; any other is thrown away when its layer is stored.
-fn finish(plan: &Plan, acted: &mut Acted, upper: Upper, store: &LayerStore) -> Result<Finished, RunError> {
-    let Root::View { segments, .. } = &plan.root else { unreachable!("an upper belongs to a view") };
-    let dirs = acted.ended.root.as_ref().and_then(|_| kept_root::dirs(&upper));
-    let lowers = acted.view.as_mut().map(|view| Lowers::new(view, segments));
-    let below = |path: &Path| lowers.as_ref().map_or(Ok(None), |lowers| lowers.dir(path));
-    let lower = |path: &Path| Ok(below(path)?.map(|(dir, _)| dir));
-    let (captured, named) = upper::capture(plan, &acted.ended, &upper, &lower, store)?;
-    let live = |path: &Path| below(path).ok()?.filter(|(_, live)| *live).map(|(dir, _)| dir);
-    let known = dirs.and_then(|dirs| kept_root::settle(plan, &upper, dirs, &acted.known, live));
-    drop(lowers);
-    let upper = match (known, &mut acted.view, &acted.ended.root) {
-        (Some(known), Some(view), Some(root)) => match kept_root::keep(&mut view.view, root, upper, known) {
-            Ok(()) => return Ok(Finished { captured, named, left: Ok(()) }),
-            Err(upper) => upper,
-        },
-        _ => upper,
-    };
+/// A root that is as it was is left to the next action; any other is thrown away.
+fn leave(acted: &mut Acted, upper: Upper, untouched: bool) -> Result<(), RunError> {
+    if let (Some((root, _)), Some(view), Some(stamp)) = (&acted.ended.root, &mut acted.view, acted.stamp)
+        && untouched
+    {
+        kept_root::keep(&mut view.view, root, upper, stamp);
+        return Ok(());
+    }
     acted.ended.wait_for_unmount();
-    Ok(Finished { captured, named, left: upper.discard() })
+    upper.discard()
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitp
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
+use crate::kept_root::Stamp;
 use crate::launch::Init;
 use crate::proxy::{Proxy, Sides};
 use crate::stage::report::{Received, Report};
@@ -53,8 +54,9 @@ pub struct Ended {
     pub executed_at: Option<u64>,
     /// An upper in memory that init has made.
     pub upper: Option<OwnedFd>,
-    /// A detached mount of the root's overlay, where it may be kept. As long as it is open the overlay is mounted.
-    pub root: Option<OwnedFd>,
+    /// A detached mount of the root's overlay, where it may be kept, and the stamp that its upper had when it was new. As
+    /// long as it is open the overlay is mounted.
+    pub root: Option<(OwnedFd, Option<Stamp>)>,
     leaving: Option<Leaving>,
 }
 
@@ -171,7 +173,7 @@ impl Action<'_> {
             };
             match report {
                 Report::Upper => self.ended.upper = fd,
-                Report::Root => self.ended.root = fd,
+                Report::Root { stamp } => self.ended.root = fd.map(|fd| (fd, stamp)),
                 Report::Terminal => self.master = fd,
                 Report::Sandboxed { landlock, seccomp } => {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);

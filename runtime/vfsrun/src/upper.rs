@@ -4,16 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, LowerDir, Run, Take};
+use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{self, Capture, UpperOn};
 
 use crate::root::view::UpperPlace;
 use crate::run::RunError;
 use crate::supervise::Ended;
-
-/// Of an upper's own directory, which is the action's root.
-pub const ROOT_MODE: u32 = 0o755;
 
 /// Where an action's writes are while it runs.
 #[derive(Debug)]
@@ -68,16 +65,15 @@ impl Upper {
     }
 }
 
-/// What the action wrote over `lower` becomes a layer. The name is repointed last, and only for a command that succeeded.
+/// What the action wrote becomes a layer. The name is repointed last, and only for a command that succeeded.
 pub fn capture(
     plan: &Plan,
     ended: &Ended,
     upper: &Upper,
-    lower: LowerDir<'_>,
     store: &LayerStore,
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
-    let captured = take(plan, how, upper, lower, store)?;
+    let captured = take(plan, how, upper, store)?;
     let succeeded = ended.code == 0 && ended.signal.is_none() && !ended.timed_out;
     let named = how.name.clone().filter(|_| succeeded);
     if let Some(name) = &named {
@@ -86,13 +82,7 @@ pub fn capture(
     Ok((Some(captured), named))
 }
 
-fn take(
-    plan: &Plan,
-    how: &Capture,
-    upper: &Upper,
-    lower: LowerDir<'_>,
-    store: &LayerStore,
-) -> Result<Captured, RunError> {
+fn take(plan: &Plan, how: &Capture, upper: &Upper, store: &LayerStore) -> Result<Captured, RunError> {
     let take = if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy };
     let options = CaptureOptions {
         ids: id_map(plan),
@@ -104,7 +94,7 @@ fn take(
     let Some(directory) = upper.directory() else {
         return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
     };
-    vfsrun_layers::capture(directory, Some(lower), &options, store).map_err(|source| match upper.keep() {
+    vfsrun_layers::capture(directory, &options, store).map_err(|source| match upper.keep() {
         Ok(Some(kept)) => RunError::Capture { kept, source },
         Ok(None) => RunError::CaptureMemory { source },
         Err(error) => error,

@@ -1,23 +1,20 @@
 //! The view from the program's side: which server, which descriptors, and where the server is started when there is
 //! none.
 
-use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
 use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, View};
-use vfsrun_layers::{LayerStore, UpperDir, lower_dir};
+use vfsrun_layers::LayerStore;
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
-use vfsrun_union::describe::{BranchSpec, Source};
 
 use crate::id_maps::{self, IdMapError};
 use crate::seal;
@@ -86,53 +83,6 @@ impl AttachedView {
     pub fn mounts(&mut self) -> Result<Vec<OwnedFd>, ViewError> {
         Ok(self.view.mounts_of_last(self.segments.len())?)
     }
-}
-
-/// Nobody watches the server any more when an action is over.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The segments as the lowers of a finished action. Mounts of them are asked for when the first question comes.
-pub struct Lowers<'a> {
-    view: RefCell<&'a mut AttachedView>,
-    planned: &'a [Segment],
-    mounts: OnceCell<Vec<OwnedFd>>,
-}
-
-impl<'a> Lowers<'a> {
-    pub fn new(view: &'a mut AttachedView, planned: &'a [Segment]) -> Lowers<'a> {
-        view.view.set_attach_timeout(PATIENCE);
-        Lowers { view: RefCell::new(view), planned, mounts: OnceCell::new() }
-    }
-
-    /// The directory that lies below one of the upper, and whether its times are a host directory's: that of the first
-    /// segment which has the name. `None` if there is none, or none that the caller may read.
-    pub fn dir(&self, path: &Path) -> io::Result<Option<(UpperDir, bool)>> {
-        for (mount, planned) in self.mounts()?.iter().zip(self.planned) {
-            match lower_dir(mount.as_fd(), path) {
-                Ok(dir) => return Ok(Some((dir, is_live(planned)))),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ENOENT) => {}
-                    Some(libc::ENOTDIR | libc::ELOOP | libc::EACCES) => return Ok(None),
-                    _ => return Err(error),
-                },
-            }
-        }
-        Ok(None)
-    }
-
-    fn mounts(&self) -> io::Result<&[OwnedFd]> {
-        if self.mounts.get().is_none() {
-            let mounts = self.view.borrow_mut().mounts();
-            let mounts = mounts.map_err(|error| io::Error::other(vfsrun_sys::chain(&error)))?;
-            let _ = self.mounts.set(mounts);
-        }
-        Ok(self.mounts.get().expect("set above"))
-    }
-}
-
-fn is_live(segment: &Segment) -> bool {
-    let live = |branch: &BranchSpec| matches!(branch.source, Source::Host { .. }) && !branch.frozen;
-    segment.spec.branches.iter().all(live)
 }
 
 fn connect(facts: &Facts, runtime: &Path) -> Result<View, ViewError> {

@@ -8,6 +8,7 @@
 mod files;
 mod scan;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Stat;
 use thiserror::Error;
 
-use crate::capture::LowerDir;
 use crate::digest::Digest;
 use crate::ids::{IdMap, Unmapped};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
@@ -106,13 +106,12 @@ impl Intake {
     pub(crate) fn read(
         root: BorrowedFd<'_>,
         rules: &Rules<'_>,
-        lower: Option<LowerDir<'_>>,
         store: &LayerStore,
     ) -> Result<Intake, IntakeError> {
         let scan = Scan::read(root, rules)?;
         let writer = store.writer().map_err(|source| IntakeError::Layer { source })?;
         let stored = files::store(root, &scan.files, rules, &writer)?;
-        let mut intake = assemble(&scan, &stored, |path| scan.is_only_a_way(path, lower, rules.clamp_mtime))?;
+        let mut intake = assemble(&scan, &stored)?;
         intake.digest = writer.put_layer(&intake.manifest).map_err(|source| IntakeError::Layer { source })?;
         files::finish_moves(root, &scan.files, &stored, &writer);
         Ok(intake)
@@ -120,11 +119,7 @@ impl Intake {
 }
 
 /// Joins names, files and hard-link groups into a manifest, and counts.
-fn assemble(
-    scan: &Scan,
-    stored: &[Stored],
-    is_only_a_way: impl Fn(&Path) -> Result<bool, IntakeError>,
-) -> Result<Intake, IntakeError> {
+fn assemble(scan: &Scan, stored: &[Stored]) -> Result<Intake, IntakeError> {
     let mut entries = scan.entries.clone();
     let (mut added, mut changed, mut copied_up_bytes) = (scan.added, 0, 0);
     for (file, stored) in scan.files.iter().zip(stored) {
@@ -148,29 +143,28 @@ fn assemble(
         }
     }
     entries.sort_by(|a, b| order::compare(&a.path, &b.path));
-    drop_empty_ways(&mut entries, is_only_a_way)?;
+    drop_empty_ways(&mut entries, &scan.on_the_way);
     let manifest = Manifest::from_entries(entries).map_err(|source| IntakeError::Entries { source })?;
     let (sockets, devices_skipped) = (scan.sockets, scan.devices_skipped);
     let digest = Digest::of(&[]);
     Ok(Intake { digest, manifest, added, changed, copied_up_bytes, sockets, devices_skipped })
 }
 
-/// A directory that is recorded only for what lies below it goes when nothing does.
-fn drop_empty_ways(
-    entries: &mut Vec<Entry>,
-    is_only_a_way: impl Fn(&Path) -> Result<bool, IntakeError>,
-) -> Result<(), IntakeError> {
+/// A directory that was recorded only because a wanted subtree could lie in it goes when none does.
+fn drop_empty_ways(entries: &mut Vec<Entry>, on_the_way: &HashMap<PathBuf, ()>) {
+    if on_the_way.is_empty() {
+        return;
+    }
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     while let Some(entry) = entries.pop() {
         let leads_on = kept.last().is_some_and(|next| order::is_below(&next.path, &entry.path));
         let is_root = entry.path.as_os_str().is_empty();
-        if leads_on || is_root || !is_only_a_way(&entry.path)? {
+        if leads_on || is_root || !on_the_way.contains_key(&entry.path) {
             kept.push(entry);
         }
     }
     kept.reverse();
     *entries = kept;
-    Ok(())
 }
 
 impl Rules<'_> {

@@ -1,6 +1,6 @@
 //! A scan: the names and metadata of a tree; files are left for later.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::{Attributes, Devices, IntakeError, Marks, Rules, failed};
-use crate::capture::LowerDir;
 use crate::manifest::{Entry, Kind, Meta};
-use crate::upper_dirs::UpperDir;
 use crate::{fsat, order, xattrs};
 
 /// One regular file, to be hashed and stored.
@@ -32,9 +30,7 @@ pub(super) struct Scan {
     /// Grouped by directory.
     pub files: Vec<FoundFile>,
     /// Directories outside of the wanted subtrees that lead to them.
-    on_the_way: HashSet<PathBuf>,
-    /// Directories that overlayfs has copied, with nothing on them but its marks.
-    copies: HashMap<PathBuf, UpperDir>,
+    pub on_the_way: HashMap<PathBuf, ()>,
     pub added: u64,
     pub sockets: u64,
     pub devices_skipped: u64,
@@ -53,25 +49,6 @@ enum Place {
 }
 
 impl Scan {
-    /// Whether a directory is worth recording only if something below it is.
-    pub(super) fn is_only_a_way(
-        &self,
-        path: &Path,
-        lower: Option<LowerDir<'_>>,
-        clamp: Option<i64>,
-    ) -> Result<bool, IntakeError> {
-        if self.on_the_way.contains(path) {
-            return Ok(true);
-        }
-        let (Some(copy), Some(lower)) = (self.copies.get(path), lower) else { return Ok(false) };
-        let Some(lower) = lower(path).map_err(failed("look at what was below", path))? else {
-            return Ok(false);
-        };
-        // Whatever was made and removed in it is later than the clamp.
-        let was_touched = copy.mtime != lower.mtime && clamp.is_none_or(|clamp| copy.mtime <= (clamp, 0));
-        Ok(copy.is_like(&lower) && !was_touched)
-    }
-
     /// One directory is open at a time, so that depth costs no descriptors.
     pub(super) fn read(root: BorrowedFd<'_>, rules: &Rules<'_>) -> Result<Scan, IntakeError> {
         let mut scan = Scan { queue: vec![PathBuf::new()], ..Scan::default() };
@@ -89,15 +66,12 @@ impl Scan {
         let marks = Marks::read(path, &attributes)?;
         let inside = place(rules.only, path) == Place::Inside;
         if !inside {
-            self.on_the_way.insert(path.to_owned());
+            self.on_the_way.insert(path.to_owned(), ());
         } else if !marks.origin && !path.as_os_str().is_empty() {
             self.added += 1;
         }
         let opaque = rules.overlay && marks.opaque && inside;
         let meta = rules.meta(path, &stat, attributes)?;
-        if marks.origin && !marks.opaque && meta.xattrs.is_empty() {
-            self.copies.insert(path.to_owned(), UpperDir::new(path.to_owned(), &stat, false));
-        }
         self.entries.push(Entry { path: path.to_owned(), kind: Kind::Directory { opaque }, meta });
         for name in fsat::names(&dir).map_err(failed("list", path))? {
             self.name(&dir, path, name, rules)?;

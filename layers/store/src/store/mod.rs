@@ -37,7 +37,7 @@ use crate::{fsat, locked_dir};
 pub use error::{BlobFault, StoreError};
 pub use list::LayerInfo;
 pub use remove::Removed;
-pub use run::{Run, Swept};
+pub use run::{Run, Swept, flags};
 pub(crate) use writer::Link;
 pub use writer::Writer;
 

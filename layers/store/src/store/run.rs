@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_NOW};
 
 use super::LayerStore;
 use super::error::StoreError;
@@ -125,8 +125,12 @@ impl Run {
         let Run { dir, path, upper, work } = self;
         clear_of_overlay(&work);
         let removed = empty(&upper).and_then(|()| empty(&work)).and_then(|()| {
-            // What the action wrote on the upper's root itself would become the next action's.
-            if has_foreign_xattrs(&upper)? { dir.remove() } else { dir.retire() }
+            // What the action set on the upper's root itself would become the next action's.
+            if has_foreign_xattrs(&upper)? || flags(&upper) != flags(dir.dir()) {
+                dir.remove()
+            } else {
+                dir.retire()
+            }
         });
         removed.map_err(StoreError::io("remove", &path))
     }
@@ -160,6 +164,25 @@ fn has_foreign_xattrs(upper: &OwnedFd) -> io::Result<bool> {
     has_xattrs(upper)
 }
 
+/// The flags that chattr(1) sets and new files inherit; none where the file system has none.
+pub fn flags(file: impl AsFd) -> u32 {
+    use rustix::fs::IFlags;
+    const SET: IFlags = IFlags::APPEND
+        .union(IFlags::COMPRESSED)
+        .union(IFlags::DIRSYNC)
+        .union(IFlags::IMMUTABLE)
+        .union(IFlags::JOURNALING)
+        .union(IFlags::NOATIME)
+        .union(IFlags::NOCOW)
+        .union(IFlags::NODUMP)
+        .union(IFlags::NOTAIL)
+        .union(IFlags::PROJECT_INHERIT)
+        .union(IFlags::SECURE_REMOVAL)
+        .union(IFlags::SYNC)
+        .union(IFlags::UNRM);
+    rustix::fs::ioctl_getflags(file).map_or(0, |flags| flags.intersection(SET).bits())
+}
+
 fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
     match rustix::fs::flistxattr_query(dir) {
         Ok(length) => Ok(length > 0),
@@ -170,8 +193,10 @@ fn has_xattrs(dir: &OwnedFd) -> io::Result<bool> {
 
 fn open_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
     let upper = fsat::open_dir(dir.dir(), "upper")?;
-    // The last action may have changed its root's mode; its owner is set when the root is composed.
+    // The last action may have changed its root's mode and times; its owner is set when the root is composed.
     rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755))?;
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    rustix::fs::futimens(&upper, &Timestamps { last_access: now, last_modification: now })?;
     Ok((upper, fsat::open_dir(dir.dir(), "work")?))
 }
 

@@ -41,7 +41,7 @@ impl World {
     }
 
     pub fn capture(&self, upper: &Path, options: &CaptureOptions) -> Result<Captured, CaptureError> {
-        capture(std::os::fd::AsFd::as_fd(&open(upper)), None, options, &self.store)
+        capture(std::os::fd::AsFd::as_fd(&open(upper)), options, &self.store)
     }
 
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {

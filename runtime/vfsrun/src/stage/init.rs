@@ -17,6 +17,7 @@ use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, WorkloadError};
+use crate::kept_root::Stamp;
 use crate::root::view::UpperPlace;
 use crate::root::{self, RootError};
 use crate::terminal;
@@ -172,8 +173,8 @@ fn compose_view(
     owner: (u32, u32),
     sender: &Sender,
 ) -> Result<OwnedFd, InitError> {
-    let root = match base {
-        Base::Kept { root } => root::view::attach_kept(prepared.scaffold, root)?,
+    let (root, stamp) = match base {
+        Base::Kept { root } => (root::view::attach_kept(prepared.scaffold, root)?, None),
         Base::New { upper: place, segments } => {
             let in_user_namespace = prepared.user_namespace;
             let view =
@@ -183,13 +184,14 @@ fn compose_view(
                     .send(&Report::Upper, Some(&view.upper))
                     .map_err(InitError::step("hand the upper over"))?;
             }
-            view.root
+            let stamp = Stamp::of(&view.upper).map_err(InitError::step("look at the upper"))?;
+            (view.root, Some(stamp))
         }
     };
     if prepared.keep_root {
         // Before anything is mounted in it.
         mount::clone_tree(&root, Path::new(""), false)
-            .and_then(|kept| sender.send(&Report::Root, Some(&kept)))
+            .and_then(|kept| sender.send(&Report::Root { stamp }, Some(&kept)))
             .map_err(InitError::step("hand the root over"))?;
     }
     Ok(root)

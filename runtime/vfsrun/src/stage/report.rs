@@ -25,6 +25,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use vfsrun_sys::fd_passing;
 
+use crate::kept_root::Stamp;
 use crate::root::view::UpperPlace;
 
 /// Errors that cross a process boundary are cut to this many bytes.
@@ -34,8 +35,8 @@ const PACKET: usize = 16 * 1024;
 pub enum Report {
     /// The upper directory of an upper in memory comes with this packet.
     Upper,
-    /// A detached mount of the root's overlay comes with this packet.
-    Root,
+    /// A detached mount of the root's overlay comes with this packet. The stamp is that of a new root's upper.
+    Root { stamp: Option<Stamp> },
     /// The master of the pseudo terminal comes with this packet.
     Terminal,
     /// The kernel enforces this much of the sandbox.
