@@ -99,6 +99,7 @@ fn environment_is_the_default_and_nothing_else(sandbox: &Sandbox) {
     let mut lines: Vec<&str> = output.stdout.lines().collect();
     lines.sort();
     let expected = [
+        "GIT_OPTIONAL_LOCKS=0",
         "HOME=/tmp/home",
         "LC_ALL=C.UTF-8",
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

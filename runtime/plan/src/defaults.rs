@@ -16,6 +16,8 @@ pub(crate) fn env() -> Vec<String> {
         "TMPDIR=/tmp",
         "LC_ALL=C.UTF-8",
         "TZ=UTC",
+        // `git status` and its like would put the index, with this machine's inode numbers, into the captured layer.
+        "GIT_OPTIONAL_LOCKS=0",
     ]
     .into_iter()
     .map(str::to_owned)
