@@ -28,7 +28,7 @@ fn compile_and_chain(sandbox: &Sandbox) {
     let built = run(sandbox, "compile").expect(0);
     built.assert_stderr_has("vfsrun: layer hello b3:");
     built.assert_stderr_has("+1 ~0 -0");
-    assert!(sandbox.show("hello").contains("/work/hello"));
+    assert!(sandbox.show("hello").contains("/build/hello"));
     assert!(!sandbox.path("compile/hello/hello").exists(), "the source directory is not written");
     assert_eq!(run(sandbox, "compile").expect(0).digest(), built.digest(), "the same bytes again");
     assert_eq!(run(sandbox, "chain").expect(0).stdout, "hello from a layer\n");
