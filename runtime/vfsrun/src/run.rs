@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
-use vfsrun_fuse::Mounts;
+use vfsrun_fuse::{Mounts, Patience};
 use vfsrun_layers::{CaptureError, Captured, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
@@ -209,7 +209,8 @@ fn attend(
         (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
-    let mut ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit)?;
+    let ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit);
+    let mut ended = ended.map_err(|error| blame(error, view.as_mut()))?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     if let Some(Upper::Memory { directory, .. }) = upper
         && let Some(made) = ended.upper.take()
@@ -218,6 +219,15 @@ fn attend(
     }
     let stamp = kept_stamp.or(ended.root.as_ref().and_then(|(_, stamp)| *stamp));
     Ok(Acted { ended, view, stamp, root_was_kept: kept_stamp.is_some() })
+}
+
+/// A command that cannot be executed because the server is gone is not to blame itself.
+fn blame(error: SuperviseError, view: Option<&mut AttachedView>) -> SuperviseError {
+    let (SuperviseError::NotStarted { .. }, Some(attached)) = (&error, view) else { return error };
+    match attached.view.ping(Patience::default().answer) {
+        Ok(_) => error,
+        Err(_) => SuperviseError::ServerDied,
+    }
 }
 
 /// What init builds the root on, with its upper; the stamp is that of a kept root's upper.
