@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vfsrun_union::describe::{BranchSpec, Scope, SegmentSpec, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Live, Scope, SegmentSpec, Source, Symlinks};
 use vfsrun_union::{Context, Described, Segment};
 
 const FILES: usize = 10_000;
@@ -80,6 +80,7 @@ fn spec(sources: Vec<Source>) -> SegmentSpec {
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,
+        live: Live::Auto,
         label: "cost".into(),
     };
     SegmentSpec { branches: sources.into_iter().map(branch).collect(), ..SegmentSpec::default() }

@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use vfsrun_layers::LayerStore;
 
 use crate::context::Context;
-use crate::describe::{BranchSpec, FdIndex, Rule, Scope, Source, Symlinks};
+use crate::describe::{BranchSpec, FdIndex, Live, Rule, Scope, Source, Symlinks};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
 use crate::inputs::InputIndex;
@@ -30,6 +30,7 @@ pub(crate) struct Branch {
     pub(crate) scope: Scope,
     /// May change while it is served.
     pub(crate) live: bool,
+    pub(crate) watching: Live,
     pub(crate) content: Content,
 }
 
@@ -85,7 +86,8 @@ impl Branch {
         if let Content::Host(host) = &content {
             check_root(host, &label, &at)?;
         }
-        Ok(Branch { label, at, rules, rules_at, symlinks: spec.symlinks, scope: spec.scope, live, content })
+        let (symlinks, scope, watching) = (spec.symlinks, spec.scope, spec.live);
+        Ok(Branch { label, at, rules, rules_at, symlinks, scope, live, watching, content })
     }
 }
 

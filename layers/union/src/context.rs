@@ -1,18 +1,41 @@
-//! What all segments of a server share: inode numbers and loaded layer manifests.
+//! What all segments of a server share: inode numbers, loaded layer manifests, and watches.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
 
 use vfsrun_layers::{Digest, LayerStore, StoreError};
 
 use crate::inode::InodeTable;
 use crate::layer::LayerTree;
+use crate::watch::{self, Watches};
 
 /// One per server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Context {
     pub layers: LayerCache,
     pub inodes: Arc<InodeTable>,
+    pub(crate) watches: Arc<Watches>,
+}
+
+impl Context {
+    /// `mounts` is the table of mounts ([`own_mounts`]) of those who open the branches; without it nothing is watched.
+    pub fn new(mounts: Option<OwnedFd>) -> Context {
+        let watches = Arc::new(Watches::new(mounts));
+        Context { layers: LayerCache::default(), inodes: Arc::default(), watches }
+    }
+
+    /// How many files and directories are watched.
+    pub fn watched(&self) -> usize {
+        self.watches.count()
+    }
+}
+
+/// For branches that this process opens.
+impl Default for Context {
+    fn default() -> Context {
+        Context::new(watch::own_mounts().ok())
+    }
 }
 
 /// Manifests by digest, each loaded once however many segments use it, and gone with the last of them.

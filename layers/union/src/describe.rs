@@ -41,6 +41,9 @@ pub struct BranchSpec {
     pub scope: Scope,
     /// Never checked for changes (the Nix store).
     pub frozen: bool,
+    /// How changes are noticed if it is not frozen.
+    #[serde(default)]
+    pub live: Live,
     /// How the user named it, for messages only; not part of the segment's identity.
     pub label: String,
 }
@@ -111,6 +114,19 @@ pub enum TypeConflict {
     First,
     /// EIO, and reported as a fault.
     Error,
+}
+
+/// How the server learns that a host directory has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Live {
+    /// By watch where that proves as much as a sweep does, else by sweep.
+    #[default]
+    Auto,
+    /// By watch also where no lease says that nobody was writing already.
+    Watch,
+    /// By a stat of every name that was looked at.
+    Sweep,
 }
 
 /// Which symlinks are shown as what they lead to.

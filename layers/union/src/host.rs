@@ -24,7 +24,7 @@ pub(crate) struct HostBranch {
 }
 
 /// Opens without touching: no device is woken, no fifo waits.
-const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
+pub(crate) const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
 /// openat2 takes less than PATH_MAX (4096) at a time.
 const LONGEST: usize = 3800;
 

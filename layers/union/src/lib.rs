@@ -2,7 +2,7 @@
 //!
 //! [`Segment::build`] opens what a [`SegmentSpec`] describes, with its descriptors a [`Described`]; [`Segment::lookup`], [`Segment::list`] and
 //! [`Segment::open`] answer for one merged tree; [`Segment::is_current`] says whether the answers still hold,
-//! and [`Segment::bring_up_to_date`] which of them to forget.
+//! and [`Segment::bring_up_to_date`] which of them to forget; after [`Segment::settle`] both are cheap.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,9 @@ mod owners;
 mod resolve;
 pub mod rules;
 pub mod segment;
+mod settle;
 mod sweep;
+mod watch;
 mod xattr;
 
 pub use attr::{Attr, DirEntry, FileKind, Time};
@@ -46,3 +48,5 @@ pub use node::{Node, NodeKey};
 pub use rules::PatternError;
 pub use rustix::io::Errno;
 pub use segment::Segment;
+pub use settle::Effort;
+pub use watch::own_mounts;

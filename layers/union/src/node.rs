@@ -1,7 +1,7 @@
 //! A node: one name of a segment that somebody holds, and the table that gives the same node to all who hold it.
 //! A node lives as long as its holders (the kernel's dentries, through the adapter); so does its inode number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::attr::FileKind;
 use crate::inode::InodeTable;
 use crate::origin::{Origin, Place};
+use crate::watch::{Coverage, Watches};
 
 /// Identifies a node within its segment: a hash of its path, the same whenever the name is looked up. Hard links of
 /// a layer share one.
@@ -62,6 +63,7 @@ pub struct Node {
     /// Hash of what the node is: origins, devices and inode numbers. Another object at the path is another node.
     pub(crate) object: u64,
     pub(crate) served: Served,
+    pub(crate) coverage: Coverage,
     table: Arc<NodeTable>,
 }
 
@@ -168,6 +170,16 @@ impl Node {
         }
     }
 
+    /// Somebody has to look at it before it counts as what was served.
+    pub(crate) fn doubt(&self) {
+        self.table.doubt(self);
+    }
+
+    /// Until somebody doubts it, nobody has to look at it.
+    pub(crate) fn settle(&self) {
+        self.table.settle(self);
+    }
+
     /// The names from the ancestor at `depth` (exclusive) to this node.
     pub(crate) fn path_from(&self, depth: usize) -> PathBuf {
         let mut names = Vec::with_capacity(self.depth.saturating_sub(depth));
@@ -189,6 +201,7 @@ impl fmt::Debug for Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.table.forget(self);
+        self.table.watches.release(self);
         // By hand, because a chain of parents dropped recursively could exhaust the stack.
         let mut next = self.parent.take();
         while let Some(parent) = next {
@@ -198,12 +211,21 @@ impl Drop for Node {
 }
 
 const SHARDS: usize = 16;
-type Shard = HashMap<NodeKey, Weak<Node>>;
+
+#[derive(Default)]
+struct Shard {
+    nodes: HashMap<NodeKey, Weak<Node>>,
+    /// Those among them that a sweep has to look at.
+    doubtful: HashSet<NodeKey>,
+}
 
 /// The live nodes of a segment. It keeps none of them alive.
 pub(crate) struct NodeTable {
     shards: [Mutex<Shard>; SHARDS],
     inodes: Arc<InodeTable>,
+    watches: Arc<Watches>,
+    /// Whether anything in it may change.
+    live: bool,
 }
 
 /// How a name that was looked up relates to the node that was live under its key.
@@ -216,12 +238,13 @@ pub(crate) enum Interned {
 }
 
 impl NodeTable {
-    pub(crate) fn new(inodes: Arc<InodeTable>) -> Arc<NodeTable> {
-        Arc::new(NodeTable { shards: std::array::from_fn(|_| Mutex::default()), inodes })
+    pub(crate) fn new(inodes: Arc<InodeTable>, watches: Arc<Watches>, live: bool) -> Arc<NodeTable> {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Arc::new(NodeTable { shards, inodes, watches, live })
     }
 
     pub(crate) fn get(&self, key: NodeKey) -> Option<Arc<Node>> {
-        self.shard(key).get(&key).and_then(Weak::upgrade)
+        self.shard(key).nodes.get(&key).and_then(Weak::upgrade)
     }
 
     pub(crate) fn intern(
@@ -232,7 +255,7 @@ impl NodeTable {
         new: NewNode,
     ) -> Interned {
         let mut shard = self.shard(key);
-        let old = shard.get(&key).and_then(Weak::upgrade);
+        let old = shard.nodes.get(&key).and_then(Weak::upgrade);
         if let Some(node) = old.as_ref()
             && node.object == new.object
         {
@@ -251,9 +274,13 @@ impl NodeTable {
             origins: new.origins.into(),
             object: new.object,
             served: Served { print: AtomicU64::new(new.print), ..Served::default() },
+            coverage: Coverage::default(),
             table: Arc::clone(self),
         });
-        shard.insert(key, Arc::downgrade(&node));
+        shard.nodes.insert(key, Arc::downgrade(&node));
+        if self.live {
+            shard.doubtful.insert(key);
+        }
         // Unlocked before `old` goes: the last holder of a node takes this lock.
         drop(shard);
         if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
@@ -264,7 +291,34 @@ impl NodeTable {
     pub(crate) fn detach(&self, node: &Node) {
         let by_path = node.parent().is_some_and(|parent| parent.key.child(&node.name) == node.key);
         if by_path {
-            self.shard(node.key).remove(&node.key);
+            let mut shard = self.shard(node.key);
+            shard.nodes.remove(&node.key);
+            shard.doubtful.remove(&node.key);
+        }
+    }
+
+    /// Those in doubt.
+    pub(crate) fn doubtful(&self) -> Vec<Arc<Node>> {
+        let mut nodes = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().expect("no holder of a shard panics");
+            let held = |key| shard.nodes.get(key).and_then(Weak::upgrade);
+            nodes.extend(shard.doubtful.iter().filter_map(held));
+        }
+        nodes
+    }
+
+    fn doubt(&self, node: &Node) {
+        let mut shard = self.shard(node.key);
+        if self.live && shard.has(node) {
+            shard.doubtful.insert(node.key);
+        }
+    }
+
+    fn settle(&self, node: &Node) {
+        let mut shard = self.shard(node.key);
+        if shard.has(node) {
+            shard.doubtful.remove(&node.key);
         }
     }
 
@@ -272,16 +326,17 @@ impl NodeTable {
         let mut nodes = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no holder of a shard panics");
-            nodes.extend(shard.values().filter_map(Weak::upgrade));
+            nodes.extend(shard.nodes.values().filter_map(Weak::upgrade));
         }
         nodes
     }
 
     fn forget(&self, node: &Node) {
         let mut shard = self.shard(node.key);
-        // A new node may have taken the key since.
-        if shard.get(&node.key).is_some_and(|held| std::ptr::eq(held.as_ptr(), node)) {
-            shard.remove(&node.key);
+        // A new node may have taken the key since. This one may have been moved out of its place, but is nobody's.
+        if shard.nodes.get(&node.key).is_some_and(|held| held.strong_count() == 0) {
+            shard.nodes.remove(&node.key);
+            shard.doubtful.remove(&node.key);
         }
         drop(shard);
         self.inodes.release(node.ino);
@@ -289,5 +344,42 @@ impl NodeTable {
 
     fn shard(&self, key: NodeKey) -> MutexGuard<'_, Shard> {
         self.shards[key.0 as usize % SHARDS].lock().expect("no holder of a shard panics")
+    }
+}
+
+impl Shard {
+    fn has(&self, node: &Node) -> bool {
+        self.nodes.get(&node.key).is_some_and(|held| std::ptr::eq(held.as_ptr(), node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_whose_last_holder_is_a_child_leaves_nothing() {
+        let table = NodeTable::new(Arc::default(), Arc::new(Watches::new(None)), true);
+        let new = || NewNode {
+            kind: FileKind::Directory,
+            follows: 0,
+            opaque: false,
+            origins: Vec::new(),
+            object: 1,
+            print: 1,
+            low32: None,
+        };
+        let intern = |parent: Option<&Arc<Node>>, key| match table.intern(parent, "x".as_ref(), key, new()) {
+            Interned::New(node) => node,
+            _ => unreachable!("the table is empty"),
+        };
+        let dir = intern(None, NodeKey(1));
+        let child = intern(Some(&dir), NodeKey(2));
+        drop(dir);
+        drop(child);
+        for shard in &table.shards {
+            let shard = shard.lock().unwrap();
+            assert!(shard.nodes.is_empty() && shard.doubtful.is_empty());
+        }
     }
 }

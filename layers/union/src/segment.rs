@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::io::Errno;
@@ -29,6 +29,7 @@ use crate::owners::Owners;
 use crate::resolve::{Candidate, ViewLinks};
 use crate::rules::Rules;
 use crate::sweep::Thoroughness;
+use crate::watch::Watches;
 
 /// Further faults are dropped: the first ones say what is wrong, and memory is bounded.
 const MAX_FAULTS: usize = 256;
@@ -41,6 +42,9 @@ pub struct Segment {
     pub(crate) types: TypeConflict,
     pub(crate) owners: Owners,
     pub(crate) table: Arc<NodeTable>,
+    pub(crate) watches: Arc<Watches>,
+    /// The changes of the table of mounts that all nodes have been looked at after.
+    pub(crate) swept: AtomicU64,
     marked: bool,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
@@ -61,6 +65,7 @@ impl Segment {
         let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context));
         let branches = branches.collect::<Result<Vec<_>, _>>()?;
         let rules = compile(&spec.rules, || "the view".to_owned())?;
+        let (watches, live) = (Arc::clone(&context.watches), branches.iter().any(|branch| branch.live));
         let segment = Segment {
             has_rules: !rules.is_empty() || branches.iter().any(|branch| !branch.rules.is_empty()),
             marked: judged || branches.iter().any(Branch::has_marks),
@@ -68,7 +73,9 @@ impl Segment {
             rules,
             types: spec.types,
             owners: Owners::new(spec.ids, spec.unmapped).map_err(|source| SegmentError::Proc { source })?,
-            table: NodeTable::new(Arc::clone(&context.inodes)),
+            table: NodeTable::new(Arc::clone(&context.inodes), Arc::clone(&watches), live),
+            swept: AtomicU64::new(watches.hear()),
+            watches,
             root: OnceLock::new(),
             changed: AtomicBool::new(false),
             faults: Mutex::default(),
@@ -95,6 +102,7 @@ impl Segment {
             Err(errno) => {
                 if let Some(node) = self.table.get(dir.key().child(name)) {
                     node.served.set(Served::LOST);
+                    node.doubt();
                 }
                 Err(errno)
             }
@@ -182,7 +190,7 @@ impl Segment {
     }
 
     /// Whether everything that was served and is still held is as it was; once false, always false but for files that
-    /// were too young to tell. Costs a stat per node that is held and may change.
+    /// were too young to tell. Costs a stat per node that is held, may change and is not watched.
     pub fn is_current(&self) -> bool {
         !self.has_changed() && self.sweep(Thoroughness::FirstOnly).is_empty()
     }
@@ -208,6 +216,11 @@ impl Segment {
     /// What could not be served as described, the first 256 of them.
     pub fn faults(&self) -> Vec<Fault> {
         self.faults.lock().expect("no holder of the faults panics").clone()
+    }
+
+    /// How many nodes the next sweep has to look at, if no event comes before.
+    pub fn in_doubt(&self) -> usize {
+        self.table.doubtful().len()
     }
 
     /// How many nodes are held, the root included.

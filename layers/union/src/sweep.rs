@@ -1,4 +1,5 @@
-//! A sweep: whether everything that was served is still what it was. A file costs one stat beneath its open directory;
+//! A sweep: whether everything that was served is still what it was. Looked at is what no watch vouches for, and all of it
+//! when the host's mounts have changed. A file costs one stat beneath its open directory;
 //! what was merged, followed or hidden is resolved again, so that a retargeted link and a new name in a higher branch
 //! show. A directory's own mtime and ctime prove its listing and the names that are not there.
 //!
@@ -57,7 +58,9 @@ impl Segment {
         if !self.branches.iter().any(|branch| branch.live) {
             return Vec::new();
         }
-        let mut nodes = self.table.live();
+        let mounts = self.watches.hear();
+        let full = self.swept.load(Ordering::Acquire) != mounts;
+        let mut nodes = if full { self.table.live() } else { self.table.doubtful() };
         nodes.sort_unstable_by_key(|node| parent_of(node));
         let enough = AtomicBool::new(false);
         let check = |part: &[Arc<Node>]| {
@@ -89,15 +92,26 @@ impl Segment {
             })
         };
         if thoroughness == Thoroughness::All {
-            self.sweep_below_changed(&nodes, &mut stale);
+            self.sweep_below_changed(&mut stale);
+        }
+        for stale in &stale {
+            stale.node.doubt();
+        }
+        if full && (stale.is_empty() || thoroughness == Thoroughness::All) {
+            self.swept.store(mounts, Ordering::Release);
         }
         stale
     }
 
     /// In a merged directory that changed, another branch may have a say in names that are themselves as they were.
-    fn sweep_below_changed(&self, nodes: &[Arc<Node>], stale: &mut Vec<Stale>) {
+    fn sweep_below_changed(&self, stale: &mut Vec<Stale>) {
         let is_merged = |stale: &&Stale| stale.now != Now::Gone && stale.node.origins.len() > 1;
         let merged: Vec<_> = stale.iter().filter(is_merged).map(|stale| Arc::as_ptr(&stale.node)).collect();
+        if merged.is_empty() {
+            return;
+        }
+        let mut nodes = self.table.live();
+        nodes.sort_unstable_by_key(|node| parent_of(node));
         let mut known: HashMap<_, _> =
             stale.iter().enumerate().map(|(index, stale)| (Arc::as_ptr(&stale.node), index)).collect();
         for dir in merged {
@@ -134,7 +148,7 @@ impl Segment {
             },
         };
         let in_doubt = served.has(Served::RACY)
-            || served.has(Served::CONTENT) && (served.has(Served::UNSTABLE) || self.has_writer(node));
+            || served.has(Served::CONTENT) && (served.has(Served::UNSTABLE) || self.may_have_writer(node));
         (print != served.print() || in_doubt).then_some(Now::Changed { print, racy })
     }
 
@@ -156,7 +170,7 @@ impl Segment {
         Some(self.stat_all(node, parent, dirs))
     }
 
-    fn is_plain(&self, node: &Node, parent: &Node, origin: &Origin) -> bool {
+    pub(crate) fn is_plain(&self, node: &Node, parent: &Node, origin: &Origin) -> bool {
         let Place::Host(anchor) = &origin.place else { return false };
         let is_in = |above: &Origin| {
             above.branch == origin.branch
@@ -168,7 +182,7 @@ impl Segment {
         !is_link && parent.origins.iter().any(is_in)
     }
 
-    fn stat_all(&self, node: &Node, parent: &Node, dirs: &mut OpenDirs) -> Result<(u64, bool), Errno> {
+    pub(crate) fn stat_all(&self, node: &Node, parent: &Node, dirs: &mut OpenDirs) -> Result<(u64, bool), Errno> {
         let (mut identity, mut racy) = (Identity::default(), false);
         for origin in &node.origins {
             let dir = dirs.open(self, parent, origin)?;
@@ -189,7 +203,7 @@ impl Segment {
         same.then_some((found.print, found.racy))
     }
 
-    fn may_change(&self, node: &Node) -> bool {
+    pub(crate) fn may_change(&self, node: &Node) -> bool {
         let live = |origins: &[Origin]| origins.iter().any(|origin| self.is_live(origin));
         let by_view = node.origins.iter().any(|origin| {
             let branch = self.branch(origin.branch);
@@ -208,7 +222,11 @@ impl Segment {
         }
     }
 
-    fn has_writer(&self, node: &Node) -> bool {
+    fn may_have_writer(&self, node: &Node) -> bool {
+        if node.coverage.holds() {
+            // It would have been opened, and opening it here would end the watch.
+            return false;
+        }
         let opened = match node.origins.first() {
             Some(origin) => self.open_origin(node, origin),
             None => Ok(None),
@@ -230,17 +248,17 @@ fn comes_from(found: &Found, origins: &[Origin]) -> bool {
     found.origins.len() == origins.len() && found.origins.iter().zip(origins).all(same)
 }
 
-fn parent_of(node: &Node) -> *const Node {
+pub(crate) fn parent_of(node: &Node) -> *const Node {
     node.parent().map_or(ptr::null(), Arc::as_ptr)
 }
 
 /// The host directories behind one node, opened when they are needed.
 #[derive(Default)]
-struct OpenDirs(Vec<(BranchIndex, *const Anchor, Result<OwnedFd, Errno>)>);
+pub(crate) struct OpenDirs(Vec<(BranchIndex, *const Anchor, Result<OwnedFd, Errno>)>);
 
 impl OpenDirs {
     /// The one in which the child's `origin` lies.
-    fn open(&mut self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<&OwnedFd, Errno> {
+    pub(crate) fn open(&mut self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<&OwnedFd, Errno> {
         let (Place::Host(anchor), Content::Host(host)) =
             (&origin.place, &segment.branch(origin.branch).content)
         else {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_union::describe::{
-    BranchSpec, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
+    BranchSpec, Live, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
 };
 use vfsrun_union::{Context, Described, Errno, FileKind, Node, Segment, SegmentError};
 
@@ -112,6 +112,7 @@ pub fn branch(source: Source) -> BranchSpec {
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,
+        live: Live::Auto,
         label: "test".into(),
     }
 }

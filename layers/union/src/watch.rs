@@ -1,0 +1,422 @@
+//! A watch: the kernel's promise to say when a file or directory may no longer be what was served. While it holds, no
+//! sweep needs to look.
+//!
+//! The promise is given once (IN_ONESHOT): its first event ends it, so that a busy host costs one event per file, and
+//! the queue is as long as what was watched at most. What makes an event's absence a proof:
+//! - every content comes through an open file, and opening one is an event. Who had it open for writing before it was
+//!   watched is found by a lease, which is asked for afterwards. So stores through mappings, AIO and io_uring, of which
+//!   the kernel says nothing, need no event of their own;
+//! - the inode is watched, so that it does not matter by which name, link, handle or mount it is reached;
+//! - what a name means shows at its directory and at what it named, each watched for itself or swept;
+//! - a mount over a directory shows in the table of mounts, which is polled.
+//!
+//! Network file systems change without an event, and older kernels open files for overlayfs, nfsd and others without one:
+//! there nothing is watched.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use vfsrun_sys::lease::{self, Writer};
+
+use crate::host;
+use crate::node::Node;
+
+/// Number of a watch: never used twice in the life of a queue.
+type Number = i32;
+
+/// Since 6.12 (6.11 in truth, which nobody keeps) every open of a file is an event, those of the kernel's own services
+/// too (do_dentry_open).
+const KERNEL: (u32, u32) = (6, 12);
+
+/// File systems that change only through the kernel that watches them (linux/magic.h). Not overlayfs: a mapping outlives
+/// the open file there, and with it the lease's sight.
+const TRUSTED: [u64; 5] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0xf2f5_2010, // f2fs
+    0x0102_1994, // tmpfs
+];
+
+const OF_FILE: WatchFlags = WatchFlags::OPEN
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::ONESHOT);
+
+const OF_DIRECTORY: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::ONESHOT);
+
+/// Each removed watch leaves an event, too: the queue is emptied before it is full of them.
+const REMOVED_MOST: usize = 4096;
+/// A watch that has held through so many readings of the queue was worth its price.
+const WORTHWHILE: u64 = 16;
+
+/// Device and inode number.
+type FileId = (u64, u64);
+
+/// One per server.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    state: Mutex<State>,
+    /// The table of mounts of those who opened the branches; without it nothing is watched.
+    mounts: Option<OwnedFd>,
+    /// Counts the changes of that table.
+    mounted: AtomicU64,
+    usable: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Option<OwnedFd>,
+    by_number: HashMap<Number, Watched>,
+    by_file: HashMap<FileId, Number>,
+    trusted: HashMap<u64, bool>,
+    /// At most so many at once: the rest of the user's budget is for others.
+    most: usize,
+    heard: u64,
+    removed: usize,
+}
+
+#[derive(Debug)]
+struct Watched {
+    file: FileId,
+    /// A lease said that nobody could be writing to it.
+    proven: bool,
+    since: u64,
+    holders: Vec<Weak<Node>>,
+}
+
+/// A file to be watched, opened with O_PATH.
+pub(crate) struct Subject {
+    pub(crate) fd: OwnedFd,
+    pub(crate) stat: Stat,
+}
+
+/// How much a watch has to prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// As much as a sweep: that nobody had the file open for writing when the watch began.
+    Lease,
+    /// Where the lease may not be asked for, that is taken for granted.
+    Events,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It cannot be watched, or not now.
+    Subject,
+    /// There are as many watches as there may be.
+    Full,
+}
+
+/// A node's side of its watches.
+#[derive(Debug, Default)]
+pub(crate) struct Coverage {
+    by: Mutex<Vec<Number>>,
+    /// How often in a row it was in vain; each time doubles the wait.
+    in_vain: AtomicU8,
+    wait: AtomicU8,
+}
+
+impl Watches {
+    /// `mounts` is a /proc/PID/mountinfo of the mount namespace in which branches are opened.
+    pub(crate) fn new(mounts: Option<OwnedFd>) -> Watches {
+        Watches {
+            usable: mounts.is_some() && has_events_of_all_opens(),
+            state: Mutex::default(),
+            mounts,
+            mounted: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn are_usable(&self) -> bool {
+        self.usable
+    }
+
+    /// Takes in what the kernel has said: nodes of which it said something are in doubt from now on. Returns how often the
+    /// table of mounts has changed.
+    pub(crate) fn hear(&self) -> u64 {
+        let mut in_doubt = Vec::new();
+        let mut state = self.lock();
+        state.hear(&mut in_doubt);
+        let mounted = if self.has_new_mounts() {
+            self.mounted.fetch_add(1, SeqCst) + 1
+        } else {
+            self.mounted.load(SeqCst)
+        };
+        drop(state);
+        // Unlocked before the nodes go: the last holder of a node takes this lock.
+        drop(in_doubt);
+        mounted
+    }
+
+    /// Watches `subjects`, which are all that `node` comes from. When they are watched, `is_as_served` says whether they
+    /// are still what was served; if so, the node is no longer in doubt.
+    pub(crate) fn cover(
+        &self,
+        node: &Arc<Node>,
+        subjects: &[Subject],
+        proof: Proof,
+        is_as_served: impl FnOnce() -> bool,
+    ) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let mut before = std::mem::take(&mut *node.coverage.lock());
+        state.leave(node, &before);
+        let mut numbers = Vec::with_capacity(subjects.len());
+        let mut outcome = Ok(());
+        for subject in subjects {
+            match state.watch(subject, proof) {
+                Ok(number) => numbers.push(number),
+                Err(refusal) => outcome = Err(refusal),
+            }
+        }
+        if outcome.is_ok() && is_as_served() {
+            for number in &numbers {
+                let watched = state.by_number.get_mut(number).expect("watched under this lock");
+                watched.holders.push(Arc::downgrade(node));
+            }
+            node.coverage.lock().clone_from(&numbers);
+            node.settle();
+        } else {
+            outcome = outcome.and(Err(Refusal::Subject));
+        }
+        before.extend(numbers);
+        state.remove_unheld(&before);
+        outcome
+    }
+
+    /// The node goes.
+    pub(crate) fn release(&self, node: &Node) {
+        let numbers = std::mem::take(&mut *node.coverage.lock());
+        if numbers.is_empty() {
+            return;
+        }
+        let mut in_doubt = Vec::new();
+        let mut state = self.lock();
+        state.forget_gone(&numbers);
+        state.remove_unheld(&numbers);
+        if state.removed >= REMOVED_MOST {
+            state.hear(&mut in_doubt);
+        }
+        drop(state);
+        drop(in_doubt);
+    }
+
+    /// Whether the file system that `fd` (O_PATH) lies in changes only with events.
+    pub(crate) fn trust(&self, fd: BorrowedFd<'_>, device: u64) -> bool {
+        let trusted = |fd| rustix::fs::fstatfs(fd).is_ok_and(|fs| TRUSTED.contains(&(fs.f_type as u64)));
+        *self.lock().trusted.entry(device).or_insert_with(|| trusted(fd))
+    }
+
+    /// How many files are watched.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().by_number.len()
+    }
+
+    fn has_new_mounts(&self) -> bool {
+        let Some(mounts) = &self.mounts else { return true };
+        let mut fds = [PollFd::new(mounts, PollFlags::PRI)];
+        poll(&mut fds, Some(&Timespec::default())) != Ok(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the watches panics")
+    }
+}
+
+impl State {
+    /// `in_doubt` takes the nodes, which may not go while the lock is held.
+    fn hear(&mut self, in_doubt: &mut Vec<Arc<Node>>) {
+        self.heard += 1;
+        self.removed = 0;
+        let Some(queue) = &self.queue else { return };
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+        let mut events = inotify::Reader::new(queue, &mut buffer);
+        let (mut ended, mut lost) = (Vec::new(), false);
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                    ended.push(event.wd());
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => {
+                    lost = true;
+                    break;
+                }
+            }
+        }
+        if lost {
+            // Which of them have ended nobody knows. Closing takes a while when there are many.
+            tracing::debug!(watches = self.by_number.len(), "events were lost");
+            let queue = self.queue.take();
+            let closing = std::thread::Builder::new().name("closing".to_owned());
+            // Without a thread it is closed here.
+            let _ = closing.spawn(move || drop(queue));
+            ended = self.by_number.keys().copied().collect();
+        }
+        for number in ended {
+            self.end(number, in_doubt);
+        }
+    }
+
+    /// The kernel promises nothing any more.
+    fn end(&mut self, number: Number, in_doubt: &mut Vec<Arc<Node>>) {
+        let Some(watched) = self.by_number.remove(&number) else { return };
+        self.by_file.remove(&watched.file);
+        let was_worth_it = self.heard - watched.since > WORTHWHILE;
+        for node in watched.holders.iter().filter_map(Weak::upgrade) {
+            node.coverage.lost(number, was_worth_it);
+            node.doubt();
+            in_doubt.push(node);
+        }
+    }
+
+    /// The number of a watch that promises as much as `proof` says.
+    fn watch(&mut self, subject: &Subject, proof: Proof) -> Result<Number, Refusal> {
+        let file = (subject.stat.st_dev, subject.stat.st_ino);
+        if let Some(number) = self.by_file.get(&file) {
+            // Opening the file here would end the watch of those who have it.
+            let proven = self.by_number[number].proven || proof == Proof::Events;
+            return if proven { Ok(*number) } else { Err(Refusal::Subject) };
+        }
+        let queue = self.open_queue()?;
+        if self.by_number.len() >= self.most {
+            return Err(Refusal::Full);
+        }
+        let kind = FileType::from_raw_mode(subject.stat.st_mode);
+        let flags = if kind == FileType::Directory { OF_DIRECTORY } else { OF_FILE };
+        // Opened before it is watched, for opening is an event.
+        let opened = (kind == FileType::RegularFile).then(|| host::reopen(subject.fd.as_fd()));
+        let opened = opened.transpose().map_err(|_| Refusal::Subject)?;
+        let number =
+            inotify::add_watch(&queue, host::magic_link(subject.fd.as_fd()), flags).map_err(|errno| match errno {
+                Errno::NOSPC => Refusal::Full,
+                _ => Refusal::Subject,
+            });
+        let number = number.inspect_err(|refusal| {
+            if *refusal == Refusal::Full {
+                self.most = self.by_number.len();
+            }
+        })?;
+        let writer = opened.map_or(Writer::None, |file| lease::writer(&file));
+        self.by_file.insert(file, number);
+        let proven = writer == Writer::None;
+        self.by_number.insert(number, Watched { file, proven, since: self.heard, holders: Vec::new() });
+        match writer {
+            Writer::None => Ok(number),
+            Writer::Unknown if proof == Proof::Events => Ok(number),
+            _ => {
+                self.remove_unheld(&[number]);
+                Err(Refusal::Subject)
+            }
+        }
+    }
+
+    fn open_queue(&mut self) -> Result<OwnedFd, Refusal> {
+        if self.queue.is_none() {
+            let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+            self.queue = Some(queue.map_err(|_| Refusal::Full)?);
+            self.most = budget() / 2;
+        }
+        let queue = self.queue.as_ref().expect("just opened");
+        queue.try_clone().map_err(|_| Refusal::Full)
+    }
+
+    fn leave(&mut self, node: &Node, numbers: &[Number]) {
+        for number in numbers {
+            if let Some(watched) = self.by_number.get_mut(number) {
+                watched.holders.retain(|holder| !ptr::eq(holder.as_ptr(), node));
+            }
+        }
+    }
+
+    fn forget_gone(&mut self, numbers: &[Number]) {
+        for number in numbers {
+            if let Some(watched) = self.by_number.get_mut(number) {
+                watched.holders.retain(|holder| holder.strong_count() > 0);
+            }
+        }
+    }
+
+    fn remove_unheld(&mut self, numbers: &[Number]) {
+        for number in numbers {
+            if self.by_number.get(number).is_some_and(|watched| watched.holders.is_empty()) {
+                let watched = self.by_number.remove(number).expect("just looked at");
+                self.by_file.remove(&watched.file);
+                if let Some(queue) = &self.queue {
+                    // It may have ended by itself.
+                    let _ = inotify::remove_watch(queue, *number);
+                    self.removed += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Coverage {
+    /// Whether the kernel would have said if something had changed.
+    pub(crate) fn holds(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    /// Whether it is too early for another try. Each question brings it nearer.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.wait.fetch_update(SeqCst, SeqCst, |wait| wait.checked_sub(1)).is_ok()
+    }
+
+    /// A try was in vain, or its price was not worth it.
+    pub(crate) fn put_off(&self) {
+        let in_vain = self.in_vain.fetch_add(1, SeqCst).min(6);
+        self.in_vain.store(in_vain + 1, SeqCst);
+        self.wait.store((1 << in_vain) - 1, SeqCst);
+    }
+
+    fn lost(&self, number: Number, was_worth_it: bool) {
+        self.lock().retain(|held| *held != number);
+        if was_worth_it {
+            self.in_vain.store(0, SeqCst);
+        } else {
+            self.put_off();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Number>> {
+        self.by.lock().expect("no holder of a node's watches panics")
+    }
+}
+
+/// Of the user, for all programs.
+fn budget() -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+    limit.ok().and_then(|limit| limit.trim().parse().ok()).unwrap_or(8192)
+}
+
+fn has_events_of_all_opens() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= KERNEL
+}
+
+/// The table of mounts of this process. Errors: /proc is not mounted.
+pub fn own_mounts() -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
