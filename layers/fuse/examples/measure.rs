@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use vfsrun_fuse::{Attached, ServerOptions, View, options, server, spawn_server};
 use vfsrun_sys::mount::{self, Propagation};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -179,6 +179,7 @@ fn attach(view: &mut View, host: &Path) -> Outcome<Attached> {
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,
+        live: Live::Auto,
         label: host.display().to_string(),
     };
     let spec = SegmentSpec { branches: vec![branch], ..SegmentSpec::default() };

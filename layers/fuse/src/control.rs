@@ -14,6 +14,7 @@ use vfsrun_sys::{chain, fd_passing};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::{Domain, DomainError};
+use crate::keeper::Keeper;
 use crate::kept_roots::{KeptRoot, RootKey};
 use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
@@ -54,6 +55,7 @@ pub struct Control {
     pub registry: Arc<Registry>,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
+    pub keeper: Keeper,
 }
 
 /// What a client has of the server.
@@ -128,6 +130,7 @@ impl Control {
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
             if said_hello || control.greet(&mut channel, clients_of).is_some() {
                 control.converse(&mut channel);
+                control.keeper.wake();
                 control.registry.roots.let_go();
             }
             here.leave();

@@ -34,6 +34,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod filesystem;
+mod keeper;
 pub mod kept_roots;
 pub mod kernel_cache;
 mod listings;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Described, Forget, Segment, SegmentError};
+use vfsrun_union::{Context, Described, Effort, Forget, Segment, SegmentError};
 
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
@@ -76,9 +76,9 @@ pub struct Use {
 }
 
 impl Registry {
-    pub fn new(warmth: Warmth) -> Registry {
+    pub fn new(warmth: Warmth, context: Context) -> Registry {
         Registry {
-            context: Context::default(),
+            context,
             warmth,
             slots: Mutex::default(),
             by_name: RwLock::default(),
@@ -190,6 +190,14 @@ impl Registry {
         // What was dropped before has no name at the top any more by which to reach what lies below.
         for (place, name) in nodes.top_names() {
             self.forget_name(&place.live, INodeNo(place.node.ino()), &name);
+        }
+    }
+
+    /// Has what was served lately put under watch, so that the next attach need not look at it.
+    pub fn settle(&self) {
+        for live in self.all() {
+            let is_served = || !live.superseded.load(SeqCst);
+            live.segment.settle(Effort::Worthwhile, is_served);
         }
     }
 

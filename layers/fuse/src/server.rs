@@ -9,11 +9,13 @@ use std::thread;
 use fuser::{Config, Session, SessionACL};
 use thiserror::Error;
 use vfsrun_sys::chain;
+use vfsrun_union::Context;
 
 use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
 use crate::filesystem::ViewFs;
+use crate::keeper::Keeper;
 use crate::kernel_cache::KernelCache;
 use crate::meter::Meter;
 use crate::mount::{self, MountError, ViewMount};
@@ -33,10 +35,14 @@ pub enum ServerError {
     Options { source: serde_json::Error },
     #[error(transparent)]
     Domain(#[from] DomainError),
+    #[error("cannot open the table of mounts")]
+    Mounts { source: io::Error },
     #[error("cannot mount the view")]
     Mount(#[from] MountError),
     #[error("cannot start serving the kernel")]
     Session { source: io::Error },
+    #[error("cannot start the keeper")]
+    Keeper { source: io::Error },
     #[error("cannot serve clients")]
     Control(#[from] ControlError),
 }
@@ -72,6 +78,8 @@ fn serve(argument: &str, listener: &mut Option<OwnedFd>) -> Result<(), ServerErr
 ///
 /// Stage: server, detached, one thread; needs CAP_SYS_ADMIN in its user namespace.
 pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerError> {
+    // Where clients open what they bring; this process sees their mounts come and go, but not by this table.
+    let mounts = vfsrun_union::own_mounts().map_err(|source| ServerError::Mounts { source })?;
     if options.unshare_mounts {
         mount::leave_host_mounts()?;
     }
@@ -79,11 +87,9 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     // Both before any thread: the device must be opened and mounted by a process that has one.
     let plain = ViewMount::new(&domain, "plain")?;
     let marked = ViewMount::new(&domain, "marked")?;
-    let registry = Arc::new(Registry::new(Warmth {
-        segments: options.warm_segments,
-        nodes: options.warm_nodes,
-        roots: options.kept_roots,
-    }));
+    let warmth =
+        Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };
+    let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts))));
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {
@@ -98,7 +104,8 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
         mount.walker().map_err(|source| ServerError::Session { source })
     };
     let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
-    let control = Control { domain, walkers, registry, nodes, meter };
+    let keeper = Keeper::start(registry.clone()).map_err(|source| ServerError::Keeper { source })?;
+    let control = Control { domain, walkers, registry, nodes, meter, keeper };
     Ok(Arc::new(control).serve(listener, options)?)
 }
 

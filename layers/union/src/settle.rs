@@ -39,7 +39,8 @@ impl Segment {
                 }
                 if !self.may_change(node) {
                     node.settle();
-                } else if self.is_settled_state(node) && (effort == Effort::All || !node.coverage.must_wait()) {
+                } else if self.is_settled_state(node) && (effort == Effort::All || !node.coverage.must_wait())
+                {
                     match self.cover(node, &mut dirs) {
                         Ok(()) => {}
                         Err(Refusal::Subject) => node.coverage.put_off(),

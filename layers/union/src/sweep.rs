@@ -182,7 +182,12 @@ impl Segment {
         !is_link && parent.origins.iter().any(is_in)
     }
 
-    pub(crate) fn stat_all(&self, node: &Node, parent: &Node, dirs: &mut OpenDirs) -> Result<(u64, bool), Errno> {
+    pub(crate) fn stat_all(
+        &self,
+        node: &Node,
+        parent: &Node,
+        dirs: &mut OpenDirs,
+    ) -> Result<(u64, bool), Errno> {
         let (mut identity, mut racy) = (Identity::default(), false);
         for origin in &node.origins {
             let dir = dirs.open(self, parent, origin)?;

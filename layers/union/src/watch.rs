@@ -307,9 +307,11 @@ impl State {
         let opened = (kind == FileType::RegularFile).then(|| host::reopen(subject.fd.as_fd()));
         let opened = opened.transpose().map_err(|_| Refusal::Subject)?;
         let number =
-            inotify::add_watch(&queue, host::magic_link(subject.fd.as_fd()), flags).map_err(|errno| match errno {
-                Errno::NOSPC => Refusal::Full,
-                _ => Refusal::Subject,
+            inotify::add_watch(&queue, host::magic_link(subject.fd.as_fd()), flags).map_err(|errno| {
+                match errno {
+                    Errno::NOSPC => Refusal::Full,
+                    _ => Refusal::Subject,
+                }
             });
         let number = number.inspect_err(|refusal| {
             if *refusal == Refusal::Full {

@@ -219,7 +219,8 @@ fn a_directory_is_mended_after_any_change() {
 #[test]
 fn merged_directories_are_mended_after_any_change() {
     for seed in 10..12 {
-        let kept = rounds(seed, seed % 2 == 1, 250, |world, dirs| vec![world.host(&dirs[0]), world.host(&dirs[1])]);
+        let kept =
+            rounds(seed, seed % 2 == 1, 250, |world, dirs| vec![world.host(&dirs[0]), world.host(&dirs[1])]);
         assert_eq!(kept, 250);
     }
 }

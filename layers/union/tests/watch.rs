@@ -51,7 +51,8 @@ fn watched_as(files: &[(&str, &str)], as_what: impl Fn(BranchSpec) -> BranchSpec
 /// The root of the branch has no name by which to watch it; it is always looked at.
 const ROOT: usize = 1;
 
-const TREE: [(&str, &str); 4] = [("d/f", "content"), ("d/g", "other"), ("d/sub/h", "deep"), ("d/link", "->f")];
+const TREE: [(&str, &str); 4] =
+    [("d/f", "content"), ("d/g", "other"), ("d/sub/h", "deep"), ("d/link", "->f")];
 
 #[track_caller]
 fn assert_noticed(what: &str, change: impl FnOnce(&Path)) {

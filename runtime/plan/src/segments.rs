@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use vfsrun_spec::vfs::{self, Access, Branch, BranchSource};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
-    BranchSpec, IdExtent, IdMap, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks, TypeConflict,
+    BranchSpec, IdExtent, IdMap, Live, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks, TypeConflict,
 };
 
 use crate::facts::PathKind;
@@ -231,6 +231,11 @@ fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
             vfs::Scope::Host => Scope::Host,
         },
         frozen: branch.frozen,
+        live: match branch.live {
+            vfs::Live::Auto => Live::Auto,
+            vfs::Live::Watch => Live::Watch,
+            vfs::Live::Sweep => Live::Sweep,
+        },
         label,
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use vfsrun_union::describe::{
-    BranchSpec, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Source, Symlinks,
+    BranchSpec, Live, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Source, Symlinks,
 };
 
 use vfsrun_spec::{Vfs, vfs};
@@ -37,6 +37,7 @@ pub(crate) fn segment(
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: true,
+        live: Live::Auto,
         label: "the skeleton".to_owned(),
     };
     // The view's rules are about the user's branches; a mount point must stay.

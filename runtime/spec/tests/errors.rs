@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, mode"
+         rules, symlinks, scope, frozen, live, mode"
     );
 }
 
@@ -200,6 +200,14 @@ fn patterns_are_one_line_and_not_empty() {
 }
 
 #[test]
+fn a_frozen_branch_is_not_live() {
+    assert_eq!(
+        branch(r#"{"path": "a", "frozen": true, "live": "watch"}"#),
+        "vfs.branches[0].live: has no effect on a frozen branch, which is never checked; leave one of them out"
+    );
+}
+
+#[test]
 fn read_write_branch_takes_nothing_a_bind_cannot_do() {
     for field in [
         r#""hide": ["x"]"#,
@@ -208,6 +216,7 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""symlinks": "all""#,
         r#""scope": "host""#,
         r#""frozen": true"#,
+        r#""live": "sweep""#,
     ] {
         let name = field.split('"').nth(1).expect("a field has a name");
         assert_eq!(

@@ -8,8 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Network, Rule, RuleAction,
-    Scope, Size, Symlinks, TypeConflict, Upper, UpperOn,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Live, Network, Rule,
+    RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -44,10 +44,16 @@ fn links() -> impl Strategy<Value = (Symlinks, Scope)> {
     prop_oneof![Just((Symlinks::Never, Scope::View)), (follow, scope)]
 }
 
+/// Frozen, or how changes are noticed.
+fn changes() -> impl Strategy<Value = (bool, Live)> {
+    let live = prop_oneof![Just(Live::Auto), Just(Live::Watch), Just(Live::Sweep)];
+    prop_oneof![Just((true, Live::Auto)), live.prop_map(|live| (false, live))]
+}
+
 fn branch() -> impl Strategy<Value = Branch> {
     let patterns = || vec("\\PC{0,8}", 0..3);
-    let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), any::<bool>())
-        .prop_map(|(source, at, hide, only, rules, (symlinks, scope), frozen)| Branch {
+    let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), changes()).prop_map(
+        |(source, at, hide, only, rules, (symlinks, scope), (frozen, live))| Branch {
             source,
             at,
             hide,
@@ -56,8 +62,10 @@ fn branch() -> impl Strategy<Value = Branch> {
             symlinks,
             scope,
             frozen,
+            live,
             access: Access::ReadOnly,
-        });
+        },
+    );
     let read_write = (host_path(), path_in_root())
         .prop_filter("a place below /", |(_, at)| at.components().count() > 1)
         .prop_map(|(path, at)| Branch {

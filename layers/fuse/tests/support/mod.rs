@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use vfsrun_fuse::{Attached, ServerOptions, View, spawn_server};
 use vfsrun_sys::mount::{self, Propagation};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
 
 pub const SERVER: &str = env!("CARGO_BIN_EXE_view-server-test");
 
@@ -130,6 +130,7 @@ pub fn host_segment() -> SegmentSpec {
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,
+        live: Live::Auto,
         label: "host".to_owned(),
     };
     SegmentSpec { branches: vec![branch], ..SegmentSpec::default() }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vfsrun_fuse::View;
 use vfsrun_sys::mount::{self, Attr, NewMount};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -97,6 +97,7 @@ fn client_of_user_namespace(dir: &Path, host: &Path, scratch: &Path) -> String {
         symlinks: Symlinks::Never,
         scope: Scope::View,
         frozen: false,
+        live: Live::Auto,
         label: "host".to_owned(),
     });
     spec.unmapped = Some((0, 0));

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Network, Rule, Scope, Size, Symlinks,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Rule, Scope, Size, Symlinks,
 };
 use crate::{Linux, Vfs};
 
@@ -37,6 +37,10 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         }
     }
     rules(&format!("{path}.rules"), &branch.rules)?;
+    if branch.frozen && branch.live != Live::Auto {
+        let cause = "has no effect on a frozen branch, which is never checked; leave one of them out";
+        return Err(Problem::new(format!("{path}.live"), cause));
+    }
     match branch.access {
         Access::ReadWrite => read_write(path, branch),
         Access::ReadOnly if branch.scope != Scope::View && branch.symlinks == Symlinks::Never => {
@@ -115,6 +119,7 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("symlinks", branch.symlinks != Symlinks::Never),
         ("scope", branch.scope != Scope::View),
         ("frozen", branch.frozen),
+        ("live", branch.live != Live::Auto),
     ];
     match contradictions.iter().find(|(_, said)| *said) {
         Some((field, _)) => {

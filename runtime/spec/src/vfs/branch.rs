@@ -23,6 +23,8 @@ pub struct Branch {
     pub scope: Scope,
     /// The source never changes, so it is never checked for changes.
     pub frozen: bool,
+    /// How changes of a source that is not frozen are noticed.
+    pub live: Live,
     /// [`Access::ReadWrite`] is a write-through bind: only with [`BranchSource::Path`], with no rules, and not
     /// captured.
     pub access: Access,
@@ -40,6 +42,7 @@ impl Branch {
             symlinks: Symlinks::default(),
             scope: Scope::default(),
             frozen: false,
+            live: Live::default(),
             access: Access::default(),
         }
     }
@@ -85,6 +88,19 @@ pub enum Scope {
     Host,
 }
 
+/// `live`: how it is noticed that a host directory has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Live {
+    /// By watch where that proves as much as a sweep, else by sweep.
+    #[default]
+    Auto,
+    /// By watch also where nothing proves that no program was writing already when the watch began.
+    Watch,
+    /// By a stat of every name that was looked at.
+    Sweep,
+}
+
 /// `mode`: whether writes below a branch reach its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Access {
@@ -117,6 +133,8 @@ struct BranchFields {
     #[serde(default)]
     frozen: bool,
     #[serde(default)]
+    live: Live,
+    #[serde(default)]
     mode: Access,
 }
 
@@ -145,6 +163,7 @@ impl TryFrom<BranchFields> for Branch {
             symlinks: fields.symlinks,
             scope: fields.scope,
             frozen: fields.frozen,
+            live: fields.live,
             access: fields.mode,
         })
     }
@@ -175,7 +194,7 @@ fn one_source(
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 9)?;
+        let mut object = serializer.serialize_struct("Branch", 10)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
@@ -202,6 +221,9 @@ impl Serialize for Branch {
         }
         if self.frozen {
             object.serialize_field("frozen", &true)?;
+        }
+        if self.live != defaults.live {
+            object.serialize_field("live", &self.live)?;
         }
         if self.access != defaults.access {
             object.serialize_field("mode", &self.access)?;

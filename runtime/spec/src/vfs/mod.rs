@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{Access, Branch, BranchSource, Scope, Symlinks};
+pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
 pub use rule::{Rule, RuleAction};
