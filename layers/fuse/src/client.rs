@@ -12,7 +12,7 @@ use crate::channel::{Channel, ChannelError};
 use crate::domain::{Domain, DomainError};
 use crate::kept_roots::KeptRoot;
 use crate::namespace;
-use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats};
+use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats, Visit};
 
 /// A server that comes up, or the client that starts it, is waited for so long.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ pub struct View {
 /// A segment of the server that stays as long as the connection.
 #[derive(Clone, Debug)]
 pub struct AttachedSegment {
-    /// Its name in the server, for [`View::faults`].
+    /// Its name in the server, for [`View::visit`].
     pub segment: String,
     /// The server had it; what had changed in it is forgotten.
     pub warm: bool,
@@ -245,25 +245,20 @@ impl View {
         }
     }
 
-    /// What the segment could not serve as promised, one line each. Not empty: do not trust what the action made.
-    pub fn faults(&mut self, segment: &str) -> Result<Vec<String>, ClientError> {
-        let request = Request::Faults { segment: segment.to_owned() };
-        match self.ask("Faults", &request, &[], self.attach_timeout)? {
-            (Reply::Faults { faults }, _) => Ok(faults),
-            (reply, _) => Err(out_of_step("Faults", &reply)),
-        }
-    }
-
-    /// As [`View::faults`] for several segments at once.
-    pub fn faults_of(&mut self, segments: &[&str]) -> Result<Vec<String>, ClientError> {
+    /// How the visit to these segments was. Ask when the action is over.
+    pub fn visit(&mut self, segments: &[&str]) -> Result<Visit, ClientError> {
         for segment in segments {
-            self.tell(&Request::Faults { segment: (*segment).to_owned() }, &[])?;
+            self.tell(&Request::Visit { segment: (*segment).to_owned() }, &[])?;
         }
-        let mut all = Vec::new();
+        let mut all = Visit::default();
         for later in (0..segments.len()).rev() {
-            match self.hear("Faults", later, self.attach_timeout)? {
-                (Reply::Faults { faults }, _) => all.extend(faults),
-                (reply, _) => return Err(out_of_step("Faults", &reply)),
+            match self.hear("Visit", later, self.attach_timeout)? {
+                (Reply::Visit(visit), _) => {
+                    all.faults.extend(visit.faults);
+                    all.changed.extend(visit.changed);
+                    all.refused |= visit.refused;
+                }
+                (reply, _) => return Err(out_of_step("Visit", &reply)),
             }
         }
         Ok(all)
@@ -374,7 +369,7 @@ fn name(reply: &Reply) -> &'static str {
         Reply::Kept { .. } => "Kept",
         Reply::Segments { .. } => "Segments",
         Reply::Pong(_) => "Pong",
-        Reply::Faults { .. } => "Faults",
+        Reply::Visit(_) => "Visit",
         Reply::Stats(_) => "Stats",
         Reply::Failed { .. } => "Failed",
     }

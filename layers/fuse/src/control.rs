@@ -11,6 +11,7 @@ use rustix::net::SocketFlags;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use thiserror::Error;
 use vfsrun_sys::{chain, fd_passing};
+use vfsrun_union::{Changes, FaultReason};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::{Domain, DomainError};
@@ -20,7 +21,7 @@ use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
 use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
-use crate::protocol::{Health, PROTOCOL, Reply, Request};
+use crate::protocol::{Health, PROTOCOL, Reply, Request, Visit};
 use crate::registry::{Registry, Use, root_key};
 use crate::walker::Walker;
 
@@ -213,12 +214,9 @@ impl Control {
             }
             Request::Ping => Reply::Pong(self.health()),
             Request::Stats => Reply::Stats(self.meter.stats()),
-            Request::Faults { segment } => {
+            Request::Visit { segment } => {
                 match held.segments.iter().find(|used| used.live().name == segment) {
-                    Some(used) => {
-                        let faults = used.live().segment.faults();
-                        Reply::Faults { faults: faults.iter().map(|fault| fault.to_string()).collect() }
-                    }
+                    Some(used) => Reply::Visit(visit(used)),
                     None => failed(format!("segment {segment} is not attached here")),
                 }
             }
@@ -333,6 +331,14 @@ impl Presence {
     fn since_last(&self) -> Instant {
         *self.last_left.lock().expect("the server aborts when a thread panics")
     }
+}
+
+fn visit(used: &Use) -> Visit {
+    let segment = &used.live().segment;
+    let Changes { paths: changed, refused } = segment.changes_since(used.began());
+    // Changes are told by themselves.
+    let faults = segment.faults().into_iter().filter(|fault| fault.reason != FaultReason::Changed);
+    Visit { faults: faults.map(|fault| fault.to_string()).collect(), changed, refused }
 }
 
 fn failed(message: String) -> Reply {

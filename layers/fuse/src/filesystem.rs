@@ -77,12 +77,17 @@ impl ViewFs {
         let told_now = || segment.open(&place.node).and_then(|_| attr());
         match file.is_unchanged(told_now) {
             Ok(true) => Ok(length),
-            // The page would be kept for ever, and would be torn. Asking the segment has made it note the change.
-            Ok(false) | Err(Errno::IO) => {
+            // The page would be kept for ever, and would be torn.
+            Ok(false) => {
                 self.files.tear(nodeid.0);
-                Err(Errno::IO)
+                Err(segment.refuse_changed(&place.node))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                if error == Errno::IO {
+                    self.files.tear(nodeid.0);
+                }
+                Err(error)
+            }
         }
     }
 

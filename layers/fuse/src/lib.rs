@@ -54,5 +54,6 @@ pub mod watch;
 pub use client::{Attached, AttachedSegment, ClientError, Mounts, View};
 pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
+pub use protocol::Visit;
 pub use start::spawn_server;
 pub use watch::{Patience, Verdict, Watch};

@@ -9,19 +9,22 @@
 //!    Mounts                        ─────▶
 //!                                  ◀─────   Kept [what a client left by KeepRoot]
 //!                                           | Segments [a detached mount of each], …
-//!    Ping | Faults | Stats         ─────▶
-//!                                  ◀─────   Pong | Faults | Stats
+//!    Ping | Visit | Stats          ─────▶
+//!                                  ◀─────   Pong | Visit | Stats
 //!    KeepRoot [overlay, …]         ─────▶   (no answer)
 //!    (end of connection: the client's segments are released)
 //! ```
 //!
 //! One request, one reply, but for the last; descriptors in brackets travel beside the message.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +51,8 @@ pub enum Request {
         note: String,
     },
     Ping,
-    /// What the segment could not serve as promised so far.
-    Faults {
+    /// How the visit to the segment was, which is over.
+    Visit {
         segment: String,
     },
     Stats,
@@ -76,14 +79,24 @@ pub enum Reply {
         more: bool,
     },
     Pong(Health),
-    Faults {
-        faults: Vec<String>,
-    },
+    Visit(Visit),
     Stats(Stats),
     /// The request was understood and could not be done; `message` is the chain of causes.
     Failed {
         message: String,
     },
+}
+
+/// What a client has to know before it trusts what its action made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Visit {
+    /// What the segment could not serve as promised, one line each.
+    pub faults: Vec<String>,
+    /// What has changed since the client attached the segment; relative to the root of the view.
+    pub changed: BTreeSet<PathBuf>,
+    /// Somebody got an error in place of something that had changed.
+    pub refused: bool,
 }
 
 /// How the server is.

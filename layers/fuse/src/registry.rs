@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Described, Effort, Forget, Segment, SegmentError};
+use vfsrun_union::{Context, Described, Effort, Forget, Segment, SegmentError, Time};
 
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
@@ -73,6 +73,7 @@ pub struct Registry {
 pub struct Use {
     live: Arc<Live>,
     registry: Arc<Registry>,
+    began: Time,
 }
 
 impl Registry {
@@ -257,9 +258,9 @@ impl Registry {
     }
 
     fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {
-        live.users.fetch_add(1, SeqCst);
+        let alone = live.users.fetch_add(1, SeqCst) == 0;
         live.used.store(self.tick(), SeqCst);
-        Use { live: live.clone(), registry: self.clone() }
+        Use { live: live.clone(), registry: self.clone(), began: live.segment.begin_visit(alone) }
     }
 
     fn new_name(&self, identity: blake3::Hash) -> String {
@@ -286,6 +287,11 @@ impl Live {
 impl Use {
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// When the segment was up to date.
+    pub fn began(&self) -> Time {
+        self.began
     }
 }
 

@@ -192,7 +192,7 @@ fn a_damaged_blob_is_an_error_and_the_next_attach_gets_a_segment_without_the_fau
         let first = attach_digest(rig, &mut view, &layer);
         let error = fs::read(rig.mounted("first", &first).join("file")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
-        let faults = view.faults(&first.segment).unwrap();
+        let faults = view.visit(&[&first.segment]).unwrap().faults;
         assert!(
             faults[0].starts_with(&format!("/file: cannot use blob {digest}: it is damaged")),
             "{faults:?}"
@@ -201,9 +201,9 @@ fn a_damaged_blob_is_an_error_and_the_next_attach_gets_a_segment_without_the_fau
         let second = attach_digest(rig, &mut view, &layer);
         assert!(!second.warm);
         assert_ne!(second.segment, first.segment);
-        assert_eq!(view.faults(&second.segment).unwrap(), [""; 0]);
+        assert_eq!(view.visit(&[&second.segment]).unwrap().faults, [""; 0]);
         assert_eq!(fs::read_to_string(rig.mounted("second", &second).join("file")).unwrap(), "stored");
-        assert!(!view.faults(&first.segment).unwrap().is_empty(), "those inside keep theirs");
+        assert!(!view.visit(&[&first.segment]).unwrap().faults.is_empty(), "those inside keep theirs");
         let third = attach_digest(rig, &mut view, &layer);
         assert_eq!((third.warm, &third.segment), (true, &second.segment), "nothing is wrong with it");
     });
@@ -223,7 +223,7 @@ fn a_blob_written_to_while_the_server_has_it_open_is_an_error_and_a_fault() {
         fs::write(&blob, vec![2; 8 << 20]).unwrap();
         let error = file.read_exact_at(&mut [0; 4096], 6 << 20).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO));
-        let faults = view.faults(&attached.segment).unwrap();
+        let faults = view.visit(&[&attached.segment]).unwrap().faults;
         assert!(faults[0].contains("it is damaged: it hashes to"), "{faults:?}");
     });
 }

@@ -14,7 +14,7 @@ pub enum FileKind {
     Whiteout,
 }
 
-/// A moment: seconds and nanoseconds since the epoch.
+/// A time: seconds and nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     pub sec: i64,

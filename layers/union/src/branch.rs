@@ -31,6 +31,8 @@ pub(crate) struct Branch {
     /// May change while it is served.
     pub(crate) live: bool,
     pub(crate) watching: Live,
+    /// Change times of its files come from this machine's clock.
+    pub(crate) has_our_clock: bool,
     pub(crate) content: Content,
 }
 
@@ -87,8 +89,31 @@ impl Branch {
             check_root(host, &label, &at)?;
         }
         let (symlinks, scope, watching) = (spec.symlinks, spec.scope, spec.live);
-        Ok(Branch { label, at, rules, rules_at, symlinks, scope, live, watching, content })
+        let has_our_clock = has_our_clock(&content);
+        Ok(Branch { label, at, rules, rules_at, symlinks, scope, live, watching, has_our_clock, content })
     }
+}
+
+/// Network file systems have the time of their server, and so may what FUSE serves (linux/magic.h).
+const OTHER_CLOCK: [u64; 9] = [
+    0x6969,      // nfs
+    0x517b,      // smbfs
+    0xff53_4d42, // cifs
+    0xfe53_4d42, // smb2
+    0x0102_1997, // 9p
+    0x6573_5546, // fuse
+    0x00c3_6400, // ceph
+    0x5346_414f, // afs
+    0x0bd0_0bd0, // lustre
+];
+
+fn has_our_clock(content: &Content) -> bool {
+    let root = match content {
+        Content::Host(host) => &host.root,
+        Content::Inputs(inputs) => &inputs.base,
+        Content::Layer(_) => return false,
+    };
+    rustix::fs::fstatfs(root).is_ok_and(|fs| !OTHER_CLOCK.contains(&(fs.f_type as u64)))
 }
 
 /// Errors: the rule that is none.

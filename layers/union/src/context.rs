@@ -8,6 +8,7 @@ use vfsrun_layers::{Digest, LayerStore, StoreError};
 
 use crate::inode::InodeTable;
 use crate::layer::LayerTree;
+use crate::moment::Clock;
 use crate::watch::{self, Watches};
 
 /// One per server.
@@ -16,13 +17,15 @@ pub struct Context {
     pub layers: LayerCache,
     pub inodes: Arc<InodeTable>,
     pub(crate) watches: Arc<Watches>,
+    pub(crate) clock: Arc<Clock>,
 }
 
 impl Context {
     /// `mounts` is the table of mounts ([`own_mounts`]) of those who open the branches; without it nothing is watched.
     pub fn new(mounts: Option<OwnedFd>) -> Context {
         let watches = Arc::new(Watches::new(mounts));
-        Context { layers: LayerCache::default(), inodes: Arc::default(), watches }
+        let clock = Arc::new(Clock::new());
+        Context { layers: LayerCache::default(), inodes: Arc::default(), watches, clock }
     }
 
     /// How many files and directories are watched.

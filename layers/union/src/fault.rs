@@ -19,7 +19,7 @@ pub enum FaultReason {
     BlobUnusable { digest: String, cause: String },
     /// `types: error` and two branches disagree about what the name is.
     TypeConflict { first: String, second: String },
-    /// The name meant one thing when it was served and another afterwards.
+    /// The name meant one thing when it was served and another afterwards, so that somebody got an error.
     Changed,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::attr::{Attr, FileKind};
+use crate::attr::{Attr, FileKind, Time};
 use crate::describe::TypeConflict;
 use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     /// 0 for what cannot change.
     pub(crate) print: u64,
     pub(crate) racy: bool,
+    /// When it changed last, by the clock of this machine; the epoch if that cannot be known or cannot be.
+    pub(crate) changed: Time,
     pub(crate) opaque: bool,
     /// Links followed for this name.
     pub(crate) follows: u8,
@@ -38,7 +40,17 @@ pub(crate) struct Seen {
 impl Seen {
     /// What never changes.
     pub(crate) fn fixed(attr: Attr, object: u64) -> Seen {
-        Seen { attr, low32: None, object, print: 0, racy: false, opaque: false, follows: 0, group: None }
+        Seen {
+            attr,
+            low32: None,
+            object,
+            print: 0,
+            racy: false,
+            changed: Time::default(),
+            opaque: false,
+            follows: 0,
+            group: None,
+        }
     }
 
     /// A followed link is a file of its own: an inode shared by names with one link would make overlayfs write to all.
@@ -60,6 +72,7 @@ pub(crate) struct Found {
     pub(crate) object: u64,
     pub(crate) print: u64,
     pub(crate) racy: bool,
+    pub(crate) changed: Time,
     pub(crate) opaque: bool,
     pub(crate) follows: u8,
     pub(crate) group: Option<NodeKey>,
@@ -159,6 +172,7 @@ impl Merge {
             object,
             print,
             racy: seens().any(|seen| seen.racy),
+            changed: seens().map(|seen| seen.changed).max().unwrap_or_default(),
             opaque: self.opaque,
             follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
             group: top.seen.group,

@@ -86,6 +86,8 @@ impl Served {
     pub(crate) const RACY: u8 = 4;
     /// It was looked up again in vain: some may hold the node and others its absence.
     pub(crate) const LOST: u8 = 8;
+    /// It was served in a state that came about while somebody was inside.
+    pub(crate) const YOUNG: u8 = 16;
 
     pub(crate) fn print(&self) -> u64 {
         self.print.load(Ordering::Acquire)

@@ -181,8 +181,7 @@ impl Segment {
             Err(Errno::NOENT) => None,
             Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
                 // The directory has become something else since its node was made.
-                self.changed(asked.dir.path());
-                return Err(Errno::IO);
+                return Err(self.refuse_changed(asked.dir));
             }
             Err(errno) => return Err(errno),
         };
@@ -221,6 +220,7 @@ impl Segment {
             object: object.get(),
             print: target.served.print(),
             racy: false,
+            changed: Time::default(),
             opaque: false,
             follows,
             group: None,
@@ -245,13 +245,15 @@ impl Segment {
     /// `None` for devices.
     pub(crate) fn seen_on_host(&self, index: BranchIndex, fd: BorrowedFd<'_>) -> Result<Option<Seen>, Errno> {
         let stat = rustix::fs::fstat(fd)?;
-        let live = self.branch(index).live;
+        let branch = self.branch(index);
+        let live = branch.live;
         Ok(host::attr_of(fd, &stat, &self.owners).map(|attr| Seen {
             attr,
             low32: Some(stat.st_ino as u32),
             object: fingerprint::object(&stat),
             print: if live { fingerprint::print(&stat) } else { 0 },
             racy: live && fingerprint::is_racy(&stat),
+            changed: if live && branch.has_our_clock { attr.ctime } else { Time::default() },
             opaque: false,
             follows: 0,
             group: None,

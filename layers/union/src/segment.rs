@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use vfsrun_layers::Kind;
 use vfsrun_sys::lease::{self, Writer};
 
-use crate::attr::{Attr, DirEntry, FileKind};
+use crate::attr::{Attr, DirEntry, FileKind, Time};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
 use crate::describe::{Rule, RuleAction, SegmentSpec, Source, TypeConflict};
@@ -29,6 +29,7 @@ use crate::owners::Owners;
 use crate::resolve::{Candidate, ViewLinks};
 use crate::rules::Rules;
 use crate::sweep::Thoroughness;
+use crate::visits::Visits;
 use crate::watch::Watches;
 
 /// Further faults are dropped: the first ones say what is wrong, and memory is bounded.
@@ -48,6 +49,7 @@ pub struct Segment {
     marked: bool,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
+    pub(crate) visits: Visits,
     faults: Mutex<Vec<Fault>>,
 }
 
@@ -78,6 +80,7 @@ impl Segment {
             watches,
             root: OnceLock::new(),
             changed: AtomicBool::new(false),
+            visits: Visits::new(Arc::clone(&context.clock)),
             faults: Mutex::default(),
         };
         segment.make_root()?;
@@ -113,10 +116,9 @@ impl Segment {
     pub fn attr(&self, node: &Node) -> Result<Attr, Errno> {
         let found = self.resolve_again(node)?;
         if found.object != node.object {
-            self.changed(node.path());
-            return Err(Errno::IO);
+            return Err(self.refuse_changed(node));
         }
-        self.note(node, &found.attr, found.print, found.racy);
+        self.note(node, &State::of(&found));
         Ok(Attr { ino: node.ino(), ..found.attr })
     }
 
@@ -146,6 +148,13 @@ impl Segment {
                 host::link_target(fd.as_fd())
             }
         }
+    }
+
+    /// What was asked about the node cannot be answered, for it has changed: the error that the asker gets.
+    pub fn refuse_changed(&self, node: &Node) -> Errno {
+        self.changed(node.path());
+        self.fault(node.path(), FaultReason::Changed);
+        Errno::IO
     }
 
     /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone or
@@ -231,7 +240,7 @@ impl Segment {
     /// Makes what was found a node, the one that is held if there is one, and notes what is given out.
     pub(crate) fn adopt(&self, dir: &Arc<Node>, name: &OsStr, found: Found) -> (Arc<Node>, Attr) {
         let key = found.group.unwrap_or_else(|| dir.key().child(name));
-        let (attr, print, racy) = (found.attr, found.print, found.racy);
+        let (attr, state) = (found.attr, State::of(&found));
         let node = match self.table.intern(Some(dir), name, key, new_node(found)) {
             Interned::New(node) | Interned::Known(node) => node,
             Interned::Replaced(node) => {
@@ -239,7 +248,7 @@ impl Segment {
                 node
             }
         };
-        self.note(&node, &attr, print, racy);
+        self.note(&node, &state);
         let attr = Attr { ino: node.ino(), ..attr };
         (node, attr)
     }
@@ -272,7 +281,7 @@ impl Segment {
     /// From now on the segment is not current: somebody may hold what is no longer so.
     pub(crate) fn changed(&self, path: PathBuf) {
         self.changed.store(true, Ordering::Release);
-        self.fault(path, FaultReason::Changed);
+        self.visits.add_for_all(path);
     }
 
     pub(crate) fn fault(&self, path: PathBuf, reason: FaultReason) {
@@ -288,22 +297,23 @@ impl Segment {
             label: self.branches.first().map(|branch| branch.label.clone()).unwrap_or_default(),
             source: errno.into(),
         })?;
-        let (attr, print, racy) = (found.attr, found.print, found.racy);
+        let state = State::of(&found);
         let root = match self.table.intern(None, OsStr::new(""), NodeKey::root(), new_node(found)) {
             Interned::New(node) | Interned::Known(node) | Interned::Replaced(node) => node,
         };
-        self.note(&root, &attr, print, racy);
+        self.note(&root, &state);
         self.root.get_or_init(|| root);
         Ok(())
     }
 
     /// Notes what is given out about a node, and a change if something else was given out before.
-    fn note(&self, node: &Node, attr: &Attr, print: u64, racy: bool) {
-        node.served.set_rights(fingerprint::rights(attr));
-        if node.served.replace_print(print) != print {
+    fn note(&self, node: &Node, state: &State) {
+        node.served.set_rights(state.rights);
+        if node.served.replace_print(state.print) != state.print {
             self.changed(node.path());
         }
-        if racy {
+        self.note_if_young(node, state.changed);
+        if state.racy {
             node.served.set(Served::RACY);
         } else if !node.served.has(Served::CONTENT) {
             // Served again from a state that has settled; pages read before stay in doubt.
@@ -319,8 +329,7 @@ impl Segment {
         if found.as_ref().is_some_and(same) {
             return Ok(());
         }
-        self.changed(node.path());
-        Err(Errno::IO)
+        Err(self.refuse_changed(node))
     }
 
     /// `None` if the origin is no blob.
@@ -347,6 +356,21 @@ impl Segment {
             self.fault(node.path(), FaultReason::BlobUnusable { digest: digest.to_string(), cause });
             Errno::IO
         }))
+    }
+}
+
+/// What is noted of what is given out.
+struct State {
+    rights: u32,
+    print: u64,
+    racy: bool,
+    changed: Time,
+}
+
+impl State {
+    fn of(found: &Found) -> State {
+        let rights = fingerprint::rights(&found.attr);
+        State { rights, print: found.print, racy: found.racy, changed: found.changed }
     }
 }
 

@@ -105,6 +105,9 @@ pub struct RunSpec {
     /// Let the command read our standard input instead of /dev/null
     #[arg(long)]
     pub stdin: bool,
+    /// Fail if a live branch changes while the command runs; see inputsChangedDuringRun of --result
+    #[arg(long)]
+    pub strict: bool,
     /// Write what happened as JSON
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,

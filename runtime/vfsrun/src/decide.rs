@@ -22,6 +22,8 @@ pub struct Request {
     /// Replaces `process.args` when not empty.
     pub args: Vec<String>,
     pub stdin: bool,
+    /// Inputs that change during the run are a failure.
+    pub strict: bool,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
 }
@@ -39,6 +41,7 @@ pub struct Decided {
     pub scaffold: PathBuf,
     /// Under what the action's root is asked for and kept, if it may be.
     pub root_key: Option<String>,
+    pub strict: bool,
 }
 
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).
@@ -63,7 +66,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let scaffold = directories::scaffold(&runtime)?;
     let root_key = store.as_ref().map(|store| kept_root::key(&plan, store)).transpose();
     let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
-    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold, root_key })
+    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold, root_key, strict: request.strict })
 }
 
 /// For commands that only look at a spec.

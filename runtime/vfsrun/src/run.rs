@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
-use vfsrun_fuse::{Mounts, Patience};
+use vfsrun_fuse::{Mounts, Patience, Visit};
 use vfsrun_layers::{CaptureError, Captured, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
@@ -55,12 +55,24 @@ pub enum RunError {
     NotStarted { file: PathBuf, code: u8, message: String },
     #[error("the view could not serve what the spec promised, so nothing is captured: {}{}", faults.join("; "), kept_in(.kept))]
     Faults { faults: Vec<String>, kept: Option<PathBuf> },
+    #[error("inputs changed during the run, so nothing is captured (--strict): {}{}", some_of(.changed), kept_in(.kept))]
+    InputsChanged { changed: Vec<PathBuf>, kept: Option<PathBuf> },
     #[error("cannot capture what the action wrote; it is kept in {}, and `vfsrun layer import NAME {}` makes it a layer", kept.display(), kept.display())]
     Capture { kept: PathBuf, source: CaptureError },
     #[error("cannot capture what the action wrote; its upper was in memory and is lost")]
     CaptureMemory { source: CaptureError },
     #[error("cannot keep the upper of the action")]
     Upper { source: io::Error },
+}
+
+/// The first few.
+pub fn some_of(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+    match paths.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn kept_in(kept: &Option<PathBuf>) -> String {
@@ -85,6 +97,13 @@ impl RunError {
             _ => 125,
         }
     }
+
+    pub fn inputs_changed(&self) -> &[PathBuf] {
+        match self {
+            RunError::InputsChanged { changed, .. } => changed,
+            _ => &[],
+        }
+    }
 }
 
 /// What a run was and gave.
@@ -97,6 +116,9 @@ pub struct Outcome {
     pub named: Option<String>,
     /// Whether each segment was in the server already.
     pub warm: Vec<bool>,
+    /// What of the live branches changed while the command ran, seen from the root. The command may have seen one file
+    /// as it was before and another as it was afterwards.
+    pub inputs_changed: Vec<PathBuf>,
     /// The root was one that an earlier action had left as it was.
     pub root_was_kept: bool,
     pub times: Times,
@@ -133,13 +155,17 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
         }
     };
     let warm = acted.view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
-    refuse_faults(acted.view.as_mut(), upper.as_ref())?;
+    let visit = look_back(acted.view.as_mut())?;
+    refuse(&visit, decided.strict, upper.as_ref())?;
     // Before the capture, which moves files out of the upper that the overlay knows.
     let untouched = upper.as_ref().zip(acted.stamp);
     let untouched =
         untouched.filter(|(upper, stamp)| kept_root::is_untouched(&decided.plan, upper, *stamp)).is_some();
     let (captured, named) = match (&upper, &decided.store) {
-        (Some(upper), Some(store)) => upper::capture(&decided.plan, &acted.ended, upper, store)?, // writes become a layer
+        (Some(upper), Some(store)) => {
+            let trusted = !visit.refused;
+            upper::capture(&decided.plan, &acted.ended, trusted, upper, store)? // writes become a layer
+        }
         _ => (None, None),
     };
     let left = upper.map_or(Ok(()), |upper| leave(&mut acted, upper, untouched));
@@ -150,7 +176,8 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     acted.ended.wait_for_unmount();
     let times = times(began, planned, attached, stopped, &acted.ended);
     let Acted { ended, root_was_kept, .. } = acted;
-    Ok(Outcome { plan: decided.plan, ended, captured, named, warm, root_was_kept, times })
+    let inputs_changed = changed(&visit);
+    Ok(Outcome { plan: decided.plan, ended, captured, named, warm, inputs_changed, root_was_kept, times })
 }
 
 fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
@@ -268,17 +295,28 @@ fn leave(acted: &mut Acted, upper: Upper, untouched: bool) -> Result<(), RunErro
     upper.discard()
 }
 
+/// What the server has to say about the segments now that the command is over.
+fn look_back(view: Option<&mut AttachedView>) -> Result<Visit, RunError> {
+    let Some(attached) = view else { return Ok(Visit::default()) };
+    let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
+    Ok(attached.view.visit(&names).map_err(|_| SuperviseError::ServerDied)?)
+}
+
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,
 /// but it may be somebody's work, so it is kept.
-fn refuse_faults(view: Option<&mut AttachedView>, upper: Option<&Upper>) -> Result<(), RunError> {
-    let Some(attached) = view else { return Ok(()) };
-    let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
-    let faults = attached.view.faults_of(&names).map_err(|_| SuperviseError::ServerDied)?;
-    if faults.is_empty() {
-        return Ok(());
+fn refuse(visit: &Visit, strict: bool, upper: Option<&Upper>) -> Result<(), RunError> {
+    let keep = || Ok::<_, RunError>(upper.map(Upper::keep).transpose()?.flatten());
+    if !visit.faults.is_empty() {
+        return Err(RunError::Faults { faults: visit.faults.clone(), kept: keep()? });
     }
-    let kept = upper.map(Upper::keep).transpose()?.flatten();
-    Err(RunError::Faults { faults, kept })
+    if strict && !visit.changed.is_empty() {
+        return Err(RunError::InputsChanged { changed: changed(visit), kept: keep()? });
+    }
+    Ok(())
+}
+
+fn changed(visit: &Visit) -> Vec<PathBuf> {
+    visit.changed.iter().map(|path| Path::new("/").join(path)).collect()
 }
 
 fn times(began: Instant, planned: Instant, attached: Instant, stopped: Instant, ended: &Ended) -> Times {

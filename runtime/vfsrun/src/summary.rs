@@ -1,10 +1,12 @@
 //! The summary of a run: one line for people, one JSON file for programs.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use serde::Serialize;
+use vfsrun_sys::chain;
 
-use crate::run::{Outcome, Times};
+use crate::run::{Outcome, RunError, Times, some_of};
 
 /// Version of the `--result` file; it changes when a field's meaning does.
 const VERSION: u32 = 1;
@@ -25,6 +27,15 @@ pub fn line(outcome: &Outcome) -> String {
     text
 }
 
+/// `inputs changed during the run: /src/a, /src/b`
+pub fn changed_line(outcome: &Outcome) -> String {
+    let name = outcome.plan.capture.as_ref().and_then(|capture| capture.name.as_ref());
+    let unnamed = name.filter(|_| outcome.named.is_none() && outcome.ended.code == 0);
+    let consequence = unnamed.map(|name| format!("; reading them failed, so {name} stays what it was"));
+    let changed = some_of(&outcome.inputs_changed);
+    format!("inputs changed during the run: {changed}{}", consequence.unwrap_or_default())
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ResultFile<'a> {
@@ -36,6 +47,7 @@ struct ResultFile<'a> {
     layer: Option<Layer<'a>>,
     enforced: Enforced,
     segments: Vec<Segment>,
+    inputs_changed_during_run: &'a [PathBuf],
     root_was_kept: bool,
     notes: &'a [String],
     seconds: Seconds,
@@ -79,8 +91,12 @@ struct Seconds {
 }
 
 /// The `--result` file of a run that did not come to an end of its own.
-pub fn json_of_failure(message: &str, status: u8) -> serde_json::Result<String> {
-    let file = serde_json::json!({ "vfsrunResult": VERSION, "status": status, "error": message });
+pub fn json_of_failure(error: &RunError) -> serde_json::Result<String> {
+    let mut file =
+        serde_json::json!({ "vfsrunResult": VERSION, "status": error.exit_code(), "error": chain(error) });
+    if !error.inputs_changed().is_empty() {
+        file["inputsChangedDuringRun"] = serde_json::to_value(error.inputs_changed())?;
+    }
     serde_json::to_string_pretty(&file)
 }
 
@@ -109,6 +125,7 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
             no_new_privileges: outcome.plan.sandbox.no_new_privileges,
         },
         segments: outcome.warm.iter().map(|warm| Segment { warm: *warm }).collect(),
+        inputs_changed_during_run: &outcome.inputs_changed,
         root_was_kept: outcome.root_was_kept,
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),

@@ -69,12 +69,13 @@ impl Upper {
 pub fn capture(
     plan: &Plan,
     ended: &Ended,
+    trusted: bool,
     upper: &Upper,
     store: &LayerStore,
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
     let captured = take(plan, how, upper, store)?;
-    let succeeded = ended.code == 0 && ended.signal.is_none() && !ended.timed_out;
+    let succeeded = trusted && ended.code == 0 && ended.signal.is_none() && !ended.timed_out;
     let named = how.name.clone().filter(|_| succeeded);
     if let Some(name) = &named {
         store.set_name(name, &captured.digest)?;

@@ -14,6 +14,7 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         env: arguments.env.clone(),
         args: arguments.args.clone(),
         stdin: arguments.stdin,
+        strict: arguments.strict,
         runtime: global.root.clone(),
         store: global.store.clone(),
     };
@@ -22,7 +23,7 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
     if let Some(path) = &arguments.result {
         let text = match &outcome {
             Ok(outcome) => summary::json(outcome),
-            Err(error) => summary::json_of_failure(&chain(error), error.exit_code()),
+            Err(error) => summary::json_of_failure(error),
         };
         let written = text.map_err(std::io::Error::from).and_then(|text| result_file::write(path, &text));
         if let Err(error) = written {
@@ -35,6 +36,9 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         }
     }
     let outcome = outcome.map_err(|error| failure(&error))?;
+    if !arguments.quiet && !outcome.inputs_changed.is_empty() {
+        log.note(&summary::changed_line(&outcome));
+    }
     // A plain bundle is run as other runtimes run it: silently.
     if !arguments.quiet && (outcome.captured.is_some() || outcome.ended.timed_out) {
         log.note(&summary::line(&outcome));

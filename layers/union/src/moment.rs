@@ -1,0 +1,77 @@
+//! A moment that the change times of files can be compared with: whatever changes a file after it gives the file a later
+//! or equal ctime, whatever changed one before an earlier one.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{MemfdFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::io::Errno;
+
+use crate::attr::Time;
+
+/// Never reached by any file.
+pub(crate) const NEVER: Time = Time { sec: i64::MAX, nsec: 0 };
+
+/// Takes the time from a file of its own. Since Linux 6.13 a file that was looked at gets a fine-grained time with its
+/// next change, and no file gets an earlier one afterwards (timekeeping's floor). On older kernels times count in ticks:
+/// what happens in the tick of the moment counts as before it.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    file: Option<OwnedFd>,
+    fine: bool,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        let file = rustix::fs::memfd_create("clock", MemfdFlags::CLOEXEC).ok();
+        let clock = Clock { file, fine: true };
+        let fine = matches!((clock.stamp(), clock.stamp()), (Ok(first), Ok(second)) if first < second);
+        Clock { fine, ..clock }
+    }
+
+    /// [`NEVER`] where there is no such file to be had.
+    pub(crate) fn now(&self) -> Time {
+        match self.stamp() {
+            Ok(Time { sec, nsec }) => Time { sec, nsec: nsec + u32::from(!self.fine) },
+            Err(_) => NEVER,
+        }
+    }
+
+    fn stamp(&self) -> Result<Time, Errno> {
+        let file = self.file.as_ref().ok_or(Errno::BADF)?;
+        // Marks the time as seen.
+        rustix::fs::fstat(file)?;
+        let set = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times =
+            Timestamps { last_access: set(UTIME_OMIT.into()), last_modification: set(UTIME_NOW.into()) };
+        rustix::fs::futimens(file, &times)?;
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_changes_before_is_earlier_and_what_changes_after_is_not() {
+        let clock = Clock::new();
+        let temp = tempfile::tempdir().unwrap();
+        let file = |name| File::create(temp.path().join(name)).unwrap();
+        let (mut one, mut two) = (file("one"), file("two"));
+        let ctime = |file: &File| {
+            let stat = rustix::fs::fstat(file).unwrap();
+            Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 }
+        };
+        for _ in 0..1000 {
+            one.write_all(b"x").unwrap();
+            let moment = clock.now();
+            two.write_all(b"x").unwrap();
+            assert!(ctime(&one) < moment);
+            assert!(!clock.fine || ctime(&two) >= moment);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Inputs that change while the command runs: told, never passed over in silence, and an error where the command would
+//! otherwise see two states of one file.
+
+use std::path::Path;
+
+use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
+
+as_root_and_user!(
+    unchanged_inputs_are_no_news,
+    file_read_before_it_changed_is_told,
+    file_read_after_it_changed_is_told,
+    file_that_was_never_looked_at_is_not_told,
+    file_removed_after_a_look_is_told,
+    new_name_where_one_was_looked_for_is_told,
+    every_action_over_the_branch_is_told,
+    action_that_came_afterwards_is_not_told,
+    strict_run_fails_and_keeps_what_was_written,
+    strict_run_of_unchanged_inputs_succeeds,
+    torn_file_is_an_error_and_names_no_layer,
+    frozen_branch_is_not_looked_at,
+);
+
+const CHANGED: &str = "inputs changed during the run: ";
+
+fn source() -> Value {
+    json!({
+        "branches": [{ "path": "src", "at": "/src" }, { "path": "gate", "at": "/gate", "mode": "rw" }],
+        "capture": { "name": "out" },
+    })
+}
+
+/// Runs a script that calls `pause` once. While it waits there, `change` is done on the host.
+fn run(sandbox: &Sandbox, script: &str, vfs: &Value, more: &[&str], change: &str) -> Output {
+    start(sandbox, "one", script, vfs, more).change(sandbox, change).go_on(sandbox)
+}
+
+/// An action that has come to its pause.
+struct Paused {
+    name: String,
+    action: Background,
+}
+
+fn start(sandbox: &Sandbox, name: &str, script: &str, vfs: &Value, more: &[&str]) -> Paused {
+    sandbox.dir("gate");
+    let pause = format!(
+        "pause() {{ touch /gate/{name}.paused; until [ -e /gate/{name}.go ]; do sleep 0.01; done; }}; {script}"
+    );
+    let file = format!("{name}.json");
+    sandbox.write_json(&file, &sandbox.shell_spec(&pause, vfs));
+    let mut command = sandbox.vfsrun(&[&format!("./{file}"), "--result", &format!("{name}.result")]);
+    let mut action = Background::start(command.args(more));
+    let paused = sandbox.path(format!("gate/{name}.paused"));
+    while !paused.exists() {
+        assert!(!action.has_ended(), "{}", action.wait().stderr);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Paused { name: name.to_owned(), action }
+}
+
+impl Paused {
+    fn change(self, sandbox: &Sandbox, change: &str) -> Paused {
+        sandbox.sh(change);
+        self
+    }
+
+    fn go_on(self, sandbox: &Sandbox) -> Output {
+        sandbox.write(format!("gate/{}.go", self.name), "");
+        let mut output = self.action.wait();
+        let result = std::fs::read_to_string(sandbox.path(format!("{}.result", self.name)));
+        output.result = serde_json::from_str(&result.expect("a result file")).expect("JSON");
+        sandbox.sh(&format!("rm gate/{}.*", self.name));
+        output
+    }
+}
+
+#[track_caller]
+fn assert_told(output: &Output, paths: &[&str]) {
+    assert_eq!(output.result["inputsChangedDuringRun"], json!(paths), "{}", output.stderr);
+    assert_eq!(output.stderr.contains(CHANGED), !paths.is_empty(), "{}", output.stderr);
+}
+
+fn unchanged_inputs_are_no_news(sandbox: &Sandbox) {
+    sandbox.write("src/f", "x");
+    for _ in 0..3 {
+        // Changed just before: that is not during.
+        sandbox.sh("echo y >> src/f; echo > src/g");
+        let output = run(sandbox, "cat /src/f; ls /src; pause; cat /src/*", &source(), &[], ":").expect(0);
+        assert_told(&output, &[]);
+    }
+}
+
+fn file_read_before_it_changed_is_told(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let script = "cat /src/f; pause; cat /src/f";
+    let output = run(sandbox, script, &source(), &[], "echo new > src/f").expect(0);
+    assert_eq!(output.stdout, "oldold", "what the kernel has cached stays as it was");
+    assert_told(&output, &["/src/f"]);
+    assert_eq!(output.result["layer"]["name"], "out");
+}
+
+fn file_read_after_it_changed_is_told(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let output = run(sandbox, "pause; cat /src/f", &source(), &[], "printf new > src/f").expect(0);
+    assert_eq!(output.stdout, "new");
+    assert_told(&output, &["/src/f"]);
+}
+
+fn file_that_was_never_looked_at_is_not_told(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    sandbox.write("src/g", "old");
+    let output = run(sandbox, "cat /src/g; pause; cat /src/g", &source(), &[], "echo new > src/f").expect(0);
+    assert_told(&output, &[]);
+}
+
+fn file_removed_after_a_look_is_told(sandbox: &Sandbox) {
+    sandbox.write("src/d/f", "x");
+    let output = run(sandbox, "cat /src/d/f; pause", &source(), &[], "rm src/d/f").expect(0);
+    assert_told(&output, &["/src/d", "/src/d/f"]);
+}
+
+fn new_name_where_one_was_looked_for_is_told(sandbox: &Sandbox) {
+    sandbox.dir("src/d");
+    let output = run(sandbox, "[ -e /src/d/f ] || pause", &source(), &[], "touch src/d/f").expect(0);
+    assert_told(&output, &["/src/d"]);
+}
+
+fn every_action_over_the_branch_is_told(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let one = start(sandbox, "one", "cat /src/f; pause; cat /src/f", &source(), &[]);
+    let two = start(sandbox, "two", "cat /src/f; pause", &source(), &[]);
+    sandbox.sh("printf new > src/f");
+    let two = two.go_on(sandbox).expect(0);
+    let one = one.go_on(sandbox).expect(0);
+    assert_eq!(one.stdout, "oldold");
+    for output in [one, two] {
+        assert_told(&output, &["/src/f"]);
+    }
+}
+
+fn action_that_came_afterwards_is_not_told(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let before =
+        start(sandbox, "before", "cat /src/f; pause", &source(), &[]).change(sandbox, "printf new > src/f");
+    let after = start(sandbox, "after", "cat /src/f; pause", &source(), &[]).go_on(sandbox).expect(0);
+    assert_eq!(after.stdout, "new");
+    assert_told(&after, &[]);
+    assert_told(&before.go_on(sandbox).expect(0), &["/src/f"]);
+}
+
+fn strict_run_fails_and_keeps_what_was_written(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let script = "cat /src/f; echo written > /made; pause";
+    let output = run(sandbox, script, &source(), &["--strict"], "echo new > src/f").expect(125);
+    assert_eq!(output.result["inputsChangedDuringRun"], json!(["/src/f"]));
+    output.assert_stderr_has("inputs changed during the run, so nothing is captured (--strict): /src/f");
+    let kept = output.stderr.rsplit_once("is kept in ").expect("where it is kept").1.trim();
+    assert_eq!(std::fs::read_to_string(Path::new(kept).join("made")).unwrap(), "written\n");
+    sandbox.call(&["layer", "show", "out"]).expect(125);
+}
+
+fn strict_run_of_unchanged_inputs_succeeds(sandbox: &Sandbox) {
+    sandbox.write("src/f", "x");
+    let output = run(sandbox, "cat /src/f; pause", &source(), &["--strict"], "cat src/f").expect(0);
+    assert_told(&output, &[]);
+    assert_eq!(output.result["layer"]["name"], "out");
+}
+
+/// The first part of a large file has been read when it changes, the rest is read afterwards.
+fn torn_file_is_an_error_and_names_no_layer(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src; head -c 8388608 /dev/zero > src/f");
+    let script = "exec 3< /src/f; head -c 1 <&3 | od -An -tx1; pause
+                  tail -c 1 <&3 2>/dev/null | od -An -tx1; echo end";
+    let change = "head -c 8388608 /dev/zero | tr '\\0' x > g; cat g > src/f; rm g";
+    let output = run(sandbox, script, &source(), &[], change).expect(0);
+    assert_eq!(output.stdout, " 00\nend\n", "an error, never a byte of the new state");
+    assert_told(&output, &["/src/f"]);
+    output.assert_stderr_has("reading them failed, so out stays what it was");
+    assert_eq!(output.result["layer"]["name"], Value::Null);
+    sandbox.call(&["layer", "show", "out"]).expect(125);
+}
+
+fn frozen_branch_is_not_looked_at(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let mut vfs = source();
+    vfs["branches"][0]["frozen"] = json!(true);
+    let output = run(sandbox, "cat /src/f; pause", &vfs, &["--strict"], "echo new > src/f").expect(0);
+    assert_told(&output, &[]);
+}
