@@ -41,8 +41,7 @@ impl Clock {
         // Marks the time as seen.
         rustix::fs::fstat(file)?;
         let set = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-        let times =
-            Timestamps { last_access: set(UTIME_OMIT.into()), last_modification: set(UTIME_NOW.into()) };
+        let times = Timestamps { last_access: set(UTIME_OMIT), last_modification: set(UTIME_NOW) };
         rustix::fs::futimens(file, &times)?;
         let stat = rustix::fs::fstat(file)?;
         Ok(Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 })
