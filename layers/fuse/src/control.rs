@@ -14,7 +14,7 @@ use vfsrun_sys::{chain, fd_passing};
 use vfsrun_union::{Changes, FaultReason};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
-use crate::domain::{Domain, DomainError};
+use crate::domain::{Domain, DomainError, SocketFile};
 use crate::keeper::Keeper;
 use crate::kept_roots::{KeptRoot, RootKey};
 use crate::meter::Meter;
@@ -28,6 +28,8 @@ use crate::walker::Walker;
 /// A client that says nothing at first is sent away.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const HELLO_AT_ONCE: Duration = Duration::from_millis(1);
+/// A server that nobody can find any more stays so long after its last client.
+const LEAVING: Duration = Duration::from_millis(500);
 /// For the kernel to give back what it need not keep, and for the lock before retiring.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -85,9 +87,17 @@ impl Control {
         let socket = self.domain.socket_file().map_err(|source| ControlError::Socket { source })?;
         let presence =
             Arc::new(Presence { clients: AtomicUsize::new(0), last_left: Mutex::new(Instant::now()) });
+        let (mut admitted, mut found) = (0, true);
         loop {
+            if found && admitted >= options.most_clients && self.leave_place(socket)? {
+                found = false;
+            }
+            let idle = if found { idle } else { idle.min(LEAVING) };
             match wait_readable(listener.as_fd(), presence.may_wait(idle)) {
-                Ok(()) => self.admit(listener, clients_of, &presence)?,
+                Ok(()) => {
+                    admitted += 1;
+                    self.admit(listener, clients_of, &presence)?;
+                }
                 Err(ChannelError::TimedOut(_)) => {
                     if presence.idle_for(idle) && self.retire(listener, socket, &presence)? {
                         return Ok(());
@@ -274,11 +284,21 @@ impl Control {
         }
     }
 
+    /// True: from now on nobody finds the server, which goes on for those who have.
+    fn leave_place(&self, socket: SocketFile) -> Result<bool, ControlError> {
+        // Whoever holds the lock is starting a server, or looking for this one: the next client is time enough.
+        let Ok(lock) = self.domain.lock(Duration::ZERO) else { return Ok(false) };
+        match self.domain.remove_socket(&lock, socket) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ControlError::Retire { source }),
+            _ => Ok(true),
+        }
+    }
+
     /// True: nobody needs the server, and from now on nobody finds it.
     fn retire(
         &self,
         listener: &OwnedFd,
-        socket: crate::domain::SocketFile,
+        socket: SocketFile,
         presence: &Presence,
     ) -> Result<bool, ControlError> {
         // A client may have gone and left its action running. What the kernel keeps although it was told to forget

@@ -14,9 +14,10 @@ use fuser::{
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
-use vfsrun_union::{Attr, DirEntry, Errno, FileKind};
+use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Node};
 
 use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
+use crate::keeper::Keeper;
 use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
 use crate::nodes::{NodeTable, Place};
@@ -26,11 +27,17 @@ use crate::registry::{Live, Registry};
 /// What the kernel keeps as long as it likes. Less than the largest number of seconds: the kernel adds it to its clock.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
+/// So many new names are worth a look at what could go.
+const TRIM_EACH: usize = 4096;
+
 /// Shared by the threads that serve the kernel.
 pub struct ViewFs {
     /// Whether this mount has extended attributes. The kernel remembers once for all that one has none.
     pub xattrs: bool,
     pub registry: Arc<Registry>,
+    pub keeper: Keeper,
+    /// The kernel is not told of more names at once.
+    pub most_nodes: usize,
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
     pub files: Arc<OpenFiles>,
@@ -52,11 +59,25 @@ impl ViewFs {
             (Place { live, node }, attr)
         } else {
             let Place { live, node } = self.place(parent)?;
+            self.refuse_too_many(&live, &node, name)?;
             let (node, attr) = live.segment.lookup_attr(&node, name)?;
             (Place { live, node }, attr)
         };
         self.nodes.remember(place);
         Ok(attr)
+    }
+
+    /// Many names make segments go that nobody uses; too many are an error.
+    fn refuse_too_many(&self, live: &Live, dir: &Node, name: &OsStr) -> Result<(), Errno> {
+        let count = self.nodes.count();
+        if count > self.registry.warmth.nodes && count.is_multiple_of(TRIM_EACH) {
+            self.keeper.wake();
+        }
+        if count < self.most_nodes {
+            Ok(())
+        } else {
+            Err(live.segment.refuse_full(dir, name, self.most_nodes))
+        }
     }
 
     fn attributes(&self, nodeid: INodeNo) -> Result<FileAttr, Errno> {

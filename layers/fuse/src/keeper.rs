@@ -1,4 +1,5 @@
-//! The keeper: a thread that puts under watch what an action has looked at, when it is over.
+//! The keeper: a thread that does what nobody waits for: when an action is over it puts under watch what has been
+//! looked at, and when there are many names it drops segments that nobody uses.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::thread;
 
 use crate::registry::Registry;
 
+#[derive(Clone)]
 pub struct Keeper(SyncSender<()>);
 
 impl Keeper {
@@ -15,6 +17,7 @@ impl Keeper {
         let (sender, receiver) = sync_channel(1);
         thread::Builder::new().name("keeper".to_owned()).spawn(move || {
             while receiver.recv().is_ok() {
+                registry.trim();
                 registry.settle();
             }
         })?;

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use vfsrun_union::{DirEntry, Errno};
 
-/// Directories that are read at the same time; one more makes the oldest be listed again.
+/// Directories that are read at the same time, and names in them; more make the oldest be listed again.
 const KEPT: usize = 64;
+const KEPT_NAMES: usize = 4_000_000;
 
 type Listing = Arc<[DirEntry]>;
 
@@ -41,10 +42,12 @@ impl Listings {
             return;
         }
         kept.retain(|(known, _)| *known != nodeid);
-        if kept.len() >= KEPT {
+        kept.push_back((nodeid, listing.clone()));
+        let names =
+            |kept: &VecDeque<(u64, Listing)>| kept.iter().map(|(_, listing)| listing.len()).sum::<usize>();
+        while kept.len() > KEPT || kept.len() > 1 && names(&kept) > KEPT_NAMES {
             kept.pop_front();
         }
-        kept.push_back((nodeid, listing.clone()));
     }
 
     /// The reader saw the end.

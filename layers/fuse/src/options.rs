@@ -31,6 +31,11 @@ pub struct ServerOptions {
     pub warm_segments: usize,
     /// Above so many names that the kernel remembers, the warm segments unused for longest are dropped.
     pub warm_nodes: usize,
+    /// More names the kernel is not told of at once: looking up another one is an error.
+    pub most_nodes: usize,
+    /// After so many clients the server leaves its place to a new one: what it has cached is charged to the memory cgroups
+    /// of those who read it first, and keeps these alive.
+    pub most_clients: usize,
     /// Overlays that are kept for the next action.
     pub kept_roots: usize,
 }
@@ -47,6 +52,8 @@ impl ServerOptions {
             unshare_mounts: true,
             warm_segments: 64,
             warm_nodes: 2_000_000,
+            most_nodes: 8_000_000,
+            most_clients: 20_000,
             kept_roots: 16,
         })
     }

@@ -59,7 +59,7 @@ pub struct Warmth {
 
 pub struct Registry {
     context: Context,
-    warmth: Warmth,
+    pub warmth: Warmth,
     slots: Mutex<HashMap<blake3::Hash, Arc<Slot>>>,
     by_name: RwLock<HashMap<String, Arc<Live>>>,
     generations: AtomicU64,
@@ -203,7 +203,7 @@ impl Registry {
     }
 
     /// Drops the segments unused for longest until the rest is within the bounds.
-    fn trim(&self) {
+    pub fn trim(&self) {
         let unused: Vec<_> = self.all().into_iter().filter(|live| live.users.load(SeqCst) == 0).collect();
         let mut segments = unused.len();
         let mut nodes: usize = self.all().iter().map(|live| live.nodes()).sum();

@@ -90,11 +90,14 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     let warmth =
         Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };
     let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts))));
+    let keeper = Keeper::start(registry.clone()).map_err(|source| ServerError::Keeper { source })?;
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {
             xattrs,
             registry: registry.clone(),
+            keeper: keeper.clone(),
+            most_nodes: options.most_nodes,
             nodes: nodes.clone(),
             meter: meter.clone(),
             files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
@@ -104,7 +107,6 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
         mount.walker().map_err(|source| ServerError::Session { source })
     };
     let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
-    let keeper = Keeper::start(registry.clone()).map_err(|source| ServerError::Keeper { source })?;
     let control = Control { domain, walkers, registry, nodes, meter, keeper };
     Ok(Arc::new(control).serve(listener, options)?)
 }

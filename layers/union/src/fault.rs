@@ -19,6 +19,10 @@ pub enum FaultReason {
     BlobUnusable { digest: String, cause: String },
     /// `types: error` and two branches disagree about what the name is.
     TypeConflict { first: String, second: String },
+    /// More names than a listing may have.
+    TooManyNames { most: usize },
+    /// More names in use than the server may remember.
+    TooManyNodes { most: usize },
     /// The name meant one thing when it was served and another afterwards, so that somebody got an error.
     Changed,
 }
@@ -35,6 +39,10 @@ impl fmt::Display for Fault {
             }
             FaultReason::TypeConflict { first, second } => {
                 write!(f, "/{path}: branches {first} and {second} disagree about its type")
+            }
+            FaultReason::TooManyNames { most } => write!(f, "/{path}: it has more than {most} names"),
+            FaultReason::TooManyNodes { most } => {
+                write!(f, "/{path}: more than {most} names are in use at once")
             }
             FaultReason::Changed => write!(f, "/{path}: changed while it was served"),
         }

@@ -112,8 +112,8 @@ pub(crate) fn link_target(fd: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 }
 
 /// Name, type and inode number of each name in a directory, without `.` and `..`; `None` where the file system does
-/// not tell the type.
-pub(crate) fn read_dir(dir: &OwnedFd) -> Result<Vec<(OsString, Option<FileType>, u64)>, Errno> {
+/// not tell the type. Errors: OVERFLOW for more than `most`.
+pub(crate) fn read_dir(dir: &OwnedFd, most: usize) -> Result<Vec<(OsString, Option<FileType>, u64)>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut entries = Vec::new();
     for entry in rustix::fs::Dir::new(rustix::fs::openat(dir, ".", flags, Mode::empty())?)? {
@@ -121,6 +121,9 @@ pub(crate) fn read_dir(dir: &OwnedFd) -> Result<Vec<(OsString, Option<FileType>,
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             let kind = Some(entry.file_type()).filter(|kind| *kind != FileType::Unknown);
+            if entries.len() == most {
+                return Err(Errno::OVERFLOW);
+            }
             entries.push((OsString::from_vec(name.to_vec()), kind, entry.ino()));
         }
     }
@@ -184,4 +187,20 @@ pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {
 
 pub(crate) fn errno(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_too_many_names_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(temp.path().join(name), "").unwrap();
+        }
+        let dir = rustix::fs::open(temp.path(), OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(read_dir(&dir, 3).unwrap().len(), 3);
+        assert_eq!(read_dir(&dir, 2).unwrap_err(), Errno::OVERFLOW);
+    }
 }

@@ -12,6 +12,7 @@ use vfsrun_layers::Kind;
 use crate::attr::{DirEntry, FileKind};
 use crate::branch::{Branch, Content};
 use crate::describe::Symlinks;
+use crate::fault::FaultReason;
 use crate::host;
 use crate::inode;
 use crate::node::{Node, NodeKey};
@@ -37,6 +38,9 @@ enum Told {
     /// Only `resolve` knows: a link that may be followed, or a file system that does not tell.
     Nothing,
 }
+
+/// Names of one directory; what has more cannot be listed, so that memory is bounded.
+const MOST_NAMES: usize = 2_000_000;
 
 impl Segment {
     pub(crate) fn list_merged(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
@@ -87,7 +91,11 @@ impl Segment {
             }
             (Place::Host(anchor), Content::Host(host)) => {
                 let fd = host.open(anchor, &dir.path_from(anchor.depth))?;
-                let names = host::read_dir(&fd)?;
+                let names = host::read_dir(&fd, MOST_NAMES).inspect_err(|errno| {
+                    if *errno == Errno::OVERFLOW {
+                        self.fault(dir.path(), FaultReason::TooManyNames { most: MOST_NAMES });
+                    }
+                })?;
                 Ok(names.into_iter().filter_map(|entry| host_name(branch, entry)).collect())
             }
             (Place::Entry(at), Content::Layer(layer)) => {

@@ -157,6 +157,12 @@ impl Segment {
         Errno::IO
     }
 
+    /// The name in `dir` cannot be given out, for `most` are: the error that the asker gets.
+    pub fn refuse_full(&self, dir: &Node, name: &OsStr, most: usize) -> Errno {
+        self.fault(dir.path().join(name), FaultReason::TooManyNodes { most });
+        Errno::IO
+    }
+
     /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone or
     /// damaged; ACCESS for what is denied.
     pub fn open(&self, node: &Node) -> Result<OwnedFd, Errno> {

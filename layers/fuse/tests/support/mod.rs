@@ -27,7 +27,7 @@ pub struct Rig {
 }
 
 /// Runs `test` with a rig, on a thread with a mount namespace of its own. Says so when this machine cannot.
-pub fn with_rig(name: &str, test: impl FnOnce(&Rig) + Send) {
+pub fn with_rig(name: &str, test: impl FnOnce(&mut Rig) + Send) {
     if let Err(why) = possible() {
         // Not println: the harness would hide it.
         let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
@@ -38,8 +38,8 @@ pub fn with_rig(name: &str, test: impl FnOnce(&Rig) + Send) {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             let root = open_dir(Path::new("/"));
             mount::set_propagation(&root, Propagation::Private, true).unwrap();
-            let rig = Rig::new();
-            test(&rig);
+            let mut rig = Rig::new();
+            test(&mut rig);
         };
         if let Err(panic) = scope.spawn(run).join() {
             std::panic::resume_unwind(panic);
