@@ -25,6 +25,9 @@ pub(crate) struct HostBranch {
 
 /// Opens without touching: no device is woken, no fifo waits.
 pub(crate) const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
+/// Opens a regular file. NONBLOCK: a write lease of somebody else is an error, not a wait.
+pub(crate) const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// openat2 takes less than PATH_MAX (4096) at a time.
 const LONGEST: usize = 3800;
 
@@ -88,9 +91,7 @@ pub(crate) fn look(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Opens for reading what `fd` (O_PATH) holds, whatever its name means by now.
 pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // O_NONBLOCK: a write lease of somebody else is an error, not a wait.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    rustix::fs::open(magic_link(fd), flags, Mode::empty())
+    rustix::fs::open(magic_link(fd), READ, Mode::empty())
 }
 
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.

@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags, openat};
 use rustix::io::Errno;
 use vfsrun_sys::lease::{self, Writer};
 
@@ -148,7 +148,8 @@ impl Segment {
             },
         };
         let in_doubt = served.has(Served::RACY)
-            || served.has(Served::CONTENT) && (served.has(Served::UNSTABLE) || self.may_have_writer(node));
+            || served.has(Served::CONTENT)
+                && (served.has(Served::UNSTABLE) || self.may_have_writer(node, dirs));
         (print != served.print() || in_doubt).then_some(Now::Changed { print, racy })
     }
 
@@ -227,19 +228,27 @@ impl Segment {
         }
     }
 
-    fn may_have_writer(&self, node: &Node) -> bool {
+    fn may_have_writer(&self, node: &Node, dirs: &mut OpenDirs) -> bool {
         if node.coverage.holds() {
             // It would have been opened, and opening it here would end the watch.
             return false;
         }
-        let opened = match node.origins.first() {
-            Some(origin) => self.open_origin(node, origin),
-            None => Ok(None),
-        };
-        match opened {
-            Ok(Some(fd)) => host::reopen(fd.as_fd()).is_ok_and(|file| lease::writer(&file) == Writer::Some),
-            // An alias is checked at its target; what cannot be opened shows in its stat.
-            _ => false,
+        // An alias is checked at its target; what cannot be opened shows in its stat.
+        self.open_to_ask(node, dirs).is_ok_and(|file| lease::writer(&file) == Writer::Some)
+    }
+
+    /// The file behind a node that has just been seen to be a regular file.
+    fn open_to_ask(&self, node: &Node, dirs: &mut OpenDirs) -> Result<OwnedFd, Errno> {
+        let origin = node.origins.first().ok_or(Errno::NOENT)?;
+        match node.parent() {
+            Some(parent) if self.is_plain(node, parent, origin) => {
+                let flags = host::READ | OFlags::NOFOLLOW;
+                openat(dirs.open(self, parent, origin)?, node.name(), flags, Mode::empty())
+            }
+            _ => {
+                let fd = self.open_origin(node, origin)?.ok_or(Errno::NOENT)?;
+                host::reopen(fd.as_fd())
+            }
         }
     }
 }

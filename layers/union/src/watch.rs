@@ -336,7 +336,7 @@ impl State {
         if self.queue.is_none() {
             let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
             self.queue = Some(queue.map_err(|_| Refusal::Full)?);
-            self.most = budget() / 2;
+            self.most = budget() / 4 * 3;
         }
         let queue = self.queue.as_ref().expect("just opened");
         queue.try_clone().map_err(|_| Refusal::Full)
