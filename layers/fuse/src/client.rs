@@ -63,6 +63,10 @@ pub struct AttachedSegment {
     pub segment: String,
     /// The server had it; what had changed in it is forgotten.
     pub warm: bool,
+    /// Names that it had to look at, which the kernel does not watch for it.
+    pub looked_at: u64,
+    /// How long that took.
+    pub check: Duration,
 }
 
 /// A segment, ready to be mounted.
@@ -164,7 +168,7 @@ impl View {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Attached, ClientError> {
         self.tell(&Request::Attach { spec: spec.clone() }, descriptors)?;
-        let AttachedSegment { segment, warm } = self.attached(0)?;
+        let AttachedSegment { segment, warm, .. } = self.attached(0)?;
         Ok(Attached { mount: self.mounts_of_last(1)?.remove(0), segment, warm })
     }
 
@@ -225,7 +229,9 @@ impl View {
 
     fn attached(&mut self, later: usize) -> Result<AttachedSegment, ClientError> {
         match self.hear("Attach", later, self.attach_timeout)? {
-            (Reply::Attached { segment, warm }, _) => Ok(AttachedSegment { segment, warm }),
+            (Reply::Attached { segment, warm, looked_at, check_us }, _) => {
+                Ok(AttachedSegment { segment, warm, looked_at, check: Duration::from_micros(check_us) })
+            }
             (reply, _) => Err(out_of_step("Attach", &reply)),
         }
     }

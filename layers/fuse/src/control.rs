@@ -267,10 +267,11 @@ impl Control {
         descriptors: Vec<OwnedFd>,
         held: &mut Held,
     ) -> Result<Reply, String> {
-        let (used, warm) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
+        let (used, check) = self.registry.attach(spec, descriptors).map_err(|error| chain(&error))?;
         let segment = used.live().name.clone();
         held.segments.push(used);
-        Ok(Reply::Attached { segment, warm })
+        let check_us = u64::try_from(check.took.as_micros()).unwrap_or(u64::MAX);
+        Ok(Reply::Attached { segment, warm: check.warm, looked_at: check.looked_at as u64, check_us })
     }
 
     fn health(&self) -> Health {

@@ -66,9 +66,12 @@ pub enum Reply {
     Welcome {
         pid: u32,
     },
+    /// `looked_at`: of how many names it was asked whether they had changed, which took `check_us` microseconds.
     Attached {
         segment: String,
         warm: bool,
+        looked_at: u64,
+        check_us: u64,
     },
     /// The note and the descriptors of `KeepRoot`.
     Kept {

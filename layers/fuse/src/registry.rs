@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
 use thiserror::Error;
@@ -69,6 +70,15 @@ pub struct Registry {
     pub roots: KeptRoots,
 }
 
+/// What an attach had to do to have the segment up to date.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// It was there already.
+    pub warm: bool,
+    pub looked_at: usize,
+    pub took: Duration,
+}
+
 /// A client's hold on a segment. Dropping it releases the segment.
 pub struct Use {
     live: Arc<Live>,
@@ -96,21 +106,25 @@ impl Registry {
         let _ = self.caches[usize::from(xattrs)].set(cache);
     }
 
-    /// The segment that `spec` describes, and whether it was there already.
+    /// The segment that `spec` describes.
     pub fn attach(
         self: &Arc<Registry>,
         spec: SegmentSpec,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<(Use, bool), AttachError> {
+    ) -> Result<(Use, Check), AttachError> {
         let described = Described::read(spec, descriptors);
         let (described, identity) = described
             .and_then(|described| described.identity().map(|identity| (described, identity)))
             .map_err(|source| AttachError::Identity { source })?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();
         let mut current = lock(&slot.0);
+        let began = Instant::now();
         if let Some(live) = current.as_ref().filter(|live| self.is_up_to_date(live)) {
-            return Ok((self.hold(live), true));
+            let (looked_at, took) = (live.segment.looked_at(), began.elapsed());
+            return Ok((self.hold(live), Check { warm: true, looked_at, took }));
         }
+        let looked_at = current.as_ref().map_or(0, |live| live.segment.looked_at());
+        let check = Check { warm: false, looked_at, took: began.elapsed() };
         // Built before the old one is given up: a failure changes nothing.
         let segment = Segment::build(described, &self.context)
             .map_err(|source| AttachError::Build { source: Box::new(source) })?;
@@ -135,7 +149,7 @@ impl Registry {
             }
         }
         self.trim();
-        Ok((held, false))
+        Ok((held, check))
     }
 
     /// Brings the segment up to date if it can be; the caller holds its slot, so that nobody comes to be inside.

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::io::Errno;
@@ -46,6 +46,7 @@ pub struct Segment {
     pub(crate) watches: Arc<Watches>,
     /// The changes of the table of mounts that all nodes have been looked at after.
     pub(crate) swept: AtomicU64,
+    pub(crate) looked_at: AtomicUsize,
     marked: bool,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
@@ -77,6 +78,7 @@ impl Segment {
             owners: Owners::new(spec.ids, spec.unmapped).map_err(|source| SegmentError::Proc { source })?,
             table: NodeTable::new(Arc::clone(&context.inodes), Arc::clone(&watches), live),
             swept: AtomicU64::new(watches.hear()),
+            looked_at: AtomicUsize::new(0),
             watches,
             root: OnceLock::new(),
             changed: AtomicBool::new(false),
@@ -231,6 +233,11 @@ impl Segment {
     /// What could not be served as described, the first 256 of them.
     pub fn faults(&self) -> Vec<Fault> {
         self.faults.lock().expect("no holder of the faults panics").clone()
+    }
+
+    /// How many nodes the last sweep has looked at.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at.load(Ordering::Relaxed)
     }
 
     /// How many nodes the next sweep has to look at, if no event comes before.

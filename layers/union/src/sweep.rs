@@ -61,6 +61,7 @@ impl Segment {
         let mounts = self.watches.hear();
         let full = self.swept.load(Ordering::Acquire) != mounts;
         let mut nodes = if full { self.table.live() } else { self.table.doubtful() };
+        self.looked_at.store(nodes.len(), Ordering::Relaxed);
         nodes.sort_unstable_by_key(|node| parent_of(node));
         let enough = AtomicBool::new(false);
         let check = |part: &[Arc<Node>]| {

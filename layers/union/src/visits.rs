@@ -13,7 +13,7 @@ use crate::segment::Segment;
 use crate::sweep::Thoroughness;
 
 /// Further ones are dropped: the first ones say what is wrong, and memory is bounded.
-const MAX_YOUNG: usize = 1000;
+const MAX_TOLD: usize = 1000;
 
 /// What was served while somebody was inside, in a state that is younger than that.
 pub(crate) struct Visits {
@@ -48,7 +48,7 @@ impl Visits {
 
     fn add(&self, changed: Time, path: PathBuf) {
         let mut young = self.lock();
-        if young.served.len() < MAX_YOUNG {
+        if young.served.len() < MAX_TOLD {
             young.served.push((changed, path));
         }
     }
@@ -78,6 +78,7 @@ impl Segment {
             young.served.iter().filter(|(changed, _)| *changed >= began).map(|(_, path)| path.clone()),
         );
         drop(young);
+        let paths = paths.into_iter().take(MAX_TOLD).collect();
         let refused = self.faults().iter().any(|fault| fault.reason == FaultReason::Changed);
         Changes { paths, refused }
     }

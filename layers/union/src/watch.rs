@@ -418,7 +418,7 @@ fn has_events_of_all_opens() -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= KERNEL
 }
 
-/// The table of mounts of this process. Errors: /proc is not mounted.
+/// The table of mounts of this thread. Errors: /proc is not mounted.
 pub fn own_mounts() -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open("/proc/thread-self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::mount::{MsFlags, mount, umount};
 use support::*;
 use vfsrun_union::describe::{BranchSpec, Live};
 use vfsrun_union::{Context, Effort, FileKind, Node, Segment};
@@ -228,4 +229,47 @@ fn changes_are_noticed_although_events_were_lost() {
     assert!(!segment.is_current());
     segment.settle(Effort::All, || true);
     assert!(segment.in_doubt() < 10, "watched again");
+}
+
+/// In a mount namespace of its own; says so when this machine cannot.
+fn with_mounts(test: impl FnOnce() + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: mounting needs root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let run = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            test();
+        };
+        scope.spawn(run).join().unwrap();
+    });
+}
+
+#[test]
+fn a_mount_over_a_directory_and_its_end_are_noticed() {
+    with_mounts(|| {
+        let watched = watched(&[("d/sub/f", "below"), ("other/f", "above")]);
+        let (place, other) = (watched.tree.join("d/sub"), watched.tree.join("other"));
+        let bind = || mount(Some(&other), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        assert!(watched.segment.is_current());
+        bind();
+        assert!(!watched.segment.is_current());
+        umount(&place).unwrap();
+        assert!(watched.segment.is_current(), "everything is as it was");
+        assert_eq!(
+            watched.segment.looked_at(),
+            watched.held.len() + ROOT,
+            "all of it, because of the mounts"
+        );
+        watched.segment.settle(Effort::All, || true);
+        assert!(watched.segment.is_current());
+        assert_eq!(watched.segment.looked_at(), ROOT);
+        bind();
+        fs::write(other.join("f"), "changed").unwrap();
+        assert!(!watched.segment.is_current());
+        umount(&place).unwrap();
+    });
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
-use vfsrun_fuse::{Mounts, Patience, Visit};
+use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
 use vfsrun_layers::{CaptureError, Captured, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
@@ -114,8 +114,8 @@ pub struct Outcome {
     pub captured: Option<Captured>,
     /// The name that points to the captured layer now.
     pub named: Option<String>,
-    /// Whether each segment was in the server already.
-    pub warm: Vec<bool>,
+    /// First on top.
+    pub segments: Vec<AttachedSegment>,
     /// What of the live branches changed while the command ran, seen from the root. The command may have seen one file
     /// as it was before and another as it was afterwards.
     pub inputs_changed: Vec<PathBuf>,
@@ -154,7 +154,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
             return Err(error.of(&decided.file));
         }
     };
-    let warm = acted.view.iter().flat_map(|view| &view.segments).map(|segment| segment.warm).collect();
+    let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
     let visit = look_back(acted.view.as_mut())?;
     refuse(&visit, decided.strict, upper.as_ref())?;
     // Before the capture, which moves files out of the upper that the overlay knows.
@@ -177,7 +177,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let times = times(began, planned, attached, stopped, &acted.ended);
     let Acted { ended, root_was_kept, .. } = acted;
     let inputs_changed = changed(&visit);
-    Ok(Outcome { plan: decided.plan, ended, captured, named, warm, inputs_changed, root_was_kept, times })
+    Ok(Outcome { plan: decided.plan, ended, captured, named, segments, inputs_changed, root_was_kept, times })
 }
 
 fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {

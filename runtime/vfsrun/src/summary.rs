@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use vfsrun_fuse::AttachedSegment;
 use vfsrun_sys::chain;
 
 use crate::run::{Outcome, RunError, Times, some_of};
@@ -76,8 +77,11 @@ struct Enforced {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Segment {
     warm: bool,
+    looked_at: u64,
+    check_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -124,13 +128,18 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
             seccomp: outcome.ended.seccomp,
             no_new_privileges: outcome.plan.sandbox.no_new_privileges,
         },
-        segments: outcome.warm.iter().map(|warm| Segment { warm: *warm }).collect(),
+        segments: outcome.segments.iter().map(segment).collect(),
         inputs_changed_during_run: &outcome.inputs_changed,
         root_was_kept: outcome.root_was_kept,
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),
     };
     serde_json::to_string_pretty(&file)
+}
+
+fn segment(segment: &AttachedSegment) -> Segment {
+    let AttachedSegment { warm, looked_at, check, .. } = segment;
+    Segment { warm: *warm, looked_at: *looked_at, check_seconds: check.as_secs_f64() }
 }
 
 fn seconds(times: &Times) -> Seconds {

@@ -6,12 +6,15 @@ from .capture import Capture
 from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
+from .live import Attach, Live
 from .true import Touch, True_, TrueUser
 
 ROWS = {
     "true": True_,
     "true-user": TrueUser,
     "touch": Touch,
+    "live": Live,
+    "attach": Attach,
     "bundle": Bundle,
     "build": Build,
     "inputs": Inputs,
