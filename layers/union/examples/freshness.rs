@@ -33,7 +33,7 @@ fn main() {
     // Until the files are old enough to be trusted.
     std::thread::sleep(Duration::from_millis(50));
     let root = open(&trees[0]);
-    let each = |mut work: Box<dyn FnMut(&OwnedFd, &OsString)>| {
+    let each = |work: fn(&OwnedFd, &OsString)| {
         for sub in &dirs {
             let dir = openat(&root, sub, OFlags::PATH, Mode::empty()).expect("open");
             names.iter().for_each(|name| work(&dir, name));
@@ -51,18 +51,16 @@ fn main() {
     let candidates: Vec<(&str, Work<'_>)> = vec![
         (
             "bare stat calls",
-            Box::new(|| {
-                each(Box::new(|dir, name| assert!(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())))
-            }),
+            Box::new(|| each(|dir, name| assert!(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()))),
         ),
         ("sweep of names that were looked at", Box::new(|| current(&swept))),
         ("watch of files that were read", Box::new(|| current(&watched))),
         (
             "bare open, lease, close",
             Box::new(|| {
-                each(Box::new(|dir, name| {
+                each(|dir, name| {
                     lease::writer(openat(dir, name, OFlags::RDONLY, Mode::empty()).expect("open"));
-                }))
+                })
             }),
         ),
         ("sweep of files that were read", Box::new(|| current(&swept_read))),
