@@ -77,6 +77,19 @@ impl Caller {
         command.env_clear().env("PATH", PATH);
         command
     }
+
+    /// `program` to be run by root where this caller's programs run, so that they see what it mounts. Needs root.
+    pub fn command_as_root(self, program: impl AsRef<OsStr>, directory: &Path) -> Command {
+        assert!(is_root(), "only root runs anything as root");
+        match self {
+            Caller::Root => self.command(program, directory),
+            Caller::User => {
+                let mut command = enter_kept_namespace(directory);
+                command.arg(program).env_clear().env("PATH", PATH);
+                command
+            }
+        }
+    }
 }
 
 impl Caller {

@@ -39,6 +39,18 @@ pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
     sandbox.copy(takeover, relative)
 }
 
+/// tests/fixtures/look.c in the sandbox, `look/look`: prints what a directory looks like.
+pub fn look(sandbox: &Sandbox) -> PathBuf {
+    static LOOK: OnceLock<PathBuf> = OnceLock::new();
+    sandbox.copy(LOOK.get_or_init(|| compiled("look", &[])), "look/look")
+}
+
+/// tests/fixtures/changer.c in the sandbox, `changer/changer`. See [`crate::Changer`].
+pub fn changer(sandbox: &Sandbox) -> PathBuf {
+    static CHANGER: OnceLock<PathBuf> = OnceLock::new();
+    sandbox.copy(CHANGER.get_or_init(|| compiled("changer", &[])), "changer/changer")
+}
+
 /// tests/fixtures/NAME.c as a static program in the cache.
 fn compiled(name: &str, flags: &[&str]) -> PathBuf {
     let source = repository().join("tests/fixtures").join(name).with_extension("c");

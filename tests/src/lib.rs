@@ -13,6 +13,7 @@
 
 pub mod blocks;
 pub mod caller;
+pub mod changer;
 /// Shared with the tests of the union, which this crate does not depend on.
 #[path = "../../layers/union/tests/support/changes.rs"]
 pub mod changes;
@@ -20,11 +21,14 @@ pub mod command;
 pub mod fixtures;
 pub mod processes;
 pub mod program;
+pub mod random_changes;
 pub mod sandbox;
 pub mod skip;
 
 pub use caller::Caller;
+pub use changer::Changer;
 pub use command::{Background, Output};
+pub use random_changes::RandomChanges;
 pub use sandbox::Sandbox;
 pub use serde_json::{Value, json};
 
