@@ -25,9 +25,9 @@ as_root_and_user!(
 );
 
 /// How a branch finds out what has changed. `None`: the spec does not say.
-const MODES: [Option<&str>; 1] = [None];
+const MODES: [Option<&str>; 3] = [None, Some("watch"), Some("sweep")];
 
-const ROUNDS: usize = 600;
+const ROUNDS: usize = 400;
 
 /// What an action looks at, in the letters of `look`: most often everything. Else the kernel holds a part only.
 const EVERYTHING: &str = "nlsc";

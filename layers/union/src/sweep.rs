@@ -7,8 +7,8 @@
 //! file whose content was opened must also grant a read lease, when it is opened and in each sweep. Where the lease may
 //! not be asked for (another user's file), stat alone decides.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
@@ -104,21 +104,27 @@ impl Segment {
         stale
     }
 
-    /// In a merged directory that changed, another branch may have a say in names that are themselves as they were.
+    /// Names in a directory that has changed may be gone although no watch of theirs says so: that of a directory is told
+    /// of the end only when nobody has it open any more. If it is merged, another branch may have a say in names that are
+    /// themselves as they were.
     fn sweep_below_changed(&self, stale: &mut Vec<Stale>) {
-        let is_merged = |stale: &&Stale| stale.now != Now::Gone && stale.node.origins.len() > 1;
-        let merged: Vec<_> = stale.iter().filter(is_merged).map(|stale| Arc::as_ptr(&stale.node)).collect();
-        if merged.is_empty() {
+        let is_changed = |stale: &&Stale| stale.now != Now::Gone && stale.node.kind() == FileKind::Directory;
+        let dirs: HashSet<_> =
+            stale.iter().filter(is_changed).map(|stale| Arc::as_ptr(&stale.node)).collect();
+        if dirs.is_empty() {
             return;
         }
-        let mut nodes = self.table.live();
-        nodes.sort_unstable_by_key(|node| parent_of(node));
         let mut known: HashMap<_, _> =
             stale.iter().enumerate().map(|(index, stale)| (Arc::as_ptr(&stale.node), index)).collect();
-        for dir in merged {
-            let start = nodes.partition_point(|node| parent_of(node) < dir);
-            for node in nodes[start..].iter().take_while(|node| parent_of(node) == dir) {
-                let Some(now) = self.compare_merged(node) else { continue };
+        let mut nodes = self.table.live();
+        nodes.retain(|node| dirs.contains(&parent_of(node)));
+        nodes.sort_unstable_by_key(|node| parent_of(node));
+        for children in nodes.chunk_by(|one, two| parent_of(one) == parent_of(two)) {
+            let mut dirs = OpenDirs::default();
+            for node in children {
+                let is_merged = node.parent().is_some_and(|parent| parent.origins.len() > 1);
+                let now = if is_merged { self.compare_merged(node) } else { self.compare(node, &mut dirs) };
+                let Some(now) = now else { continue };
                 match known.entry(Arc::as_ptr(node)) {
                     Entry::Occupied(index) if now == Now::Gone => stale[*index.get()].now = now,
                     Entry::Occupied(_) => {}

@@ -124,6 +124,23 @@ fn a_write_by_a_name_outside_of_the_branch_is_noticed() {
 }
 
 #[test]
+fn a_removed_directory_that_somebody_has_open_is_noticed() {
+    let watched = watched(&TREE);
+    let _open = File::open(watched.tree.join("d/sub")).unwrap();
+    fs::remove_file(watched.tree.join("d/sub/h")).unwrap();
+    settle();
+    // Twice, for it was too young to tell.
+    assert!(watched.segment.bring_up_to_date(|_| {}) && watched.segment.bring_up_to_date(|_| {}));
+    watched.segment.settle(Effort::All, || true);
+    assert_eq!(watched.segment.in_doubt(), ROOT);
+    // The directory's own watch is told of this when it is closed.
+    fs::remove_dir(watched.tree.join("d/sub")).unwrap();
+    let mut forgotten = Vec::new();
+    assert!(watched.segment.bring_up_to_date(|what| forgotten.push(format!("{what:?}"))));
+    assert!(forgotten.iter().any(|what| what.contains("\"sub\"")), "{forgotten:?}");
+}
+
+#[test]
 fn reading_on_the_host_is_no_change() {
     let watched = watched(&TREE);
     fs::read(watched.tree.join("d/f")).unwrap();
