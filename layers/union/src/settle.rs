@@ -1,9 +1,9 @@
 //! Settling: what was served is put under watch, so that the next sweep need not look at it. Done when nobody waits.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, openat};
+use rustix::fs::{AtFlags, Mode, StatxAttributes, StatxFlags, openat, statx};
 
 use crate::describe::Live;
 use crate::host::LOOK;
@@ -73,7 +73,7 @@ impl Segment {
             let dir = dirs.open(self, parent, origin).map_err(|_| Refusal::Subject)?;
             let fd = openat(dir, node.name(), LOOK, Mode::empty()).map_err(|_| Refusal::Subject)?;
             let stat = rustix::fs::fstat(&fd).map_err(|_| Refusal::Subject)?;
-            if !self.watches.trust(fd.as_fd(), stat.st_dev) {
+            if !self.watches.trust(fd.as_fd(), stat.st_dev) || is_mount_root(fd.as_fd()) {
                 return Err(Refusal::Subject);
             }
             subjects.push(Subject { fd, stat });
@@ -82,4 +82,10 @@ impl Segment {
             self.stat_all(node, parent, dirs).is_ok_and(|(print, _)| print == node.served.print())
         })
     }
+}
+
+/// A directory that is mounted here has its name elsewhere: when that is removed, nobody is told here.
+fn is_mount_root(fd: BorrowedFd<'_>) -> bool {
+    let answer = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    answer.is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

@@ -290,3 +290,22 @@ fn a_mount_over_a_directory_and_its_end_are_noticed() {
         umount(&place).unwrap();
     });
 }
+
+#[test]
+fn a_directory_that_is_mounted_here_and_removed_elsewhere_is_noticed() {
+    with_mounts(|| {
+        let mut world = World::new();
+        let (tree, other) = (world.dir("tree", &[("d/", "")]), world.dir("other", &[]));
+        let place = tree.join("d");
+        mount(Some(&other), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        settle();
+        let branches = vec![world.host(&tree)];
+        let segment = world.build(branches);
+        let _held = get(&segment, "d").unwrap();
+        segment.settle(Effort::All, || true);
+        assert!(segment.is_current());
+        fs::remove_dir(&other).unwrap();
+        assert!(!segment.is_current());
+        umount(&place).unwrap();
+    });
+}
