@@ -56,4 +56,5 @@ pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
 pub use protocol::Visit;
 pub use start::spawn_server;
+pub use vfsrun_union::can_watch;
 pub use watch::{Patience, Verdict, Watch};

@@ -52,4 +52,4 @@ pub use rustix::io::Errno;
 pub use segment::Segment;
 pub use settle::Effort;
 pub use visits::Changes;
-pub use watch::own_mounts;
+pub use watch::{can_watch, own_mounts};

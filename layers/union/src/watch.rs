@@ -138,7 +138,7 @@ impl Watches {
     /// `mounts` is a /proc/PID/mountinfo of the mount namespace in which branches are opened.
     pub(crate) fn new(mounts: Option<OwnedFd>) -> Watches {
         Watches {
-            usable: mounts.is_some() && has_events_of_all_opens(),
+            usable: mounts.is_some() && can_watch(),
             state: Mutex::default(),
             mounts,
             mounted: AtomicU64::new(0),
@@ -411,7 +411,8 @@ fn budget() -> usize {
     limit.ok().and_then(|limit| limit.trim().parse().ok()).unwrap_or(8192)
 }
 
-fn has_events_of_all_opens() -> bool {
+/// Whether this kernel tells of everything that a watch has to know.
+pub fn can_watch() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());

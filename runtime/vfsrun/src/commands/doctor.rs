@@ -37,6 +37,7 @@ pub fn doctor(global: &Global) -> Outcome {
         fuse(),
         server_directory(global, &caller),
         upper(&store),
+        watches(),
         landlock(),
         seccomp(),
         proc_visible(),
@@ -152,6 +153,24 @@ fn upper(store: &Path) -> Finding {
         Err(reason) => {
             finding("upper", State::Fails, format!("{reason}; put the store elsewhere with --store"))
         }
+    }
+}
+
+fn watches() -> Finding {
+    let what = "watches";
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+    match limit.map(|limit| limit.trim().to_owned()) {
+        Ok(limit) if vfsrun_fuse::can_watch() => finding(
+            what,
+            State::Works,
+            format!("live branches are watched, up to three quarters of {limit} names"),
+        ),
+        Ok(_) => finding(
+            what,
+            State::Lacks,
+            "live branches are swept before each run; from Linux 6.12 on they are watched",
+        ),
+        Err(_) => finding(what, State::Lacks, "live branches are swept before each run: no inotify here"),
     }
 }
 
