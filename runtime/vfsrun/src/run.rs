@@ -55,7 +55,7 @@ pub enum RunError {
     NotStarted { file: PathBuf, code: u8, message: String },
     #[error("the view could not serve what the spec promised, so nothing is captured: {}{}", faults.join("; "), kept_in(.kept))]
     Faults { faults: Vec<String>, kept: Option<PathBuf> },
-    #[error("inputs changed during the run, so nothing is captured (--strict): {}{}", some_of(.changed), kept_in(.kept))]
+    #[error("inputs changed during the run (--strict): {}{}", some_of(.changed), kept_in(.kept))]
     InputsChanged { changed: Vec<PathBuf>, kept: Option<PathBuf> },
     #[error("cannot capture what the action wrote; it is kept in {}, and `vfsrun layer import NAME {}` makes it a layer", kept.display(), kept.display())]
     Capture { kept: PathBuf, source: CaptureError },
@@ -156,7 +156,8 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     };
     let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
     let visit = look_back(acted.view.as_mut())?;
-    refuse(&visit, decided.strict, upper.as_ref())?;
+    // What is not to be captured is nobody's: it is swept.
+    refuse(&visit, decided.strict, upper.as_ref().filter(|_| decided.plan.capture.is_some()))?;
     // Before the capture, which moves files out of the upper that the overlay knows.
     let untouched = upper.as_ref().zip(acted.stamp);
     let untouched =
