@@ -86,6 +86,8 @@ impl Served {
     pub(crate) const RACY: u8 = 4;
     /// It was looked up again in vain: some may hold the node and others its absence.
     pub(crate) const LOST: u8 = 8;
+    /// No lease may be asked for, and that will stay so: its stat alone decides.
+    pub(crate) const NO_LEASE: u8 = 32;
     /// It was served in a state that came about while somebody was inside.
     pub(crate) const YOUNG: u8 = 16;
 

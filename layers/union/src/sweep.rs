@@ -240,8 +240,22 @@ impl Segment {
             // It would have been opened, and opening it here would end the watch.
             return false;
         }
+        if node.served.has(Served::NO_LEASE) {
+            return false;
+        }
         // An alias is checked at its target; what cannot be opened shows in its stat.
-        self.open_to_ask(node, dirs).is_ok_and(|file| lease::writer(&file) == Writer::Some)
+        let file = match self.open_to_ask(node, dirs) {
+            Ok(file) => file,
+            Err(errno) => return matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM),
+        };
+        match lease::writer(&file) {
+            Writer::None => false,
+            Writer::Some => true,
+            Writer::Unknown => {
+                node.served.set(Served::NO_LEASE);
+                false
+            }
+        }
     }
 
     /// The file behind a node that has just been seen to be a regular file.

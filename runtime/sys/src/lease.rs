@@ -10,7 +10,7 @@ const F_SETSIG: libc::c_int = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
     None,
-    /// Open for writing or mapped writable somewhere.
+    /// Open for writing or mapped writable somewhere, as far as can be told.
     Some,
     /// The lease may not be asked for: not the file's owner, or a file system without leases.
     Unknown,
@@ -34,8 +34,9 @@ pub fn writer(file: impl AsFd) -> Writer {
     match control(libc::F_SETLEASE, libc::F_RDLCK) {
         // Closing the file would give it back, too; an error here changes nothing.
         Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map_or(Writer::Unknown, |()| Writer::None),
-        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Writer::Some,
-        Err(_) => Writer::Unknown,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => Writer::Unknown,
+        // EAGAIN, or the kernel is out of memory.
+        Err(_) => Writer::Some,
     }
 }
 
