@@ -1,7 +1,7 @@
 //! Sharing: runs find each other's segments warm, and never stale.
 
 use vfsrun_tests::changes::{NAMES, Random, change_something};
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json, skip};
 
 as_root_and_user!(
     second_run_starts_no_server_and_is_warm,
@@ -22,6 +22,8 @@ as_root_and_user!(
     changed_segment_leaves_others_warm,
     any_change_is_seen_and_leaves_the_rest_warm,
     branch_directory_replaced_by_another_is_seen,
+    what_is_watched_is_not_looked_at_again,
+    swept_branch_is_looked_at_each_time,
 );
 
 const SRC: &str = "src";
@@ -208,6 +210,44 @@ fn branch_directory_replaced_by_another_is_seen(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "old");
     sandbox.sh("mv src gone; mkdir src; printf new > src/f");
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "new");
+}
+
+/// How many names of the branch each of some runs had to look at.
+fn looked_at(sandbox: &Sandbox, live: &str) -> Vec<u64> {
+    sandbox.sh("mkdir -p src/d; for i in $(seq 50); do echo $i > src/d/$i; done");
+    let mut vfs = source();
+    vfs["branches"][0]["live"] = json!(live);
+    let spec = sandbox.shell_spec("cat /src/d/* | wc -l", &vfs);
+    let look = || {
+        let output = sandbox.run(&spec).expect(0);
+        assert_eq!(output.stdout, "50\n");
+        output.result["segments"][0]["lookedAt"].as_u64().expect("lookedAt is a number")
+    };
+    (0..10).map(|_| look()).collect()
+}
+
+fn what_is_watched_is_not_looked_at_again(sandbox: &Sandbox) {
+    let file_system = sandbox.sh("stat -f -c %T .");
+    if !can_watch() || !["ext2/ext3", "xfs", "btrfs", "f2fs", "tmpfs"].contains(&file_system.trim()) {
+        let why = "Linux 6.12 is needed, and a file system that tells of all changes";
+        return skip::loudly("sharing::what_is_watched_is_not_looked_at_again", why);
+    }
+    for live in ["auto", "watch"] {
+        let looked = looked_at(sandbox, live);
+        // The root of the branch is always looked at, and / above it.
+        assert!(looked.last().is_some_and(|names| *names <= 2), "{live}: {looked:?}");
+    }
+}
+
+fn can_watch() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 12)
+}
+
+fn swept_branch_is_looked_at_each_time(sandbox: &Sandbox) {
+    let looked = looked_at(sandbox, "sweep");
+    assert!(looked[1..].iter().all(|names| *names > 50), "{looked:?}");
 }
 
 /// Runs between random changes, each compared with a plain look at the host: names that are there and that are not,
