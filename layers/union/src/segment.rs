@@ -287,6 +287,11 @@ impl Segment {
         }
     }
 
+    /// Whether anything in it may change.
+    pub(crate) fn has_live_branches(&self) -> bool {
+        self.branches.iter().any(|branch| branch.live)
+    }
+
     pub(crate) fn has_changed(&self) -> bool {
         self.changed.load(Ordering::Acquire)
     }

@@ -55,7 +55,7 @@ pub(crate) enum Thoroughness {
 
 impl Segment {
     pub(crate) fn sweep(&self, thoroughness: Thoroughness) -> Vec<Stale> {
-        if !self.branches.iter().any(|branch| branch.live) {
+        if !self.has_live_branches() {
             return Vec::new();
         }
         let mounts = self.watches.hear();

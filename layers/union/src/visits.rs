@@ -61,6 +61,9 @@ impl Visits {
 impl Segment {
     /// Somebody comes to be inside, with nobody else there or with others. Returns when the visit began.
     pub fn begin_visit(&self, alone: bool) -> Time {
+        if !self.has_live_branches() {
+            return NEVER;
+        }
         let now = self.visits.clock.now();
         if alone {
             *self.visits.lock() = Young { since: now, served: Vec::new() };
