@@ -4,6 +4,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::fixtures;
+use crate::sandbox::Sandbox;
+
 /// Ends when dropped, and takes its mounts along.
 pub struct Changer {
     child: Child,
@@ -12,7 +15,19 @@ pub struct Changer {
 }
 
 impl Changer {
-    pub fn start(command: &mut Command) -> Changer {
+    /// In the scratch directory, as the sandbox's caller.
+    pub fn start(sandbox: &Sandbox) -> Changer {
+        let program = fixtures::changer(sandbox).display().to_string();
+        Changer::of(sandbox.command(&program))
+    }
+
+    /// The same as root, who may mount: where the caller's programs run, so that they see it. Needs root.
+    pub fn start_as_root(sandbox: &Sandbox) -> Changer {
+        let program = fixtures::changer(sandbox);
+        Changer::of(sandbox.caller.command_as_root(program, &sandbox.scratch()))
+    }
+
+    fn of(mut command: Command) -> Changer {
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let commands = child.stdin.take();

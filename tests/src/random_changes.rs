@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::changer::Changer;
 use crate::changes::Random;
 use crate::sandbox::Sandbox;
-use crate::{caller, fixtures, skip};
+use crate::{caller, skip};
 
 /// The directory that is looked at, and one beside it, which no watch over the first would see.
 pub const INSIDE: &str = "src";
@@ -91,11 +91,8 @@ pub struct RandomChanges {
 impl RandomChanges {
     /// In the scratch directory, where [`INSIDE`] and [`OUTSIDE`] are.
     pub fn new(sandbox: &Sandbox) -> RandomChanges {
-        let program = fixtures::changer(sandbox);
-        let mut changer =
-            Changer::start(&mut sandbox.command(program.to_str().expect("a path of ours is text")));
-        let mounter = caller::is_root()
-            .then(|| Changer::start(&mut sandbox.caller.command_as_root(&program, &sandbox.scratch())));
+        let mut changer = Changer::start(sandbox);
+        let mounter = caller::is_root().then(|| Changer::start_as_root(sandbox));
         let mut kinds = KINDS.to_vec();
         match mounter {
             Some(_) => kinds.extend(MOUNTS),
