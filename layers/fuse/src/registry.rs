@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
@@ -63,6 +63,8 @@ pub struct Registry {
     pub warmth: Warmth,
     slots: Mutex<HashMap<blake3::Hash, Arc<Slot>>>,
     by_name: RwLock<HashMap<String, Arc<Live>>>,
+    /// Out of the view, but the kernel still had names of them when it was told to forget them.
+    removed: Mutex<Vec<Weak<Live>>>,
     generations: AtomicU64,
     clock: AtomicU64,
     /// Of the mount without extended attributes and of the one with them.
@@ -93,6 +95,7 @@ impl Registry {
             warmth,
             slots: Mutex::default(),
             by_name: RwLock::default(),
+            removed: Mutex::default(),
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
             caches: Default::default(),
@@ -252,12 +255,31 @@ impl Registry {
 
     /// Takes the segment out of the view. Its nodes go when the kernel forgets them, which it does now for all that
     /// nobody uses.
-    fn remove(&self, live: &Live) {
+    fn remove(&self, live: &Arc<Live>) {
         if self.by_name.write().expect(NO_PANIC).remove(&live.name).is_none() {
             return;
         }
         self.roots.forget_segment(&live.name);
         self.forget_name(live, INodeNo::ROOT, OsStr::new(&live.name));
+        lock(&self.removed).push(Arc::downgrade(live));
+    }
+
+    /// Has the kernel forget what it still knows of segments that are out of the view: the mounts of their last action go
+    /// some time after its client. Returns whether something is left.
+    pub fn clear_up(&self, nodes: &NodeTable) -> bool {
+        let mut removed = lock(&self.removed);
+        removed.retain(|live| live.strong_count() > 0);
+        let left: Vec<_> = removed.iter().filter_map(Weak::upgrade).filter(|live| live.nodes() > 0).collect();
+        drop(removed);
+        if left.is_empty() {
+            return false;
+        }
+        for (place, name) in nodes.top_names() {
+            if left.iter().any(|live| Arc::ptr_eq(live, &place.live)) {
+                self.forget_name(&place.live, INodeNo(place.node.ino()), &name);
+            }
+        }
+        true
     }
 
     fn forget_name(&self, live: &Live, dir: INodeNo, name: &OsStr) {

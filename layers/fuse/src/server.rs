@@ -90,8 +90,9 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     let warmth =
         Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };
     let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts))));
-    let keeper = Keeper::start(registry.clone()).map_err(|source| ServerError::Keeper { source })?;
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
+    let keeper = Keeper::start(registry.clone(), nodes.clone());
+    let keeper = keeper.map_err(|source| ServerError::Keeper { source })?;
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {
             xattrs,

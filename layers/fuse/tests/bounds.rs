@@ -146,3 +146,30 @@ fn a_name_that_was_refused_for_lack_of_room_is_there_when_there_is_room() {
         });
     });
 }
+
+#[test]
+fn what_is_left_of_an_old_generation_is_forgotten_when_its_last_mount_is_gone() {
+    with_rig("old_generation", |rig| {
+        let host = rig.dir("host");
+        for n in 0..50 {
+            fs::create_dir(host.join(format!("d{n}"))).unwrap();
+            fs::write(host.join(format!("d{n}/f")), "x").unwrap();
+        }
+        settle();
+        let mut first = rig.view();
+        let attached = attach_host(&mut first, &host);
+        let root = rig.mounted("root", &attached);
+        let open: Vec<_> = (0..50).map(|n| fs::File::open(root.join(format!("d{n}/f"))).unwrap()).collect();
+        fs::write(host.join("d0/f"), "changed").unwrap();
+        let mut second = rig.view();
+        assert!(!attach_host(&mut second, &host).warm);
+        drop(attached);
+        drop(first);
+        std::thread::sleep(Duration::from_millis(300));
+        let nodes = second.ping(SOON).unwrap().nodes;
+        assert!(nodes > 100, "somebody is still inside");
+        drop(open);
+        nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        eventually("the kernel forgets them", || second.ping(SOON).unwrap().nodes <= 1);
+    });
+}
