@@ -13,7 +13,7 @@ use crate::registry::Registry;
 
 /// How long the mounts of an action may take to go, at first; then longer and longer.
 const SOON: Duration = Duration::from_millis(50);
-const LATER: Duration = Duration::from_secs(10);
+const LATER: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct Keeper(SyncSender<()>);

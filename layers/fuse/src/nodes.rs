@@ -83,15 +83,14 @@ impl NodeTable {
         self.count.load(Relaxed)
     }
 
-    /// Names right below the root of a segment, with that root.
-    pub fn top_names(&self) -> Vec<(Place, OsString)> {
+    /// The names of all nodes of these segments, but for their roots: the segment, the directory's number, the name.
+    pub fn names(&self, of: impl Fn(&Arc<Live>) -> bool) -> Vec<(Arc<Live>, u64, OsString)> {
         let mut names = Vec::new();
         for shard in &self.shards {
             for remembered in shard.lock().expect("the server aborts when a thread panics").values() {
                 let Place { live, node } = &remembered.place;
-                if let Some(root) = node.parent().filter(|parent| parent.parent().is_none()) {
-                    let root = Place { live: live.clone(), node: root.clone() };
-                    names.push((root, node.name().to_owned()));
+                if let Some(parent) = node.parent().filter(|_| of(live)) {
+                    names.push((live.clone(), parent.ino(), node.name().to_owned()));
                 }
             }
         }

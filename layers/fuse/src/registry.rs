@@ -205,10 +205,7 @@ impl Registry {
             self.drop_unused(&live);
         }
         self.roots.let_go();
-        // What was dropped before has no name at the top any more by which to reach what lies below.
-        for (place, name) in nodes.top_names() {
-            self.forget_name(&place.live, INodeNo(place.node.ino()), &name);
-        }
+        self.forget_all(nodes, |_| true);
     }
 
     /// Has what was served lately put under watch, so that the next attach need not look at it.
@@ -274,12 +271,15 @@ impl Registry {
         if left.is_empty() {
             return false;
         }
-        for (place, name) in nodes.top_names() {
-            if left.iter().any(|live| Arc::ptr_eq(live, &place.live)) {
-                self.forget_name(&place.live, INodeNo(place.node.ino()), &name);
-            }
-        }
+        self.forget_all(nodes, |live| left.iter().any(|left| Arc::ptr_eq(left, live)));
         true
+    }
+
+    /// Name by name: what was forgotten while it was in use has no name any more by which to reach what lies below.
+    fn forget_all(&self, nodes: &NodeTable, of: impl Fn(&Arc<Live>) -> bool) {
+        for (live, dir, name) in nodes.names(of) {
+            self.forget_name(&live, INodeNo(dir), &name);
+        }
     }
 
     fn forget_name(&self, live: &Live, dir: INodeNo, name: &OsStr) {

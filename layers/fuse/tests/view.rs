@@ -287,6 +287,8 @@ fn warm_segments_beyond_the_bound_are_dropped_oldest_first() {
         settle();
         for host in &hosts {
             attach_host(&mut rig.view(), host);
+            // So that the server hears of their ends in this order.
+            settle();
         }
         support::eventually("only two segments stay", || {
             view.ping(std::time::Duration::from_secs(5)).unwrap().segments == 2
