@@ -7,6 +7,9 @@ use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
 
 as_root_and_user!(
     unchanged_inputs_are_no_news,
+    file_that_is_open_for_writing_is_no_news,
+    name_that_is_no_text_is_told_as_well_as_can_be,
+    directory_that_was_another_for_a_while_is_seen_as_it_is,
     file_read_before_it_changed_is_told,
     file_read_after_it_changed_is_told,
     file_that_was_never_looked_at_is_not_told,
@@ -84,9 +87,45 @@ fn unchanged_inputs_are_no_news(sandbox: &Sandbox) {
     for _ in 0..3 {
         // Changed just before: that is not during.
         sandbox.sh("echo y >> src/f; echo > src/g");
-        let output = run(sandbox, "cat /src/f; ls /src; pause; cat /src/*", &source(), &[], ":").expect(0);
+        let script = "cat /src/f; ls /src; pause; cat /src/*";
+        let output = run(sandbox, script, &source(), &["--strict"], ":").expect(0);
         assert_told(&output, &[]);
     }
+}
+
+/// Somebody may write to it, but nobody has.
+fn file_that_is_open_for_writing_is_no_news(sandbox: &Sandbox) {
+    let file = sandbox.write("src/f", "x");
+    let _writer = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+    let output = run(sandbox, "cat /src/f; pause", &source(), &["--strict"], ":").expect(0);
+    assert_told(&output, &[]);
+}
+
+fn name_that_is_no_text_is_told_as_well_as_can_be(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; printf old > src/$(printf 'caf\\351')");
+    let output =
+        run(sandbox, "cat /src/*; pause", &source(), &[], "printf new > src/$(printf 'caf\\351')").expect(0);
+    assert_told(&output, &["/src/caf\u{fffd}"]);
+}
+
+/// A directory is another one for a while, as its parent is renamed; what the action has seen there is not shown to
+/// the next one.
+fn directory_that_was_another_for_a_while_is_seen_as_it_is(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/g/a src/other/a gate; echo real | tee src/g/a/x > src/g/a/y; echo false > src/other/a/x");
+    let swap = "mv src/g src/real; mv src/other src/g";
+    let swap_back = "mv src/g src/other; mv src/real src/g";
+    let script = "step() { touch /gate/$1; until [ -e /gate/$1.done ]; do sleep 0.01; done; }
+                  ls /src /src/g > /dev/null; stat /src/g/a > /dev/null; step 1; ls /src/g/a; cat /src/g/a/*; step 2";
+    sandbox.write_json("spec.json", &sandbox.shell_spec(script, &source()));
+    let action = Background::start(&mut sandbox.vfsrun(&["./spec.json"]));
+    for (step, change) in [(1, swap), (2, swap_back)] {
+        sandbox
+            .sh(&format!("until [ -e gate/{step} ]; do sleep 0.01; done; {change}; touch gate/{step}.done"));
+    }
+    assert!(action.wait().expect(0).stderr.contains(CHANGED));
+    let look = "cd /src/g/a; ls; cat *";
+    let seen = sandbox.run_named("after.json", &sandbox.shell_spec(look, &source()), &[]).expect(0).stdout;
+    assert_eq!(seen, "x\ny\nreal\nreal\n");
 }
 
 fn file_read_before_it_changed_is_told(sandbox: &Sandbox) {

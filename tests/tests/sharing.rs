@@ -11,6 +11,7 @@ as_root_and_user!(
     edited_file_is_seen,
     edit_of_the_same_size_and_time_is_seen,
     edit_through_a_mapping_is_seen,
+    store_after_a_load_on_tmpfs_is_seen,
     deleted_file_is_gone,
     file_created_where_none_was_is_seen,
     new_mode_is_seen,
@@ -133,6 +134,23 @@ fn edit_through_a_mapping_is_seen(sandbox: &Sandbox) {
                   char *p = mmap(0, 3, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);\n\
                   memcpy(p, \"new\", 3); return 0; }\nE\ncc -o m m.c; ./m";
     assert_seen(sandbox, "cat /src/f", change, "old", "new");
+}
+
+/// A page of tmpfs that was read through a mapping is stored to without a fault: no time changes.
+fn store_after_a_load_on_tmpfs_is_seen(sandbox: &Sandbox) {
+    let place = format!("/dev/shm/vfsrun-tests-{}-{}", std::process::id(), sandbox.caller.uid());
+    if !sandbox.sh("stat -f -c %T /dev/shm || true").contains("tmpfs") {
+        return skip::loudly("sharing::store_after_a_load_on_tmpfs_is_seen", "/dev/shm is no tmpfs");
+    }
+    sandbox.sh(&format!("mkdir {place}; printf old > {place}/f; ln -s {place} src"));
+    let change = "cat > m.c <<'E'\n\
+                  #include <fcntl.h>\n#include <sys/mman.h>\n\
+                  int main(void) { int fd = open(\"src/f\", O_RDWR);\n\
+                  volatile char *p = mmap(0, 3, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);\n\
+                  char was = p[0]; p[0] = 'O'; return was != 'o'; }\nE\ncc -o m m.c; ./m";
+    let seen = seen(sandbox, "cat /src/f", change);
+    sandbox.sh(&format!("rm -r {place}"));
+    assert_eq!(seen, ("old".to_owned(), "Old".to_owned()));
 }
 
 fn deleted_file_is_gone(sandbox: &Sandbox) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -356,9 +357,10 @@ impl Presence {
 
 fn visit(used: &Use) -> Visit {
     let segment = &used.live().segment;
-    let Changes { paths: changed, refused } = segment.changes_since(used.began());
+    let Changes { paths: changed, refused } = used.changes();
     // Changes are told by themselves.
     let faults = segment.faults().into_iter().filter(|fault| fault.reason != FaultReason::Changed);
+    let changed = changed.into_iter().map(PathBuf::into_os_string).collect();
     Visit { faults: faults.map(|fault| fault.to_string()).collect(), changed, refused }
 }
 

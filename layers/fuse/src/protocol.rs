@@ -18,7 +18,7 @@
 //! One request, one reply, but for the last; descriptors in brackets travel beside the message.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_union::describe::SegmentSpec;
@@ -97,7 +97,7 @@ pub struct Visit {
     /// What the segment could not serve as promised, one line each.
     pub faults: Vec<String>,
     /// What has changed since the client attached the segment; relative to the root of the view.
-    pub changed: BTreeSet<PathBuf>,
+    pub changed: BTreeSet<OsString>,
     /// Somebody got an error in place of something that had changed.
     pub refused: bool,
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Described, Effort, Forget, Segment, SegmentError, Time};
+use vfsrun_union::{Changes, Context, Described, Effort, Forget, Segment, SegmentError, Time};
 
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
@@ -294,9 +294,9 @@ impl Registry {
     }
 
     fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {
-        let alone = live.users.fetch_add(1, SeqCst) == 0;
+        live.users.fetch_add(1, SeqCst);
         live.used.store(self.tick(), SeqCst);
-        Use { live: live.clone(), registry: self.clone(), began: live.segment.begin_visit(alone) }
+        Use { live: live.clone(), registry: self.clone(), began: live.segment.begin_visit() }
     }
 
     fn new_name(&self, identity: blake3::Hash) -> String {
@@ -325,9 +325,9 @@ impl Use {
         &self.live
     }
 
-    /// When the segment was up to date.
-    pub fn began(&self) -> Time {
-        self.began
+    /// What has changed since the segment was up to date. Asked when its user has done.
+    pub fn changes(&self) -> Changes {
+        self.live.segment.changes_since(self.began)
     }
 }
 
@@ -339,6 +339,7 @@ pub fn root_key(segments: &[Use], client: String) -> RootKey {
 
 impl Drop for Use {
     fn drop(&mut self) {
+        self.live.segment.end_visit(self.began);
         self.live.used.store(self.registry.tick(), SeqCst);
         if self.live.users.fetch_sub(1, SeqCst) > 1 {
             return;

@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use vfsrun_layers::LayerStore;
 
 use crate::context::Context;
@@ -88,7 +88,10 @@ impl Branch {
         if let Content::Host(host) = &content {
             check_root(host, &label, &at)?;
         }
-        let (symlinks, scope, watching) = (spec.symlinks, spec.scope, spec.live);
+        let (symlinks, scope, mut watching) = (spec.symlinks, spec.scope, spec.live);
+        if live && !has_polled_mounts(&content, context) {
+            watching = Live::Sweep;
+        }
         let has_our_clock = has_our_clock(&content);
         Ok(Branch { label, at, rules, rules_at, symlinks, scope, live, watching, has_our_clock, content })
     }
@@ -106,6 +109,13 @@ const OTHER_CLOCK: [u64; 9] = [
     0x5346_414f, // afs
     0x0bd0_0bd0, // lustre
 ];
+
+/// False for a branch in another mount namespace, or in none.
+fn has_polled_mounts(content: &Content, context: &Context) -> bool {
+    let Content::Host(host) = content else { return true };
+    let mount = statx(&host.root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    mount.is_ok_and(|mount| context.watches.has_mount(mount.stx_mnt_id))
+}
 
 fn has_our_clock(content: &Content) -> bool {
     let root = match content {

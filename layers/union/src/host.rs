@@ -94,6 +94,13 @@ pub(crate) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::fs::open(magic_link(fd), READ, Mode::empty())
 }
 
+/// Whether a store through a mapping may leave nothing that a later stat or lease shows: a page of tmpfs that was read
+/// through a mapping is stored to without a fault.
+pub(crate) fn hides_stores(file: &OwnedFd) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == TMPFS)
+}
+
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())

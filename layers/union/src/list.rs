@@ -17,7 +17,7 @@ use crate::host;
 use crate::inode;
 use crate::node::{Node, NodeKey};
 use crate::origin::{Origin, Place};
-use crate::resolve::ViewLinks;
+use crate::resolve::{ViewLinks, open_dir};
 use crate::rules::Verdict;
 use crate::segment::Segment;
 
@@ -90,7 +90,7 @@ impl Segment {
                 Ok(branch.at.get(dir.depth).map(name).into_iter().collect())
             }
             (Place::Host(anchor), Content::Host(host)) => {
-                let fd = host.open(anchor, &dir.path_from(anchor.depth))?;
+                let fd = open_dir(dir, origin, host, anchor)?;
                 let names = host::read_dir(&fd, MOST_NAMES).inspect_err(|errno| {
                     if *errno == Errno::OVERFLOW {
                         self.fault(dir.path(), FaultReason::TooManyNames { most: MOST_NAMES });

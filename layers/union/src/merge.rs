@@ -176,7 +176,11 @@ impl Merge {
             opaque: self.opaque,
             follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
             group: top.seen.group,
-            origins: self.parts.into_iter().map(|part| part.origin).collect(),
+            origins: self
+                .parts
+                .into_iter()
+                .map(|part| Origin { object: part.seen.object, ..part.origin })
+                .collect(),
         }
     }
 }

@@ -118,6 +118,11 @@ impl Served {
         self.flags.fetch_or(flag, Ordering::AcqRel);
     }
 
+    /// Whether it was set already.
+    pub(crate) fn set_if_new(&self, flag: u8) -> bool {
+        self.flags.fetch_or(flag, Ordering::AcqRel) & flag != 0
+    }
+
     pub(crate) fn clear(&self, flag: u8) {
         self.flags.fetch_and(!flag, Ordering::AcqRel);
     }

@@ -16,6 +16,8 @@ pub(crate) struct Origin {
     pub(crate) place: Place,
     /// Not a name of the branch itself: made because something lies below (0755, root, mtime 1).
     pub(crate) synthetic: bool,
+    /// Hash of what it is, as in [`crate::fingerprint::object`].
+    pub(crate) object: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +92,6 @@ impl Place {
 
 impl Origin {
     pub(crate) fn at(branch: BranchIndex, place: Place) -> Origin {
-        Origin { branch, place, synthetic: false }
+        Origin { branch, place, synthetic: false, object: 0 }
     }
 }

@@ -2,8 +2,8 @@
 //! same code answers a lookup and checks later whether the answer still holds.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -47,7 +47,7 @@ impl Candidate {
 const BLOCK: u64 = 512;
 
 impl Segment {
-    /// Errors: NOENT for what is absent or hidden, ACCESS below a denied directory, LOOP beyond 40 followed links, IO for
+    /// Errors: STALE if the directory is not what it was, NOENT for what is absent or hidden, ACCESS below a denied directory, LOOP beyond 40 followed links, IO for
     /// a conflict of types or an input that cannot be had.
     pub(crate) fn resolve(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
         if dir.kind() != FileKind::Directory {
@@ -146,9 +146,7 @@ impl Segment {
                     Ok(Some(self.above(origin.branch)))
                 }
             }
-            (Place::Host(anchor), Content::Host(host)) => {
-                self.step_on_host(asked, origin.branch, host, anchor)
-            }
+            (Place::Host(anchor), Content::Host(host)) => self.step_on_host(asked, origin, host, anchor),
             (Place::Entry(dir), Content::Layer(layer)) => {
                 let child = layer.layer.child(*dir, asked.name);
                 Ok(child.map(|child| self.entry(origin.branch, layer, Some(child))))
@@ -171,18 +169,15 @@ impl Segment {
     fn step_on_host(
         &self,
         asked: &Asked,
-        index: BranchIndex,
+        origin: &Origin,
         host: &HostBranch,
         anchor: &Arc<Anchor>,
     ) -> Result<Option<Candidate>, Errno> {
-        let rest = asked.dir.path_from(anchor.depth).join(asked.name);
-        let seen = match host.open(anchor, &rest) {
+        let index = origin.branch;
+        let dir = open_dir(asked.dir, origin, host, anchor)?;
+        let seen = match host::look(&dir, Path::new(asked.name)) {
             Ok(fd) => self.seen_on_host(index, fd.as_fd())?,
             Err(Errno::NOENT) => None,
-            Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
-                // The directory has become something else since its node was made.
-                return Err(self.refuse_changed(asked.dir));
-            }
             Err(errno) => return Err(errno),
         };
         let place = Place::Host(Arc::clone(anchor));
@@ -342,7 +337,7 @@ impl Segment {
     }
 
     fn synthetic(&self, index: BranchIndex, place: Place) -> Candidate {
-        Candidate { origin: Origin { branch: index, place, synthetic: true }, seen: self.implied_dir() }
+        Candidate { origin: Origin { synthetic: true, ..Origin::at(index, place) }, seen: self.implied_dir() }
     }
 
     fn implied_dir(&self) -> Seen {
@@ -381,4 +376,20 @@ fn attr(kind: FileKind, perm: u16, (uid, gid): (u32, u32), size: u64, mtime: Tim
         mtime,
         ctime: mtime,
     }
+}
+
+/// The directory (O_PATH) that an origin of the node is. Errors: STALE if something else is in its place, if only for
+/// now: what that says of names must not be kept.
+pub(crate) fn open_dir(
+    node: &Node,
+    origin: &Origin,
+    host: &HostBranch,
+    anchor: &Anchor,
+) -> Result<OwnedFd, Errno> {
+    let dir = host.open(anchor, &node.path_from(anchor.depth)).map_err(|errno| match errno {
+        Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Errno::STALE,
+        other => other,
+    })?;
+    let same = fingerprint::object(&rustix::fs::fstat(&dir)?) == origin.object;
+    if same { Ok(dir) } else { Err(Errno::STALE) }
 }

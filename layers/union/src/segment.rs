@@ -104,6 +104,7 @@ impl Segment {
     pub fn lookup_attr(&self, dir: &Arc<Node>, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
         match self.resolve(dir, name, ViewLinks::Follow) {
             Ok(found) => Ok(self.adopt(dir, name, found)),
+            Err(Errno::STALE) => Err(self.refuse_changed(dir)),
             Err(errno) => {
                 if let Some(node) = self.table.get(dir.key().child(name)) {
                     node.served.set(Served::LOST);
@@ -116,7 +117,10 @@ impl Segment {
 
     /// Errors: IO if the name has become another object since it was looked up.
     pub fn attr(&self, node: &Node) -> Result<Attr, Errno> {
-        let found = self.resolve_again(node)?;
+        let found = match self.resolve_again(node) {
+            Err(Errno::STALE) => return Err(self.refuse_changed(node)),
+            found => found?,
+        };
         if found.object != node.object {
             return Err(self.refuse_changed(node));
         }
@@ -126,7 +130,10 @@ impl Segment {
 
     /// Sorted bytewise. Denied names are listed, those in a denied directory are not (ACCESS); the inode numbers of names that nobody holds are likely, not certain.
     pub fn list(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
-        self.list_merged(dir)
+        match self.list_merged(dir) {
+            Err(Errno::STALE) => Err(self.refuse_changed(dir)),
+            listed => listed,
+        }
     }
 
     /// Errors: INVAL for what is no symlink, ACCESS for what is denied.
@@ -187,8 +194,14 @@ impl Segment {
         if self.branch(origin.branch).live {
             node.served.set(Served::CONTENT);
             // Before the stat: whoever wrote until now has left a time that the stat below shows.
-            if lease::writer(&file) == Writer::Some {
+            let unstable = match lease::writer(&file) {
+                Writer::None => host::hides_stores(&file),
+                Writer::Some => true,
+                Writer::Unknown => false,
+            };
+            if unstable {
                 node.served.set(Served::UNSTABLE);
+                node.doubt();
             }
         }
         self.verify(node, origin, &file)?;

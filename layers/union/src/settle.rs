@@ -1,15 +1,16 @@
 //! Settling: what was served is put under watch, so that the next sweep need not look at it. Done when nobody waits.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, StatxAttributes, StatxFlags, openat, statx};
+use rustix::fs::{Mode, openat};
 
 use crate::describe::Live;
 use crate::host::LOOK;
 use crate::node::{Node, Served};
 use crate::segment::Segment;
-use crate::sweep::{OpenDirs, parent_of};
+use crate::sweep::{OpenDirs, is_mount_root, parent_of};
 use crate::watch::{Proof, Refusal, Subject};
 
 /// Which nodes are tried.
@@ -73,19 +74,19 @@ impl Segment {
             let dir = dirs.open(self, parent, origin).map_err(|_| Refusal::Subject)?;
             let fd = openat(dir, node.name(), LOOK, Mode::empty()).map_err(|_| Refusal::Subject)?;
             let stat = rustix::fs::fstat(&fd).map_err(|_| Refusal::Subject)?;
-            if !self.watches.trust(fd.as_fd(), stat.st_dev) || is_mount_root(fd.as_fd()) {
+            // What is mounted here has its name elsewhere: when that is removed, nobody is told here.
+            if !self.watches.trust(fd.as_fd()) || is_mount_root(&fd, OsStr::new("")) {
                 return Err(Refusal::Subject);
             }
             subjects.push(Subject { fd, stat });
         }
         self.watches.cover(node, &subjects, proof, || {
             self.stat_all(node, parent, dirs).is_ok_and(|(print, _)| print == node.served.print())
-        })
+        })?;
+        // Somebody may have opened it meanwhile, and found a writer.
+        if !self.is_settled_state(node) {
+            node.doubt();
+        }
+        Ok(())
     }
-}
-
-/// A directory that is mounted here has its name elsewhere: when that is removed, nobody is told here.
-fn is_mount_root(fd: BorrowedFd<'_>) -> bool {
-    let answer = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty());
-    answer.is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

@@ -9,12 +9,13 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use vfsrun_sys::lease::{self, Writer};
 
@@ -46,6 +47,16 @@ pub(crate) enum Now {
     Gone,
 }
 
+impl Stale {
+    /// False: only in doubt, because it was too young to tell or somebody may be writing to it.
+    pub(crate) fn is_change(&self) -> bool {
+        match self.now {
+            Now::Changed { print, .. } => print != self.node.served.print(),
+            Now::Gone => true,
+        }
+    }
+}
+
 /// How much of what is stale a sweep has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Thoroughness {
@@ -59,8 +70,8 @@ impl Segment {
             return Vec::new();
         }
         let mounts = self.watches.hear();
-        let full = self.swept.load(Ordering::Acquire) != mounts;
-        let mut nodes = if full { self.table.live() } else { self.table.doubtful() };
+        let mounts_changed = self.swept.load(Ordering::Acquire) != mounts;
+        let mut nodes = if mounts_changed { self.table.live() } else { self.table.doubtful() };
         self.looked_at.store(nodes.len(), Ordering::Relaxed);
         nodes.sort_unstable_by_key(|node| parent_of(node));
         let enough = AtomicBool::new(false);
@@ -72,7 +83,10 @@ impl Segment {
                     if enough.load(Ordering::Relaxed) {
                         return stale;
                     }
-                    if let Some(now) = self.compare(node, &mut dirs) {
+                    // Another mount may have the same numbers as the one that was there.
+                    let is_mount = mounts_changed && self.is_mounted(node, &mut dirs);
+                    let now = if is_mount { Some(Now::Gone) } else { self.compare(node, &mut dirs) };
+                    if let Some(now) = now {
                         tracing::debug!(path = %node.path().display(), ?now, "no longer what was served");
                         stale.push(Stale { node: Arc::clone(node), now });
                         enough.store(thoroughness == Thoroughness::FirstOnly, Ordering::Relaxed);
@@ -98,7 +112,7 @@ impl Segment {
         for stale in &stale {
             stale.node.doubt();
         }
-        if full && (stale.is_empty() || thoroughness == Thoroughness::All) {
+        if mounts_changed && (stale.is_empty() || thoroughness == Thoroughness::All) {
             self.swept.store(mounts, Ordering::Release);
         }
         stale
@@ -135,6 +149,14 @@ impl Segment {
                 }
             }
         }
+    }
+
+    fn is_mounted(&self, node: &Node, dirs: &mut OpenDirs) -> bool {
+        let Some(parent) = node.parent() else { return false };
+        node.origins.iter().filter(|origin| self.is_plain(node, parent, origin)).any(|origin| {
+            let Ok(dir) = dirs.open(self, parent, origin) else { return false };
+            is_mount_root(dir, node.name())
+        })
     }
 
     /// `None`: the node is what was served.
@@ -281,6 +303,13 @@ fn comes_from(found: &Found, origins: &[Origin]) -> bool {
         one.branch == two.branch && (aliases || one.place.is_same(&two.place))
     };
     found.origins.len() == origins.len() && found.origins.iter().zip(origins).all(same)
+}
+
+/// Whether what is at `name` in `dir`, or `dir` itself for an empty one, is what is mounted there.
+pub(crate) fn is_mount_root(dir: &OwnedFd, name: &OsStr) -> bool {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let answer = statx(dir, name, flags, StatxFlags::empty());
+    answer.is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 pub(crate) fn parent_of(node: &Node) -> *const Node {

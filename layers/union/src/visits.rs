@@ -21,16 +21,19 @@ pub(crate) struct Visits {
     young: Mutex<Young>,
 }
 
+#[derive(Default)]
 struct Young {
-    /// When the first of those inside came.
-    since: Time,
+    /// When those inside came.
+    visitors: Vec<Time>,
     served: Vec<(Time, PathBuf)>,
+    /// Of those that found no room, the youngest.
+    dropped: Option<Time>,
 }
 
 /// What has changed during a visit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Relative to the root of the segment.
+    /// Relative to the root of the segment. The root itself stands for what found no room here.
     pub paths: BTreeSet<PathBuf>,
     /// Somebody was given an error in place of something that had changed.
     pub refused: bool,
@@ -38,19 +41,12 @@ pub struct Changes {
 
 impl Visits {
     pub(crate) fn new(clock: Arc<Clock>) -> Visits {
-        Visits { clock, young: Mutex::new(Young { since: NEVER, served: Vec::new() }) }
+        Visits { clock, young: Mutex::default() }
     }
 
     /// Something that everybody inside has seen in another state, or may have.
     pub(crate) fn add_for_all(&self, path: PathBuf) {
-        self.add(NEVER, path);
-    }
-
-    fn add(&self, changed: Time, path: PathBuf) {
-        let mut young = self.lock();
-        if young.served.len() < MAX_TOLD {
-            young.served.push((changed, path));
-        }
+        self.lock().add(NEVER, path);
     }
 
     fn lock(&self) -> MutexGuard<'_, Young> {
@@ -58,42 +54,71 @@ impl Visits {
     }
 }
 
+impl Young {
+    /// When the first of those inside came.
+    fn since(&self) -> Time {
+        self.visitors.iter().min().copied().unwrap_or(NEVER)
+    }
+
+    fn add(&mut self, changed: Time, path: PathBuf) {
+        if self.served.len() < MAX_TOLD {
+            self.served.push((changed, path));
+        } else {
+            self.dropped = self.dropped.max(Some(changed));
+        }
+    }
+}
+
 impl Segment {
-    /// Somebody comes to be inside, with nobody else there or with others. Returns when the visit began.
-    pub fn begin_visit(&self, alone: bool) -> Time {
+    /// Somebody comes to be inside. Returns when the visit began.
+    pub fn begin_visit(&self) -> Time {
         if !self.has_live_branches() {
             return NEVER;
         }
         let now = self.visits.clock.now();
-        if alone {
-            *self.visits.lock() = Young { since: now, served: Vec::new() };
-        }
+        self.visits.lock().visitors.push(now);
         now
+    }
+
+    /// Ends the visit that began then.
+    pub fn end_visit(&self, began: Time) {
+        let mut young = self.visits.lock();
+        let Some(position) = young.visitors.iter().position(|visitor| *visitor == began) else { return };
+        young.visitors.swap_remove(position);
+        // What changed before the others came does not concern them.
+        let since = young.since();
+        young.served.retain(|(changed, _)| since != NEVER && *changed >= since);
+        young.dropped = young.dropped.filter(|dropped| since != NEVER && *dropped >= since);
     }
 
     /// What anybody has looked at and that has changed since `began`: a sweep says so for what was known then, its
     /// ctime for what was looked at for the first time afterwards.
     pub fn changes_since(&self, began: Time) -> Changes {
         let stale = self.sweep(Thoroughness::All);
-        let mut paths: BTreeSet<_> = stale.iter().map(|stale| stale.node.path()).collect();
+        let changed = stale.iter().filter(|stale| stale.is_change());
+        let mut paths: BTreeSet<_> = changed.map(|stale| stale.node.path()).collect();
         let young = self.visits.lock();
         paths.extend(
             young.served.iter().filter(|(changed, _)| *changed >= began).map(|(_, path)| path.clone()),
         );
+        if young.dropped.is_some_and(|dropped| dropped >= began) || paths.len() > MAX_TOLD {
+            paths.insert(PathBuf::new());
+        }
         drop(young);
+        // The first ones say what is wrong, and memory is bounded.
         let paths = paths.into_iter().take(MAX_TOLD).collect();
         let refused = self.faults().iter().any(|fault| fault.reason == FaultReason::Changed);
         Changes { paths, refused }
     }
 
     pub(crate) fn note_if_young(&self, node: &Node, changed: Time) {
-        // A time to come is of a clock that was wrong.
-        if changed >= self.visits.lock().since
-            && changed <= self.visits.clock.now()
-            && !node.served.has(Served::YOUNG)
-        {
-            node.served.set(Served::YOUNG);
-            self.visits.add(changed, node.path());
+        let is_young = || {
+            // A time to come is of a clock that was wrong.
+            changed >= self.visits.lock().since() && changed <= self.visits.clock.now()
+        };
+        // Told once; whoever comes later came after it changed.
+        if changed != Time::default() && is_young() && !node.served.set_if_new(Served::YOUNG) {
+            self.visits.lock().add(changed, node.path());
         }
     }
 }

@@ -48,6 +48,8 @@ const TRUSTED: [u64; 5] = [
 
 const OF_FILE: WatchFlags = WatchFlags::OPEN
     .union(WatchFlags::MODIFY)
+    // Of a time of access that is set, which is a new ctime.
+    .union(WatchFlags::ACCESS)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF)
@@ -57,6 +59,8 @@ const OF_DIRECTORY: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
+    // Of a time of modification that is set by itself.
+    .union(WatchFlags::MODIFY)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF)
@@ -86,7 +90,6 @@ struct State {
     queue: Option<OwnedFd>,
     by_number: HashMap<Number, Watched>,
     by_file: HashMap<FileId, Number>,
-    trusted: HashMap<u64, bool>,
     /// At most so many at once: the rest of the user's budget is for others.
     most: usize,
     heard: u64,
@@ -175,7 +178,11 @@ impl Watches {
         proof: Proof,
         is_as_served: impl FnOnce() -> bool,
     ) -> Result<(), Refusal> {
+        let mut in_doubt = Vec::new();
         let mut state = self.lock();
+        if state.removed >= REMOVED_MOST {
+            state.hear(&mut in_doubt);
+        }
         let mut before = std::mem::take(&mut *node.coverage.lock());
         state.leave(node, &before);
         let mut numbers = Vec::with_capacity(subjects.len());
@@ -198,6 +205,8 @@ impl Watches {
         }
         before.extend(numbers);
         state.remove_unheld(&before);
+        drop(state);
+        drop(in_doubt);
         outcome
     }
 
@@ -219,9 +228,22 @@ impl Watches {
     }
 
     /// Whether the file system that `fd` (O_PATH) lies in changes only with events.
-    pub(crate) fn trust(&self, fd: BorrowedFd<'_>, device: u64) -> bool {
-        let trusted = |fd| rustix::fs::fstatfs(fd).is_ok_and(|fs| TRUSTED.contains(&(fs.f_type as u64)));
-        *self.lock().trusted.entry(device).or_insert_with(|| trusted(fd))
+    pub(crate) fn trust(&self, fd: BorrowedFd<'_>) -> bool {
+        rustix::fs::fstatfs(fd).is_ok_and(|fs| TRUSTED.contains(&(fs.f_type as u64)))
+    }
+
+    /// Whether the table of mounts that is polled has this mount: else nobody tells when something is mounted below it.
+    pub(crate) fn has_mount(&self, id: u64) -> bool {
+        let Some(mounts) = &self.mounts else { return false };
+        let mut table = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        while let Ok(length @ 1..) = rustix::io::pread(mounts, &mut chunk, table.len() as u64) {
+            table.extend_from_slice(&chunk[..length]);
+        }
+        let id = id.to_string();
+        table
+            .split(|byte| *byte == b'\n')
+            .any(|line| line.split(|byte| *byte == b' ').next() == Some(id.as_bytes()))
     }
 
     /// How many files are watched.
@@ -306,6 +328,15 @@ impl State {
         // Opened before it is watched, for opening is an event.
         let opened = (kind == FileType::RegularFile).then(|| host::reopen(subject.fd.as_fd()));
         let opened = opened.transpose().map_err(|_| Refusal::Subject)?;
+        // Asked before as well, for a watch that is given up leaves an event.
+        let may_write = |file: &OwnedFd| match lease::writer(file) {
+            Writer::None => false,
+            Writer::Some => true,
+            Writer::Unknown => proof == Proof::Lease,
+        };
+        if opened.as_ref().is_some_and(may_write) {
+            return Err(Refusal::Subject);
+        }
         let number =
             inotify::add_watch(&queue, host::magic_link(subject.fd.as_fd()), flags).map_err(|errno| {
                 match errno {

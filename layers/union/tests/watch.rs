@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::mount::{MsFlags, mount, umount};
 use support::*;
@@ -80,6 +81,13 @@ fn every_change_is_noticed() {
     });
     assert_noticed("mode of a directory", |tree| {
         fs::set_permissions(tree.join("d/sub"), Permissions::from_mode(0o700)).unwrap();
+    });
+    assert_noticed("times of a directory", |tree| {
+        File::open(tree.join("d/sub")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    });
+    assert_noticed("time of access of a file", |tree| {
+        let epoch = FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
+        File::open(tree.join("d/f")).unwrap().set_times(epoch).unwrap();
     });
     assert_noticed("removal", |tree| fs::remove_file(tree.join("d/f")).unwrap());
     assert_noticed("rename over", |tree| fs::rename(tree.join("d/g"), tree.join("d/f")).unwrap());

@@ -48,7 +48,7 @@ struct ResultFile<'a> {
     layer: Option<Layer<'a>>,
     enforced: Enforced,
     segments: Vec<Segment>,
-    inputs_changed_during_run: &'a [PathBuf],
+    inputs_changed_during_run: Vec<String>,
     root_was_kept: bool,
     notes: &'a [String],
     seconds: Seconds,
@@ -99,7 +99,7 @@ pub fn json_of_failure(error: &RunError) -> serde_json::Result<String> {
     let mut file =
         serde_json::json!({ "vfsrunResult": VERSION, "status": error.exit_code(), "error": chain(error) });
     if !error.inputs_changed().is_empty() {
-        file["inputsChangedDuringRun"] = serde_json::to_value(error.inputs_changed())?;
+        file["inputsChangedDuringRun"] = readable(error.inputs_changed()).into();
     }
     serde_json::to_string_pretty(&file)
 }
@@ -129,12 +129,17 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
             no_new_privileges: outcome.plan.sandbox.no_new_privileges,
         },
         segments: outcome.segments.iter().map(segment).collect(),
-        inputs_changed_during_run: &outcome.inputs_changed,
+        inputs_changed_during_run: readable(&outcome.inputs_changed),
         root_was_kept: outcome.root_was_kept,
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),
     };
     serde_json::to_string_pretty(&file)
+}
+
+/// JSON has no bytes that are no UTF-8.
+fn readable(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 fn segment(segment: &AttachedSegment) -> Segment {
