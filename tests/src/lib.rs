@@ -18,6 +18,7 @@ pub mod changer;
 #[path = "../../layers/union/tests/support/changes.rs"]
 pub mod changes;
 pub mod command;
+pub mod dialogue;
 pub mod fixtures;
 pub mod processes;
 pub mod program;
@@ -28,6 +29,7 @@ pub mod skip;
 pub use caller::Caller;
 pub use changer::Changer;
 pub use command::{Background, Output};
+pub use dialogue::Dialogue;
 pub use random_changes::RandomChanges;
 pub use sandbox::Sandbox;
 pub use serde_json::{Value, json};

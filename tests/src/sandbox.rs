@@ -228,6 +228,15 @@ impl Sandbox {
         self.call(&["layer", "show", layer]).expect(0).stdout
     }
 
+    /// Whether live branches in the scratch directory can be watched.
+    pub fn can_watch(&self) -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
+        let file_system = self.sh("stat -f -c %T .");
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 12)
+            && ["ext2/ext3", "xfs", "btrfs", "f2fs", "tmpfs"].contains(&file_system.trim())
+    }
+
     /// View servers of this sandbox.
     pub fn servers(&self) -> Vec<i32> {
         processes::view_servers(&self.runtime())

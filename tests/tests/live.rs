@@ -5,6 +5,7 @@
 //! them other changes. A failure tells the seed and the last commands, which the changer takes as they are:
 //! `mkdir src out; target/…/fixtures/changer < commands`.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use vfsrun_tests::changes::Random;
 use vfsrun_tests::random_changes::{INSIDE, OUTSIDE};
 use vfsrun_tests::{
-    Background, Changer, Output, RandomChanges, Sandbox, Value, as_root_and_user, command, fixtures, json,
-    skip,
+    Background, Changer, Dialogue, Output, RandomChanges, Sandbox, Value, as_root_and_user, command,
+    fixtures, json, skip,
 };
 
 as_root_and_user!(
@@ -39,15 +40,19 @@ const WAYS: [&str; 8] = [EVERYTHING, EVERYTHING, EVERYTHING, EVERYTHING, "nls", 
 struct Live<'a> {
     sandbox: &'a Sandbox,
     mode: Option<&'static str>,
-    program: String,
+    /// `look` on the host: always the same, so that it opens no file twice.
+    host: RefCell<Dialogue>,
 }
 
 fn any_change_is_seen(sandbox: &Sandbox) {
     for mode in MODES {
         let live = Live::new(sandbox, mode);
-        let warm = random_rounds(&live, 1, |_| {});
+        let counts = random_rounds(&live, 1, |_| {});
         // A server may hear of the last client's end later than of the next one's beginning.
-        assert!(warm > rounds() / 2, "only {warm} of {} runs were warm", rounds());
+        assert!(counts.warm > rounds() / 2, "{mode:?}: {counts:?} of {}", rounds());
+        // Half of them, usually: a name that was changed is looked at for some rounds.
+        let trusts_watches = counts.looked_at < counts.names / 4 * 3;
+        assert_eq!(trusts_watches, mode != Some("sweep") && sandbox.can_watch(), "{mode:?}: {counts:?}");
     }
 }
 
@@ -59,7 +64,7 @@ fn any_change_is_seen_beside_other_actions(sandbox: &Sandbox) {
         let live = Live::new(sandbox, mode);
         let mut staying = [("600000", None), ("10", None)];
         let mut hasty = None;
-        let warm = random_rounds(&live, 2, |random| {
+        let counts = random_rounds(&live, 2, |random| {
             for (pause, action) in &mut staying {
                 if action.is_none() || random.below(16) == 0 {
                     *action = Some(live.start_looking(pause));
@@ -71,7 +76,7 @@ fn any_change_is_seen_beside_other_actions(sandbox: &Sandbox) {
                 thread::sleep(Duration::from_millis(random.below(14) as u64));
             }
         });
-        assert!(0 < warm && warm < rounds(), "{warm} of {} runs were warm", rounds());
+        assert!(0 < counts.warm && counts.warm < rounds(), "{mode:?}: {counts:?} of {}", rounds());
     }
 }
 
@@ -205,12 +210,33 @@ fn every_step_is_seen(sandbox: &Sandbox, setup: &str, steps: &[&str], times: usi
     }
 }
 
-/// Returns how many runs were warm. `before_each` is called before the changes of each round.
-fn random_rounds(live: &Live, variant: u64, mut before_each: impl FnMut(&mut Random)) -> usize {
+/// That the rounds are about what they are meant to be about.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Runs that found the branch warm.
+    warm: usize,
+    /// Names that there were for those who looked at everything, and that the server had to look at first.
+    names: usize,
+    looked_at: usize,
+}
+
+impl Counts {
+    fn add(&mut self, output: &Output, way: &str) {
+        self.warm += usize::from(output.warm()[0]);
+        if way == EVERYTHING {
+            self.names += output.stdout.lines().filter(|line| line.contains(" mtime ")).count();
+            let looked_at = output.result["segments"][0]["lookedAt"].as_u64();
+            self.looked_at += looked_at.expect("lookedAt is a number") as usize;
+        }
+    }
+}
+
+/// `before_each` is called before the changes of each round.
+fn random_rounds(live: &Live, variant: u64, mut before_each: impl FnMut(&mut Random)) -> Counts {
     let seed = number("VFSRUN_TEST_SEED").unwrap_or(0);
     let mut random = Random(10 * seed + variant);
     let mut changes = RandomChanges::new(live.sandbox);
-    let mut warm = 0;
+    let mut counts = Counts::default();
     for round in 0..rounds() {
         before_each(&mut random);
         for _ in 0..=random.below(3) {
@@ -218,7 +244,7 @@ fn random_rounds(live: &Live, variant: u64, mut before_each: impl FnMut(&mut Ran
         }
         let way = random.one_of(&WAYS);
         match live.look(way) {
-            Ok(output) => warm += usize::from(output.warm()[0]),
+            Ok(output) => counts.add(&output, way),
             Err(difference) => panic!(
                 "VFSRUN_TEST_SEED={seed}, mode {:?}, round {round}: look {way}\n{difference}--- the last commands\n{}",
                 live.mode,
@@ -230,7 +256,7 @@ fn random_rounds(live: &Live, variant: u64, mut before_each: impl FnMut(&mut Ran
     let seldom: Vec<_> = changes.done().iter().filter(|(_, count)| **count < 3).collect();
     assert!(seldom.is_empty(), "hardly ever done: {seldom:?}");
     assert_eq!(live.sandbox.servers().len(), 1);
-    warm
+    counts
 }
 
 fn rounds() -> usize {
@@ -244,31 +270,37 @@ fn number(variable: &str) -> Option<u64> {
 
 impl<'a> Live<'a> {
     fn new(sandbox: &'a Sandbox, mode: Option<&'static str>) -> Live<'a> {
-        let program = fixtures::look(sandbox).display().to_string();
         for dir in [INSIDE, OUTSIDE] {
             // An earlier mode's, and perhaps with rights that keep its owner out.
             sandbox.sh(&format!("[ ! -e {dir} ] || chmod -R u+rwX {dir}; rm -rf {dir}; mkdir {dir}"));
         }
-        Live { sandbox, mode, program }
+        let program = fixtures::look(sandbox).display().to_string();
+        let mut host = sandbox.command(&program);
+        host.arg(sandbox.path(INSIDE)).arg("-");
+        Live { sandbox, mode, host: RefCell::new(Dialogue::start(host)) }
     }
 
     /// Errors: what the two looks differ in.
     fn look(&self, way: &str) -> Result<Output, String> {
         let inside = self.sandbox.run_named("look.json", &self.spec(&[way]), &[]);
-        let outside = command::run(self.sandbox.command(&self.program).args([INSIDE, way])).expect(0);
-        if inside.code() == 0 && inside.stdout == outside.stdout {
+        let host = self.look_on_host(way);
+        if inside.code() == 0 && inside.stdout == host {
             return Ok(inside);
         }
-        let only = |world: &str, one: &Output, other: &Output| -> String {
-            let known: Vec<_> = other.stdout.lines().collect();
-            one.stdout
-                .lines()
-                .filter(|line| !known.contains(line))
-                .map(|line| format!("{world} {line}\n"))
-                .collect()
+        let only = |world: &str, one: &str, other: &str| -> String {
+            let known: Vec<_> = other.lines().collect();
+            let lines = one.lines().filter(|line| !known.contains(line));
+            lines.map(|line| format!("{world} {line}\n")).collect()
         };
-        let (action, host) = (only("action", &inside, &outside), only("host  ", &outside, &inside));
+        let (action, host) = (only("action", &inside.stdout, &host), only("host  ", &host, &inside.stdout));
         Err(format!("{}\n{}{action}{host}", inside.status, inside.stderr))
+    }
+
+    fn look_on_host(&self, way: &str) -> String {
+        let mut host = self.host.borrow_mut();
+        host.tell(way);
+        let lines = std::iter::repeat_with(|| host.hear()).take_while(|line| line != "\n");
+        lines.collect()
     }
 
     #[track_caller]

@@ -245,8 +245,7 @@ fn looked_at(sandbox: &Sandbox, live: &str) -> Vec<u64> {
 }
 
 fn what_is_watched_is_not_looked_at_again(sandbox: &Sandbox) {
-    let file_system = sandbox.sh("stat -f -c %T .");
-    if !can_watch() || !["ext2/ext3", "xfs", "btrfs", "f2fs", "tmpfs"].contains(&file_system.trim()) {
+    if !sandbox.can_watch() {
         let why = "Linux 6.12 is needed, and a file system that tells of all changes";
         return skip::loudly("sharing::what_is_watched_is_not_looked_at_again", why);
     }
@@ -255,12 +254,6 @@ fn what_is_watched_is_not_looked_at_again(sandbox: &Sandbox) {
         // The root of the branch is always looked at, and / above it.
         assert!(looked.last().is_some_and(|names| *names <= 2), "{live}: {looked:?}");
     }
-}
-
-fn can_watch() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 12)
 }
 
 fn swept_branch_is_looked_at_each_time(sandbox: &Sandbox) {
