@@ -1,7 +1,7 @@
 //! The nodes the kernel remembers: nodeid → name in a segment, for as long as the kernel may ask about it.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -83,18 +83,27 @@ impl NodeTable {
         self.count.load(Relaxed)
     }
 
-    /// The names of all nodes of these segments, but for their roots: the segment, the directory's number, the name.
-    pub fn names(&self, of: impl Fn(&Arc<Live>) -> bool) -> Vec<(Arc<Live>, u64, OsString)> {
-        let mut names = Vec::new();
+    /// The segment, the directory's number and the name of each of these nodes, but for roots of segments. Returns how many
+    /// there were.
+    pub fn for_each_name(
+        &self,
+        of: impl Fn(&Place) -> bool,
+        mut each: impl FnMut(&Live, u64, &OsStr),
+    ) -> usize {
+        let mut count = 0;
         for shard in &self.shards {
-            for remembered in shard.lock().expect("the server aborts when a thread panics").values() {
-                let Place { live, node } = &remembered.place;
-                if let Some(parent) = node.parent().filter(|_| of(live)) {
-                    names.push((live.clone(), parent.ino(), node.name().to_owned()));
+            let shard = shard.lock().expect("the server aborts when a thread panics");
+            let places = shard.values().map(|remembered| &remembered.place).filter(|place| of(place));
+            let places: Vec<_> = places.cloned().collect();
+            drop(shard);
+            for Place { live, node } in &places {
+                if let Some(parent) = node.parent() {
+                    count += 1;
+                    each(live, parent.ino(), node.name());
                 }
             }
         }
-        names
+        count
     }
 
     fn shard(&self, nodeid: u64) -> MutexGuard<'_, HashMap<u64, Remembered>> {

@@ -19,7 +19,7 @@ use vfsrun_union::{Changes, Context, Described, Effort, Forget, Segment, Segment
 
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
-use crate::nodes::NodeTable;
+use crate::nodes::{NodeTable, Place};
 
 #[derive(Debug, Error)]
 pub enum AttachError {
@@ -65,6 +65,8 @@ pub struct Registry {
     by_name: RwLock<HashMap<String, Arc<Live>>>,
     /// Out of the view, but the kernel still had names of them when it was told to forget them.
     removed: Mutex<Vec<Weak<Live>>>,
+    /// Something was forgotten of a segment that stays.
+    has_forgotten: AtomicBool,
     generations: AtomicU64,
     clock: AtomicU64,
     /// Of the mount without extended attributes and of the one with them.
@@ -96,6 +98,7 @@ impl Registry {
             slots: Mutex::default(),
             by_name: RwLock::default(),
             removed: Mutex::default(),
+            has_forgotten: AtomicBool::new(false),
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
             caches: Default::default(),
@@ -170,6 +173,7 @@ impl Registry {
             if !std::mem::replace(&mut changed, true) {
                 live.state.fetch_add(1, SeqCst);
                 self.roots.forget_segment(&live.name);
+                self.has_forgotten.store(true, SeqCst);
             }
             let done = match what {
                 Forget::Name { dir, name } => cache.forget_name(INodeNo(dir), name),
@@ -261,25 +265,28 @@ impl Registry {
         lock(&self.removed).push(Arc::downgrade(live));
     }
 
-    /// Has the kernel forget what it still knows of segments that are out of the view: the mounts of their last action go
-    /// some time after its client. Returns whether something is left.
+    /// Has the kernel forget once more what it could not while it was in use: of segments that are out of the view, for the
+    /// mounts of their last action go some time after its client, and what was below a kept root. Returns whether anything
+    /// was left.
     pub fn clear_up(&self, nodes: &NodeTable) -> bool {
         let mut removed = lock(&self.removed);
         removed.retain(|live| live.strong_count() > 0);
-        let left: Vec<_> = removed.iter().filter_map(Weak::upgrade).filter(|live| live.nodes() > 0).collect();
-        drop(removed);
-        if left.is_empty() {
+        let removed: Vec<_> =
+            removed.iter().filter_map(Weak::upgrade).filter(|live| live.nodes() > 0).collect();
+        if removed.is_empty() && !self.has_forgotten.load(SeqCst) {
             return false;
         }
-        self.forget_all(nodes, |live| left.iter().any(|left| Arc::ptr_eq(left, live)));
-        true
+        let is_left = |place: &Place| {
+            removed.iter().any(|live| Arc::ptr_eq(live, &place.live)) || place.node.is_forgotten()
+        };
+        let is_left = self.forget_all(nodes, is_left) > 0;
+        self.has_forgotten.fetch_and(is_left, SeqCst);
+        is_left
     }
 
     /// Name by name: what was forgotten while it was in use has no name any more by which to reach what lies below.
-    fn forget_all(&self, nodes: &NodeTable, of: impl Fn(&Arc<Live>) -> bool) {
-        for (live, dir, name) in nodes.names(of) {
-            self.forget_name(&live, INodeNo(dir), &name);
-        }
+    fn forget_all(&self, nodes: &NodeTable, of: impl Fn(&Place) -> bool) -> usize {
+        nodes.for_each_name(of, |live, dir, name| self.forget_name(live, INodeNo(dir), name))
     }
 
     fn forget_name(&self, live: &Live, dir: INodeNo, name: &OsStr) {

@@ -173,3 +173,30 @@ fn what_is_left_of_an_old_generation_is_forgotten_when_its_last_mount_is_gone() 
         eventually("the kernel forgets them", || second.ping(SOON).unwrap().nodes <= 1);
     });
 }
+
+#[test]
+fn what_was_in_use_when_it_was_forgotten_goes_when_it_is_not() {
+    with_rig("forgotten_in_use", |rig| {
+        let host = rig.dir("host");
+        fs::create_dir_all(host.join("d/e")).unwrap();
+        for n in 0..50 {
+            fs::write(host.join(format!("d/e/f{n}")), "x").unwrap();
+        }
+        settle();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let root = rig.mounted("root", &attached);
+        // Somebody whom the server does not know of, as the overlay of a root that is kept.
+        let open: Vec<_> = (0..50).map(|n| fs::File::open(root.join(format!("d/e/f{n}"))).unwrap()).collect();
+        drop(view);
+        fs::rename(host.join("d"), host.join("gone")).unwrap();
+        eventually("the client's end is known", || {
+            let mut view = rig.view();
+            attach_host(&mut view, &host).warm
+        });
+        let mut view = rig.view();
+        assert!(view.ping(SOON).unwrap().nodes > 50, "they are in use");
+        drop(open);
+        eventually("the kernel forgets them", || view.ping(SOON).unwrap().nodes < 5);
+    });
+}

@@ -166,6 +166,11 @@ impl Node {
         &self.name
     }
 
+    /// Whether it was forgotten, and nobody has looked up its name since.
+    pub fn is_forgotten(&self) -> bool {
+        self.table.get(self.key).is_none()
+    }
+
     /// Relative to the root of the segment.
     pub fn path(&self) -> PathBuf {
         self.path_from(0)
