@@ -101,6 +101,27 @@ pub(crate) fn hides_stores(file: &OwnedFd) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == TMPFS)
 }
 
+/// Whether a directory (O_PATH) may find a name in another spelling than its own (linux/magic.h).
+pub(crate) fn may_fold_case(dir: &OwnedFd) -> bool {
+    const FOLDING: [u64; 8] = [
+        0x4d44,      // vfat
+        0x2011_bab0, // exfat
+        0x7366_746e, // ntfs3
+        0x482b,      // hfsplus
+        0xff53_4d42, // cifs
+        0xfe53_4d42, // smb2
+        0x0102_1997, // 9p
+        0x6573_5546, // fuse
+    ];
+    // FS_CASEFOLD_FL of linux/fs.h, for ext4, f2fs and tmpfs.
+    const CASEFOLD: u32 = 0x4000_0000;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folds =
+        |dir: OwnedFd| rustix::fs::ioctl_getflags(dir).is_ok_and(|flags| flags.bits() & CASEFOLD != 0);
+    rustix::fs::fstatfs(dir).is_ok_and(|fs| FOLDING.contains(&(fs.f_type as u64)))
+        || rustix::fs::openat(dir, ".", flags, Mode::empty()).is_ok_and(folds)
+}
+
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())

@@ -5,9 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::attr::FileKind;
+use crate::branch::Content;
 use crate::describe::{Scope, Symlinks};
 use crate::fingerprint;
+use crate::host;
 use crate::node::Node;
+use crate::origin::Place;
+use crate::resolve::open_dir;
 use crate::segment::Segment;
 use crate::sweep::{Now, Stale};
 
@@ -90,10 +94,23 @@ impl Segment {
         if fingerprint::rights(&attr) != dir.served.rights() {
             return None;
         }
+        if self.may_fold_case(dir) {
+            // A name that is new may be one that was looked for in vain in another spelling.
+            return None;
+        }
         let entries = self.list_merged(dir).ok()?;
         let names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
         let unknown = names.iter().filter(|name| self.table.get(dir.key().child(name)).is_none()).count();
         (unknown <= MOST_NAMES).then_some(names)
+    }
+
+    fn may_fold_case(&self, dir: &Node) -> bool {
+        dir.origins.iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Host(anchor), Content::Host(host)) => {
+                open_dir(dir, origin, host, anchor).is_ok_and(|dir| host::may_fold_case(&dir))
+            }
+            _ => false,
+        })
     }
 
     /// From now on these names, and those below them, are looked up anew.
