@@ -16,7 +16,7 @@ pub const OUTSIDE: &str = "out";
 
 /// Words in capitals are chosen: FILE, DIR and NAME (of any type) are there, PATH and OTHER are places where something
 /// may be, OTHER always outside.
-const KINDS: [&str; 47] = [
+const KINDS: [&str; 49] = [
     "write PATH SIZE LETTER",
     "write FILE SIZE LETTER",
     "edit FILE LETTER",
@@ -33,6 +33,9 @@ const KINDS: [&str; 47] = [
     "rmtree DIR",
     "chmod DIR MODE",
     "chmod NAME MODE",
+    // So that not all of the tree is out of reach before long.
+    "chmod DIR 755",
+    "chmod DIR 755",
     "chown NAME OWNER",
     "setxattr NAME LETTER",
     "utimens NAME SECONDS",
@@ -72,7 +75,7 @@ const BY_RING: &str = "uring SLOT OFFSET SIZE LETTER";
 const MOUNTS: [&str; 3] = ["bind DIR DIR", "tmpfs DIR", "unmount"];
 
 /// A kind that asks for what is not there is tried again with other words.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 40;
 /// So much of the story is told.
 const REMEMBERED: usize = 60;
 
@@ -83,6 +86,8 @@ pub struct RandomChanges {
     /// Those that the caller may give a file to.
     owners: [u32; 2],
     kinds: Vec<&'static str>,
+    /// Those that have not had their turn since all had: none is left out for long.
+    deck: Vec<&'static str>,
     /// How often each command was done, by its first word.
     done: BTreeMap<&'static str, usize>,
     story: VecDeque<String>,
@@ -113,13 +118,17 @@ impl RandomChanges {
             scratch: sandbox.scratch(),
             owners,
             kinds,
+            deck: Vec::new(),
             done,
             story: VecDeque::new(),
         }
     }
 
     pub fn make_one(&mut self, random: &mut Random) {
-        let kind = random.one_of(&self.kinds);
+        if self.deck.is_empty() {
+            self.deck.clone_from(&self.kinds);
+        }
+        let kind = self.deck.swap_remove(random.below(self.deck.len()));
         for _ in 0..ATTEMPTS {
             let command = self.fill(kind, random);
             let changer = match &mut self.mounter {
@@ -149,7 +158,7 @@ impl RandomChanges {
             "OFFSET" => random.one_of(&["0", "0", "5", "4096", "9999"]).to_owned(),
             "LETTER" => char::from(b'A' + random.below(26) as u8).to_string(),
             "TARGET" => random.one_of(&["a", "../b", "b/c", "never"]).to_owned(),
-            "MODE" => random.one_of(&["644", "755", "755", "755", "777", "711", "500", "0"]).to_owned(),
+            "MODE" => random.one_of(&["755", "755", "755", "775", "777", "711", "644", "0"]).to_owned(),
             "OWNER" => random.one_of(&self.owners).to_string(),
             "SECONDS" => random.one_of(&["1", "1000000000"]).to_owned(),
             "HOW" => random.one_of(&["h", "z", "a"]).to_owned(),
