@@ -42,19 +42,26 @@ pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
 /// tests/fixtures/look.c in the sandbox, `look/look`: prints what a directory looks like.
 pub fn look(sandbox: &Sandbox) -> PathBuf {
     static LOOK: OnceLock<PathBuf> = OnceLock::new();
-    sandbox.copy(LOOK.get_or_init(|| compiled("look", &[])), "look/look")
+    executable(sandbox, LOOK.get_or_init(|| compiled("look", &[])), "look/look")
 }
 
 /// tests/fixtures/changer.c in the sandbox, `changer/changer`. See [`crate::Changer`].
 pub fn changer(sandbox: &Sandbox) -> PathBuf {
     static CHANGER: OnceLock<PathBuf> = OnceLock::new();
-    let at = sandbox.path("changer/changer");
-    // A program that runs cannot be written.
-    if at.exists() {
-        at
-    } else {
-        sandbox.copy(CHANGER.get_or_init(|| compiled("changer", &[])), "changer/changer")
+    executable(sandbox, CHANGER.get_or_init(|| compiled("changer", &[])), "changer/changer")
+}
+
+/// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
+/// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
+fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {
+    let at = sandbox.path(relative);
+    if !at.exists() {
+        sandbox.dir(Path::new(relative).parent().expect("a program lies in a directory of its own"));
+        let copied = Command::new("install").args(["-m", "0755"]).arg(program).arg(&at).status();
+        assert!(copied.is_ok_and(|status| status.success()), "cannot install {}", at.display());
+        sandbox.own(&at);
     }
+    at
 }
 
 /// tests/fixtures/NAME.c as a static program in the cache.
