@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use vfsrun_fuse::{Attached, ServerOptions, View, options, server, spawn_server};
 use vfsrun_sys::mount::{self, Propagation};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Source};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -171,17 +171,7 @@ fn walk(dir: &Path) -> Outcome<usize> {
 }
 
 fn attach(view: &mut View, host: &Path) -> Outcome<Attached> {
-    let branch = BranchSpec {
-        at: PathBuf::new(),
-        source: Source::Host { root: 0, host: None },
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live: Live::Auto,
-        label: host.display().to_string(),
-    };
+    let branch = BranchSpec::new(Source::Host { root: 0, host: None }, host.display().to_string());
     let spec = SegmentSpec { branches: vec![branch], ..SegmentSpec::default() };
     Ok(view.attach(&spec, &[open_dir(host)?.as_fd()])?)
 }

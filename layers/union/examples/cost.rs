@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vfsrun_union::describe::{BranchSpec, Live, Scope, SegmentSpec, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, SegmentSpec, Source};
 use vfsrun_union::{Context, Described, Segment};
 
 const FILES: usize = 10_000;
@@ -72,17 +72,7 @@ fn manifest(dir: &Path, what: &str, order: impl Fn(usize) -> usize) {
 }
 
 fn spec(sources: Vec<Source>) -> SegmentSpec {
-    let branch = |source| BranchSpec {
-        at: "".into(),
-        source,
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live: Live::Auto,
-        label: "cost".into(),
-    };
+    let branch = |source| BranchSpec::new(source, "cost");
     SegmentSpec { branches: sources.into_iter().map(branch).collect(), ..SegmentSpec::default() }
 }
 

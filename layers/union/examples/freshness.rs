@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use vfsrun_sys::lease;
-use vfsrun_union::describe::{BranchSpec, Live, Scope, SegmentSpec, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Live, SegmentSpec, Source};
 use vfsrun_union::{Context, Described, Effort, Node, Segment};
 
 const PER_DIRECTORY: usize = 1000;
@@ -76,17 +76,7 @@ fn visited(
     names: &[OsString],
     context: &Context,
 ) -> (Segment, Vec<Arc<Node>>) {
-    let branch = BranchSpec {
-        at: "".into(),
-        source: Source::Host { root: 0, host: None },
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live,
-        label: "freshness".into(),
-    };
+    let branch = BranchSpec { live, ..BranchSpec::new(Source::Host { root: 0, host: None }, "freshness") };
     let spec = SegmentSpec { branches: vec![branch], ..SegmentSpec::default() };
     let described = Described::read(spec, vec![open(dir)]).expect("no manifests");
     let segment = Segment::build(described, context).expect("a segment");

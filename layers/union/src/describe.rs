@@ -48,6 +48,23 @@ pub struct BranchSpec {
     pub label: String,
 }
 
+impl BranchSpec {
+    /// All of `source`, at the root of the view, with every default.
+    pub fn new(source: Source, label: impl Into<String>) -> BranchSpec {
+        BranchSpec {
+            at: PathBuf::new(),
+            source,
+            rules: Vec::new(),
+            rules_at: None,
+            symlinks: Symlinks::default(),
+            scope: Scope::default(),
+            frozen: false,
+            live: Live::default(),
+            label: label.into(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Source {

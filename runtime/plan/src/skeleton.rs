@@ -3,9 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use vfsrun_union::describe::{
-    BranchSpec, Live, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Source, Symlinks,
-};
+use vfsrun_union::describe::{BranchSpec, SegmentSpec, SkeletonContent, SkeletonEntry, Source};
 
 use vfsrun_spec::{Vfs, vfs};
 
@@ -29,17 +27,7 @@ pub(crate) fn segment(
     entries.retain(|entry| !entry.path.as_os_str().is_empty());
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     entries.dedup_by(|a, b| a.path == b.path);
-    let branch = BranchSpec {
-        at: PathBuf::new(),
-        source: Source::Skeleton { entries },
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: true,
-        live: Live::Auto,
-        label: "the skeleton".to_owned(),
-    };
+    let branch = BranchSpec { frozen: true, ..BranchSpec::new(Source::Skeleton { entries }, "the skeleton") };
     // The view's rules are about the user's branches; a mount point must stay.
     let spec = SegmentSpec { branches: vec![branch], rules: Vec::new(), ..whole.clone() };
     Segment { spec, opens: Vec::new() }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use vfsrun_fuse::{Attached, ServerOptions, View, spawn_server};
 use vfsrun_sys::mount::{self, Propagation};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Source};
 
 pub const SERVER: &str = env!("CARGO_BIN_EXE_view-server-test");
 
@@ -122,17 +122,7 @@ pub fn open_dir(path: &Path) -> OwnedFd {
 
 /// A segment of one host directory.
 pub fn host_segment() -> SegmentSpec {
-    let branch = BranchSpec {
-        at: PathBuf::new(),
-        source: Source::Host { root: 0, host: None },
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live: Live::Auto,
-        label: "host".to_owned(),
-    };
+    let branch = BranchSpec::new(Source::Host { root: 0, host: None }, "host");
     SegmentSpec { branches: vec![branch], ..SegmentSpec::default() }
 }
 

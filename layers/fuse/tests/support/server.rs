@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sched::CloneFlags;
@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vfsrun_fuse::View;
 use vfsrun_sys::mount::{self, Attr, NewMount};
 use vfsrun_union::SegmentSpec;
-use vfsrun_union::describe::{BranchSpec, Live, Scope, Source, Symlinks};
+use vfsrun_union::describe::{BranchSpec, Source};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,17 +89,7 @@ fn client_of_user_namespace(dir: &Path, host: &Path, scratch: &Path) -> String {
     let mut view = View::connect(dir).unwrap().expect("the test started the server");
     let open = |path: &Path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let mut spec = SegmentSpec::default();
-    spec.branches.push(BranchSpec {
-        at: PathBuf::new(),
-        source: Source::Host { root: 0, host: None },
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live: Live::Auto,
-        label: "host".to_owned(),
-    });
+    spec.branches.push(BranchSpec::new(Source::Host { root: 0, host: None }, "host"));
     spec.unmapped = Some((0, 0));
     let attached = view.attach(&spec, &[open(host).as_fd()]).unwrap();
     nix::sched::setns(view.user_namespace(), CloneFlags::CLONE_NEWUSER).unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_union::describe::{
-    BranchSpec, Live, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
+    BranchSpec, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
 };
 use vfsrun_union::{Context, Described, Errno, FileKind, Node, Segment, SegmentError};
 
@@ -104,17 +104,7 @@ impl World {
 }
 
 pub fn branch(source: Source) -> BranchSpec {
-    BranchSpec {
-        at: PathBuf::new(),
-        source,
-        rules: Vec::new(),
-        rules_at: None,
-        symlinks: Symlinks::Never,
-        scope: Scope::View,
-        frozen: false,
-        live: Live::Auto,
-        label: "test".into(),
-    }
+    BranchSpec::new(source, "test")
 }
 
 pub fn at(place: &str, branch: BranchSpec) -> BranchSpec {
