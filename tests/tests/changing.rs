@@ -9,6 +9,7 @@ as_root_and_user!(
     unchanged_inputs_are_no_news,
     file_that_is_open_for_writing_is_no_news,
     name_that_is_no_text_is_told_as_well_as_can_be,
+    name_that_is_no_line_is_told_in_one,
     directory_that_was_another_for_a_while_is_seen_as_it_is,
     file_read_before_it_changed_is_told,
     file_read_after_it_changed_is_told,
@@ -106,6 +107,15 @@ fn name_that_is_no_text_is_told_as_well_as_can_be(sandbox: &Sandbox) {
     let output =
         run(sandbox, "cat /src/*; pause", &source(), &[], "printf new > src/$(printf 'caf\\351')").expect(0);
     assert_told(&output, &["/src/caf\u{fffd}"]);
+}
+
+/// A terminal does what some characters say.
+fn name_that_is_no_line_is_told_in_one(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; printf old > src/$(printf 'a\\033[2J\\nb')");
+    let change = "printf new > src/$(printf 'a\\033[2J\\nb')";
+    let output = run(sandbox, "cat /src/*; pause", &source(), &[], change).expect(0);
+    assert_told(&output, &["/src/a\u{1b}[2J\nb"]);
+    output.assert_stderr_has(&format!("{CHANGED}/src/a\\u{{1b}}[2J\\nb\n"));
 }
 
 /// A directory is another one for a while, as its parent is renamed; what the action has seen there is not shown to

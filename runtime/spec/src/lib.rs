@@ -20,6 +20,7 @@ pub use error::SpecError;
 pub use oci::{Hooks, Linux, Mount, Process, Root};
 pub use spec::Spec;
 pub use vfs::Vfs;
+pub use wording::one_line;
 
 /// The JSON Schema (draft 2020-12) of a spec, for editors and for `vfsrun new`.
 pub const SCHEMA: &str = include_str!("../../../docs/spec.schema.json");

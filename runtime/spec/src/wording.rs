@@ -30,7 +30,7 @@ pub(crate) fn of_syntax_error(text: &str, error: &serde_json::Error) -> String {
 }
 
 /// Control characters escaped, so that a message is one line and no terminal obeys it.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use vfsrun_spec::one_line;
 
 use crate::cli::{Global, LogFormat};
 
@@ -40,13 +41,14 @@ impl Log {
 
     /// Why this program fails: on stderr, and as exactly one line of the log file.
     pub fn error(&self, message: &str) {
-        eprintln!("vfsrun: {message}");
+        // Paths in it may be anybody's.
+        eprintln!("vfsrun: {}", one_line(message));
         self.write("error", message);
     }
 
     /// Something the user should know although the run goes on.
     pub fn note(&self, message: &str) {
-        eprintln!("vfsrun: {message}");
+        eprintln!("vfsrun: {}", one_line(message));
     }
 
     fn write(&self, level: &str, message: &str) {
