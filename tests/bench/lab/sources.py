@@ -17,7 +17,7 @@ def lua(kept):
     place = kept / "apt"
     for name in ("lists/partial", "cache/archives/partial", "download"):
         (place / name).mkdir(parents=True, exist_ok=True)
-    (place / "sources.list").write_text(f"deb-src http://deb.debian.org/debian {codename()} main\n")
+    (place / "sources.list").write_text(f"deb-src {archive()} {codename()} main\n")
     options = ["-qq", "-o", f"Dir::Etc::SourceList={place}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
                "-o", f"Dir::State::Lists={place}/lists", "-o", f"Dir::Cache={place}/cache", "-o", "APT::Sandbox::User="]
     for words in (["update"], ["source", "--download-only", "lua5.4"]):
@@ -42,6 +42,20 @@ def unpack(archive, source):
             if member.isfile() and path.parent.name == "src" and path.suffix in (".c", ".h"):
                 (unfinished / path.name).write_bytes(tar.extractfile(member).read())
     unfinished.rename(source)
+
+
+def archive():
+    """Where this machine gets the packages of its release from."""
+    try:
+        done = subprocess.run(["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"],
+                              capture_output=True, text=True)
+    except OSError as error:
+        raise Skip(f"Lua's source cannot be fetched: {error}") from None
+    for line in done.stdout.splitlines():
+        release, component, address = line.split(" ", 2)
+        if (release, component) == (codename(), "main"):
+            return address
+    raise Skip("apt knows no archive of this host's release")
 
 
 def codename():
