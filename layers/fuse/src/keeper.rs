@@ -1,19 +1,19 @@
 //! The keeper: a thread that does what nobody waits for. When an action is over it has what was looked at put under watch,
-//! has the kernel forget what is left of segments that are gone, and drops segments without a user when there are many
-//! names.
+//! closes files that nobody reads, has the kernel forget what is left of segments that are gone, and drops segments without
+//! a user when there are many names.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::nodes::NodeTable;
 use crate::registry::Registry;
 
 /// How long the mounts of an action may take to go, at first; then longer and longer.
 const SOON: Duration = Duration::from_millis(50);
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Keeper(SyncSender<()>);
@@ -32,22 +32,27 @@ impl Keeper {
 }
 
 fn keep(registry: &Registry, nodes: &NodeTable, wakened: &Receiver<()>) {
-    let mut again = None;
+    let (mut pause, mut due) = (SOON, None::<Instant>);
     loop {
-        let waited = match again {
-            Some(pause) => wakened.recv_timeout(pause),
+        let waited = match due {
+            Some(due) => wakened.recv_timeout(due.saturating_duration_since(Instant::now())),
             None => wakened.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match waited {
             Ok(()) => {
                 registry.trim();
                 registry.settle();
-                again = Some(SOON);
+                due.get_or_insert_with(|| Instant::now() + SOON);
             }
-            Err(RecvTimeoutError::Timeout) => {
-                again = again.filter(|_| registry.clear_up(nodes)).map(|pause| (2 * pause).min(LATER));
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        // Looked at after each wake-up too: where one action follows another nothing ever times out.
+        if due.is_some_and(|due| due <= Instant::now()) {
+            registry.close_unneeded();
+            let is_left = registry.clear_up(nodes);
+            pause = if is_left { (2 * pause).min(LATER) } else { SOON };
+            due = is_left.then(|| Instant::now() + pause);
         }
     }
 }

@@ -89,6 +89,15 @@ impl OpenFiles {
         drop(closed);
     }
 
+    /// They are opened again when somebody reads them, but for those that are torn.
+    pub fn close_all(&self) {
+        for shard in &self.shards {
+            let closed =
+                std::mem::take(&mut shard.lock().expect("the server aborts when a thread panics").files);
+            drop(closed);
+        }
+    }
+
     /// The node's file is not what the kernel was told: reading it is an error from now on.
     pub fn tear(&self, nodeid: u64) {
         let mut shard = self.shard(nodeid);
@@ -223,6 +232,17 @@ mod tests {
         assert_eq!(files.get(3, null).unwrap_err(), Errno::IO);
         files.close(3);
         files.get(3, null).unwrap();
+    }
+
+    #[test]
+    fn closed_files_are_opened_again_and_torn_ones_stay_torn() {
+        let files = OpenFiles::new(2 * SHARDS);
+        let first = files.get(3, null).unwrap();
+        files.get(4, null).unwrap();
+        files.tear(4);
+        files.close_all();
+        assert!(!Arc::ptr_eq(&first, &files.get(3, null).unwrap()));
+        assert_eq!(files.get(4, null).unwrap_err(), Errno::IO);
     }
 
     #[test]

@@ -273,15 +273,23 @@ impl Registry {
         removed.retain(|live| live.strong_count() > 0);
         let removed: Vec<_> =
             removed.iter().filter_map(Weak::upgrade).filter(|live| live.nodes() > 0).collect();
-        if removed.is_empty() && !self.has_forgotten.load(SeqCst) {
+        // Taken before the look: what is forgotten meanwhile is looked for the next time.
+        if !self.has_forgotten.swap(false, SeqCst) && removed.is_empty() {
             return false;
         }
         let is_left = |place: &Place| {
             removed.iter().any(|live| Arc::ptr_eq(live, &place.live)) || place.node.is_forgotten()
         };
         let is_left = self.forget_all(nodes, is_left) > 0;
-        self.has_forgotten.fetch_and(is_left, SeqCst);
+        self.has_forgotten.fetch_or(is_left, SeqCst);
         is_left
+    }
+
+    /// While nobody is inside no file stays open: a file system below a branch could not be unmounted.
+    pub fn close_unneeded(&self) {
+        if self.all().iter().all(|live| live.users.load(SeqCst) == 0) {
+            self.caches.iter().filter_map(OnceLock::get).for_each(|cache| cache.files.close_all());
+        }
     }
 
     /// Name by name: what was forgotten while it was in use has no name any more by which to reach what lies below.

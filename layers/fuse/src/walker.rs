@@ -51,12 +51,17 @@ impl Walker {
     }
 }
 
+/// Until the other end is closed.
 fn walk(view: &OwnedFd, socket: &OwnedFd) -> io::Result<()> {
     fd_passing::keep_only(&[view.as_fd(), socket.as_fd(), io::stderr().as_fd()])?;
     read_ahead(view);
     let mut name = [0; NAME_MAX];
     loop {
         let (length, _) = fd_passing::receive(socket, &mut name)?;
+        if length == 0 {
+            // The server ends, and says itself why.
+            return Ok(());
+        }
         let name = String::from_utf8_lossy(&name[..length]);
         match mount::clone_tree(view, Path::new(&*name), false) {
             Ok(segment) => fd_passing::send(socket, &[0; 4], &[segment.as_fd()])?,

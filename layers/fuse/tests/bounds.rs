@@ -169,8 +169,9 @@ fn what_is_left_of_an_old_generation_is_forgotten_when_its_last_mount_is_gone() 
         let nodes = second.ping(SOON).unwrap().nodes;
         assert!(nodes > 100, "somebody is still inside");
         drop(open);
+        // One client after the other, as where actions are many and short.
         nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        eventually("the kernel forgets them", || second.ping(SOON).unwrap().nodes <= 1);
+        eventually("the kernel forgets them", || rig.view().ping(SOON).unwrap().nodes <= 1);
     });
 }
 
@@ -198,5 +199,27 @@ fn what_was_in_use_when_it_was_forgotten_goes_when_it_is_not() {
         assert!(view.ping(SOON).unwrap().nodes > 50, "they are in use");
         drop(open);
         eventually("the kernel forgets them", || view.ping(SOON).unwrap().nodes < 5);
+    });
+}
+
+#[test]
+fn a_file_system_below_a_branch_can_be_unmounted_when_nobody_is_inside() {
+    with_rig("unmounted", |rig| {
+        let (host, other) = (rig.dir("host"), rig.dir("other"));
+        fs::create_dir(host.join("m")).unwrap();
+        fs::write(other.join("f"), "x").unwrap();
+        let place = host.join("m");
+        let bind = nix::mount::MsFlags::MS_BIND;
+        let mut view = rig.view();
+        // After the server's start, whose namespace has a copy of all mounts else.
+        nix::mount::mount(Some(&other), &place, None::<&str>, bind, None::<&str>).unwrap();
+        let attached = attach_host(&mut view, &host);
+        let root = rig.mounted("root", &attached);
+        assert_eq!(fs::read_to_string(root.join("m/f")).unwrap(), "x");
+        assert!(nix::mount::umount(&place).is_err(), "the file was read");
+        drop(attached);
+        nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        drop(view);
+        eventually("the file is closed", || nix::mount::umount(&place).is_ok());
     });
 }

@@ -10,6 +10,8 @@
 //! - what a name means shows at its directory and at what it named, each watched for itself or swept;
 //! - a mount over a directory shows in the table of mounts, which is polled.
 //!
+//! docs/semantics.md has the few changes of a ctime alone that are no event.
+//!
 //! Network file systems change without an event, and older kernels open files for overlayfs, nfsd and others without one:
 //! there nothing is watched.
 
@@ -319,7 +321,7 @@ impl State {
             let proven = self.by_number[number].proven || proof == Proof::Events;
             return if proven { Ok(*number) } else { Err(Refusal::Subject) };
         }
-        let queue = self.open_queue()?;
+        self.open_queue()?;
         if self.by_number.len() >= self.most {
             return Err(Refusal::Full);
         }
@@ -337,18 +339,15 @@ impl State {
         if opened.as_ref().is_some_and(may_write) {
             return Err(Refusal::Subject);
         }
-        let number =
-            inotify::add_watch(&queue, host::magic_link(subject.fd.as_fd()), flags).map_err(|errno| {
-                match errno {
-                    Errno::NOSPC => Refusal::Full,
-                    _ => Refusal::Subject,
-                }
-            });
-        let number = number.inspect_err(|refusal| {
-            if *refusal == Refusal::Full {
+        let queue = self.queue.as_ref().expect("opened above");
+        let number = match inotify::add_watch(queue, host::magic_link(subject.fd.as_fd()), flags) {
+            Ok(number) => number,
+            Err(Errno::NOSPC) => {
                 self.most = self.by_number.len();
+                return Err(Refusal::Full);
             }
-        })?;
+            Err(_) => return Err(Refusal::Subject),
+        };
         let writer = opened.map_or(Writer::None, |file| lease::writer(&file));
         self.by_file.insert(file, number);
         let proven = writer == Writer::None;
@@ -363,14 +362,13 @@ impl State {
         }
     }
 
-    fn open_queue(&mut self) -> Result<OwnedFd, Refusal> {
+    fn open_queue(&mut self) -> Result<(), Refusal> {
         if self.queue.is_none() {
             let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
             self.queue = Some(queue.map_err(|_| Refusal::Full)?);
             self.most = budget() / 4 * 3;
         }
-        let queue = self.queue.as_ref().expect("just opened");
-        queue.try_clone().map_err(|_| Refusal::Full)
+        Ok(())
     }
 
     fn leave(&mut self, node: &Node, numbers: &[Number]) {
