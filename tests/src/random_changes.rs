@@ -71,6 +71,8 @@ const KINDS: [&str; 49] = [
 ];
 /// Where the kernel lets the caller have a ring.
 const BY_RING: &str = "uring SLOT OFFSET SIZE LETTER";
+/// Where the file system has flags.
+const FLAG: &str = "chattr DIR";
 /// Done by root.
 const MOUNTS: [&str; 3] = ["bind DIR DIR", "tmpfs DIR", "unmount"];
 
@@ -108,6 +110,11 @@ impl RandomChanges {
             kinds.push(BY_RING);
         } else {
             skip::loudly("writes by io_uring among random changes", "the kernel refuses them");
+        }
+        if changer.try_to(&format!("chattr {OUTSIDE}")) {
+            kinds.push(FLAG);
+        } else {
+            skip::loudly("flags among random changes", "the file system has none");
         }
         let own = sandbox.caller.uid();
         let owners = [own, if own == 0 { 12345 } else { own }];

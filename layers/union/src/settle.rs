@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, openat};
 
+use crate::attr::FileKind;
 use crate::describe::Live;
 use crate::host::LOOK;
 use crate::node::{Node, Served};
@@ -31,7 +32,8 @@ impl Segment {
             return;
         }
         let mut nodes = self.table.doubtful();
-        nodes.sort_unstable_by_key(|node| parent_of(node));
+        // Directories last: that a file in them is opened for its lease is an event.
+        nodes.sort_unstable_by_key(|node| (node.kind() == FileKind::Directory, parent_of(node)));
         for children in nodes.chunk_by(|one, two| parent_of(one) == parent_of(two)) {
             let mut dirs = OpenDirs::default();
             for node in children {

@@ -58,6 +58,8 @@ const OF_FILE: WatchFlags = WatchFlags::OPEN
     .union(WatchFlags::ONESHOT);
 
 const OF_DIRECTORY: WatchFlags = WatchFlags::CREATE
+    // Of its flags, which chattr changes through its descriptor.
+    .union(WatchFlags::OPEN)
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)

@@ -57,12 +57,14 @@ const TREE: [(&str, &str); 4] =
     [("d/f", "content"), ("d/g", "other"), ("d/sub/h", "deep"), ("d/link", "->f")];
 
 #[track_caller]
-fn assert_noticed(what: &str, change: impl FnOnce(&Path)) {
-    let watched = watched(&TREE);
-    assert_eq!(watched.segment.in_doubt(), ROOT, "{what}: everything else is watched");
-    assert!(watched.segment.is_current(), "{what}: nothing has changed yet");
-    change(&watched.tree);
-    assert!(!watched.segment.is_current(), "{what}");
+fn assert_noticed(what: &str, change: impl Fn(&Path)) {
+    for live in [Live::Auto, Live::Watch] {
+        let watched = watched_as(&TREE, |branch| BranchSpec { live, ..branch });
+        assert_eq!(watched.segment.in_doubt(), ROOT, "{live:?}, {what}: everything else is watched");
+        assert!(watched.segment.is_current(), "{live:?}, {what}: nothing has changed yet");
+        change(&watched.tree);
+        assert!(!watched.segment.is_current(), "{live:?}, {what}");
+    }
 }
 
 #[test]
@@ -101,6 +103,18 @@ fn every_change_is_noticed() {
         symlink("g", tree.join("d/new")).unwrap();
         fs::rename(tree.join("d/new"), tree.join("d/link")).unwrap();
     });
+}
+
+#[test]
+fn a_flag_of_a_directory_is_noticed() {
+    let watched = watched(&TREE);
+    assert!(watched.segment.is_current());
+    let sub = File::open(watched.tree.join("d/sub")).unwrap();
+    let Ok(flags) = rustix::fs::ioctl_getflags(&sub) else {
+        return skipped("the file system has no flags");
+    };
+    rustix::fs::ioctl_setflags(&sub, flags | rustix::fs::IFlags::NODUMP).unwrap();
+    assert!(!watched.segment.is_current());
 }
 
 fn rustix_truncate(path: &Path) {
@@ -153,7 +167,7 @@ fn reading_on_the_host_is_no_change() {
     let watched = watched(&TREE);
     fs::read(watched.tree.join("d/f")).unwrap();
     assert!(watched.segment.is_current());
-    assert_eq!(watched.segment.in_doubt(), ROOT + 1, "it was opened, so it has to be looked at");
+    assert_eq!(watched.segment.in_doubt(), ROOT + 2, "it was opened: to look at, with its directory");
     watched.segment.settle(Effort::All, || true);
     assert_eq!(watched.segment.in_doubt(), ROOT);
 }
@@ -256,11 +270,14 @@ fn changes_are_noticed_although_events_were_lost() {
     assert!(segment.in_doubt() < 10, "watched again");
 }
 
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
 /// In a mount namespace of its own; says so when this machine cannot.
 fn with_mounts(test: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: mounting needs root");
-        return;
+        return skipped("mounting needs root");
     }
     std::thread::scope(|scope| {
         let run = || {
