@@ -55,12 +55,13 @@ impl ViewFs {
             let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
             let live = self.registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
             let node = live.segment.root();
-            let attr = live.segment.attr(&node)?;
+            let attr = live.segment.as_shown(live.segment.attr(&node)?);
             (Place { live, node }, attr)
         } else {
             let Place { live, node } = self.place(parent)?;
             self.refuse_too_many(&live, &node, name)?;
             let (node, attr) = live.segment.lookup_attr(&node, name)?;
+            let attr = live.segment.as_shown(attr);
             (Place { live, node }, attr)
         };
         self.nodes.remember(place);
@@ -84,8 +85,8 @@ impl ViewFs {
         if nodeid == INodeNo::ROOT {
             return Ok(view_root());
         }
-        let place = self.place(nodeid)?;
-        Ok(file_attr(&place.live.segment.attr(&place.node)?))
+        let Place { live, node } = self.place(nodeid)?;
+        Ok(file_attr(&live.segment.as_shown(live.segment.attr(&node)?)))
     }
 
     fn read_at(&self, nodeid: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use vfsrun_layers::LayerStore;
 
 use crate::context::Context;
-use crate::describe::{BranchSpec, FdIndex, Live, Rule, Scope, Source, Symlinks};
+use crate::describe::{BranchSpec, FdIndex, Live, Rule, Scope, Source, Symlinks, Whiteouts};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
 use crate::inputs::InputIndex;
@@ -31,6 +31,7 @@ pub(crate) struct Branch {
     /// May change while it is served.
     pub(crate) live: bool,
     pub(crate) watching: Live,
+    pub(crate) whiteouts: Whiteouts,
     /// Change times of its files come from this machine's clock.
     pub(crate) has_our_clock: bool,
     pub(crate) content: Content,
@@ -55,7 +56,11 @@ pub(crate) struct InputsBranch {
 impl Branch {
     /// Whether overlayfs or a program may find extended attributes in it.
     pub(crate) fn has_marks(&self) -> bool {
-        matches!(&self.content, Content::Layer(layer) if layer.layer.has_marks())
+        match &self.content {
+            Content::Layer(layer) => layer.layer.has_marks(),
+            Content::Host(_) => self.whiteouts != Whiteouts::None,
+            Content::Inputs(_) => false,
+        }
     }
 
     pub(crate) fn new(spec: BranchSpec, fds: &Fds, context: &Context) -> Result<Branch, SegmentError> {
@@ -93,7 +98,20 @@ impl Branch {
             watching = Live::Sweep;
         }
         let has_our_clock = has_our_clock(&content);
-        Ok(Branch { label, at, rules, rules_at, symlinks, scope, live, watching, has_our_clock, content })
+        let whiteouts = spec.whiteouts;
+        Ok(Branch {
+            label,
+            at,
+            rules,
+            rules_at,
+            symlinks,
+            scope,
+            live,
+            watching,
+            whiteouts,
+            has_our_clock,
+            content,
+        })
     }
 }
 

@@ -18,6 +18,14 @@ pub struct SegmentSpec {
     pub rules: Vec<Rule>,
     /// What a name means that is a directory in one branch and something else in another.
     pub types: TypeConflict,
+    /// Which one is shown of several files of the same name.
+    #[serde(default)]
+    pub policy: Policy,
+    #[serde(default)]
+    pub order: Order,
+    /// No time is shown that is later, in seconds since the epoch.
+    #[serde(default)]
+    pub latest: Option<i64>,
     /// From the ids recorded in layers to the ids of the server's user namespace. Empty: the same numbers.
     pub ids: IdMap,
     /// Owners of host files that the server's user namespace cannot express are shown as this (uid, gid), in ids of
@@ -44,6 +52,9 @@ pub struct BranchSpec {
     /// How changes are noticed if it is not frozen.
     #[serde(default)]
     pub live: Live,
+    /// Of a host directory: what in it speaks of the branches below. A layer has its own way.
+    #[serde(default)]
+    pub whiteouts: Whiteouts,
     /// How the user named it, for messages only; not part of the segment's identity.
     pub label: String,
 }
@@ -60,6 +71,7 @@ impl BranchSpec {
             scope: Scope::default(),
             frozen: false,
             live: Live::default(),
+            whiteouts: Whiteouts::default(),
             label: label.into(),
         }
     }
@@ -131,6 +143,46 @@ pub enum TypeConflict {
     First,
     /// EIO, and reported as a fault.
     Error,
+}
+
+/// What decides between files of the same name; directories merge whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Policy {
+    /// The order of the branches.
+    #[default]
+    First,
+    /// The latest mtime, then the order of the branches.
+    Newest,
+    /// EIO, and reported as a fault.
+    Error,
+}
+
+/// The order in which a directory is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Order {
+    /// Bytewise.
+    #[default]
+    Sorted,
+    /// As each branch tells its names, branch by branch.
+    Native,
+    /// By a hash of this number and the path: always the same, and like no other.
+    Shuffled(u64),
+}
+
+/// The form in which a host directory says that a name of the branches below is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Whiteouts {
+    /// It says nothing: devices are not shown, and all other names are what they are.
+    #[default]
+    None,
+    /// The upper of an overlayfs: character devices 0:0, empty files with the attribute `overlay.whiteout`, directories
+    /// with `overlay.opaque`, each in the namespace `user` or `trusted`.
+    Overlay,
+    /// An unpacked layer of an image: `.wh.NAME` and `.wh..wh..opq`.
+    Oci,
 }
 
 /// How the server learns that a host directory has changed.

@@ -19,6 +19,10 @@ pub enum FaultReason {
     BlobUnusable { digest: String, cause: String },
     /// `types: error` and two branches disagree about what the name is.
     TypeConflict { first: String, second: String },
+    /// `policy: error` and two branches have a file of this name.
+    SeveralFiles { first: String, second: String },
+    /// A branch that is declared an overlay's upper has only a part of the file, or has the directory from elsewhere.
+    OnlyAPart,
     /// More names than a listing may have.
     TooManyNames { most: usize },
     /// More names in use than the server may remember.
@@ -39,6 +43,15 @@ impl fmt::Display for Fault {
             }
             FaultReason::TypeConflict { first, second } => {
                 write!(f, "/{path}: branches {first} and {second} disagree about its type")
+            }
+            FaultReason::SeveralFiles { first, second } => {
+                write!(f, "/{path}: branches {first} and {second} both have it")
+            }
+            FaultReason::OnlyAPart => {
+                write!(
+                    f,
+                    "/{path}: overlayfs has left the rest of it in a lower directory (metacopy or redirect)"
+                )
             }
             FaultReason::TooManyNames { most } => write!(f, "/{path}: it has more than {most} names"),
             FaultReason::TooManyNodes { most } => {

@@ -122,6 +122,56 @@ pub(crate) fn may_fold_case(dir: &OwnedFd) -> bool {
         || rustix::fs::openat(dir, ".", flags, Mode::empty()).is_ok_and(folds)
 }
 
+/// What overlayfs means by a file of an upper (fs/overlayfs/util.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    None,
+    Whiteout,
+    /// Of a directory: the lower ones do not show through.
+    Opaque,
+    /// The content of the file, or what is below the directory, lies elsewhere in a lower layer.
+    OnlyAPart,
+}
+
+pub(crate) fn overlay_mark(fd: BorrowedFd<'_>, stat: &Stat) -> Mark {
+    let path = magic_link(fd);
+    let value = |name: &str| {
+        let get = |space: &str| {
+            let mut value = [0; 1];
+            match rustix::fs::getxattr(&path, format!("{space}.overlay.{name}"), &mut value) {
+                Ok(length) => Some(value[..length].to_vec()),
+                // Longer.
+                Err(Errno::RANGE) => Some(Vec::new()),
+                Err(_) => None,
+            }
+        };
+        get("user").or_else(|| get("trusted"))
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice if stat.st_rdev == 0 => Mark::Whiteout,
+        FileType::RegularFile if stat.st_size == 0 && value("whiteout").is_some() => Mark::Whiteout,
+        FileType::RegularFile if value("metacopy").is_some() => Mark::OnlyAPart,
+        FileType::Directory if value("redirect").is_some() => Mark::OnlyAPart,
+        FileType::Directory if value("opaque").as_deref() == Some(b"y") => Mark::Opaque,
+        _ => Mark::None,
+    }
+}
+
+/// What makes a directory of an unpacked image layer opaque.
+pub(crate) const OCI_OPAQUE: &str = ".wh..wh..opq";
+const OCI_WHITEOUT: &[u8] = b".wh.";
+
+/// The name that a marker of an unpacked image layer deletes, empty if it deletes none; `None` for what is no marker.
+pub(crate) fn oci_deletes(name: &OsStr) -> Option<&OsStr> {
+    let name = name.as_bytes().strip_prefix(OCI_WHITEOUT)?;
+    Some(OsStr::from_bytes(if name.starts_with(OCI_WHITEOUT) { b"" } else { name }))
+}
+
+/// The marker that deletes a name.
+pub(crate) fn oci_marker(name: &OsStr) -> OsString {
+    OsString::from_vec([OCI_WHITEOUT, name.as_bytes()].concat())
+}
+
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())

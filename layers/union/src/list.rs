@@ -1,17 +1,18 @@
 //! Listing: the names of a merged directory, each once and as `lookup` would show it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use vfsrun_layers::Kind;
 
 use crate::attr::{DirEntry, FileKind};
 use crate::branch::{Branch, Content};
-use crate::describe::Symlinks;
+use crate::describe::{Order, Policy, Symlinks, Whiteouts};
 use crate::fault::FaultReason;
 use crate::host;
 use crate::inode;
@@ -49,10 +50,14 @@ impl Segment {
         }
         dir.refuse_denied()?;
         let path = self.has_rules.then(|| dir.path());
-        let mut shown: HashMap<OsString, Option<DirEntry>> = HashMap::new();
+        // Each name with its place among the others.
+        let mut shown: HashMap<OsString, (usize, Option<DirEntry>)> = HashMap::new();
         for origin in &dir.origins {
             for mut name in self.names(dir, origin)? {
-                if shown.contains_key(&name.name) {
+                if let Some((_, entry)) = shown.get_mut(&name.name) {
+                    if self.policy == Policy::Newest && entry.as_ref().is_some_and(has_rivals) {
+                        *entry = self.dir_entry_by_look(dir, &name)?;
+                    }
                     continue;
                 }
                 let entry = match name.kind {
@@ -67,12 +72,26 @@ impl Segment {
                     }
                     Told::Nothing => self.dir_entry_by_look(dir, &name)?,
                 };
-                shown.insert(name.name, entry);
+                shown.insert(name.name, (shown.len(), entry));
             }
         }
-        let mut entries: Vec<DirEntry> = shown.into_values().flatten().collect();
-        entries.sort_unstable_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-        Ok(entries)
+        Ok(self.in_order(dir, shown))
+    }
+
+    fn in_order(&self, dir: &Node, shown: HashMap<OsString, (usize, Option<DirEntry>)>) -> Vec<DirEntry> {
+        let entries = shown.into_values().filter_map(|(place, entry)| Some((place, entry?)));
+        let mut entries: Vec<_> = entries.collect();
+        match self.order {
+            Order::Sorted => {
+                entries.sort_unstable_by(|(_, a), (_, b)| a.name.as_bytes().cmp(b.name.as_bytes()));
+            }
+            Order::Native => entries.sort_unstable_by_key(|(place, _)| *place),
+            Order::Shuffled(seed) => {
+                let path = dir.path();
+                entries.sort_by_cached_key(|(_, entry)| scatter(seed, &path.join(&entry.name)));
+            }
+        }
+        entries.into_iter().map(|(_, entry)| entry).collect()
     }
 
     fn names(&self, dir: &Arc<Node>, origin: &Origin) -> Result<Vec<Name>, Errno> {
@@ -96,7 +115,7 @@ impl Segment {
                         self.fault(dir.path(), FaultReason::TooManyNames { most: MOST_NAMES });
                     }
                 })?;
-                Ok(names.into_iter().filter_map(|entry| host_name(branch, entry)).collect())
+                Ok(host_names(branch, names))
             }
             (Place::Entry(at), Content::Layer(layer)) => {
                 let children = layer.layer.children(*at);
@@ -180,13 +199,49 @@ impl Segment {
     }
 }
 
-fn host_name(
-    branch: &Branch,
-    (name, kind, ino): (OsString, Option<rustix::fs::FileType>, u64),
-) -> Option<Name> {
+/// Whether a file of the same name in a later branch may take its place.
+fn has_rivals(entry: &DirEntry) -> bool {
+    !matches!(entry.kind, FileKind::Directory | FileKind::Whiteout)
+}
+
+/// A number that nothing but the seed and the path decides.
+fn scatter(seed: u64, path: &Path) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).update(path.as_os_str().as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+type HostName = (OsString, Option<FileType>, u64);
+
+fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
+    if branch.whiteouts != Whiteouts::Oci {
+        return names.into_iter().filter_map(|name| host_name(branch, name)).collect();
+    }
+    let (markers, names): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|(name, ..)| host::oci_deletes(name).is_some());
+    let there: HashSet<_> = names.iter().map(|(name, ..)| name.clone()).collect();
+    let deleted = markers.iter().filter_map(|(marker, ..)| host::oci_deletes(marker)).filter(|name| {
+        // What the layer has itself it speaks of as deleted in those below.
+        !name.is_empty() && !there.contains(*name)
+    });
+    let whiteout = |name: &OsStr| Name {
+        name: name.to_owned(),
+        kind: Told::Kind(FileKind::Whiteout),
+        low32: None,
+        group: None,
+    };
+    let deleted: Vec<_> = deleted.map(whiteout).collect();
+    names.into_iter().filter_map(|name| host_name(branch, name)).chain(deleted).collect()
+}
+
+fn host_name(branch: &Branch, (name, kind, ino): HostName) -> Option<Name> {
     let told = match kind {
         None => Told::Nothing,
-        Some(rustix::fs::FileType::Symlink) if branch.symlinks != Symlinks::Never => Told::Nothing,
+        Some(FileType::Symlink) if branch.symlinks != Symlinks::Never => Told::Nothing,
+        // Either may be a whiteout.
+        Some(FileType::CharacterDevice | FileType::RegularFile) if branch.whiteouts == Whiteouts::Overlay => {
+            Told::Nothing
+        }
         Some(kind) => Told::Kind(host::kind_of(kind)?),
     };
     Some(Name { name, kind: told, low32: Some(ino as u32), group: None })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::attr::{Attr, FileKind, Time};
-use crate::describe::TypeConflict;
+use crate::describe::{Policy, TypeConflict};
 use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
 use crate::node::NodeKey;
@@ -80,20 +80,35 @@ pub(crate) struct Found {
 
 pub(crate) struct Merge {
     types: TypeConflict,
+    policy: Policy,
     parts: Vec<Candidate>,
     opaque: bool,
     done: bool,
-    conflict: Option<(BranchIndex, BranchIndex)>,
+    conflict: Option<Conflict>,
+}
+
+/// Two branches that may not both have the name.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    about: Dispute,
+    first: BranchIndex,
+    second: BranchIndex,
+}
+
+#[derive(Debug)]
+enum Dispute {
+    Type,
+    File,
 }
 
 impl Merge {
-    pub(crate) fn new(types: TypeConflict) -> Merge {
-        Merge { types, parts: Vec::new(), opaque: false, done: false, conflict: None }
+    pub(crate) fn new(types: TypeConflict, policy: Policy) -> Merge {
+        Merge { types, policy, parts: Vec::new(), opaque: false, done: false, conflict: None }
     }
 
     /// A merge of one.
     pub(crate) fn single(candidate: Candidate) -> Found {
-        let mut merge = Merge::new(TypeConflict::First);
+        let mut merge = Merge::new(TypeConflict::First, Policy::First);
         merge.add(candidate);
         merge.found(0)
     }
@@ -111,8 +126,9 @@ impl Merge {
         let kind = candidate.seen.attr.kind;
         let Some(first) = self.parts.first() else {
             self.opaque = candidate.seen.opaque;
-            // Where types must agree, the others are asked even though they are not shown.
-            let ask_on = self.types == TypeConflict::Error && kind != FileKind::Whiteout;
+            // Where the others have a say, they are asked even though they may not be shown.
+            let have_say = self.types == TypeConflict::Error || self.policy != Policy::First;
+            let ask_on = have_say && kind != FileKind::Whiteout;
             self.done = self.opaque || kind != FileKind::Directory && !ask_on;
             self.parts.push(candidate);
             return;
@@ -122,7 +138,7 @@ impl Merge {
             self.end(wanted);
         } else if (kind == FileKind::Directory) != (wanted == FileKind::Directory) {
             if self.types == TypeConflict::Error {
-                self.conflict = Some((first.origin.branch, candidate.origin.branch));
+                self.conflict = Some(Conflict::between(Dispute::Type, first, &candidate));
             }
             self.end(wanted);
         } else if wanted == FileKind::Directory && !(candidate.is_alias() && self.has_alias()) {
@@ -132,13 +148,25 @@ impl Merge {
                 self.end(wanted);
             }
             self.parts.push(candidate);
+        } else if wanted != FileKind::Directory {
+            match self.policy {
+                Policy::First => {}
+                Policy::Newest if candidate.seen.attr.mtime > first.seen.attr.mtime => {
+                    self.parts[0] = candidate;
+                }
+                Policy::Newest => {}
+                Policy::Error => {
+                    self.conflict = Some(Conflict::between(Dispute::File, first, &candidate));
+                    self.done = true;
+                }
+            }
         }
     }
 
     /// Errors: absence, a conflict, too many links.
     pub(crate) fn finish(self, follows: u8) -> Result<Found, Failure> {
-        if let Some((first, second)) = self.conflict {
-            return Err(Failure::Conflict(first, second));
+        if let Some(conflict) = self.conflict {
+            return Err(Failure::Conflict(conflict));
         }
         if self.parts.is_empty() {
             return Err(Failure::Absent);
@@ -216,6 +244,7 @@ fn tag(place: &Place) -> u64 {
         Place::Input(_) => 4,
         Place::Alias(_) => 5,
         Place::Denied => 6,
+        Place::Deleted => 7,
     }
 }
 
@@ -224,7 +253,13 @@ fn tag(place: &Place) -> u64 {
 pub(crate) enum Failure {
     Absent,
     Loop,
-    Conflict(BranchIndex, BranchIndex),
+    Conflict(Conflict),
+}
+
+impl Conflict {
+    fn between(about: Dispute, first: &Candidate, second: &Candidate) -> Conflict {
+        Conflict { about, first: first.origin.branch, second: second.origin.branch }
+    }
 }
 
 impl Failure {
@@ -236,9 +271,13 @@ impl Failure {
         match self {
             Failure::Absent => Errno::NOENT,
             Failure::Loop => Errno::LOOP,
-            Failure::Conflict(first, second) => {
+            Failure::Conflict(Conflict { about, first, second }) => {
                 let label = |index| segment.branch(index).label.clone();
-                let reason = FaultReason::TypeConflict { first: label(first), second: label(second) };
+                let (first, second) = (label(first), label(second));
+                let reason = match about {
+                    Dispute::Type => FaultReason::TypeConflict { first, second },
+                    Dispute::File => FaultReason::SeveralFiles { first, second },
+                };
                 segment.fault(path(), reason);
                 Errno::IO
             }

@@ -32,6 +32,8 @@ pub(crate) enum Place {
     Input(u32),
     /// What a link of scope `view` leads to, or something below it.
     Alias(Arc<Node>),
+    /// What a marker beside it says is deleted.
+    Deleted,
     /// A name that a rule denies. Where it comes from is forgotten, so that nothing of it can be asked for.
     Denied,
 }
@@ -80,7 +82,9 @@ impl Place {
     /// Whether both lead to the same place by the same way. What an alias leads to may have another way by now.
     pub(crate) fn is_same(&self, other: &Place) -> bool {
         match (self, other) {
-            (Place::Above, Place::Above) | (Place::Denied, Place::Denied) => true,
+            (Place::Above, Place::Above)
+            | (Place::Deleted, Place::Deleted)
+            | (Place::Denied, Place::Denied) => true,
             (Place::Host(one), Place::Host(two)) => one == two,
             (Place::Entry(one), Place::Entry(two)) => one == two,
             (Place::InputDir(one), Place::InputDir(two)) => one == two,

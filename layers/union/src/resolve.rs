@@ -6,15 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use vfsrun_layers::Kind;
 
 use crate::attr::{Attr, FileKind, Time};
 use crate::branch::{Branch, Content};
-use crate::describe::Symlinks;
+use crate::describe::{Symlinks, Whiteouts};
 use crate::fault::FaultReason;
 use crate::fingerprint;
-use crate::host::{self, HostBranch};
+use crate::host::{self, HostBranch, Mark};
 use crate::inode;
 use crate::inputs::{Input, InputChild};
 use crate::layer::{LayerBranch, chain};
@@ -59,7 +60,7 @@ impl Segment {
             return Err(Errno::INVAL);
         }
         let asked = Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links };
-        let mut merge = Merge::new(self.types);
+        let mut merge = Merge::new(self.types, self.policy);
         for origin in &dir.origins {
             let (verdict, candidate) = match self.candidate(&asked, origin)? {
                 Some(answer) => answer,
@@ -83,7 +84,7 @@ impl Segment {
     }
 
     pub(crate) fn resolve_root(&self) -> Result<Found, Errno> {
-        let mut merge = Merge::new(self.types);
+        let mut merge = Merge::new(self.types, self.policy);
         for index in 0..self.branches.len() as BranchIndex {
             let candidate = if self.branch(index).at.is_empty() {
                 self.root_of_branch(index)?
@@ -174,9 +175,27 @@ impl Segment {
         anchor: &Arc<Anchor>,
     ) -> Result<Option<Candidate>, Errno> {
         let index = origin.branch;
+        let has_markers = self.branch(index).whiteouts == Whiteouts::Oci;
+        if has_markers && host::oci_deletes(asked.name).is_some() {
+            return Ok(None);
+        }
         let dir = open_dir(asked.dir, origin, host, anchor)?;
         let seen = match host::look(&dir, Path::new(asked.name)) {
-            Ok(fd) => self.seen_on_host(index, fd.as_fd())?,
+            Ok(fd) => self.seen_on_host(index, fd.as_fd()).map_err(|errno| match errno {
+                Errno::OPNOTSUPP => {
+                    self.fault(asked.dir.path().join(asked.name), FaultReason::OnlyAPart);
+                    Errno::IO
+                }
+                errno => errno,
+            })?,
+            Err(Errno::NOENT) if has_markers => {
+                return match host::look(&dir, Path::new(&host::oci_marker(asked.name))) {
+                    Ok(_) => Ok(Some(self.deleted(index))),
+                    // A name so long that none can speak of it.
+                    Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+                    Err(errno) => Err(errno),
+                };
+            }
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
@@ -237,19 +256,34 @@ impl Segment {
         })
     }
 
-    /// `None` for devices.
+    /// `None` for devices. Errors: OPNOTSUPP for what overlayfs has left only a part of here.
     pub(crate) fn seen_on_host(&self, index: BranchIndex, fd: BorrowedFd<'_>) -> Result<Option<Seen>, Errno> {
         let stat = rustix::fs::fstat(fd)?;
         let branch = self.branch(index);
         let live = branch.live;
-        Ok(host::attr_of(fd, &stat, &self.owners).map(|attr| Seen {
+        let mark = match branch.whiteouts {
+            Whiteouts::None => Mark::None,
+            Whiteouts::Overlay => host::overlay_mark(fd, &stat),
+            Whiteouts::Oci => oci_mark(fd, &stat)?,
+        };
+        let attr = match mark {
+            Mark::None | Mark::Opaque => host::attr_of(fd, &stat, &self.owners),
+            Mark::Whiteout => Some(self.whiteout()),
+            Mark::OnlyAPart => return Err(Errno::OPNOTSUPP),
+        };
+        let mut object = fingerprint::object(&stat);
+        if mark == Mark::Whiteout {
+            // An empty file may become one, which is another type of file.
+            object = fingerprint::Mixer::default().add(object).get();
+        }
+        Ok(attr.map(|attr| Seen {
             attr,
             low32: Some(stat.st_ino as u32),
-            object: fingerprint::object(&stat),
+            object,
             print: if live { fingerprint::print(&stat) } else { 0 },
             racy: live && fingerprint::is_racy(&stat),
-            changed: if live && branch.has_our_clock { attr.ctime } else { Time::default() },
-            opaque: false,
+            changed: if live && branch.has_our_clock { time_of_change(&stat) } else { Time::default() },
+            opaque: mark == Mark::Opaque,
             follows: 0,
             group: None,
         }))
@@ -332,6 +366,15 @@ impl Segment {
         Candidate { origin: Origin::at(index, Place::Denied), seen }
     }
 
+    /// A name of which only a marker beside it is there.
+    fn deleted(&self, index: BranchIndex) -> Candidate {
+        Candidate { origin: Origin::at(index, Place::Deleted), seen: Seen::fixed(self.whiteout(), 0) }
+    }
+
+    fn whiteout(&self) -> Attr {
+        attr(FileKind::Whiteout, 0, self.owners.root(), 0, Time::default())
+    }
+
     fn above(&self, index: BranchIndex) -> Candidate {
         self.synthetic(index, Place::Above)
     }
@@ -359,6 +402,23 @@ pub(crate) struct Asked<'a> {
     /// Relative to the root of the view; there only if rules have to see it.
     pub(crate) path: Option<PathBuf>,
     pub(crate) links: ViewLinks,
+}
+
+/// A directory of an unpacked image layer is opaque by what lies in it.
+fn oci_mark(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Mark, Errno> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(Mark::None);
+    }
+    match rustix::fs::statat(fd, host::OCI_OPAQUE, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(Mark::Opaque),
+        // It cannot be searched, and so nothing in it shows.
+        Err(Errno::NOENT | Errno::ACCESS) => Ok(Mark::None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn time_of_change(stat: &Stat) -> Time {
+    Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 }
 }
 
 fn attr(kind: FileKind, perm: u16, (uid, gid): (u32, u32), size: u64, mtime: Time) -> Attr {

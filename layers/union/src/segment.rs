@@ -13,7 +13,7 @@ use vfsrun_sys::lease::{self, Writer};
 use crate::attr::{Attr, DirEntry, FileKind, Time};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
-use crate::describe::{Rule, RuleAction, SegmentSpec, Source, TypeConflict};
+use crate::describe::{Order, Policy, Rule, RuleAction, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::fingerprint;
@@ -41,6 +41,9 @@ pub struct Segment {
     pub(crate) rules: Rules,
     pub(crate) has_rules: bool,
     pub(crate) types: TypeConflict,
+    pub(crate) policy: Policy,
+    pub(crate) order: Order,
+    latest: Option<Time>,
     pub(crate) owners: Owners,
     pub(crate) table: Arc<NodeTable>,
     pub(crate) watches: Arc<Watches>,
@@ -75,6 +78,9 @@ impl Segment {
             branches,
             rules,
             types: spec.types,
+            policy: spec.policy,
+            order: spec.order,
+            latest: spec.latest.map(|sec| Time { sec, nsec: 0 }),
             owners: Owners::new(spec.ids, spec.unmapped).map_err(|source| SegmentError::Proc { source })?,
             table: NodeTable::new(Arc::clone(&context.inodes), Arc::clone(&watches), live),
             swept: AtomicU64::new(watches.hear()),
@@ -128,7 +134,16 @@ impl Segment {
         Ok(Attr { ino: node.ino(), ..found.attr })
     }
 
-    /// Sorted bytewise. Denied names are listed, those in a denied directory are not (ACCESS); the inode numbers of names that nobody holds are likely, not certain.
+    /// What is told of attributes where no time may be later than described. What the segment itself gives out has the
+    /// times as they are, by which a change is known.
+    pub fn as_shown(&self, attr: Attr) -> Attr {
+        let Some(latest) = self.latest else { return attr };
+        let [atime, mtime, ctime] = [attr.atime, attr.mtime, attr.ctime].map(|time| time.min(latest));
+        Attr { atime, mtime, ctime, ..attr }
+    }
+
+    /// In the order described. Denied names are listed, those in a denied directory are not (ACCESS); the inode numbers
+    /// of names that nobody holds are likely, not certain.
     pub fn list(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
         match self.list_merged(dir) {
             Err(Errno::STALE) => Err(self.refuse_changed(dir)),

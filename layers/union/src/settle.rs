@@ -61,6 +61,9 @@ impl Segment {
 
     fn cover(&self, node: &Arc<Node>, dirs: &mut OpenDirs) -> Result<(), Refusal> {
         let parent = node.parent().ok_or(Refusal::Subject)?;
+        if self.depends_on_more(node) {
+            return Err(Refusal::Subject);
+        }
         let (mut subjects, mut proof) = (Vec::new(), Proof::Events);
         for origin in &node.origins {
             let branch = self.branch(origin.branch);

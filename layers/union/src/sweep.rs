@@ -21,7 +21,7 @@ use vfsrun_sys::lease::{self, Writer};
 
 use crate::attr::FileKind;
 use crate::branch::Content;
-use crate::describe::{Scope, Symlinks};
+use crate::describe::{Policy, Scope, Symlinks, Whiteouts};
 use crate::fingerprint;
 use crate::host;
 use crate::merge::{Found, Identity};
@@ -194,10 +194,21 @@ impl Segment {
     /// for any other. Errors: it is another object.
     fn look_beneath(&self, node: &Node, dirs: &mut OpenDirs) -> Option<Result<(u64, bool), Errno>> {
         let parent = node.parent()?;
-        if !node.origins.iter().all(|origin| self.is_plain(node, parent, origin)) {
+        if self.depends_on_more(node)
+            || !node.origins.iter().all(|origin| self.is_plain(node, parent, origin))
+        {
             return None;
         }
         Some(self.stat_all(node, parent, dirs))
+    }
+
+    /// Whether more than the stat of what is shown decides what the node is: the same name in other branches, or marks
+    /// that make it a whiteout or opaque.
+    pub(crate) fn depends_on_more(&self, node: &Node) -> bool {
+        let is_marked = |origin: &Origin| self.branch(origin.branch).whiteouts != Whiteouts::None;
+        let has_rivals = || node.parent().is_some_and(|parent| parent.origins.len() > 1);
+        node.origins.iter().any(is_marked)
+            || self.policy != Policy::First && node.kind() != FileKind::Directory && has_rivals()
     }
 
     pub(crate) fn is_plain(&self, node: &Node, parent: &Node, origin: &Origin) -> bool {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::attr::FileKind;
 use crate::branch::Content;
+use crate::describe::Whiteouts;
 use crate::host;
 use crate::layer::is_overlay_mark;
 use crate::node::Node;
@@ -77,6 +78,8 @@ impl Segment {
     fn has_whiteouts(&self, node: &Node) -> bool {
         node.origins.iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Entry(at), Content::Layer(layer)) => layer.layer.has_whiteouts(*at),
+            // There may be some; a look at each name would be the price of knowing.
+            (Place::Host(_), Content::Host(_)) => self.branch(origin.branch).whiteouts != Whiteouts::None,
             _ => false,
         })
     }

@@ -1,7 +1,7 @@
 //! Cutting: from the list of branches to segments that actions can share.
 //!
 //! Adjacent layers are one segment, and so is each host directory, input manifest and preset. Where the merge must
-//! happen in one place (links followed in the view, type conflicts reported) all branches are one segment. A skeleton
+//! happen in one place (links followed in the view, conflicts reported, the newest file looked for) all branches are one segment. A skeleton
 //! comes last: the names that every root needs whatever its branches hold.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use vfsrun_spec::vfs::{self, Access, Branch, BranchSource};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
-    BranchSpec, IdExtent, IdMap, Live, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks, TypeConflict,
+    BranchSpec, IdExtent, IdMap, Live, Order, Policy, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks,
+    TypeConflict, Whiteouts,
 };
 
 use crate::facts::PathKind;
@@ -30,6 +31,17 @@ pub(crate) fn cut(
             vfs::TypeConflict::First => TypeConflict::First,
             vfs::TypeConflict::Error => TypeConflict::Error,
         },
+        policy: match vfs.policy {
+            vfs::Policy::First => Policy::First,
+            vfs::Policy::Newest => Policy::Newest,
+            vfs::Policy::Error => Policy::Error,
+        },
+        order: match vfs.order {
+            vfs::Order::Sorted => Order::Sorted,
+            vfs::Order::Native => Order::Native,
+            vfs::Order::Shuffled(seed) => Order::Shuffled(seed),
+        },
+        latest: vfs.latest_time,
         ids: ids.map(layer_ids).unwrap_or_default(),
         unmapped: unmapped(facts, ids),
         ..SegmentSpec::default()
@@ -86,7 +98,8 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
 fn merges_inside(vfs: &Vfs) -> bool {
     let follows_in_view =
         |branch: &Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::View;
-    vfs.types == vfs::TypeConflict::Error || vfs.branches.iter().any(follows_in_view)
+    let decides = vfs.types != vfs::TypeConflict::First || vfs.policy != vfs::Policy::First;
+    decides || vfs.branches.iter().any(follows_in_view)
 }
 
 /// From ids as layers record them to ids of the server's namespace, which is the parent of the action's.
@@ -235,6 +248,11 @@ fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
             vfs::Live::Auto => Live::Auto,
             vfs::Live::Watch => Live::Watch,
             vfs::Live::Sweep => Live::Sweep,
+        },
+        whiteouts: match branch.whiteouts {
+            vfs::Whiteouts::None => Whiteouts::None,
+            vfs::Whiteouts::Overlay => Whiteouts::Overlay,
+            vfs::Whiteouts::Oci => Whiteouts::Oci,
         },
         label,
     }

@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, live, mode"
+         rules, symlinks, scope, frozen, live, whiteouts, mode"
     );
 }
 
@@ -208,6 +208,14 @@ fn a_frozen_branch_is_not_live() {
 }
 
 #[test]
+fn whiteouts_are_of_host_directories() {
+    assert_eq!(
+        branch(r#"{"layer": "a", "whiteouts": "oci"}"#),
+        "vfs.branches[0].whiteouts: is for directories of the host; a layer has whiteouts of its own"
+    );
+}
+
+#[test]
 fn read_write_branch_takes_nothing_a_bind_cannot_do() {
     for field in [
         r#""hide": ["x"]"#,
@@ -217,6 +225,7 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""scope": "host""#,
         r#""frozen": true"#,
         r#""live": "sweep""#,
+        r#""whiteouts": "oci""#,
     ] {
         let name = field.split('"').nth(1).expect("a field has a name");
         assert_eq!(

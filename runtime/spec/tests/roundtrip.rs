@@ -8,8 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Live, Network, Rule,
-    RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Live, Network, Order,
+    Policy, Rule, RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -63,9 +63,13 @@ fn branch() -> impl Strategy<Value = Branch> {
             scope,
             frozen,
             live,
+            whiteouts: Whiteouts::None,
             access: Access::ReadOnly,
         },
     );
+    let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
+    let marked = (host_path(), marked)
+        .prop_map(|(path, whiteouts)| Branch { whiteouts, ..Branch::new(BranchSource::Path(path)) });
     let read_write = (host_path(), path_in_root())
         .prop_filter("a place below /", |(_, at)| at.components().count() > 1)
         .prop_map(|(path, at)| Branch {
@@ -73,7 +77,7 @@ fn branch() -> impl Strategy<Value = Branch> {
             access: Access::ReadWrite,
             ..Branch::new(BranchSource::Path(path))
         });
-    prop_oneof![4 => read_only, 1 => read_write]
+    prop_oneof![4 => read_only, 1 => marked, 1 => read_write]
 }
 
 fn capture() -> impl Strategy<Value = Capture> {
@@ -96,13 +100,21 @@ fn upper() -> impl Strategy<Value = Upper> {
         .prop_map(|(on, size)| Upper { on, size: size.map(Size) })
 }
 
+/// What is shown where the branches leave it open.
+fn decisions() -> impl Strategy<Value = (TypeConflict, Policy, Order, Option<i64>)> {
+    let policy = prop_oneof![Just(Policy::First), Just(Policy::Newest), Just(Policy::Error)];
+    let order = prop_oneof![Just(Order::Sorted), Just(Order::Native), any::<u64>().prop_map(Order::Shuffled)];
+    let types = prop_oneof![Just(TypeConflict::First), Just(TypeConflict::Error)];
+    (types, policy, order, option::of(any::<i64>()))
+}
+
 fn vfs() -> impl Strategy<Value = Vfs> {
     let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
     let time_limit = (1_u64..100_000_000_000).prop_map(Duration::from_millis);
     (
         vec(branch(), 1..4),
         rules(),
-        prop_oneof![Just(TypeConflict::First), Just(TypeConflict::Error)],
+        decisions(),
         upper(),
         capture(),
         landlock(),
@@ -110,17 +122,32 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         option::of(time_limit),
         any::<bool>(),
     )
-        .prop_map(|(branches, rules, types, upper, capture, landlock, network, time_limit, stdin)| Vfs {
-            branches,
-            rules,
-            types,
-            upper,
-            capture,
-            landlock,
-            network,
-            time_limit,
-            stdin,
-        })
+        .prop_map(
+            |(
+                branches,
+                rules,
+                (types, policy, order, latest_time),
+                upper,
+                capture,
+                landlock,
+                network,
+                time_limit,
+                stdin,
+            )| Vfs {
+                branches,
+                rules,
+                types,
+                policy,
+                order,
+                latest_time,
+                upper,
+                capture,
+                landlock,
+                network,
+                time_limit,
+                stdin,
+            },
+        )
 }
 
 /// JSON texts near to specs: real keys, any values.

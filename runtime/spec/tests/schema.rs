@@ -40,6 +40,10 @@ fn good_specs_are_accepted_by_both() {
         with_vfs(json!({"upper": {"size": 4096}, "capture": {"only": ["/work/"], "name": "hello"}})),
         with_vfs(json!({"landlock": {"write": [], "connectTcp": [443], "bindTcp": [0, 65535]}})),
         with_vfs(json!({"network": "host", "timeLimit": 0.5, "stdin": true, "types": "error"})),
+        with_vfs(json!({"policy": "newest", "order": "native", "latestTime": 315532800})),
+        with_vfs(json!({"policy": "error", "order": {"shuffle": 7}, "latestTime": -1})),
+        with_branch(json!({"path": "a", "whiteouts": "oci"})),
+        with_branch(json!({"layer": "a", "whiteouts": "none"})),
     ];
     let schema = validator();
     for spec in good {
@@ -91,6 +95,14 @@ fn bad_specs_are_refused_by_both() {
         with_branch(json!({"path": "a", "trusted": true})),
         with_vfs(json!({"brnches": []})),
         with_vfs(json!({"types": "last"})),
+        with_vfs(json!({"policy": "oldest"})),
+        with_vfs(json!({"order": "shuffle"})),
+        with_vfs(json!({"order": {"shuffle": -1}})),
+        with_vfs(json!({"order": {"shuffle": 1, "sorted": true}})),
+        with_vfs(json!({"latestTime": "now"})),
+        with_branch(json!({"layer": "a", "whiteouts": "overlay"})),
+        with_branch(json!({"path": "a", "whiteouts": "aufs"})),
+        with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "whiteouts": "oci"})),
         with_vfs(json!({"upper": {"size": "20X"}})),
         with_vfs(json!({"upper": {"size": "0G"}})),
         with_vfs(json!({"upper": {"size": 1.5}})),

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Rule, Scope, Size, Symlinks,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Rule, Scope, Size,
+    Symlinks, Whiteouts,
 };
 use crate::{Linux, Vfs};
 
@@ -40,6 +41,10 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
     if branch.frozen && branch.live != Live::Auto {
         let cause = "has no effect on a frozen branch, which is never checked; leave one of them out";
         return Err(Problem::new(format!("{path}.live"), cause));
+    }
+    if branch.whiteouts != Whiteouts::None && !matches!(branch.source, BranchSource::Path(_)) {
+        let cause = "is for directories of the host; a layer has whiteouts of its own";
+        return Err(Problem::new(format!("{path}.whiteouts"), cause));
     }
     match branch.access {
         Access::ReadWrite => read_write(path, branch),
@@ -120,6 +125,7 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("scope", branch.scope != Scope::View),
         ("frozen", branch.frozen),
         ("live", branch.live != Live::Auto),
+        ("whiteouts", branch.whiteouts != Whiteouts::None),
     ];
     match contradictions.iter().find(|(_, said)| *said) {
         Some((field, _)) => {

@@ -25,6 +25,8 @@ pub struct Branch {
     pub frozen: bool,
     /// How changes of a source that is not frozen are noticed.
     pub live: Live,
+    /// How a directory of the host says which names of the branches below are deleted.
+    pub whiteouts: Whiteouts,
     /// [`Access::ReadWrite`] is a write-through bind: only with [`BranchSource::Path`], with no rules, and not
     /// captured.
     pub access: Access,
@@ -43,6 +45,7 @@ impl Branch {
             scope: Scope::default(),
             frozen: false,
             live: Live::default(),
+            whiteouts: Whiteouts::default(),
             access: Access::default(),
         }
     }
@@ -101,6 +104,19 @@ pub enum Live {
     Sweep,
 }
 
+/// `whiteouts`: the form in which a directory speaks of the branches below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whiteouts {
+    /// It does not.
+    #[default]
+    None,
+    /// The upper of an overlayfs.
+    Overlay,
+    /// An unpacked layer of an image, with `.wh.` files.
+    Oci,
+}
+
 /// `mode`: whether writes below a branch reach its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Access {
@@ -135,6 +151,8 @@ struct BranchFields {
     #[serde(default)]
     live: Live,
     #[serde(default)]
+    whiteouts: Whiteouts,
+    #[serde(default)]
     mode: Access,
 }
 
@@ -164,6 +182,7 @@ impl TryFrom<BranchFields> for Branch {
             scope: fields.scope,
             frozen: fields.frozen,
             live: fields.live,
+            whiteouts: fields.whiteouts,
             access: fields.mode,
         })
     }
@@ -194,7 +213,7 @@ fn one_source(
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 10)?;
+        let mut object = serializer.serialize_struct("Branch", 11)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
@@ -224,6 +243,9 @@ impl Serialize for Branch {
         }
         if self.live != defaults.live {
             object.serialize_field("live", &self.live)?;
+        }
+        if self.whiteouts != defaults.whiteouts {
+            object.serialize_field("whiteouts", &self.whiteouts)?;
         }
         if self.access != defaults.access {
             object.serialize_field("mode", &self.access)?;

@@ -5,6 +5,7 @@
 mod branch;
 mod capture;
 mod landlock;
+mod order;
 mod rule;
 mod size;
 mod time_limit;
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks};
+pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks, Whiteouts};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
+pub use order::Order;
 pub use rule::{Rule, RuleAction};
 pub use size::{InvalidSize, Size};
 pub use upper::{Upper, UpperOn};
@@ -36,6 +38,15 @@ pub struct Vfs {
     /// What a name is that is a directory in one branch and not in another.
     #[serde(skip_serializing_if = "is_default")]
     pub types: TypeConflict,
+    /// Which one is shown of several files of the same name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub policy: Policy,
+    /// The order in which directories are listed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub order: Order,
+    /// No time is shown that is later, in seconds since the epoch; `None` shows all as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_time: Option<i64>,
     /// Where writes go.
     #[serde(skip_serializing_if = "is_default")]
     pub upper: Upper,
@@ -70,6 +81,19 @@ pub enum TypeConflict {
     #[default]
     First,
     /// The conflict is reported and the name gives EIO.
+    Error,
+}
+
+/// `policy`: what decides between files of the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The order of the branches.
+    #[default]
+    First,
+    /// The latest mtime.
+    Newest,
+    /// They are reported and the name gives EIO.
     Error,
 }
 

@@ -1,0 +1,99 @@
+//! What a root shows of its branches: which file of several, what is deleted, in which order, with which times.
+
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+
+as_root_and_user!(
+    newest_file_is_shown_also_after_it_changed,
+    two_files_of_one_name_are_an_error,
+    markers_of_an_image_layer_delete_what_is_below,
+    upper_of_an_overlay_deletes_what_is_below,
+    marks_that_were_not_declared_are_plain_files,
+    listing_has_the_order_of_the_spec,
+    no_time_is_later_than_the_spec_says,
+);
+
+fn newest_file_is_shown_also_after_it_changed(sandbox: &Sandbox) {
+    sandbox.sh("mkdir one two; echo one > one/f; echo two > two/f; touch -d @5 one/f; touch -d @7 two/f");
+    let branches = json!([{ "path": "one", "at": "/src" }, { "path": "two", "at": "/src" }]);
+    let spec = sandbox.shell_spec("cat /src/f", &json!({ "branches": branches, "policy": "newest" }));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "two\n");
+    // No directory has changed, and not the file that was shown.
+    sandbox.sh("touch -d @9 one/f");
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "one\n");
+}
+
+fn two_files_of_one_name_are_an_error(sandbox: &Sandbox) {
+    sandbox.sh("mkdir one two; echo one > one/f; echo two > two/f; echo two > two/g");
+    let branches = json!([{ "path": "one", "at": "/src" }, { "path": "two", "at": "/src" }]);
+    let script = "cat /src/g; cat /src/f 2>&1 | sed 's/.*: //'";
+    let output = sandbox
+        .run(&sandbox.shell_spec(script, &json!({ "branches": branches, "policy": "error" })))
+        .expect(125);
+    assert_eq!(output.stdout, "two\nInput/output error\n");
+    output.assert_stderr_has("/src/f: branches vfs.branches[0]");
+}
+
+const LOOK: &str = "cd /src && find . ! -type d | sort; cat d/gone 2>&1 | sed 's/.*: //'; mkdir new; ls new";
+
+fn markers_of_an_image_layer_delete_what_is_below(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p upper/d upper/o lower/d lower/o; touch upper/d/.wh.gone upper/o/.wh..wh..opq upper/o/own",
+    );
+    sandbox.sh("touch lower/d/gone lower/d/kept lower/o/below");
+    let upper = json!({ "path": "upper", "at": "/src", "whiteouts": "oci" });
+    let branches = json!([upper, { "path": "lower", "at": "/src" }]);
+    let output = sandbox.run(&sandbox.shell_spec(LOOK, &json!({ "branches": branches }))).expect(0);
+    assert_eq!(output.stdout, "./d/kept\n./o/own\nNo such file or directory\n");
+}
+
+fn upper_of_an_overlay_deletes_what_is_below(sandbox: &Sandbox) {
+    // As an overlay that this caller may mount would leave it.
+    sandbox.sh(
+        "mkdir -p upper/d upper/o lower/d lower/o; touch upper/d/gone upper/o/own lower/d/gone lower/d/kept",
+    );
+    sandbox.sh("touch lower/o/below; setfattr -n user.overlay.whiteout upper/d/gone");
+    sandbox.sh("setfattr -n user.overlay.opaque -v y upper/o");
+    let upper = json!({ "path": "upper", "at": "/src", "whiteouts": "overlay" });
+    let branches = json!([upper, { "path": "lower", "at": "/src" }]);
+    let output = sandbox.run(&sandbox.shell_spec(LOOK, &json!({ "branches": branches }))).expect(0);
+    assert_eq!(output.stdout, "./d/kept\n./o/own\nNo such file or directory\n");
+}
+
+fn marks_that_were_not_declared_are_plain_files(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p upper/d upper/o lower/d lower/o; touch upper/d/.wh.gone upper/o/.wh..wh..opq upper/d/empty",
+    );
+    sandbox
+        .sh("echo text > lower/d/gone; touch lower/o/below; setfattr -n user.overlay.whiteout upper/d/empty");
+    let branches = json!([{ "path": "upper", "at": "/src" }, { "path": "lower", "at": "/src" }]);
+    let output = sandbox.run(&sandbox.shell_spec(LOOK, &json!({ "branches": branches }))).expect(0);
+    let shown = "./d/.wh.gone\n./d/empty\n./d/gone\n./o/.wh..wh..opq\n./o/below\ntext\n";
+    assert_eq!(output.stdout, shown);
+}
+
+fn listing_has_the_order_of_the_spec(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; for i in $(seq 10 40); do touch src/$i; done");
+    let listed = |order: Value| {
+        let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }], "order": order, "capture": false });
+        sandbox.run(&sandbox.shell_spec("ls -U /src", &vfs)).expect(0).stdout
+    };
+    let sorted = sandbox.sh("ls src");
+    assert_eq!(listed(json!("sorted")), sorted);
+    assert_eq!(listed(json!("native")), sandbox.sh("ls -U src"));
+    let shuffled = listed(json!({ "shuffle": 1 }));
+    assert_eq!(shuffled, listed(json!({ "shuffle": 1 })));
+    assert_ne!(shuffled, listed(json!({ "shuffle": 2 })));
+    assert_ne!(shuffled, sorted);
+}
+
+fn no_time_is_later_than_the_spec_says(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; echo new > src/new; echo old > src/old; touch -d @7 src/old");
+    let branches = json!([{ "path": "src", "at": "/src" }]);
+    let script = "cd /src; stat -c '%n %Y' new old; stat -c %Z old; cat new";
+    let spec =
+        sandbox.shell_spec(script, &json!({ "branches": branches, "latestTime": 1000, "capture": false }));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "new 1000\nold 7\n1000\nnew\n");
+    // A change that no time shown tells of.
+    sandbox.sh("echo NEW > src/new");
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "new 1000\nold 7\n1000\nNEW\n");
+}
