@@ -21,9 +21,19 @@ pub struct Facts {
     pub upper: UpperFacts,
     /// Layer names and digests used by the spec, resolved; a missing one keeps its reason.
     pub layers: BTreeMap<String, Result<String, String>>,
+    /// Images used by the spec, as it names them: their layers, first on top. A missing one keeps its reason.
+    pub images: BTreeMap<String, Result<Vec<ImageLayer>, String>>,
     /// What the spec's host paths are.
     pub paths: BTreeMap<PathBuf, PathKind>,
     pub host_tools: HostTools,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageLayer {
+    /// Its name in the store, after the image's blob.
+    pub name: String,
+    pub digest: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -54,7 +54,7 @@ pub(crate) fn cut(
         if branch.access == Access::ReadWrite {
             continue;
         }
-        let is_layer = matches!(branch.source, BranchSource::Layer(_));
+        let is_layer = matches!(branch.source, BranchSource::Layer(_) | BranchSource::Image(_));
         let joins = !cutter.segments.is_empty() && (together || (is_layer && last_was_layer));
         if !joins {
             cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
@@ -134,6 +134,7 @@ impl Cutter<'_> {
         match &branch.source {
             BranchSource::Path(path) => self.add_path(branch, path, &format!("{at}.path")),
             BranchSource::Layer(layer) => self.add_layer(branch, layer, at),
+            BranchSource::Image(image) => self.add_image(branch, image, at),
             BranchSource::Inputs(file) => self.add_inputs(branch, file, at),
             BranchSource::HostTools => self.add_host_tools(branch, at),
         }
@@ -157,6 +158,18 @@ impl Cutter<'_> {
         let digest = digest.map_err(|reason| PlanError::Layer { at: format!("{at}.layer"), reason })?;
         let store = self.open(Open::Store);
         self.push(described(branch, Source::Layer { digest, store }, format!("{at} (layer {layer})")));
+        Ok(())
+    }
+
+    fn add_image(&mut self, branch: &Branch, image: &str, at: &str) -> Result<(), PlanError> {
+        let missing = || Err("nobody has looked at it".to_owned());
+        let layers = self.facts.images.get(image).cloned().unwrap_or_else(missing);
+        let layers = layers.map_err(|reason| PlanError::Image { at: format!("{at}.image"), reason })?;
+        let store = self.open(Open::Store);
+        for layer in layers {
+            let label = format!("{at} (image {image}, {})", layer.name);
+            self.push(described(branch, Source::Layer { digest: layer.digest, store }, label));
+        }
         Ok(())
     }
 

@@ -80,7 +80,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     });
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
-        "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, inputs, host, at, hide, only, \
+        "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, image, inputs, host, at, hide, only, \
          rules, symlinks, scope, frozen, live, whiteouts, mode"
     );
 }
@@ -153,10 +153,13 @@ fn duplicate_field_is_refused() {
 
 #[test]
 fn branch_has_exactly_one_source() {
-    assert_eq!(branch("{}"), "vfs.branches[0]: has no source, expected one of path, layer, inputs, host");
+    assert_eq!(
+        branch("{}"),
+        "vfs.branches[0]: has no source, expected one of path, layer, image, inputs, host"
+    );
     assert_eq!(
         branch(r#"{"path": "a", "layer": "b"}"#),
-        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, layer, inputs, host"#
+        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, layer, image, inputs, host"#
     );
 }
 
@@ -204,6 +207,14 @@ fn a_frozen_branch_is_not_live() {
     assert_eq!(
         branch(r#"{"path": "a", "frozen": true, "live": "watch"}"#),
         "vfs.branches[0].live: has no effect on a frozen branch, which is never checked; leave one of them out"
+    );
+}
+
+#[test]
+fn links_of_an_image_are_followed_through_all_of_its_layers() {
+    assert_eq!(
+        branch(r#"{"image": "a:b", "symlinks": "all", "scope": "branch"}"#),
+        r#"vfs.branches[0].scope: "branch" would be each layer of the image by itself; use "view""#
     );
 }
 

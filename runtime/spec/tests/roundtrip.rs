@@ -32,6 +32,7 @@ fn source() -> impl Strategy<Value = BranchSource> {
     prop_oneof![
         host_path().prop_map(BranchSource::Path),
         "[a-z0-9:./-]{1,8}".prop_map(BranchSource::Layer),
+        "[a-z0-9./-]{1,8}(:[a-z0-9.]{1,4})?".prop_map(BranchSource::Image),
         host_path().prop_map(BranchSource::Inputs),
         Just(BranchSource::HostTools),
     ]
@@ -54,13 +55,13 @@ fn branch() -> impl Strategy<Value = Branch> {
     let patterns = || vec("\\PC{0,8}", 0..3);
     let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), changes()).prop_map(
         |(source, at, hide, only, rules, (symlinks, scope), (frozen, live))| Branch {
+            scope: if matches!(source, BranchSource::Image(_)) { Scope::View } else { scope },
             source,
             at,
             hide,
             only,
             rules,
             symlinks,
-            scope,
             frozen,
             live,
             whiteouts: Whiteouts::None,

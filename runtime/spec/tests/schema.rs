@@ -43,6 +43,8 @@ fn good_specs_are_accepted_by_both() {
         with_vfs(json!({"policy": "newest", "order": "native", "latestTime": 315532800})),
         with_vfs(json!({"policy": "error", "order": {"shuffle": 7}, "latestTime": -1})),
         with_branch(json!({"path": "a", "whiteouts": "oci"})),
+        with_branch(json!({"image": "./img:latest", "at": "/usr", "only": ["/usr/"]})),
+        with_branch(json!({"image": "~/a:b/img"})),
         with_branch(json!({"layer": "a", "whiteouts": "none"})),
     ];
     let schema = validator();
@@ -102,6 +104,11 @@ fn bad_specs_are_refused_by_both() {
         with_vfs(json!({"latestTime": "now"})),
         with_branch(json!({"layer": "a", "whiteouts": "overlay"})),
         with_branch(json!({"path": "a", "whiteouts": "aufs"})),
+        with_branch(json!({"image": ""})),
+        with_branch(json!({"image": "img:"})),
+        with_branch(json!({"image": "~bob/img"})),
+        with_branch(json!({"image": "img", "layer": "a"})),
+        with_branch(json!({"image": "img", "symlinks": "all", "scope": "branch"})),
         with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "whiteouts": "oci"})),
         with_vfs(json!({"upper": {"size": "20X"}})),
         with_vfs(json!({"upper": {"size": "0G"}})),

@@ -11,7 +11,7 @@ use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
 use crate::run::RunError;
-use crate::{directories, kept_root, probe, seal, seccomp_filter};
+use crate::{directories, images, kept_root, probe, seal, seccomp_filter};
 
 /// What the command line says about a run.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +53,13 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     }
     let (spec, file) = load(request)?;
     let store = open_store(&spec, request)?;
+    if let Some(store) = &store {
+        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
+            file: file.clone(),
+            at,
+            source,
+        })?;
+    }
     let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
     if seal::is_needed(&plan) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
-use vfsrun_layers::{CaptureError, Captured, StoreError};
+use vfsrun_layers::{CaptureError, Captured, ImageError, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
@@ -31,6 +31,8 @@ pub enum RunError {
     Spec(#[from] SpecError),
     #[error("{}", file.display())]
     Plan { file: PathBuf, source: PlanError },
+    #[error("{}: {at}", file.display())]
+    Image { file: PathBuf, at: String, source: ImageError },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]

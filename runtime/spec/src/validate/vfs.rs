@@ -6,7 +6,7 @@ use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Rule, Scope, Size,
-    Symlinks, Whiteouts,
+    Symlinks, Whiteouts, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -46,6 +46,10 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
     }
+    if matches!(branch.source, BranchSource::Image(_)) && branch.scope == Scope::Branch {
+        let cause = "\"branch\" would be each layer of the image by itself; use \"view\"";
+        return Err(Problem::new(format!("{path}.scope"), cause));
+    }
     match branch.access {
         Access::ReadWrite => read_write(path, branch),
         Access::ReadOnly if branch.scope != Scope::View && branch.symlinks == Symlinks::Never => {
@@ -60,6 +64,13 @@ fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
     match source {
         BranchSource::Path(file) => host_path(&format!("{path}.path"), file),
         BranchSource::Inputs(file) => host_path(&format!("{path}.inputs"), file),
+        BranchSource::Image(image) => {
+            let path = format!("{path}.image");
+            match image_parts(image) {
+                (_, Some("")) => Err(Problem::new(path, "has an empty tag after the colon")),
+                (dir, _) => host_path(&path, dir),
+            }
+        }
         BranchSource::Layer(name) => layer_name(&format!("{path}.layer"), name),
         BranchSource::HostTools => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! A branch: one source of names for the root, with its place in it and what of it is seen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
@@ -58,10 +58,20 @@ pub enum BranchSource {
     Path(PathBuf),
     /// `layer`: a name or digest in the layer store.
     Layer(String),
+    /// `image`: a directory in the OCI image layout, `DIR` or `DIR:TAG`. See [`image_parts`].
+    Image(String),
     /// `inputs`: a manifest file that maps paths in the root to host files or digests.
     Inputs(PathBuf),
     /// `"host": "tools"`: this host's compiler and libraries.
     HostTools,
+}
+
+/// The directory and the tag of an `image`. What has a `/` in it is no tag.
+pub fn image_parts(image: &str) -> (&Path, Option<&str>) {
+    match image.rsplit_once(':') {
+        Some((dir, tag)) if !tag.contains('/') => (Path::new(dir), Some(tag)),
+        _ => (Path::new(image), None),
+    }
 }
 
 /// `symlinks`: which links of a branch are shown as what they point to.
@@ -134,6 +144,7 @@ pub enum Access {
 struct BranchFields {
     path: Option<PathBuf>,
     layer: Option<String>,
+    image: Option<String>,
     inputs: Option<PathBuf>,
     host: Option<HostPreset>,
     at: Option<PathBuf>,
@@ -173,7 +184,7 @@ impl TryFrom<BranchFields> for Branch {
             );
         }
         Ok(Self {
-            source: one_source(fields.path, fields.layer, fields.inputs, fields.host)?,
+            source: one_source(fields.path, fields.layer, fields.image, fields.inputs, fields.host)?,
             at: fields.at.unwrap_or_else(|| PathBuf::from("/")),
             hide: fields.hide,
             only: fields.only.unwrap_or_default(),
@@ -188,15 +199,19 @@ impl TryFrom<BranchFields> for Branch {
     }
 }
 
+const SOURCES: &str = "path, layer, image, inputs, host";
+
 fn one_source(
     path: Option<PathBuf>,
     layer: Option<String>,
+    image: Option<String>,
     inputs: Option<PathBuf>,
     host: Option<HostPreset>,
 ) -> Result<BranchSource, String> {
     let said = [
         path.map(|path| ("path", BranchSource::Path(path))),
         layer.map(|layer| ("layer", BranchSource::Layer(layer))),
+        image.map(|image| ("image", BranchSource::Image(image))),
         inputs.map(|file| ("inputs", BranchSource::Inputs(file))),
         host.map(|HostPreset::Tools| ("host", BranchSource::HostTools)),
     ];
@@ -204,9 +219,9 @@ fn one_source(
     match (said.next(), said.next()) {
         (Some((_, source)), None) => Ok(source),
         (Some((first, _)), Some((second, _))) => {
-            Err(format!("has both \"{first}\" and \"{second}\", expected one of path, layer, inputs, host"))
+            Err(format!("has both \"{first}\" and \"{second}\", expected one of {SOURCES}"))
         }
-        (None, _) => Err("has no source, expected one of path, layer, inputs, host".into()),
+        (None, _) => Err(format!("has no source, expected one of {SOURCES}")),
     }
 }
 
@@ -217,6 +232,7 @@ impl Serialize for Branch {
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
+            BranchSource::Image(image) => object.serialize_field("image", image)?,
             BranchSource::Inputs(file) => object.serialize_field("inputs", file)?,
             BranchSource::HostTools => object.serialize_field("host", "tools")?,
         }

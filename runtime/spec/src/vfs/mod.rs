@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks, Whiteouts};
+pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks, Whiteouts, image_parts};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
 pub use order::Order;

@@ -8,6 +8,7 @@ use vfsrun_layers::{ImportOptions, Kind, LayerStore, export_dir, import_dir, imp
 
 use super::{Failure, Outcome};
 use crate::cli::{Global, Layer};
+use crate::progress::Progress;
 use crate::{directories, probe};
 
 pub fn layer(command: &Layer, global: &Global) -> Outcome {
@@ -29,6 +30,13 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
         code: 125,
     })?;
     let is_directory = file.metadata().map_err(|error| Failure::own(&error))?.is_dir();
+    if is_directory && source.join("oci-layout").exists() {
+        let shown = source.display();
+        let message = format!(
+            "{shown} is an image of several layers; a spec has it as a branch: {{ \"image\": \"{shown}\" }}"
+        );
+        return Err(Failure { message, code: 125 });
+    }
     let progress = Progress::start(&format!("importing {}", source.display()));
     let options = ImportOptions::default();
     let imported = if is_directory {
@@ -115,30 +123,4 @@ fn bytes(count: u64) -> String {
 
 fn elapsed(seconds: u64) -> String {
     indicatif::HumanDuration(std::time::Duration::from_secs(seconds)).to_string()
-}
-
-/// Bytes read so far, on a terminal only.
-struct Progress {
-    bar: indicatif::ProgressBar,
-}
-
-impl Progress {
-    fn start(message: &str) -> Progress {
-        // Hidden by indicatif itself when stderr is not a terminal.
-        let bar = indicatif::ProgressBar::new_spinner();
-        if let Ok(style) = indicatif::ProgressStyle::with_template("{spinner} {msg} {bytes}") {
-            bar.set_style(style);
-        }
-        bar.set_message(message.to_owned());
-        bar.enable_steady_tick(std::time::Duration::from_millis(120));
-        Progress { bar }
-    }
-
-    fn reader(&self, file: File) -> impl std::io::Read {
-        self.bar.wrap_read(file)
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
