@@ -14,6 +14,8 @@ use crate::registry::Registry;
 /// How long the mounts of an action may take to go, at first; then longer and longer.
 const SOON: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_secs(5);
+/// Of the time of this thread clearing up takes no more than one part in so many.
+const SHARE: u32 = 20;
 
 #[derive(Clone)]
 pub struct Keeper(SyncSender<()>);
@@ -32,7 +34,7 @@ impl Keeper {
 }
 
 fn keep(registry: &Registry, nodes: &NodeTable, wakened: &Receiver<()>) {
-    let (mut pause, mut due) = (SOON, None::<Instant>);
+    let (mut pause, mut rest, mut due) = (SOON, SOON, None::<Instant>);
     loop {
         let waited = match due {
             Some(due) => wakened.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -42,17 +44,21 @@ fn keep(registry: &Registry, nodes: &NodeTable, wakened: &Receiver<()>) {
             Ok(()) => {
                 registry.trim();
                 registry.settle();
-                due.get_or_insert_with(|| Instant::now() + SOON);
+                // What was in use until now may be left.
+                let soon = Instant::now() + rest;
+                due = Some(due.map_or(soon, |due| due.min(soon)));
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         // Looked at after each wake-up too: where one action follows another nothing ever times out.
         if due.is_some_and(|due| due <= Instant::now()) {
+            let began = Instant::now();
             registry.close_unneeded();
             let is_left = registry.clear_up(nodes);
+            rest = SOON.max(SHARE * began.elapsed());
             pause = if is_left { (2 * pause).min(LATER) } else { SOON };
-            due = is_left.then(|| Instant::now() + pause);
+            due = is_left.then(|| Instant::now() + pause.max(rest));
         }
     }
 }

@@ -203,6 +203,41 @@ fn what_was_in_use_when_it_was_forgotten_goes_when_it_is_not() {
 }
 
 #[test]
+fn what_was_in_use_goes_although_its_path_was_looked_up_again() {
+    with_rig("looked_up_again", |rig| {
+        let (host, mounted) = (rig.dir("host"), rig.dir("mounted"));
+        fs::create_dir(host.join("d")).unwrap();
+        for n in 0..50 {
+            fs::write(mounted.join(format!("f{n}")), "x").unwrap();
+        }
+        let bind = |from: &Path, to: &Path| {
+            nix::mount::mount(Some(from), to, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
+                .unwrap();
+        };
+        bind(&mounted, &host.join("d"));
+        settle();
+        let mut view = rig.view();
+        let attached = attach_host(&mut view, &host);
+        let root = rig.mounted("root", &attached);
+        let open =
+            || (0..50).map(|n| fs::File::open(root.join(format!("d/f{n}"))).unwrap()).collect::<Vec<_>>();
+        let old = open();
+        drop(view);
+        // Until the server knows that nobody is inside.
+        std::thread::sleep(Duration::from_millis(300));
+        // What is mounted may be something else now, and is forgotten: the directory, not each name below it.
+        bind(&mounted, &rig.dir("elsewhere"));
+        let mut view = rig.view();
+        assert!(attach_host(&mut view, &host).warm);
+        let new = open();
+        assert!(view.ping(SOON).unwrap().nodes > 100, "both are in use");
+        drop((old, view));
+        eventually("the kernel forgets the old ones", || rig.view().ping(SOON).unwrap().nodes < 60);
+        drop(new);
+    });
+}
+
+#[test]
 fn a_file_system_below_a_branch_can_be_unmounted_when_nobody_is_inside() {
     with_rig("unmounted", |rig| {
         let (host, other) = (rig.dir("host"), rig.dir("other"));

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -166,9 +167,12 @@ impl Node {
         &self.name
     }
 
-    /// Whether it was forgotten, and nobody has looked up its name since.
+    /// Whether it was forgotten, and its name may be forgotten once more: nobody has looked that up since in the same
+    /// directory. (What lay below a forgotten directory has another one, for all that its path is the same.)
     pub fn is_forgotten(&self) -> bool {
-        self.table.get(self.key).is_none()
+        let Some(now) = self.table.get(self.key) else { return true };
+        let parent = |node: &Node| node.parent().map(Arc::as_ptr);
+        !ptr::eq(&*now, self) && parent(&now) != parent(self)
     }
 
     /// Relative to the root of the segment.
