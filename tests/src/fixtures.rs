@@ -105,6 +105,12 @@ pub fn busybox_root(sandbox: &Sandbox, relative: &str) -> Option<PathBuf> {
     Some(root)
 }
 
+/// The suite that tests/run installs. Errors, as text: why it is not there.
+pub fn pjdfstest() -> Result<PathBuf, String> {
+    let path = cache().join("bin/pjdfstest");
+    if path.exists() { Ok(path) } else { Err("pjdfstest is not installed; tests/run installs it".to_owned()) }
+}
+
 /// A Debian root made by mmdebstrap as a tar, kept in the cache. Errors, as text: why it cannot be made here.
 pub fn debian_root(suite: &str) -> Result<PathBuf, String> {
     let path = cache().join(format!("debian-{suite}.tar"));

@@ -10,6 +10,7 @@ as_root_and_user!(
     marks_that_were_not_declared_are_plain_files,
     listing_has_the_order_of_the_spec,
     no_time_is_later_than_the_spec_says,
+    branch_that_is_there_twice_is_shown_once,
 );
 
 fn newest_file_is_shown_also_after_it_changed(sandbox: &Sandbox) {
@@ -96,4 +97,15 @@ fn no_time_is_later_than_the_spec_says(sandbox: &Sandbox) {
     // A change that no time shown tells of.
     sandbox.sh("echo NEW > src/new");
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "new 1000\nold 7\n1000\nNEW\n");
+}
+
+fn branch_that_is_there_twice_is_shown_once(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p one two; echo one > one/f; echo two > two/f; echo two > two/g; ln -s one link");
+    let paths = ["one", "two", "./one", "link", "one"];
+    let branches = paths.map(|path| json!({ "path": path, "at": "/src" }));
+    let vfs = json!({ "branches": branches, "capture": false });
+    let spec = sandbox.shell_spec("cat /src/f /src/g", &vfs);
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "one\ntwo\n");
+    // Again, with a root that was kept.
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "one\ntwo\n");
 }

@@ -1,5 +1,6 @@
 //! The view: segments of the view server as the lowers of a kernel overlay, the action's own upper on top.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -55,6 +56,7 @@ pub fn compose(
     };
     raise_scaffold(scaffold, place)?;
     let base = open_directory(scaffold).map_err(RootError::step("open", scaffold))?;
+    let segments = distinct(segments).map_err(RootError::step("look at the segments for", scaffold))?;
     let lowers = segments.len();
     for (index, segment) in segments.into_iter().enumerate() {
         let name = index.to_string();
@@ -81,6 +83,19 @@ pub fn compose(
         .map_err(|source| RootError::Overlay { lowers, source })?;
     let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
     Ok(View { root, upper })
+}
+
+/// What a segment shows it shows at its first place; overlayfs refuses a directory that it has already.
+fn distinct(segments: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    let mut known = HashSet::new();
+    let mut distinct = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let stat = rustix::fs::fstat(&segment)?;
+        if known.insert((stat.st_dev, stat.st_ino)) {
+            distinct.push(segment);
+        }
+    }
+    Ok(distinct)
 }
 
 /// Covers the scaffold directory with a tmpfs, in which an upper in memory lives too.
