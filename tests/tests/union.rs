@@ -11,6 +11,8 @@ as_root_and_user!(
     listing_has_the_order_of_the_spec,
     no_time_is_later_than_the_spec_says,
     branch_that_is_there_twice_is_shown_once,
+    pattern_is_as_many_branches_as_it_matches,
+    hundreds_of_branches_are_one_tree,
 );
 
 fn newest_file_is_shown_also_after_it_changed(sandbox: &Sandbox) {
@@ -108,4 +110,24 @@ fn branch_that_is_there_twice_is_shown_once(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "one\ntwo\n");
     // Again, with a root that was kept.
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "one\ntwo\n");
+}
+
+fn pattern_is_as_many_branches_as_it_matches(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p parts/b parts/a parts/.hidden parts/c; echo b > parts/b/f; echo a > parts/a/f; echo c > parts/c/g");
+    sandbox.sh("echo hidden > parts/.hidden/h");
+    let branches = json!([{ "glob": "./parts/*", "at": "/src" }]);
+    let spec = sandbox.shell_spec("cat /src/f; ls /src", &json!({ "branches": branches, "capture": false }));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "a\nf\ng\n");
+    sandbox.sh("mkdir parts/aa; echo new > parts/aa/new; rm -r parts/a");
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "b\nf\ng\nnew\n");
+    sandbox.sh("rm -r parts/*");
+    sandbox.run(&spec).expect(125).assert_stderr_has("vfs.branches[0].glob: nothing matches ./parts/*");
+}
+
+fn hundreds_of_branches_are_one_tree(sandbox: &Sandbox) {
+    sandbox.sh("for i in $(seq 100 499); do mkdir -p parts/$i/d; echo $i > parts/$i/d/$i; echo $i > parts/$i/same; done");
+    let branches = json!([{ "glob": "parts/*", "at": "/src" }]);
+    let script = "ls /src/d | wc -l; cat /src/d/499 /src/same";
+    let spec = sandbox.shell_spec(script, &json!({ "branches": branches, "capture": false }));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "400\n499\n100\n");
 }

@@ -19,6 +19,13 @@ const MESSAGE_MAX: u64 = 64 << 20;
 /// First byte of a packet.
 const INLINE: u8 = b'J';
 const IN_DESCRIPTOR: u8 = b'D';
+/// Only descriptors; the message and the rest of them follow.
+const AHEAD: u8 = b'A';
+
+/// Descriptors in one packet, beside the one that a large message travels in.
+const DESCRIPTORS: usize = fd_passing::MAX_DESCRIPTORS - 1;
+/// No message has more descriptors; a peer that sends more is refused before it has used up all of ours.
+const DESCRIPTORS_MAX: usize = 16_384;
 
 #[derive(Debug, Error)]
 pub enum ChannelError {
@@ -52,15 +59,18 @@ impl Channel {
         let mut packet = vec![INLINE];
         serde_json::to_writer(&mut packet, message).map_err(|source| ChannelError::Malformed { source })?;
         let bytes = packet.len();
-        let sent = if bytes <= INLINE_MAX {
-            fd_passing::send(&self.socket, &packet, descriptors)
-        } else {
-            in_descriptor(&packet[1..]).and_then(|file| {
+        let (ahead, last) =
+            descriptors.split_at(descriptors.len().saturating_sub(1) / DESCRIPTORS * DESCRIPTORS);
+        let ahead =
+            ahead.chunks(DESCRIPTORS).try_for_each(|some| fd_passing::send(&self.socket, &[AHEAD], some));
+        let sent = ahead.and_then(|()| match bytes {
+            ..=INLINE_MAX => fd_passing::send(&self.socket, &packet, last),
+            _ => in_descriptor(&packet[1..]).and_then(|file| {
                 let mut all = vec![file.as_fd()];
-                all.extend_from_slice(descriptors);
+                all.extend_from_slice(last);
                 fd_passing::send(&self.socket, &[IN_DESCRIPTOR], &all)
-            })
-        };
+            }),
+        });
         sent.map_err(|source| match source.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ChannelError::Closed,
             _ => ChannelError::Send { bytes, source },
@@ -72,24 +82,38 @@ impl Channel {
         &mut self,
         timeout: Option<Duration>,
     ) -> Result<(T, Vec<OwnedFd>), ChannelError> {
+        let mut ahead = Vec::new();
+        loop {
+            let (length, mut descriptors) = self.receive_packet(timeout)?;
+            match self.packet[..length].split_first() {
+                None => return Err(ChannelError::Closed),
+                Some((&AHEAD, [])) if ahead.len() + descriptors.len() <= DESCRIPTORS_MAX => {
+                    ahead.append(&mut descriptors);
+                }
+                Some((&INLINE, json)) => {
+                    let message = parse(json)?;
+                    ahead.append(&mut descriptors);
+                    return Ok((message, ahead));
+                }
+                Some((&IN_DESCRIPTOR, [])) if !descriptors.is_empty() => {
+                    let json = read_descriptor(descriptors.remove(0))
+                        .map_err(|source| ChannelError::Receive { source })?;
+                    ahead.append(&mut descriptors);
+                    return Ok((parse(&json)?, ahead));
+                }
+                Some(_) => return Err(ChannelError::UnknownPacket),
+            }
+        }
+    }
+
+    fn receive_packet(&mut self, timeout: Option<Duration>) -> Result<(usize, Vec<OwnedFd>), ChannelError> {
         if let Some(timeout) = timeout {
             wait_readable(self.socket.as_fd(), timeout)?;
         }
-        let (length, mut descriptors) =
-            fd_passing::receive(&self.socket, &mut self.packet).map_err(|source| match source.kind() {
-                io::ErrorKind::ConnectionReset => ChannelError::Closed,
-                _ => ChannelError::Receive { source },
-            })?;
-        match self.packet[..length].split_first() {
-            None => Err(ChannelError::Closed),
-            Some((&INLINE, json)) => Ok((parse(json)?, descriptors)),
-            Some((&IN_DESCRIPTOR, [])) if !descriptors.is_empty() => {
-                let json = read_descriptor(descriptors.remove(0))
-                    .map_err(|source| ChannelError::Receive { source })?;
-                Ok((parse(&json)?, descriptors))
-            }
-            Some(_) => Err(ChannelError::UnknownPacket),
-        }
+        fd_passing::receive(&self.socket, &mut self.packet).map_err(|source| match source.kind() {
+            io::ErrorKind::ConnectionReset => ChannelError::Closed,
+            _ => ChannelError::Receive { source },
+        })
     }
 }
 
@@ -165,6 +189,23 @@ mod tests {
         let (received, descriptors) = right.receive::<String>(None).unwrap();
         assert_eq!(received, large);
         assert_eq!(descriptors.len(), 1);
+    }
+
+    #[test]
+    fn more_descriptors_than_a_packet_carries_arrive_in_their_order() {
+        let (left, mut right) = pair();
+        let files: Vec<_> = (0..600).map(|_| tempfile::tempfile().unwrap()).collect();
+        for count in [DESCRIPTORS, DESCRIPTORS + 1, 2 * DESCRIPTORS, files.len()] {
+            for message in ["short".to_owned(), "x".repeat(2 * INLINE_MAX)] {
+                let sent: Vec<_> = files[..count].iter().map(AsFd::as_fd).collect();
+                left.send(&message, &sent).unwrap();
+                let (received, descriptors) = right.receive::<String>(None).unwrap();
+                assert_eq!(received, message);
+                let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+                let inodes: Vec<_> = descriptors.iter().map(|fd| inode(fd.as_fd())).collect();
+                assert_eq!(inodes, sent.into_iter().map(inode).collect::<Vec<_>>(), "{count}");
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

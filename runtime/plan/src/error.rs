@@ -26,6 +26,10 @@ pub enum PlanError {
     NotAFile { at: String, path: PathBuf },
     #[error("{at}: {reason}; `vfsrun layer ls` lists what there is")]
     Layer { at: String, reason: String },
+    #[error("{at}: nothing matches {pattern}")]
+    GlobMatchesNothing { at: String, pattern: String },
+    #[error("{at}: {reason}")]
+    Glob { at: String, reason: String },
     #[error("{at}: {reason}")]
     Image { at: String, reason: String },
     #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]

@@ -23,6 +23,8 @@ pub struct Facts {
     pub layers: BTreeMap<String, Result<String, String>>,
     /// Images used by the spec, as it names them: their layers, first on top. A missing one keeps its reason.
     pub images: BTreeMap<String, Result<Vec<ImageLayer>, String>>,
+    /// What the spec's patterns match, absolute and sorted bytewise. A pattern that cannot be tried keeps its reason.
+    pub globs: BTreeMap<String, Result<Vec<PathBuf>, String>>,
     /// What the spec's host paths are.
     pub paths: BTreeMap<PathBuf, PathKind>,
     pub host_tools: HostTools,

@@ -133,6 +133,7 @@ impl Cutter<'_> {
     fn add(&mut self, branch: &Branch, at: &str) -> Result<(), PlanError> {
         match &branch.source {
             BranchSource::Path(path) => self.add_path(branch, path, &format!("{at}.path")),
+            BranchSource::Glob(pattern) => self.add_glob(branch, pattern, at),
             BranchSource::Layer(layer) => self.add_layer(branch, layer, at),
             BranchSource::Image(image) => self.add_image(branch, image, at),
             BranchSource::Inputs(file) => self.add_inputs(branch, file, at),
@@ -150,6 +151,18 @@ impl Cutter<'_> {
         let host = (branch.scope == vfs::Scope::Host).then(|| self.open(Open::HostRoot));
         self.push(described(branch, Source::Host { root, host }, label));
         Ok(())
+    }
+
+    /// All that matches is one segment.
+    fn add_glob(&mut self, branch: &Branch, pattern: &str, at: &str) -> Result<(), PlanError> {
+        let at = format!("{at}.glob");
+        let missing = || Err("nobody has tried it".to_owned());
+        let found = self.facts.globs.get(pattern).cloned().unwrap_or_else(missing);
+        let found = found.map_err(|reason| PlanError::Glob { at: at.clone(), reason })?;
+        if found.is_empty() {
+            return Err(PlanError::GlobMatchesNothing { at, pattern: pattern.to_owned() });
+        }
+        found.iter().try_for_each(|path| self.add_path(branch, path, &at))
     }
 
     fn add_layer(&mut self, branch: &Branch, layer: &str, at: &str) -> Result<(), PlanError> {

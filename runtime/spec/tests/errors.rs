@@ -80,7 +80,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     });
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
-        "vfs.branches[0]: unknown field \"read-only\", expected one of path, layer, image, inputs, host, at, hide, only, \
+        "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
          rules, symlinks, scope, frozen, live, whiteouts, mode"
     );
 }
@@ -155,11 +155,11 @@ fn duplicate_field_is_refused() {
 fn branch_has_exactly_one_source() {
     assert_eq!(
         branch("{}"),
-        "vfs.branches[0]: has no source, expected one of path, layer, image, inputs, host"
+        "vfs.branches[0]: has no source, expected one of path, glob, layer, image, inputs, host"
     );
     assert_eq!(
         branch(r#"{"path": "a", "layer": "b"}"#),
-        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, layer, image, inputs, host"#
+        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, glob, layer, image, inputs, host"#
     );
 }
 
@@ -208,6 +208,11 @@ fn a_frozen_branch_is_not_live() {
         branch(r#"{"path": "a", "frozen": true, "live": "watch"}"#),
         "vfs.branches[0].live: has no effect on a frozen branch, which is never checked; leave one of them out"
     );
+}
+
+#[test]
+fn a_bad_glob_says_why() {
+    assert_eq!(branch(r#"{"glob": "a/[b"}"#), "vfs.branches[0].glob: invalid range pattern");
 }
 
 #[test]

@@ -32,6 +32,9 @@ fn source() -> impl Strategy<Value = BranchSource> {
     prop_oneof![
         host_path().prop_map(BranchSource::Path),
         "[a-z0-9:./-]{1,8}".prop_map(BranchSource::Layer),
+        "[a-z0-9*?./-]{1,8}"
+            .prop_filter("a pattern", |text| !text.contains("**"))
+            .prop_map(BranchSource::Glob),
         "[a-z0-9./-]{1,8}(:[a-z0-9.]{1,4})?".prop_map(BranchSource::Image),
         host_path().prop_map(BranchSource::Inputs),
         Just(BranchSource::HostTools),

@@ -45,6 +45,7 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"path": "a", "whiteouts": "oci"})),
         with_branch(json!({"image": "./img:latest", "at": "/usr", "only": ["/usr/"]})),
         with_branch(json!({"image": "~/a:b/img"})),
+        with_branch(json!({"glob": "~/parts/[a-c]*/{x", "whiteouts": "oci"})),
         with_branch(json!({"layer": "a", "whiteouts": "none"})),
     ];
     let schema = validator();
@@ -105,6 +106,9 @@ fn bad_specs_are_refused_by_both() {
         with_branch(json!({"layer": "a", "whiteouts": "overlay"})),
         with_branch(json!({"path": "a", "whiteouts": "aufs"})),
         with_branch(json!({"image": ""})),
+        with_branch(json!({"glob": ""})),
+        with_branch(json!({"glob": "a*", "path": "a"})),
+        with_branch(json!({"glob": "a*", "mode": "rw", "at": "/a"})),
         with_branch(json!({"image": "img:"})),
         with_branch(json!({"image": "~bob/img"})),
         with_branch(json!({"image": "img", "layer": "a"})),

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
 use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, View};
@@ -27,6 +28,8 @@ pub enum ViewError {
     Self_ { source: io::Error },
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error("cannot change the limit of open files")]
+    Limit { source: io::Error },
     #[error("cannot enter the user namespace of the view server")]
     Enter { source: io::Error },
 }
@@ -52,6 +55,8 @@ pub fn ask(
     store: &LayerStore,
     runtime: &Path,
 ) -> Result<PendingView, ViewError> {
+    // Hundreds of branches are more than the usual limit. The command gets the caller's own.
+    let _limit = FileLimit::raise().map_err(|source| ViewError::Limit { source })?;
     // Before the namespace is entered: every path is opened with the caller's own rights.
     let opened =
         segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
@@ -82,6 +87,25 @@ impl AttachedView {
     /// Mounts of the segments, where a kept root is of no use.
     pub fn mounts(&mut self) -> Result<Vec<OwnedFd>, ViewError> {
         Ok(self.view.mounts_of_last(self.segments.len())?)
+    }
+}
+
+/// The soft limit of open files at the hard one, until it is dropped.
+struct FileLimit(Rlimit);
+
+impl FileLimit {
+    fn raise() -> io::Result<FileLimit> {
+        let own = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own })?;
+        Ok(FileLimit(own))
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        if let Err(error) = setrlimit(Resource::Nofile, self.0) {
+            tracing::debug!(%error, "the limit of open files stays raised");
+        }
     }
 }
 

@@ -42,7 +42,8 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         let cause = "has no effect on a frozen branch, which is never checked; leave one of them out";
         return Err(Problem::new(format!("{path}.live"), cause));
     }
-    if branch.whiteouts != Whiteouts::None && !matches!(branch.source, BranchSource::Path(_)) {
+    let is_on_host = matches!(branch.source, BranchSource::Path(_) | BranchSource::Glob(_));
+    if branch.whiteouts != Whiteouts::None && !is_on_host {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
     }
@@ -64,6 +65,11 @@ fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
     match source {
         BranchSource::Path(file) => host_path(&format!("{path}.path"), file),
         BranchSource::Inputs(file) => host_path(&format!("{path}.inputs"), file),
+        BranchSource::Glob(pattern) => {
+            let path = format!("{path}.glob");
+            host_path(&path, Path::new(pattern))?;
+            glob::Pattern::new(pattern).map(drop).map_err(|error| Problem::new(path, error.msg))
+        }
         BranchSource::Image(image) => {
             let path = format!("{path}.image");
             match image_parts(image) {

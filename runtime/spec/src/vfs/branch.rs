@@ -56,6 +56,8 @@ impl Branch {
 pub enum BranchSource {
     /// `path`: a directory or file of the host: absolute, `~/…`, or relative to the spec's file.
     Path(PathBuf),
+    /// `glob`: every directory and file of the host that the pattern matches, in the order of their names.
+    Glob(String),
     /// `layer`: a name or digest in the layer store.
     Layer(String),
     /// `image`: a directory in the OCI image layout, `DIR` or `DIR:TAG`. See [`image_parts`].
@@ -143,6 +145,7 @@ pub enum Access {
 #[serde(deny_unknown_fields)]
 struct BranchFields {
     path: Option<PathBuf>,
+    glob: Option<String>,
     layer: Option<String>,
     image: Option<String>,
     inputs: Option<PathBuf>,
@@ -184,7 +187,14 @@ impl TryFrom<BranchFields> for Branch {
             );
         }
         Ok(Self {
-            source: one_source(fields.path, fields.layer, fields.image, fields.inputs, fields.host)?,
+            source: one_source(
+                fields.path,
+                fields.glob,
+                fields.layer,
+                fields.image,
+                fields.inputs,
+                fields.host,
+            )?,
             at: fields.at.unwrap_or_else(|| PathBuf::from("/")),
             hide: fields.hide,
             only: fields.only.unwrap_or_default(),
@@ -199,10 +209,11 @@ impl TryFrom<BranchFields> for Branch {
     }
 }
 
-const SOURCES: &str = "path, layer, image, inputs, host";
+const SOURCES: &str = "path, glob, layer, image, inputs, host";
 
 fn one_source(
     path: Option<PathBuf>,
+    glob: Option<String>,
     layer: Option<String>,
     image: Option<String>,
     inputs: Option<PathBuf>,
@@ -210,6 +221,7 @@ fn one_source(
 ) -> Result<BranchSource, String> {
     let said = [
         path.map(|path| ("path", BranchSource::Path(path))),
+        glob.map(|pattern| ("glob", BranchSource::Glob(pattern))),
         layer.map(|layer| ("layer", BranchSource::Layer(layer))),
         image.map(|image| ("image", BranchSource::Image(image))),
         inputs.map(|file| ("inputs", BranchSource::Inputs(file))),
@@ -231,6 +243,7 @@ impl Serialize for Branch {
         let mut object = serializer.serialize_struct("Branch", 11)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
+            BranchSource::Glob(pattern) => object.serialize_field("glob", pattern)?,
             BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
             BranchSource::Image(image) => object.serialize_field("image", image)?,
             BranchSource::Inputs(file) => object.serialize_field("inputs", file)?,

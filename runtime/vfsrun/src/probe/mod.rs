@@ -24,7 +24,9 @@ const NEEDED: u64 = 1 << 6 | 1 << 7 | 1 << 21 | 1 << 31;
 /// Everything the plan of `spec` asks about.
 pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> Facts {
     let caller = caller();
-    let wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
+    let globs = globs(spec, spec_directory, caller.home.as_deref());
+    let mut wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
+    wanted.extend(globs.values().flatten().flatten().cloned());
     let wants_tools = branches(spec).any(|branch| branch.source == BranchSource::HostTools);
     let kernel = kernel();
     Facts {
@@ -36,6 +38,7 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
             memory: memory_upper(&kernel),
         },
         layers: store.map(|store| layers(spec, store)).unwrap_or_default(),
+        globs,
         images: store.map(|store| image_layers(spec, spec_directory, store)).unwrap_or_default(),
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
@@ -142,6 +145,38 @@ fn layers(spec: &Spec, store: &LayerStore) -> BTreeMap<String, Result<String, St
         }
     }
     layers
+}
+
+/// As in a shell: `*` matches no `/`, and no dot at the start of a name.
+fn globs(
+    spec: &Spec,
+    directory: &Path,
+    home: Option<&Path>,
+) -> BTreeMap<String, Result<Vec<PathBuf>, String>> {
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let found = |pattern: &str| {
+        // What is before the pattern is no pattern.
+        let (rest, start) = match pattern.strip_prefix("~/") {
+            Some(rest) => (rest, home.unwrap_or(Path::new("/"))),
+            None => (pattern, directory),
+        };
+        let start = start.to_str().ok_or_else(|| format!("{} is no UTF-8", start.display()))?;
+        let start = glob::Pattern::escape(start);
+        let whole = if rest.starts_with('/') { rest.to_owned() } else { format!("{start}/{rest}") };
+        let paths = glob::glob_with(&whole, options).map_err(|error| error.to_string())?;
+        let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        paths.sort_unstable();
+        Ok(paths)
+    };
+    let tried = |branch: &Branch| match &branch.source {
+        BranchSource::Glob(pattern) => Some((pattern.clone(), found(pattern))),
+        _ => None,
+    };
+    branches(spec).filter_map(tried).collect()
 }
 
 fn image_layers(
