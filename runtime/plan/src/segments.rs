@@ -236,10 +236,14 @@ impl Cutter<'_> {
         self.current().spec.branches.push(branch);
     }
 
-    /// The index of `what` among the segment's descriptors.
+    /// The index of `what` among the segment's descriptors. Only what has no path is likely to be there already.
     fn open(&mut self, what: Open) -> usize {
         let opens = &mut self.current().opens;
-        opens.iter().position(|known| *known == what).unwrap_or_else(|| {
+        let known = match what {
+            Open::HostRoot | Open::Store => opens.iter().position(|known| *known == what),
+            Open::Path { .. } | Open::File { .. } => None,
+        };
+        known.unwrap_or_else(|| {
             opens.push(what);
             opens.len() - 1
         })
