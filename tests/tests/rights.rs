@@ -7,6 +7,7 @@ use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
 as_root_and_user!(
     own_private_file_is_readable,
     set_id_bits_are_not_shown,
+    owner_and_permissions_are_those_of_the_spec,
     ;
     root:
     action_with_other_ids_cannot_read_anothers_private_file,
@@ -18,6 +19,8 @@ as_root_and_user!(
     mask_of_an_access_control_list_is_no_right_of_the_group,
     user_cannot_read_what_is_roots,
     server_serves_its_own_user_only,
+    action_with_other_ids_has_no_rewritten_permissions,
+    what_the_caller_may_not_read_is_unreadable_whatever_is_shown,
 );
 
 fn mode(sandbox: &Sandbox, relative: &str, mode: u32) {
@@ -188,4 +191,52 @@ fn rights_changed_between_runs_hold_in_the_next(sandbox: &Sandbox) {
     assert_eq!((read(), read()), (1, 1));
     sandbox.sh("setfacl -b src/d");
     assert_eq!((read(), read()), (0, 0));
+}
+
+fn owner_and_permissions_are_those_of_the_spec(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/d; echo x > src/f; echo x > src/d/run; ln -s f src/link");
+    sandbox.sh("chmod 600 src/f; chmod 750 src/d src/d/run; chmod 700 src");
+    let mut branch =
+        json!({ "path": "src", "at": "/src", "owner": { "uid": 0, "gid": 0 }, "perms": "go=rX,u-w" });
+    let script = "cd /src; stat -c '%a %u %g %n' . f d d/run; stat -c '%a' link; cat f";
+    let spec = |branch: &Value| {
+        let mut spec = sandbox.shell_spec(script, &json!({ "branches": [branch], "capture": false }));
+        spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+        spec
+    };
+    let shown = "555 0 0 .\n444 0 0 f\n555 0 0 d\n555 0 0 d/run\n777\nx\n";
+    assert_eq!(sandbox.run(&spec(&branch)).expect(0).stdout, shown);
+    // The host's own change is seen through it.
+    sandbox.sh("chmod 711 src/d; chmod 644 src/d/run");
+    let shown = "555 0 0 .\n444 0 0 f\n555 0 0 d\n444 0 0 d/run\n777\nx\n";
+    assert_eq!(sandbox.run(&spec(&branch)).expect(0).stdout, shown);
+    branch["owner"] = json!({ "gid": 1 });
+    if sandbox.caller == vfsrun_tests::Caller::Root {
+        let stdout = sandbox.run(&spec(&branch)).expect(0).stdout;
+        assert!(stdout.starts_with("555 0 1 .\n"), "{stdout}");
+    }
+}
+
+fn what_the_caller_may_not_read_is_unreadable_whatever_is_shown(_: &Sandbox) {
+    let Some(sandbox) = user() else { return };
+    let secret = sandbox.write("src/secret", "root's");
+    mode(&sandbox, "src/secret", 0o600);
+    std::os::unix::fs::lchown(secret, Some(0), Some(0)).unwrap();
+    let branch = json!({ "path": "src", "at": "/src", "perms": "a+r", "owner": { "uid": 0, "gid": 0 } });
+    let spec =
+        sandbox.shell_spec("cat /src/secret; stat -c %a /src/secret", &json!({ "branches": [branch] }));
+    let output = sandbox.run(&spec).expect(0);
+    assert_eq!(output.stdout, "0\n");
+    output.assert_stderr_has("Permission denied");
+}
+
+fn action_with_other_ids_has_no_rewritten_permissions(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "of root");
+    mode(sandbox, "src/secret", 0o600);
+    for (field, value) in [("perms", json!("a+r")), ("owner", json!({ "uid": 1234 }))] {
+        let mut branch = json!({ "path": "src", "at": "/src" });
+        branch[field] = value;
+        let output = as_ids(sandbox, 1234, "cat /src/secret", branch).expect(125);
+        output.assert_stderr_has("owner and perms can be rewritten only for the caller itself (uid 0)");
+    }
 }

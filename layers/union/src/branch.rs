@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use vfsrun_layers::LayerStore;
 
 use crate::context::Context;
-use crate::describe::{BranchSpec, FdIndex, Live, Rule, Scope, Source, Symlinks, Whiteouts};
+use crate::describe::{BranchSpec, FdIndex, Live, Rewrite, Rule, Scope, Source, Symlinks, Whiteouts};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
 use crate::inputs::InputIndex;
@@ -32,6 +32,7 @@ pub(crate) struct Branch {
     pub(crate) live: bool,
     pub(crate) watching: Live,
     pub(crate) whiteouts: Whiteouts,
+    pub(crate) rewrite: Option<Rewrite>,
     /// Change times of its files come from this machine's clock.
     pub(crate) has_our_clock: bool,
     pub(crate) content: Content,
@@ -99,6 +100,7 @@ impl Branch {
         }
         let has_our_clock = has_our_clock(&content);
         let whiteouts = spec.whiteouts;
+        let rewrite = Some(spec.rewrite).filter(|rewrite| *rewrite != Rewrite::default());
         Ok(Branch {
             label,
             at,
@@ -109,6 +111,7 @@ impl Branch {
             live,
             watching,
             whiteouts,
+            rewrite,
             has_our_clock,
             content,
         })

@@ -55,6 +55,10 @@ pub struct BranchSpec {
     /// Of a host directory: what in it speaks of the branches below. A layer has its own way.
     #[serde(default)]
     pub whiteouts: Whiteouts,
+    /// Of a host directory: what is shown instead of its files' own. The description's author answers for who may read
+    /// them then.
+    #[serde(default)]
+    pub rewrite: Rewrite,
     /// How the user named it, for messages only; not part of the segment's identity.
     pub label: String,
 }
@@ -72,6 +76,7 @@ impl BranchSpec {
             frozen: false,
             live: Live::default(),
             whiteouts: Whiteouts::default(),
+            rewrite: Rewrite::default(),
             label: label.into(),
         }
     }
@@ -183,6 +188,31 @@ pub enum Whiteouts {
     Overlay,
     /// An unpacked layer of an image: `.wh.NAME` and `.wh..wh..opq`.
     Oci,
+}
+
+/// Owners and permissions that are shown instead of a file's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    /// In ids as layers record them.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// One after the other, of all but symlinks.
+    pub perms: Vec<PermChange>,
+}
+
+/// As one change of chmod's symbolic modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermChange {
+    /// What goes.
+    pub clear: u16,
+    /// What comes.
+    pub set: u16,
+    /// What comes too if it is a directory or somebody may execute it.
+    pub set_search: u16,
+    /// What goes too if it is a directory or somebody may execute it.
+    pub clear_search: u16,
 }
 
 /// How the server learns that a host directory has changed.

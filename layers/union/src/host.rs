@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use vfsrun_sys::beneath;
 
 use crate::attr::{Attr, FileKind, Time};
+use crate::describe::Rewrite;
 use crate::origin::{Anchor, Start};
 use crate::owners::{Owners, is_readable};
 
@@ -223,7 +224,12 @@ pub(crate) fn kind_of(kind: FileType) -> Option<FileKind> {
 
 /// What is shown of a host file (with `ino` still 0): set-id bits gone, owners rewritten, no permission that the server
 /// itself does not have. `None` for devices.
-pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Option<Attr> {
+pub(crate) fn attr_of(
+    fd: BorrowedFd<'_>,
+    stat: &Stat,
+    owners: &Owners,
+    rewrite: Option<&Rewrite>,
+) -> Option<Attr> {
     let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
     let is_dir = kind == FileKind::Directory;
     let mut perm = (stat.st_mode & if is_dir { 0o7777 } else { 0o1777 }) as u16;
@@ -232,11 +238,17 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> Optio
         // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
         perm &= !0o077;
     }
-    if let Some(rewritten) = owners.of_host(uid, gid) {
-        (uid, gid) = rewritten;
-        if kind != FileKind::Symlink && !is_readable(fd, is_dir) {
-            perm = 0;
+    let rewritten = owners.of_host(uid, gid);
+    (uid, gid) = rewritten.unwrap_or((uid, gid));
+    if let Some(rewrite) = rewrite {
+        (uid, gid) = owners.instead(rewrite, uid, gid);
+        if kind != FileKind::Symlink {
+            perm = rewrite.perms.iter().fold(perm, |perm, change| change.apply(perm, is_dir));
         }
+    }
+    let is_another = rewritten.is_some() || rewrite.is_some();
+    if is_another && kind != FileKind::Symlink && !is_readable(fd, is_dir) {
+        perm = 0;
     }
     let time = |sec: i64, nsec: u64| Time { sec, nsec: nsec as u32 };
     Some(Attr {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
-use crate::describe::{IdExtent, IdMap};
+use crate::describe::{IdExtent, IdMap, PermChange, Rewrite};
 
 /// What stat shows for an id that the namespace does not map (/proc/sys/kernel/overflowuid, never changed in practice).
 const OVERFLOW: u32 = 65534;
@@ -32,6 +32,13 @@ impl Owners {
         (outside(&self.ids.uids, uid).unwrap_or(no_uid), outside(&self.ids.gids, gid).unwrap_or(no_gid))
     }
 
+    /// What is shown instead of the ids of a host file.
+    pub(crate) fn instead(&self, rewrite: &Rewrite, uid: u32, gid: u32) -> (u32, u32) {
+        let (wanted_uid, wanted_gid) =
+            self.of_layer(rewrite.uid.unwrap_or_default(), rewrite.gid.unwrap_or_default());
+        (rewrite.uid.map_or(uid, |_| wanted_uid), rewrite.gid.map_or(gid, |_| wanted_gid))
+    }
+
     /// Root inside the action.
     pub(crate) fn root(&self) -> (u32, u32) {
         self.of_layer(0, 0)
@@ -44,6 +51,17 @@ impl Owners {
             return None;
         }
         Some((if uid == OVERFLOW { no_uid } else { uid }, if gid == OVERFLOW { no_gid } else { gid }))
+    }
+}
+
+impl PermChange {
+    /// Of a permission, as chmod does it.
+    pub(crate) fn apply(&self, perm: u16, is_dir: bool) -> u16 {
+        let (mut clear, mut set) = (self.clear, self.set);
+        if is_dir || perm & 0o111 != 0 {
+            (clear, set) = (clear | self.clear_search, set | self.set_search);
+        }
+        perm & !clear | set
     }
 }
 

@@ -267,7 +267,7 @@ impl Segment {
             Whiteouts::Oci => oci_mark(fd, &stat)?,
         };
         let attr = match mark {
-            Mark::None | Mark::Opaque => host::attr_of(fd, &stat, &self.owners),
+            Mark::None | Mark::Opaque => host::attr_of(fd, &stat, &self.owners, branch.rewrite.as_ref()),
             Mark::Whiteout => Some(self.whiteout()),
             Mark::OnlyAPart => return Err(Errno::OPNOTSUPP),
         };

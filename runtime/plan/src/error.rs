@@ -49,6 +49,11 @@ pub enum PlanError {
          with its rights, and process.user is uid {user}"
     )]
     ForeignHostScope { at: String, caller: u32, user: u32 },
+    #[error(
+        "{at}: owner and perms can be rewritten only for the caller itself (uid {caller}): they hide who may read the \
+         files, and process.user is uid {user}"
+    )]
+    ForeignRewrite { at: String, caller: u32, user: u32 },
     #[error("linux.namespaces: a root needs a mount namespace of its own")]
     NoMountNamespace,
     #[error("linux.namespaces: an action needs a pid namespace of its own")]

@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use vfsrun_spec::vfs::{self, Access, Branch, BranchSource};
+use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, Owner, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
-    BranchSpec, IdExtent, IdMap, Live, Order, Policy, Rule, RuleAction, Scope, SegmentSpec, Source, Symlinks,
-    TypeConflict, Whiteouts,
+    BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Rule, RuleAction, Scope,
+    SegmentSpec, Source, Symlinks, TypeConflict, Whiteouts,
 };
 
 use crate::facts::PathKind;
@@ -47,6 +47,7 @@ pub(crate) fn cut(
         ..SegmentSpec::default()
     };
     refuse_foreign_host_scope(vfs, facts, command)?;
+    refuse_foreign_rewrite(vfs, facts, command)?;
     let together = merges_inside(vfs);
     let mut cutter = Cutter { facts, empty: &whole, segments: Vec::new() };
     let mut last_was_layer = false;
@@ -90,6 +91,23 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
         Some((index, _)) => {
             let at = format!("vfs.branches[{index}].scope");
             Err(PlanError::ForeignHostScope { at, caller, user: command.uid })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Rewritten owners and permissions say nothing of who may read a file on the host: the server reads it for the caller,
+/// and may not for somebody else.
+fn refuse_foreign_rewrite(vfs: &Vfs, facts: &Facts, command: &Command) -> Result<(), PlanError> {
+    let caller = facts.caller.uid;
+    if !facts.caller.privileged || command.uid == caller {
+        return Ok(());
+    }
+    let said = |branch: &Branch| branch.owner != Owner::default() || branch.perms.is_some();
+    match vfs.branches.iter().position(said) {
+        Some(index) => {
+            let at = format!("vfs.branches[{index}]");
+            Err(PlanError::ForeignRewrite { at, caller, user: command.uid })
         }
         None => Ok(()),
     }
@@ -284,7 +302,23 @@ fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
             vfs::Whiteouts::Overlay => Whiteouts::Overlay,
             vfs::Whiteouts::Oci => Whiteouts::Oci,
         },
+        rewrite: Rewrite {
+            uid: branch.owner.uid,
+            gid: branch.owner.gid,
+            perms: branch.perms.iter().flat_map(|perms| &perms.0).map(perm_change).collect(),
+        },
         label,
+    }
+}
+
+fn perm_change(change: &vfs::PermChange) -> PermChange {
+    let (bits, search) = (change.bits & change.whose, if change.search { 0o111 & change.whose } else { 0 });
+    match change.operation {
+        PermOperation::Add => PermChange { clear: 0, set: bits, set_search: search, clear_search: 0 },
+        PermOperation::Remove => PermChange { clear: bits, set: 0, set_search: 0, clear_search: search },
+        PermOperation::Set => {
+            PermChange { clear: change.whose, set: bits, set_search: search, clear_search: 0 }
+        }
     }
 }
 

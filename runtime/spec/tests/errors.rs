@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, live, whiteouts, mode"
+         rules, symlinks, scope, frozen, live, whiteouts, owner, perms, mode"
     );
 }
 
@@ -211,6 +211,18 @@ fn a_frozen_branch_is_not_live() {
 }
 
 #[test]
+fn permissions_are_changes_of_chmod() {
+    assert_eq!(
+        branch(r#"{"path": "a", "perms": "0644"}"#),
+        r#"vfs.branches[0].perms: "0644" is no permissions, expected changes as chmod takes them, such as u+rwX,go-w"#
+    );
+    assert_eq!(
+        branch(r#"{"layer": "a", "perms": "+r"}"#),
+        "vfs.branches[0].perms: is for directories of the host; a layer has the owners and permissions that it records"
+    );
+}
+
+#[test]
 fn a_bad_glob_says_why() {
     assert_eq!(branch(r#"{"glob": "a/[b"}"#), "vfs.branches[0].glob: invalid range pattern");
 }
@@ -242,6 +254,8 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""frozen": true"#,
         r#""live": "sweep""#,
         r#""whiteouts": "oci""#,
+        r#""owner": {"uid": 1}"#,
+        r#""perms": "+r""#,
     ] {
         let name = field.split('"').nth(1).expect("a field has a name");
         assert_eq!(

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Live, Network, Order,
-    Policy, Rule, RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
+    Owner, Policy, Rule, RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -68,12 +68,22 @@ fn branch() -> impl Strategy<Value = Branch> {
             frozen,
             live,
             whiteouts: Whiteouts::None,
+            owner: Owner::default(),
+            perms: None,
             access: Access::ReadOnly,
         },
     );
     let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
-    let marked = (host_path(), marked)
-        .prop_map(|(path, whiteouts)| Branch { whiteouts, ..Branch::new(BranchSource::Path(path)) });
+    let owner =
+        (option::of(any::<u32>()), option::of(any::<u32>())).prop_map(|(uid, gid)| Owner { uid, gid });
+    let perms =
+        option::of("[ugo]{1,3}[-+=][rwxX]{0,4}".prop_map(|text| text.parse().expect("as chmod takes it")));
+    let marked = (host_path(), marked, owner, perms).prop_map(|(path, whiteouts, owner, perms)| Branch {
+        whiteouts,
+        owner,
+        perms,
+        ..Branch::new(BranchSource::Path(path))
+    });
     let read_write = (host_path(), path_in_root())
         .prop_filter("a place below /", |(_, at)| at.components().count() > 1)
         .prop_map(|(path, at)| Branch {

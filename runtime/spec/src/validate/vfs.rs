@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Rule, Scope, Size,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Owner, Rule, Scope, Size,
     Symlinks, Whiteouts, image_parts,
 };
 use crate::{Linux, Vfs};
@@ -46,6 +46,13 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
     if branch.whiteouts != Whiteouts::None && !is_on_host {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
+    }
+    for (field, said) in [("owner", branch.owner != Owner::default()), ("perms", branch.perms.is_some())] {
+        if said && !is_on_host {
+            let cause =
+                "is for directories of the host; a layer has the owners and permissions that it records";
+            return Err(Problem::new(format!("{path}.{field}"), cause));
+        }
     }
     if matches!(branch.source, BranchSource::Image(_)) && branch.scope == Scope::Branch {
         let cause = "\"branch\" would be each layer of the image by itself; use \"view\"";
@@ -143,6 +150,8 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("frozen", branch.frozen),
         ("live", branch.live != Live::Auto),
         ("whiteouts", branch.whiteouts != Whiteouts::None),
+        ("owner", branch.owner != Owner::default()),
+        ("perms", branch.perms.is_some()),
     ];
     match contradictions.iter().find(|(_, said)| *said) {
         Some((field, _)) => {

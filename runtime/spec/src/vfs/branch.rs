@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Rule;
+use super::{Perms, Rule};
 
 /// One entry of `vfs.branches`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -27,6 +27,10 @@ pub struct Branch {
     pub live: Live,
     /// How a directory of the host says which names of the branches below are deleted.
     pub whiteouts: Whiteouts,
+    /// Shown instead of the owners of the files.
+    pub owner: Owner,
+    /// Shown instead of the permissions of the files.
+    pub perms: Option<Perms>,
     /// [`Access::ReadWrite`] is a write-through bind: only with [`BranchSource::Path`], with no rules, and not
     /// captured.
     pub access: Access,
@@ -46,6 +50,8 @@ impl Branch {
             frozen: false,
             live: Live::default(),
             whiteouts: Whiteouts::default(),
+            owner: Owner::default(),
+            perms: None,
             access: Access::default(),
         }
     }
@@ -129,6 +135,16 @@ pub enum Whiteouts {
     Oci,
 }
 
+/// `owner`: ids as the command sees them; what is not said stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Owner {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+}
+
 /// `mode`: whether writes below a branch reach its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Access {
@@ -167,6 +183,9 @@ struct BranchFields {
     #[serde(default)]
     whiteouts: Whiteouts,
     #[serde(default)]
+    owner: Owner,
+    perms: Option<Perms>,
+    #[serde(default)]
     mode: Access,
 }
 
@@ -204,6 +223,8 @@ impl TryFrom<BranchFields> for Branch {
             frozen: fields.frozen,
             live: fields.live,
             whiteouts: fields.whiteouts,
+            owner: fields.owner,
+            perms: fields.perms,
             access: fields.mode,
         })
     }
@@ -240,7 +261,7 @@ fn one_source(
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 11)?;
+        let mut object = serializer.serialize_struct("Branch", 13)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Glob(pattern) => object.serialize_field("glob", pattern)?,
@@ -275,6 +296,12 @@ impl Serialize for Branch {
         }
         if self.whiteouts != defaults.whiteouts {
             object.serialize_field("whiteouts", &self.whiteouts)?;
+        }
+        if self.owner != defaults.owner {
+            object.serialize_field("owner", &self.owner)?;
+        }
+        if let Some(perms) = &self.perms {
+            object.serialize_field("perms", perms)?;
         }
         if self.access != defaults.access {
             object.serialize_field("mode", &self.access)?;

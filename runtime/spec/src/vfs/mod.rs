@@ -6,6 +6,7 @@ mod branch;
 mod capture;
 mod landlock;
 mod order;
+mod perms;
 mod rule;
 mod size;
 mod time_limit;
@@ -15,10 +16,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{Access, Branch, BranchSource, Live, Scope, Symlinks, Whiteouts, image_parts};
+pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
 pub use order::Order;
+pub use perms::{PermChange, PermOperation, Perms};
 pub use rule::{Rule, RuleAction};
 pub use size::{InvalidSize, Size};
 pub use upper::{Upper, UpperOn};
