@@ -1,6 +1,7 @@
-//! An image as a branch: a directory in the OCI image layout, as skopeo, buildah and umoci write it.
+//! An image as a branch: a directory in the OCI image layout, as skopeo, buildah and umoci write it, or a file system in
+//! a file.
 
-use vfsrun_tests::{Output, Sandbox, Value, as_root_and_user, json};
+use vfsrun_tests::{Output, Sandbox, Value, as_root_and_user, fixtures, json, skip};
 
 as_root_and_user!(
     layers_of_an_image_are_shown_one_above_the_other,
@@ -12,6 +13,11 @@ as_root_and_user!(
     blob_behind_a_link_is_not_read,
     directory_that_is_no_image_is_refused,
     image_is_no_layer,
+    ;
+    root:
+    file_systems_in_files_are_branches,
+    file_that_is_no_image_is_refused,
+    user_is_told_to_unpack_an_image,
 );
 
 /// Defines `image DIR TAG LAYER...`, which makes or adds to the image DIR: each LAYER is a directory, the lowest first.
@@ -159,4 +165,53 @@ fn image_is_no_layer(sandbox: &Sandbox) {
     output.assert_stderr_has(
         r#"img is an image of several layers; a spec has it as a branch: { "image": "img" }"#,
     );
+}
+
+fn file_systems_in_files_are_branches(sandbox: &Sandbox) {
+    if !has_images() {
+        return;
+    }
+    sandbox.sh("mkdir -p tree/d; echo text > tree/d/f; ln tree/d/f tree/d/g; ln -s f tree/d/link; chmod 640 tree/d/f");
+    sandbox.sh("mkfs.erofs a.erofs tree > log; mksquashfs tree a.squashfs -quiet -no-progress > log");
+    for image in ["a.erofs", "a.squashfs"] {
+        let look = "cd /src/d && cat g && readlink link && stat -c '%a %h' f && echo new > f && cat f g";
+        let shown = "text\nf\n640 2\nnew\ntext\n";
+        let first = run(sandbox, image, look).expect(0);
+        assert_eq!(first.stdout, shown, "{image}");
+        let again = run(sandbox, image, look).expect(0);
+        assert_eq!((again.stdout.as_str(), again.warm()[0]), (shown, true), "{image}");
+    }
+    // Another image under the same name.
+    sandbox.sh("echo changed > tree/d/f; rm a.erofs; mkfs.erofs a.erofs tree > log");
+    assert_eq!(run(sandbox, "a.erofs", "cat /src/d/f").expect(0).stdout, "changed\n");
+}
+
+fn file_that_is_no_image_is_refused(sandbox: &Sandbox) {
+    sandbox.write("file", "no image");
+    let output = run(sandbox, "file", "true").expect(125);
+    output.assert_stderr_has("the kernel cannot mount it: it is neither EROFS nor squashfs");
+    if has_images() {
+        sandbox.sh("mkdir tree; mkfs.erofs cut tree > log; truncate -s 1100 cut");
+        run(sandbox, "cut", "true").expect(125).assert_stderr_has("the kernel cannot mount it");
+    }
+}
+
+fn user_is_told_to_unpack_an_image(_: &Sandbox) {
+    let caller = vfsrun_tests::Caller::User;
+    if let Some(why) = caller.missing() {
+        return skip::loudly("image::user_is_told_to_unpack_an_image", &why);
+    }
+    let sandbox = Sandbox::new(caller);
+    sandbox.write("root.erofs", "whatever it is");
+    let output = run(&sandbox, "root.erofs", "true").expect(125);
+    output.assert_stderr_has("vfs.branches[0].image: only root can have the kernel mount");
+    output.assert_stderr_has("unpack it (unsquashfs, fsck.erofs --extract=DIR) and use path");
+}
+
+fn has_images() -> bool {
+    let has = fixtures::has("mkfs.erofs") && fixtures::has("mksquashfs");
+    if !has {
+        skip::loudly("images that the kernel mounts", "erofs-utils and squashfs-tools are not installed");
+    }
+    has
 }

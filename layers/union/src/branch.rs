@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use vfsrun_layers::LayerStore;
+use vfsrun_sys::image;
 
 use crate::context::Context;
 use crate::describe::{BranchSpec, FdIndex, Live, Rewrite, Rule, Scope, Source, Symlinks, Whiteouts};
@@ -82,6 +83,11 @@ impl Branch {
                 Content::Host(HostBranch { root: fds.get(root)?, host })
             }
             _ if follows_host => return Err(SegmentError::HostScope { label }),
+            Source::Image { file } => {
+                let root = image::mount(&*fds.get(file)?)
+                    .map_err(|source| SegmentError::Image { label: label.clone(), source })?;
+                Content::Host(HostBranch { root: Arc::new(root), host: None })
+            }
             Source::Layer { digest, store } => Content::Layer(fds.layer(&digest, store, context)?),
             Source::Inputs { manifest, base, host, store } => {
                 Content::Inputs(fds.inputs(manifest, base, host, store)?)

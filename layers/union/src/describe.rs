@@ -88,6 +88,9 @@ pub enum Source {
     /// A directory or a single file of the host. `root` is its descriptor; `host` is the client's `/`, needed for
     /// `Scope::Host` only.
     Host { root: FdIndex, host: Option<FdIndex> },
+    /// A file system in a file, which the kernel serves: EROFS or squashfs. Needs CAP_SYS_ADMIN in the initial user
+    /// namespace. It must not change while it is used.
+    Image { file: FdIndex },
     /// A layer of the store whose root directory is `store`.
     Layer { digest: String, store: FdIndex },
     /// An input manifest: `manifest` is open for reading, relative host paths start at `base`, absolute ones at

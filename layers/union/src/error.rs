@@ -30,6 +30,8 @@ pub enum SegmentError {
     Digest { label: String, digest: String, source: DigestError },
     #[error("branch {label}: cannot open its layer store")]
     Store { label: String, source: Box<StoreError> },
+    #[error("branch {label}: the kernel cannot mount it")]
+    Image { label: String, source: io::Error },
     // The cause names the layer.
     #[error("branch {label}: cannot load its layer")]
     Layer { label: String, source: Box<StoreError> },

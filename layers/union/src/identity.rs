@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::branch::read_all;
 use crate::describe::{FdIndex, SegmentSpec, Source};
+use crate::fingerprint;
 
 /// A description, its descriptors, and the bytes of its input manifests, so that a segment's identity and its content
 /// are of the same bytes.
@@ -34,7 +35,7 @@ impl Described {
     }
 
     /// What makes two segments one: the description without labels, which file each descriptor is and where it is
-    /// mounted, and the bytes of input manifests.
+    /// mounted, the bytes of input manifests, and the state of images.
     pub fn identity(&self) -> io::Result<blake3::Hash> {
         let mut spec = self.spec.clone();
         for branch in &mut spec.branches {
@@ -50,9 +51,16 @@ impl Described {
             }
         }
         for branch in &spec.branches {
-            if let Source::Inputs { manifest, .. } = branch.source {
-                let manifest = self.manifests.get(&manifest).ok_or(io::ErrorKind::InvalidInput)?;
-                hasher.update(blake3::hash(manifest).as_bytes());
+            match branch.source {
+                Source::Inputs { manifest, .. } => {
+                    let manifest = self.manifests.get(&manifest).ok_or(io::ErrorKind::InvalidInput)?;
+                    hasher.update(blake3::hash(manifest).as_bytes());
+                }
+                Source::Image { file } => {
+                    let file = self.fds.get(file).ok_or(io::ErrorKind::InvalidInput)?;
+                    hasher.update(&fingerprint::print(&rustix::fs::fstat(file)?).to_le_bytes());
+                }
+                Source::Host { .. } | Source::Layer { .. } | Source::Skeleton { .. } => {}
             }
         }
         Ok(hasher.finalize())

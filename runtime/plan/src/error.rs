@@ -30,6 +30,13 @@ pub enum PlanError {
     GlobMatchesNothing { at: String, pattern: String },
     #[error("{at}: {reason}")]
     Glob { at: String, reason: String },
+    #[error("{at}: \"branch\" would be each layer of the image by itself; use \"view\"")]
+    ScopeOfLayers { at: String },
+    #[error(
+        "{at}: only root can have the kernel mount {}; unpack it (unsquashfs, fsck.erofs --extract=DIR) and use path",
+        path.display()
+    )]
+    ImageNeedsRoot { at: String, path: PathBuf },
     #[error("{at}: {reason}")]
     Image { at: String, reason: String },
     #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]

@@ -21,13 +21,22 @@ pub struct Facts {
     pub upper: UpperFacts,
     /// Layer names and digests used by the spec, resolved; a missing one keeps its reason.
     pub layers: BTreeMap<String, Result<String, String>>,
-    /// Images used by the spec, as it names them: their layers, first on top. A missing one keeps its reason.
-    pub images: BTreeMap<String, Result<Vec<ImageLayer>, String>>,
+    /// Images used by the spec, as it names them. A missing one keeps its reason.
+    pub images: BTreeMap<String, Result<Image, String>>,
     /// What the spec's patterns match, absolute and sorted bytewise. A pattern that cannot be tried keeps its reason.
     pub globs: BTreeMap<String, Result<Vec<PathBuf>, String>>,
     /// What the spec's host paths are.
     pub paths: BTreeMap<PathBuf, PathKind>,
     pub host_tools: HostTools,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Image {
+    /// A directory in the OCI image layout: its layers in the store, first on top.
+    Layers(Vec<ImageLayer>),
+    /// A file that the kernel mounts.
+    File(PathBuf),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use vfsrun_union::describe::{
     SegmentSpec, Source, Symlinks, TypeConflict, Whiteouts,
 };
 
-use crate::facts::PathKind;
+use crate::facts::{Image, PathKind};
 use crate::plan::{Command, Ids, Mount, Open, Segment};
 use crate::{Facts, PlanError, ids, paths, skeleton};
 
@@ -55,7 +55,7 @@ pub(crate) fn cut(
         if branch.access == Access::ReadWrite {
             continue;
         }
-        let is_layer = matches!(branch.source, BranchSource::Layer(_) | BranchSource::Image(_));
+        let is_layer = is_layer(branch, facts);
         let joins = !cutter.segments.is_empty() && (together || (is_layer && last_was_layer));
         if !joins {
             cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
@@ -73,6 +73,14 @@ pub(crate) fn cut(
     }
     cutter.segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(cutter.segments)
+}
+
+fn is_layer(branch: &Branch, facts: &Facts) -> bool {
+    match &branch.source {
+        BranchSource::Layer(_) => true,
+        BranchSource::Image(image) => matches!(facts.images.get(image), Some(Ok(Image::Layers(_)))),
+        _ => false,
+    }
 }
 
 /// The view server follows a link on the host with the caller's rights, through directories that another user could
@@ -194,12 +202,26 @@ impl Cutter<'_> {
 
     fn add_image(&mut self, branch: &Branch, image: &str, at: &str) -> Result<(), PlanError> {
         let missing = || Err("nobody has looked at it".to_owned());
-        let layers = self.facts.images.get(image).cloned().unwrap_or_else(missing);
-        let layers = layers.map_err(|reason| PlanError::Image { at: format!("{at}.image"), reason })?;
-        let store = self.open(Open::Store);
-        for layer in layers {
-            let label = format!("{at} (image {image}, {})", layer.name);
-            self.push(described(branch, Source::Layer { digest: layer.digest, store }, label));
+        let found = self.facts.images.get(image).cloned().unwrap_or_else(missing);
+        let at_image = format!("{at}.image");
+        match found.map_err(|reason| PlanError::Image { at: at_image.clone(), reason })? {
+            Image::Layers(layers) => {
+                if branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::Branch {
+                    return Err(PlanError::ScopeOfLayers { at: format!("{at}.scope") });
+                }
+                let store = self.open(Open::Store);
+                for layer in layers {
+                    let label = format!("{at} (image {image}, {})", layer.name);
+                    self.push(described(branch, Source::Layer { digest: layer.digest, store }, label));
+                }
+            }
+            Image::File(path) => {
+                if !self.facts.caller.privileged {
+                    return Err(PlanError::ImageNeedsRoot { at: at_image, path });
+                }
+                let file = self.open(Open::File { path, at: at_image });
+                self.push(described(branch, Source::Image { file }, format!("{at} (image {image})")));
+            }
         }
         Ok(())
     }

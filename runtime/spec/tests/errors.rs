@@ -228,14 +228,6 @@ fn a_bad_glob_says_why() {
 }
 
 #[test]
-fn links_of_an_image_are_followed_through_all_of_its_layers() {
-    assert_eq!(
-        branch(r#"{"image": "a:b", "symlinks": "all", "scope": "branch"}"#),
-        r#"vfs.branches[0].scope: "branch" would be each layer of the image by itself; use "view""#
-    );
-}
-
-#[test]
 fn whiteouts_are_of_host_directories() {
     assert_eq!(
         branch(r#"{"layer": "a", "whiteouts": "oci"}"#),

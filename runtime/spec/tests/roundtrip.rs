@@ -58,13 +58,13 @@ fn branch() -> impl Strategy<Value = Branch> {
     let patterns = || vec("\\PC{0,8}", 0..3);
     let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), changes()).prop_map(
         |(source, at, hide, only, rules, (symlinks, scope), (frozen, live))| Branch {
-            scope: if matches!(source, BranchSource::Image(_)) { Scope::View } else { scope },
             source,
             at,
             hide,
             only,
             rules,
             symlinks,
+            scope,
             frozen,
             live,
             whiteouts: Whiteouts::None,

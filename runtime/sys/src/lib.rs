@@ -8,6 +8,7 @@ mod chain;
 pub mod clone;
 pub mod descriptors;
 pub mod fd_passing;
+pub mod image;
 pub mod landlock;
 pub mod lease;
 pub mod loopback;

@@ -1,4 +1,4 @@
-//! Images of the spec: what the store lacks of them is imported before a run.
+//! Images of the spec: what the store lacks of their layers is imported before a run.
 
 use std::path::{Path, PathBuf};
 
@@ -20,15 +20,27 @@ pub fn bring_in(spec: &Spec, directory: &Path, store: &LayerStore) -> Result<(),
     Ok(())
 }
 
+/// What an image is on this host.
+pub enum Found {
+    Layout(Image),
+    /// For the kernel.
+    File(PathBuf),
+}
+
 /// `directory` is the spec's.
-pub fn open(name: &str, directory: &Path) -> Result<Image, ImageError> {
-    let (path, tag) = vfs::image_parts(name);
+pub fn find(name: &str, directory: &Path) -> Result<Found, ImageError> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-    Image::open(&paths::absolute(path, directory, home.as_deref()), tag)
+    let absolute = |path: &Path| paths::absolute(path, directory, home.as_deref());
+    let file = absolute(Path::new(name));
+    if file.is_file() {
+        return Ok(Found::File(file));
+    }
+    let (path, tag) = vfs::image_parts(name);
+    Image::open(&absolute(path), tag).map(Found::Layout)
 }
 
 fn import(name: &str, directory: &Path, store: &LayerStore) -> Result<(), ImageError> {
-    let image = open(name, directory)?;
+    let Found::Layout(image) = find(name, directory)? else { return Ok(()) };
     if image.layers(store).is_ok() {
         return Ok(());
     }

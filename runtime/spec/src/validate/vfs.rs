@@ -54,10 +54,6 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
             return Err(Problem::new(format!("{path}.{field}"), cause));
         }
     }
-    if matches!(branch.source, BranchSource::Image(_)) && branch.scope == Scope::Branch {
-        let cause = "\"branch\" would be each layer of the image by itself; use \"view\"";
-        return Err(Problem::new(format!("{path}.scope"), cause));
-    }
     match branch.access {
         Access::ReadWrite => read_write(path, branch),
         Access::ReadOnly if branch.scope != Scope::View && branch.symlinks == Symlinks::Never => {

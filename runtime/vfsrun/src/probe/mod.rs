@@ -8,14 +8,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
-use vfsrun_plan::facts::{Caller, Facts, HostTools, ImageLayer, Kernel, ParentIds, PathKind, UpperFacts};
+use vfsrun_plan::facts::{
+    Caller, Facts, HostTools, Image, ImageLayer, Kernel, ParentIds, PathKind, UpperFacts,
+};
 use vfsrun_plan::ids::Extent;
 use vfsrun_plan::paths;
 use vfsrun_spec::Spec;
 use vfsrun_spec::vfs::{Branch, BranchSource};
 use vfsrun_sys::privileges;
 
-use crate::images;
+use crate::images::{self, Found};
 
 /// CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN and CAP_SETFCAP: enough to make namespaces, mounts, and maps that hold id 0
 /// (user_namespaces(7), since Linux 5.12).
@@ -39,7 +41,7 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
         },
         layers: store.map(|store| layers(spec, store)).unwrap_or_default(),
         globs,
-        images: store.map(|store| image_layers(spec, spec_directory, store)).unwrap_or_default(),
+        images: store.map(|store| images(spec, spec_directory, store)).unwrap_or_default(),
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
         kernel,
@@ -179,21 +181,21 @@ fn globs(
     branches(spec).filter_map(tried).collect()
 }
 
-fn image_layers(
-    spec: &Spec,
-    directory: &Path,
-    store: &LayerStore,
-) -> BTreeMap<String, Result<Vec<ImageLayer>, String>> {
-    let layers = |name: &str| {
-        let image = images::open(name, directory).map_err(|error| vfsrun_sys::chain(&error))?;
+fn images(spec: &Spec, directory: &Path, store: &LayerStore) -> BTreeMap<String, Result<Image, String>> {
+    let found = |name: &str| {
+        let image = match images::find(name, directory).map_err(|error| vfsrun_sys::chain(&error))? {
+            Found::File(path) => return Ok(Image::File(path)),
+            Found::Layout(image) => image,
+        };
         let digests = image.layers(store);
         let digests =
             digests.map_err(|error| format!("{error}; a run of the spec brings the image's layers in"))?;
         let named = image.names().into_iter().zip(digests);
-        Ok(named.map(|(name, digest)| ImageLayer { name, digest: digest.to_string() }).collect())
+        let layers = named.map(|(name, digest)| ImageLayer { name, digest: digest.to_string() });
+        Ok(Image::Layers(layers.collect()))
     };
     let named = |branch: &Branch| match &branch.source {
-        BranchSource::Image(name) => Some((name.clone(), layers(name))),
+        BranchSource::Image(name) => Some((name.clone(), found(name))),
         _ => None,
     };
     branches(spec).filter_map(named).collect()
