@@ -8,6 +8,7 @@ as_root_and_user!(
     own_private_file_is_readable,
     set_id_bits_are_not_shown,
     owner_and_permissions_are_those_of_the_spec,
+    owner_and_permissions_are_those_that_a_container_store_keeps,
     ;
     root:
     action_with_other_ids_cannot_read_anothers_private_file,
@@ -217,6 +218,21 @@ fn owner_and_permissions_are_those_of_the_spec(sandbox: &Sandbox) {
     }
 }
 
+fn owner_and_permissions_are_those_that_a_container_store_keeps(sandbox: &Sandbox) {
+    let store = "setfattr -n user.containers.override_stat -v";
+    sandbox.sh(&format!(
+        "mkdir src; echo x > src/f; echo x > src/bad; echo x > src/own; chmod 700 src/*
+         {store} 0:0:0644 src/f; {store} 0:0:02755 src; {store} nonsense src/bad"
+    ));
+    let branch = json!({ "path": "src", "at": "/src", "overrideStat": true, "perms": "o-r" });
+    let script = "cd /src; stat -c '%a %u %g' . f; stat -c %a bad own; cat f";
+    let mut spec = sandbox.shell_spec(script, &json!({ "branches": [branch], "capture": false }));
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "2751 0 0\n640 0 0\n700\n700\nx\n");
+    sandbox.sh(&format!("{store} 0:0:0600 src/f"));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "2751 0 0\n600 0 0\n700\n700\nx\n");
+}
+
 fn what_the_caller_may_not_read_is_unreadable_whatever_is_shown(_: &Sandbox) {
     let Some(sandbox) = user() else { return };
     let secret = sandbox.write("src/secret", "root's");
@@ -233,10 +249,12 @@ fn what_the_caller_may_not_read_is_unreadable_whatever_is_shown(_: &Sandbox) {
 fn action_with_other_ids_has_no_rewritten_permissions(sandbox: &Sandbox) {
     sandbox.write("src/secret", "of root");
     mode(sandbox, "src/secret", 0o600);
-    for (field, value) in [("perms", json!("a+r")), ("owner", json!({ "uid": 1234 }))] {
+    for (field, value) in
+        [("perms", json!("a+r")), ("owner", json!({ "uid": 1234 })), ("overrideStat", json!(true))]
+    {
         let mut branch = json!({ "path": "src", "at": "/src" });
         branch[field] = value;
         let output = as_ids(sandbox, 1234, "cat /src/secret", branch).expect(125);
-        output.assert_stderr_has("owner and perms can be rewritten only for the caller itself (uid 0)");
+        output.assert_stderr_has("overrideStat, owner and perms work only for the caller itself (uid 0)");
     }
 }

@@ -197,6 +197,10 @@ pub enum Whiteouts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrite {
+    /// First what the attribute `user.containers.override_stat` of a file says, in which rootless container stores keep the
+    /// owner and the mode that they cannot give it.
+    #[serde(default)]
+    pub override_stat: bool,
     /// In ids as layers record them.
     pub uid: Option<u32>,
     pub gid: Option<u32>,

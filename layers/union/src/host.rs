@@ -232,7 +232,7 @@ pub(crate) fn attr_of(
 ) -> Option<Attr> {
     let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
     let is_dir = kind == FileKind::Directory;
-    let mut perm = (stat.st_mode & if is_dir { 0o7777 } else { 0o1777 }) as u16;
+    let mut perm = stat.st_mode as u16 & perm_mask(is_dir);
     let (mut uid, mut gid) = (stat.st_uid, stat.st_gid);
     if perm & 0o077 != 0 && kind != FileKind::Symlink && has_access_list(fd) {
         // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
@@ -241,6 +241,10 @@ pub(crate) fn attr_of(
     let rewritten = owners.of_host(uid, gid);
     (uid, gid) = rewritten.unwrap_or((uid, gid));
     if let Some(rewrite) = rewrite {
+        if let Some(said) = overridden(fd, rewrite) {
+            (uid, gid) = owners.of_layer(said.uid, said.gid);
+            perm = said.perm & perm_mask(is_dir);
+        }
         (uid, gid) = owners.instead(rewrite, uid, gid);
         if kind != FileKind::Symlink {
             perm = rewrite.perms.iter().fold(perm, |perm, change| change.apply(perm, is_dir));
@@ -267,6 +271,36 @@ pub(crate) fn attr_of(
     })
 }
 
+/// Set-id bits of a directory say whose new files are; those of a file are not shown.
+fn perm_mask(is_dir: bool) -> u16 {
+    if is_dir { 0o7777 } else { 0o1777 }
+}
+
+/// Owner and permissions that a container store keeps beside a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Overridden {
+    uid: u32,
+    gid: u32,
+    perm: u16,
+}
+
+fn overridden(fd: BorrowedFd<'_>, rewrite: &Rewrite) -> Option<Overridden> {
+    if !rewrite.override_stat {
+        return None;
+    }
+    let mut value = [0; 64];
+    let length = rustix::fs::getxattr(magic_link(fd), "user.containers.override_stat", &mut value).ok()?;
+    parse_overridden(str::from_utf8(&value[..length]).ok()?)
+}
+
+/// `UID:GID:MODE`, the mode in octal, then perhaps a type, which is the file's own here.
+fn parse_overridden(text: &str) -> Option<Overridden> {
+    let mut parts = text.split(':');
+    let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
+    Some(Overridden { uid, gid, perm: (mode & 0o7777) as u16 })
+}
+
 /// Whether a POSIX access control list says more than the mode bits.
 fn has_access_list(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::getxattr_query(magic_link(fd), "system.posix_acl_access").is_ok_and(|length| length > 0)
@@ -283,6 +317,16 @@ pub(crate) fn errno(error: io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_container_store_says_is_read_and_nonsense_is_not() {
+        let said = |uid, gid, perm| Some(Overridden { uid, gid, perm });
+        assert_eq!(parse_overridden("0:42:0644"), said(0, 42, 0o644));
+        assert_eq!(parse_overridden("1:2:100755:file"), said(1, 2, 0o755));
+        for text in ["", "0:0", "0:0:", "a:0:0644", "0:0:0999", "-1:0:0644", "4294967296:0:0644"] {
+            assert_eq!(parse_overridden(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_directory_with_too_many_names_is_an_error() {

@@ -57,7 +57,7 @@ pub enum PlanError {
     )]
     ForeignHostScope { at: String, caller: u32, user: u32 },
     #[error(
-        "{at}: owner and perms can be rewritten only for the caller itself (uid {caller}): they hide who may read the \
+        "{at}: overrideStat, owner and perms work only for the caller itself (uid {caller}): they hide who may read the \
          files, and process.user is uid {user}"
     )]
     ForeignRewrite { at: String, caller: u32, user: u32 },

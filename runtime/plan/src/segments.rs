@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, Owner, PermOperation};
+use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
     BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Rule, RuleAction, Scope,
@@ -111,8 +111,7 @@ fn refuse_foreign_rewrite(vfs: &Vfs, facts: &Facts, command: &Command) -> Result
     if !facts.caller.privileged || command.uid == caller {
         return Ok(());
     }
-    let said = |branch: &Branch| branch.owner != Owner::default() || branch.perms.is_some();
-    match vfs.branches.iter().position(said) {
+    match vfs.branches.iter().position(Branch::is_rewritten) {
         Some(index) => {
             let at = format!("vfs.branches[{index}]");
             Err(PlanError::ForeignRewrite { at, caller, user: command.uid })
@@ -325,6 +324,7 @@ fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
             vfs::Whiteouts::Oci => Whiteouts::Oci,
         },
         rewrite: Rewrite {
+            override_stat: branch.override_stat,
             uid: branch.owner.uid,
             gid: branch.owner.gid,
             perms: branch.perms.iter().flat_map(|perms| &perms.0).map(perm_change).collect(),

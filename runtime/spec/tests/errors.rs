@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, live, whiteouts, owner, perms, mode"
+         rules, symlinks, scope, frozen, live, whiteouts, overrideStat, owner, perms, mode"
     );
 }
 
@@ -246,6 +246,7 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""frozen": true"#,
         r#""live": "sweep""#,
         r#""whiteouts": "oci""#,
+        r#""overrideStat": true"#,
         r#""owner": {"uid": 1}"#,
         r#""perms": "+r""#,
     ] {

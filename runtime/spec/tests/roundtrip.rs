@@ -68,6 +68,7 @@ fn branch() -> impl Strategy<Value = Branch> {
             frozen,
             live,
             whiteouts: Whiteouts::None,
+            override_stat: false,
             owner: Owner::default(),
             perms: None,
             access: Access::ReadOnly,
@@ -80,6 +81,7 @@ fn branch() -> impl Strategy<Value = Branch> {
         option::of("[ugo]{1,3}[-+=][rwxX]{0,4}".prop_map(|text| text.parse().expect("as chmod takes it")));
     let marked = (host_path(), marked, owner, perms).prop_map(|(path, whiteouts, owner, perms)| Branch {
         whiteouts,
+        override_stat: owner.uid.is_some(),
         owner,
         perms,
         ..Branch::new(BranchSource::Path(path))

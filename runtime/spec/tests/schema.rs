@@ -47,7 +47,8 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"image": "~/a:b/img"})),
         with_branch(json!({"image": "root.erofs", "symlinks": "all", "scope": "branch"})),
         with_branch(json!({"path": "a", "owner": {"uid": 0}, "perms": "u+rwX,go-w"})),
-        with_branch(json!({"layer": "a", "owner": {}})),
+        with_branch(json!({"layer": "a", "owner": {}, "overrideStat": false})),
+        with_branch(json!({"glob": "a", "overrideStat": true})),
         with_branch(json!({"glob": "~/parts/[a-c]*/{x", "whiteouts": "oci"})),
         with_branch(json!({"layer": "a", "whiteouts": "none"})),
     ];
@@ -114,6 +115,8 @@ fn bad_specs_are_refused_by_both() {
         with_branch(json!({"path": "a", "owner": {"user": 1}})),
         with_branch(json!({"layer": "a", "owner": {"gid": 1}})),
         with_branch(json!({"layer": "a", "perms": "+r"})),
+        with_branch(json!({"layer": "a", "overrideStat": true})),
+        with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "overrideStat": true})),
         with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "perms": "+r"})),
         with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "owner": {"uid": 1}})),
         with_branch(json!({"glob": ""})),

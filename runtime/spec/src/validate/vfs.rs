@@ -47,7 +47,7 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
     }
-    for (field, said) in [("owner", branch.owner != Owner::default()), ("perms", branch.perms.is_some())] {
+    for (field, said) in rewriting(branch) {
         if said && !is_on_host {
             let cause =
                 "is for directories of the host; a layer has the owners and permissions that it records";
@@ -146,16 +146,22 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("frozen", branch.frozen),
         ("live", branch.live != Live::Auto),
         ("whiteouts", branch.whiteouts != Whiteouts::None),
-        ("owner", branch.owner != Owner::default()),
-        ("perms", branch.perms.is_some()),
     ];
-    match contradictions.iter().find(|(_, said)| *said) {
+    match contradictions.into_iter().chain(rewriting(branch)).find(|(_, said)| *said) {
         Some((field, _)) => {
             let cause = format!("rw is a bind mount and does not work with {field}");
             Err(Problem::new(format!("{path}.mode"), cause))
         }
         None => Ok(()),
     }
+}
+
+fn rewriting(branch: &Branch) -> [(&'static str, bool); 3] {
+    [
+        ("overrideStat", branch.override_stat),
+        ("owner", branch.owner != Owner::default()),
+        ("perms", branch.perms.is_some()),
+    ]
 }
 
 fn capture(layer: &CaptureLayer) -> Result<(), Problem> {

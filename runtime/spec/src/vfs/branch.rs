@@ -27,6 +27,8 @@ pub struct Branch {
     pub live: Live,
     /// How a directory of the host says which names of the branches below are deleted.
     pub whiteouts: Whiteouts,
+    /// Owners and modes are those that a rootless container store keeps in an attribute.
+    pub override_stat: bool,
     /// Shown instead of the owners of the files.
     pub owner: Owner,
     /// Shown instead of the permissions of the files.
@@ -37,6 +39,11 @@ pub struct Branch {
 }
 
 impl Branch {
+    /// Whether other owners or permissions are shown than the files have.
+    pub fn is_rewritten(&self) -> bool {
+        self.override_stat || self.owner != Owner::default() || self.perms.is_some()
+    }
+
     /// A read-only branch at `/` with every default.
     pub fn new(source: BranchSource) -> Self {
         Self {
@@ -50,6 +57,7 @@ impl Branch {
             frozen: false,
             live: Live::default(),
             whiteouts: Whiteouts::default(),
+            override_stat: false,
             owner: Owner::default(),
             perms: None,
             access: Access::default(),
@@ -182,6 +190,8 @@ struct BranchFields {
     live: Live,
     #[serde(default)]
     whiteouts: Whiteouts,
+    #[serde(default, rename = "overrideStat")]
+    override_stat: bool,
     #[serde(default)]
     owner: Owner,
     perms: Option<Perms>,
@@ -223,6 +233,7 @@ impl TryFrom<BranchFields> for Branch {
             frozen: fields.frozen,
             live: fields.live,
             whiteouts: fields.whiteouts,
+            override_stat: fields.override_stat,
             owner: fields.owner,
             perms: fields.perms,
             access: fields.mode,
@@ -261,7 +272,7 @@ fn one_source(
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 13)?;
+        let mut object = serializer.serialize_struct("Branch", 14)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Glob(pattern) => object.serialize_field("glob", pattern)?,
@@ -296,6 +307,9 @@ impl Serialize for Branch {
         }
         if self.whiteouts != defaults.whiteouts {
             object.serialize_field("whiteouts", &self.whiteouts)?;
+        }
+        if self.override_stat {
+            object.serialize_field("overrideStat", &true)?;
         }
         if self.owner != defaults.owner {
             object.serialize_field("owner", &self.owner)?;
