@@ -136,7 +136,7 @@ fn a_denied_name_of_a_merged_directory_is_listed_and_refuses_every_use() {
         fs::write(bottom.join("project/open"), "open").unwrap();
         let mut view = rig.view();
         let mut spec = host_segment();
-        let rule = Rule { pattern: "secret.*".to_owned(), action: RuleAction::Deny };
+        let rule = Rule::pattern("secret.*", RuleAction::Deny);
         spec.branches[0].rules.push(rule);
         let upper = view.attach(&spec, &[open_dir(&top).as_fd()]).unwrap();
         let lower = attach_host(&mut view, &bottom);

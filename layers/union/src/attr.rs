@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 
+use serde::{Deserialize, Serialize};
+
 /// The types of file a segment shows. Devices never appear: the only character device is a whiteout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum FileKind {
     Directory,
     Regular,

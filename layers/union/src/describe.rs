@@ -1,9 +1,12 @@
 //! A segment's description: which branches, in which order, under which rules. Plain data; it travels from the
 //! client to the view server beside the descriptors its branches name by index.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::attr::FileKind;
 
 /// Index into the descriptors sent along with a description.
 pub type FdIndex = usize;
@@ -122,13 +125,86 @@ pub enum SkeletonContent {
     Symlink(PathBuf),
 }
 
-/// A gitignore line and what happens to the names it matches. The last rule that matches decides; a pattern that
-/// starts with `!` takes its match back, so that the name is shown.
+/// What is not shown as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Rule {
+    Names(NameRule),
+    /// Of regular files of one directory whose names differ in these extensions alone, only the one with the first of
+    /// them is shown. Judged after all other rules.
+    ExtensionPriority(Vec<String>),
+}
+
+/// Names and what happens to them. The last rule that fits decides; what starts with `!` takes its match back, so that the
+/// name is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
-    pub pattern: String,
+pub struct NameRule {
+    pub names: Names,
+    pub conditions: Conditions,
     pub action: RuleAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Names {
+    /// A gitignore line.
+    Pattern(String),
+    /// Over the bytes of the path from where the rules start, without a slash before it.
+    Regex(String),
+    All,
+}
+
+/// All that is there has to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conditions {
+    /// One of these, as it is shown.
+    pub types: Option<Vec<FileKind>>,
+    /// One of these, in ids of the server's user namespace.
+    pub owners: Option<Vec<u32>>,
+    pub groups: Option<Vec<u32>>,
+    /// Of regular files alone.
+    pub size: Option<SizeRange>,
+}
+
+/// Bytes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeRange {
+    pub min: u64,
+    pub max: u64,
+}
+
+impl Rule {
+    /// A gitignore line without conditions.
+    pub fn pattern(pattern: impl Into<String>, action: RuleAction) -> Rule {
+        let (names, conditions) = (Names::Pattern(pattern.into()), Conditions::default());
+        Rule::Names(NameRule { names, conditions, action })
+    }
+
+    pub(crate) fn is_deny(&self) -> bool {
+        matches!(self, Rule::Names(NameRule { action: RuleAction::Deny, .. }))
+    }
+}
+
+impl NameRule {
+    /// If that is all that decides whether the rule fits.
+    pub(crate) fn plain_pattern(&self) -> Option<&str> {
+        match &self.names {
+            Names::Pattern(pattern) if self.conditions == Conditions::default() => Some(pattern),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Names::Pattern(text) | Names::Regex(text) => text,
+            Names::All => "every name",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

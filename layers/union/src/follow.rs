@@ -14,11 +14,13 @@ use crate::attr::{Attr, FileKind};
 use crate::branch::Content;
 use crate::describe::{Scope, Symlinks};
 use crate::host;
+use crate::list::MOST_NAMES;
 use crate::merge::MAX_FOLLOWS;
 use crate::node::Node;
 use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
+use crate::priority::is_rival;
 use crate::resolve::{Asked, Candidate, ViewLinks};
-use crate::rules::Verdict;
+use crate::rules::{Subject, Verdict};
 use crate::segment::Segment;
 
 impl Segment {
@@ -91,11 +93,7 @@ impl Segment {
             here = self.raw_in_branch(index, &path, depth)?;
             let Some(found) = &here else { return Ok(None) };
             let kind = found.seen.attr.kind;
-            let verdict = self.judge_in_branch(self.branch(index), &path, |judged| match kind {
-                FileKind::Symlink => judged.refused(false),
-                _ => judged.verdict(kind == FileKind::Directory),
-            });
-            match verdict {
+            match self.verdict_in_branch(index, &path, found) {
                 Verdict::Show => {}
                 Verdict::Hide => return Ok(None),
                 Verdict::Deny => return Err(Errno::ACCESS),
@@ -106,7 +104,27 @@ impl Segment {
                 here = self.raw_in_branch(index, &path, depth)?;
             }
         }
+        if here.as_ref().is_some_and(|here| is_rival(here.seen.attr.kind)) {
+            let dir = parent(&path);
+            let is_shown = |rival: &OsStr| {
+                let path = dir.join(rival);
+                let found = self.raw_in_branch(index, &path, depth)?;
+                let found = found.filter(|found| is_rival(found.seen.attr.kind));
+                Ok(found.is_some_and(|found| self.verdict_in_branch(index, &path, &found) != Verdict::Hide))
+            };
+            if self.is_outranked_in_branch(index, &path, is_shown)? {
+                return Ok(None);
+            }
+        }
         Ok(here)
+    }
+
+    fn verdict_in_branch(&self, index: BranchIndex, path: &Path, found: &Candidate) -> Verdict {
+        let subject = Subject::new(&found.seen.attr);
+        self.judge_in_branch(self.branch(index), path, |judged| match found.seen.attr.kind {
+            FileKind::Symlink => judged.refused(&subject),
+            _ => judged.verdict(&subject),
+        })
     }
 
     /// Where in its branch the directory of a link lies.
@@ -190,6 +208,22 @@ impl Segment {
             },
             Content::Inputs(_) => Err(Errno::NOENT),
         }
+    }
+
+    /// The names in a directory of the branch, links not followed.
+    pub(crate) fn names_in_branch(&self, index: BranchIndex, dir: &Path) -> Result<Vec<OsString>, Errno> {
+        Ok(match &self.branch(index).content {
+            Content::Host(branch) => {
+                let names = host::read_dir(&host::look(&branch.root, dir)?, MOST_NAMES)?;
+                names.into_iter().map(|(name, _, _)| name).collect()
+            }
+            Content::Layer(layer) => {
+                let children = layer.layer.children(layer.layer.position(dir)).into_iter();
+                let path = |child| &layer.layer.entry(child).path;
+                children.filter_map(|child| path(child).file_name().map(OsStr::to_owned)).collect()
+            }
+            Content::Inputs(_) => Vec::new(),
+        })
     }
 
     /// What lies at `path` of the branch, as the origin of a node at `depth`.

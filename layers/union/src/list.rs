@@ -18,13 +18,14 @@ use crate::host;
 use crate::inode;
 use crate::node::{Node, NodeKey};
 use crate::origin::{Origin, Place};
+use crate::priority::Rivals;
 use crate::resolve::{ViewLinks, open_dir};
-use crate::rules::Verdict;
+use crate::rules::{Subject, Verdict};
 use crate::segment::Segment;
 
 /// A name as one branch has it.
-struct Name {
-    name: OsString,
+pub(crate) struct Name {
+    pub(crate) name: OsString,
     kind: Told,
     /// Low half of the host's inode number.
     low32: Option<u32>,
@@ -41,7 +42,7 @@ enum Told {
 }
 
 /// Names of one directory; what has more cannot be listed, so that memory is bounded.
-const MOST_NAMES: usize = 2_000_000;
+pub(crate) const MOST_NAMES: usize = 2_000_000;
 
 impl Segment {
     pub(crate) fn list_merged(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
@@ -50,27 +51,35 @@ impl Segment {
         }
         dir.refuse_denied()?;
         let path = self.has_rules.then(|| dir.path());
+        let names = dir.origins.iter().map(|origin| Ok((origin, self.names(dir, origin)?)));
+        let names = names.collect::<Result<Vec<_>, Errno>>()?;
+        let all = names.iter().flat_map(|(_, names)| names).map(|name| name.name.as_os_str());
+        let rivals = Rivals::among(&self.priorities(dir), all);
         // Each name with its place among the others.
         let mut shown: HashMap<OsString, (usize, Option<DirEntry>)> = HashMap::new();
-        for origin in &dir.origins {
-            for mut name in self.names(dir, origin)? {
+        for (origin, names) in names {
+            for mut name in names {
                 if let Some((_, entry)) = shown.get_mut(&name.name) {
                     if self.policy == Policy::Newest && entry.as_ref().is_some_and(has_rivals) {
                         *entry = self.dir_entry_by_look(dir, &name)?;
                     }
                     continue;
                 }
-                let entry = match name.kind {
-                    Told::Kind(kind) => {
-                        match self.verdict(dir, origin, path.as_deref(), &name.name, kind) {
-                            Verdict::Show => {}
-                            Verdict::Hide => continue,
-                            // It has an inode number of its own.
-                            Verdict::Deny => (name.low32, name.group) = (None, None),
-                        }
+                let verdict = match name.kind {
+                    Told::Kind(kind) if rivals.of(&name.name).is_none() => {
+                        self.verdict(dir, origin, path.as_deref(), &name.name, kind).map(|said| (said, kind))
+                    }
+                    _ => None,
+                };
+                let entry = match verdict {
+                    Some((Verdict::Hide, _)) => continue,
+                    Some((Verdict::Show, kind)) => Some(self.dir_entry(dir, &name, kind)),
+                    Some((Verdict::Deny, kind)) => {
+                        // It has an inode number of its own.
+                        (name.low32, name.group) = (None, None);
                         Some(self.dir_entry(dir, &name, kind))
                     }
-                    Told::Nothing => self.dir_entry_by_look(dir, &name)?,
+                    None => self.dir_entry_by_look(dir, &name)?,
                 };
                 shown.insert(name.name, (shown.len(), entry));
             }
@@ -94,7 +103,7 @@ impl Segment {
         entries.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    fn names(&self, dir: &Arc<Node>, origin: &Origin) -> Result<Vec<Name>, Errno> {
+    pub(crate) fn names(&self, dir: &Arc<Node>, origin: &Origin) -> Result<Vec<Name>, Errno> {
         let branch = self.branch(origin.branch);
         match (&origin.place, &branch.content) {
             (Place::Above, content) => {
@@ -163,6 +172,7 @@ impl Segment {
         Name { name, kind, low32: None, group }
     }
 
+    /// `None` if the type alone does not tell.
     fn verdict(
         &self,
         dir: &Node,
@@ -170,11 +180,20 @@ impl Segment {
         path: Option<&Path>,
         name: &OsStr,
         kind: FileKind,
-    ) -> Verdict {
-        let Some(path) = path else { return Verdict::Show };
+    ) -> Option<Verdict> {
+        let Some(path) = path else { return Some(Verdict::Show) };
         let in_branch = self.dir_in_branch(dir, origin).map(|dir| dir.join(name));
-        let is_dir = kind == FileKind::Directory;
-        self.judge_paths(origin, &path.join(name), in_branch, |judged| judged.verdict(is_dir))
+        let subject = Subject::of_kind(kind);
+        let verdict =
+            self.judge_paths(origin, &path.join(name), in_branch, |judged| judged.verdict(&subject));
+        if !subject.was_looked_at() {
+            return Some(verdict);
+        }
+        if self.is_live(origin) {
+            // Whether the name is listed may change while the directory does not.
+            dir.judged();
+        }
+        None
     }
 
     fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
@@ -188,13 +207,14 @@ impl Segment {
 
     /// `None` if the name is hidden from all branches.
     fn dir_entry_by_look(&self, dir: &Arc<Node>, name: &Name) -> Result<Option<DirEntry>, Errno> {
-        let (kind, low32) = match self.resolve(dir, &name.name, ViewLinks::Follow) {
-            Ok(found) => (found.attr.kind, found.low32),
-            Err(Errno::NOENT) => return Ok(None),
+        let (kind, low32, group) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
+            (Ok(found), _) => (found.attr.kind, found.low32, found.group),
+            (Err(Errno::NOENT), _) => return Ok(None),
             // Listed all the same; whoever uses it gets the error.
-            Err(_) => (FileKind::Symlink, name.low32),
+            (Err(_), Told::Kind(kind)) => (kind, name.low32, name.group),
+            (Err(_), Told::Nothing) => (FileKind::Symlink, name.low32, name.group),
         };
-        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), group: name.group };
+        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), group };
         Ok(Some(self.dir_entry(dir, &name, kind)))
     }
 }

@@ -91,6 +91,8 @@ impl Served {
     pub(crate) const NO_LEASE: u8 = 32;
     /// It was served in a state that came about while somebody was inside.
     pub(crate) const YOUNG: u8 = 16;
+    /// Of a directory: which names it has depends on what its own times do not prove, so they are looked at again.
+    pub(crate) const JUDGED: u8 = 64;
 
     pub(crate) fn print(&self) -> u64 {
         self.print.load(Ordering::Acquire)
@@ -112,7 +114,10 @@ impl Served {
     /// Nothing that was given out before is held any more.
     pub(crate) fn renew(&self, print: u64, racy: bool) {
         self.print.store(print, Ordering::Release);
-        self.flags.store(if racy { Served::RACY } else { 0 }, Ordering::Release);
+        self.flags.fetch_and(Served::JUDGED, Ordering::AcqRel);
+        if racy {
+            self.set(Served::RACY);
+        }
     }
 
     pub(crate) fn set(&self, flag: u8) {
@@ -191,6 +196,13 @@ impl Node {
     /// Somebody has to look at it before it counts as what was served.
     pub(crate) fn doubt(&self) {
         self.table.doubt(self);
+    }
+
+    /// A rule has decided about a name in this directory by what may change while the directory does not.
+    pub(crate) fn judged(&self) {
+        if !self.served.set_if_new(Served::JUDGED) {
+            self.doubt();
+        }
     }
 
     /// Until somebody doubts it, nobody has to look at it.

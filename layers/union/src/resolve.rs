@@ -22,7 +22,8 @@ use crate::layer::{LayerBranch, chain};
 use crate::merge::{Found, Merge, Seen};
 use crate::node::{Node, NodeKey};
 use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
-use crate::rules::Verdict;
+use crate::priority::is_rival;
+use crate::rules::{Subject, Verdict};
 use crate::segment::Segment;
 
 /// What becomes of links of scope `view`.
@@ -59,6 +60,21 @@ impl Segment {
         if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(Errno::INVAL);
         }
+        let found = self.resolve_alone(dir, name, links)?;
+        // With `Keep` a link is nobody's rival: two that lead to each other would ask for ever.
+        let outranked = is_rival(found.attr.kind)
+            && self.is_outranked(&self.rules.priorities, dir, name, |rival| {
+                match self.resolve_alone(dir, rival, links) {
+                    Ok(found) => Ok(is_rival(found.attr.kind)),
+                    Err(Errno::NOENT) => Ok(false),
+                    Err(errno) => Err(errno),
+                }
+            })?;
+        if outranked { Err(Errno::NOENT) } else { Ok(found) }
+    }
+
+    /// Whatever other names the view prefers.
+    fn resolve_alone(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
         let asked = Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links };
         let mut merge = Merge::new(self.types, self.policy);
         for origin in &dir.origins {
@@ -114,24 +130,63 @@ impl Segment {
 
     /// What one origin of the directory says of the name, and what the rules say of that.
     fn candidate(&self, asked: &Asked, origin: &Origin) -> Result<Option<(Verdict, Candidate)>, Errno> {
+        let Some((verdict, candidate)) = self.candidate_alone(asked, origin)? else { return Ok(None) };
+        let lists = &self.branch(origin.branch).rules.priorities;
+        let outranked = is_shown_rival(verdict, &candidate)
+            && self.is_outranked(lists, asked.dir, asked.name, |rival| {
+                let path = asked.path.as_ref().map(|path| path.with_file_name(rival));
+                let found = self.candidate_alone(&Asked { name: rival, path, ..*asked }, origin)?;
+                Ok(found.is_some_and(|(verdict, candidate)| is_shown_rival(verdict, &candidate)))
+            })?;
+        Ok(Some((if outranked { Verdict::Hide } else { verdict }, candidate)))
+    }
+
+    /// Whatever other names the branch prefers.
+    fn candidate_alone(&self, asked: &Asked, origin: &Origin) -> Result<Option<(Verdict, Candidate)>, Errno> {
         let Some(mut candidate) = self.step(asked, origin)? else { return Ok(None) };
         let branch = self.branch(origin.branch);
+        let mut followed = false;
         if candidate.seen.attr.kind == FileKind::Symlink && branch.symlinks != Symlinks::Never {
             // The link's own path first: what is hidden is not followed.
-            match self.judge(asked, &candidate, |judged| judged.refused(false)) {
+            let subject = Subject::new(&candidate.seen.attr);
+            match self.judge(asked, &candidate, |judged| judged.refused(&subject)) {
                 Verdict::Show => {}
-                refused => return Ok(Some((refused, candidate))),
+                refused => {
+                    self.note_judged(asked, &candidate, refused, &subject, followed);
+                    return Ok(Some((refused, candidate)));
+                }
             }
             match self.follow(asked, &candidate) {
-                Ok(Some(target)) => candidate = target,
+                Ok(Some(target)) => (candidate, followed) = (target, true),
                 Ok(None) => {}
                 Err(Errno::ACCESS) => return Ok(Some((Verdict::Deny, candidate))),
                 Err(errno) => return Err(errno),
             }
         }
-        let is_dir = candidate.seen.attr.kind == FileKind::Directory;
-        let verdict = self.judge(asked, &candidate, |judged| judged.verdict(is_dir));
+        let subject = Subject::new(&candidate.seen.attr);
+        let verdict = self.judge(asked, &candidate, |judged| judged.verdict(&subject));
+        self.note_judged(asked, &candidate, verdict, &subject, followed);
         Ok(Some((verdict, candidate)))
+    }
+
+    /// The absence of a name is proved by its directory, unless it was hidden for what may change elsewhere.
+    fn note_judged(
+        &self,
+        asked: &Asked,
+        found: &Candidate,
+        verdict: Verdict,
+        subject: &Subject,
+        followed: bool,
+    ) {
+        // An attribute makes an empty file a whiteout.
+        let type_may_change = self.branch(found.origin.branch).whiteouts == Whiteouts::Overlay;
+        let reason_may_change =
+            followed || subject.was_looked_at() || type_may_change && subject.was_asked_for_type();
+        // Where a link leads in the view is a matter of all branches.
+        let is_live = self.is_live(&found.origin) || found.is_alias() && self.has_live_branches();
+        if verdict == Verdict::Hide && reason_may_change && is_live {
+            asked.dir.judged();
+        }
     }
 
     /// What lies at the name in the branch, no link followed.
@@ -393,6 +448,10 @@ impl Segment {
     pub(crate) fn branch(&self, index: BranchIndex) -> &Branch {
         &self.branches[usize::from(index)]
     }
+}
+
+fn is_shown_rival(verdict: Verdict, found: &Candidate) -> bool {
+    verdict != Verdict::Hide && is_rival(found.seen.attr.kind)
 }
 
 /// A name that is being resolved.

@@ -1,18 +1,23 @@
 //! Rules: which names of a branch or of the whole view are shown, hidden or denied.
 //!
-//! Patterns have gitignore syntax. Of all hide and deny rules of a branch, followed by those of the view, the last one
-//! that matches the path itself decides; what lies below a hidden directory is never reached. Where a list has
-//! `only` rules, a name must also match one of them, lie below a directory that does, or be a directory on the way.
+//! Of all hide and deny rules of a branch, followed by those of the view, the last one that fits the name itself
+//! decides; what lies below a hidden directory is never reached. Patterns have gitignore syntax. Where a list has `only`
+//! rules, a name must also be one that these show.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobMatcher};
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
-use crate::describe::{Rule, RuleAction};
+use crate::attr::{Attr, FileKind};
+use crate::describe::{Conditions, NameRule, Names, Rule, RuleAction};
+use crate::only::Only;
+use crate::priority::Priority;
 
 #[derive(Debug, Error)]
 pub enum PatternError {
@@ -20,6 +25,10 @@ pub enum PatternError {
     Comment,
     #[error(transparent)]
     Glob(#[from] ignore::Error),
+    #[error("{cause}")]
+    Regex { cause: String },
+    #[error("only a pattern without conditions can be all that is shown")]
+    Only,
 }
 
 /// What is to become of a name.
@@ -41,47 +50,185 @@ impl Verdict {
     }
 }
 
+/// What lies at the path that is judged, as far as it is known.
+pub(crate) struct Subject<'a> {
+    kind: FileKind,
+    attr: Option<&'a Attr>,
+    asked_for_type: Cell<bool>,
+    looked_closer: Cell<bool>,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn new(attr: &'a Attr) -> Subject<'a> {
+        Subject { attr: Some(attr), ..Subject::of_kind(attr.kind) }
+    }
+
+    /// Of which only the type is known: the verdict does not count if a rule looked closer.
+    pub(crate) fn of_kind(kind: FileKind) -> Subject<'a> {
+        Subject { kind, attr: None, asked_for_type: Cell::default(), looked_closer: Cell::default() }
+    }
+
+    /// Whether a rule asked for what may change while the directory stays as it is: owner, group or size.
+    pub(crate) fn was_looked_at(&self) -> bool {
+        self.looked_closer.get()
+    }
+
+    pub(crate) fn was_asked_for_type(&self) -> bool {
+        self.asked_for_type.get()
+    }
+
+    fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    fn fulfils(&self, conditions: &Conditions) -> bool {
+        let Conditions { types, owners, groups, size } = conditions;
+        let is_one = |ids: &Option<Vec<u32>>, id| ids.as_ref().is_none_or(|ids| ids.contains(&id));
+        if let Some(types) = types {
+            self.asked_for_type.set(true);
+            if !types.contains(&self.kind) {
+                return false;
+            }
+        }
+        if size.is_some() && self.kind != FileKind::Regular {
+            return false;
+        }
+        if !looks_closer(conditions) {
+            return true;
+        }
+        self.looked_closer.set(true);
+        self.attr.is_some_and(|attr| {
+            let has_size = size.is_none_or(|size| (size.min..=size.max).contains(&attr.size));
+            is_one(owners, attr.uid) && is_one(groups, attr.gid) && has_size
+        })
+    }
+}
+
 /// The rules of one branch or of the view.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    all: Gitignore,
-    /// By pattern text. Equal patterns match equally, so that the last one of them is always the one that counts.
-    actions: HashMap<String, RuleAction>,
+    steps: Vec<Step>,
     only: Option<Only>,
+    pub(crate) priorities: Vec<Priority>,
+    /// Whether a verdict may change while the directory stays as it is.
+    pub(crate) look_closer: bool,
+}
+
+/// What is asked as one question.
+#[derive(Debug)]
+enum Step {
+    /// Consecutive rules without conditions. The actions are by pattern text: equal patterns match equally, so that the
+    /// last one of them is always the one that counts.
+    Patterns {
+        all: Gitignore,
+        actions: HashMap<String, RuleAction>,
+    },
+    One {
+        names: Matcher,
+        conditions: Conditions,
+        action: RuleAction,
+    },
+}
+
+#[derive(Debug)]
+enum Matcher {
+    Pattern(Gitignore),
+    Regex { regex: Regex, takes_back: bool },
+    All,
 }
 
 impl Rules {
     /// Errors: the pattern that is none, and why.
     pub(crate) fn new(rules: &[Rule]) -> Result<Rules, (String, PatternError)> {
-        let mut actions = HashMap::new();
+        let (mut named, mut priorities) = (Vec::new(), Vec::new());
         for rule in rules {
-            actions.insert(trimmed(&rule.pattern).to_owned(), rule.action);
+            match rule {
+                Rule::Names(rule) => named.push(rule),
+                Rule::ExtensionPriority(extensions) => priorities.push(Priority::new(extensions)),
+            }
         }
-        let all = matcher(rules.iter())?;
-        let only = rules.iter().filter(|rule| rule.action == RuleAction::Only);
-        let only = if only.clone().any(|rule| !rule.pattern.starts_with('!')) {
-            Some(Only { matcher: matcher(only.clone())?, ways: only.filter_map(Way::new).collect() })
-        } else {
-            None
-        };
-        Ok(Rules { all, actions, only })
+        let mut steps = Vec::new();
+        for rules in named.chunk_by(|one, two| one.plain_pattern().is_some() && two.plain_pattern().is_some())
+        {
+            let patterns: Vec<_> = rules.iter().filter_map(|rule| rule.plain_pattern()).collect();
+            if let [rule] = rules
+                && patterns.is_empty()
+            {
+                steps.push(Step::one(rule)?);
+            } else {
+                let actions = rules.iter().zip(&patterns);
+                let actions = actions.map(|(rule, pattern)| (trimmed(pattern).to_owned(), rule.action));
+                steps.push(Step::Patterns { all: gitignore(&patterns)?, actions: actions.collect() });
+            }
+        }
+        let only = named.iter().filter(|rule| rule.action == RuleAction::Only);
+        let only = only.map(|rule| rule.plain_pattern().ok_or((rule.names.to_string(), PatternError::Only)));
+        Ok(Rules {
+            steps,
+            only: Only::new(&only.collect::<Result<Vec<_>, _>>()?)?,
+            priorities,
+            look_closer: named.iter().any(|rule| looks_closer(&rule.conditions)),
+        })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Whether no path has to be judged.
+    pub(crate) fn judge_nothing(&self) -> bool {
+        self.steps.is_empty()
     }
 
-    /// What the last matching rule says: `None` if none matches.
-    fn last_match(&self, path: &Path, is_dir: bool) -> Option<Said> {
-        match self.all.matched(path, is_dir) {
-            Match::None => None,
-            Match::Whitelist(_) => Some(Said::TakenBack),
-            Match::Ignore(glob) => self.actions.get(glob.original()).map(|action| Said::Action(*action)),
-        }
+    /// What the last rule that fits says: `None` if none does.
+    fn last_match(&self, path: &Path, subject: &Subject) -> Option<Said> {
+        self.steps.iter().rev().find_map(|step| step.says(path, subject))
     }
 
     fn only_shows(&self, path: &Path, is_dir: bool) -> bool {
         self.only.as_ref().is_none_or(|only| only.shows(path, is_dir))
+    }
+}
+
+impl Step {
+    fn one(rule: &NameRule) -> Result<Step, (String, PatternError)> {
+        let names = match &rule.names {
+            Names::Pattern(pattern) => Matcher::Pattern(gitignore(&[pattern])?),
+            Names::Regex(text) => {
+                let body = text.strip_prefix('!');
+                let regex = regex(body.unwrap_or(text)).map_err(|error| (text.clone(), error))?;
+                Matcher::Regex { regex, takes_back: body.is_some() }
+            }
+            Names::All => Matcher::All,
+        };
+        Ok(Step::One { names, conditions: rule.conditions.clone(), action: rule.action })
+    }
+
+    fn says(&self, path: &Path, subject: &Subject) -> Option<Said> {
+        match self {
+            Step::Patterns { all, actions } => match all.matched(path, subject.is_dir()) {
+                Match::None => None,
+                Match::Whitelist(_) => Some(Said::TakenBack),
+                Match::Ignore(glob) => actions.get(glob.original()).map(|action| Said::Action(*action)),
+            },
+            Step::One { names, conditions, action } => {
+                let takes_back = names.fits(path, subject)?;
+                let said = if takes_back { Said::TakenBack } else { Said::Action(*action) };
+                subject.fulfils(conditions).then_some(said)
+            }
+        }
+    }
+}
+
+impl Matcher {
+    /// Whether a match is taken back; `None`: there is none.
+    fn fits(&self, path: &Path, subject: &Subject) -> Option<bool> {
+        match self {
+            Matcher::Pattern(pattern) => match pattern.matched(path, subject.is_dir()) {
+                Match::None => None,
+                found => Some(found.is_whitelist()),
+            },
+            Matcher::Regex { regex, takes_back } => {
+                regex.is_match(path.as_os_str().as_bytes()).then_some(*takes_back)
+            }
+            Matcher::All => Some(false),
+        }
     }
 }
 
@@ -98,19 +245,19 @@ pub(crate) struct Judged<'a> {
 
 impl Judged<'_> {
     /// All rules, for the name as it is shown.
-    pub(crate) fn verdict(&self, is_dir: bool) -> Verdict {
-        match self.refused(is_dir) {
+    pub(crate) fn verdict(&self, subject: &Subject) -> Verdict {
+        match self.refused(subject) {
             Verdict::Show => {}
             refused => return refused,
         }
         let lists = self.branch.into_iter().chain([self.view]);
-        let shown = lists.into_iter().all(|(rules, path)| rules.only_shows(path, is_dir));
+        let shown = lists.into_iter().all(|(rules, path)| rules.only_shows(path, subject.is_dir()));
         if shown { Verdict::Show } else { Verdict::Hide }
     }
 
     /// Hide and deny rules alone, for a link before it is followed: whether `only` shows it depends on its target.
-    pub(crate) fn refused(&self, is_dir: bool) -> Verdict {
-        let said = last(self.view, is_dir).or_else(|| self.branch.and_then(|branch| last(branch, is_dir)));
+    pub(crate) fn refused(&self, subject: &Subject) -> Verdict {
+        let said = last(self.view, subject).or_else(|| self.branch.and_then(|branch| last(branch, subject)));
         match said {
             Some(Said::Action(RuleAction::Hide)) => Verdict::Hide,
             Some(Said::Action(RuleAction::Deny)) => Verdict::Deny,
@@ -119,94 +266,42 @@ impl Judged<'_> {
     }
 }
 
-fn last((rules, path): (&Rules, &Path), is_dir: bool) -> Option<Said> {
+fn last((rules, path): (&Rules, &Path), subject: &Subject) -> Option<Said> {
     // The place of a branch itself has no name within the branch.
-    if path.as_os_str().is_empty() { None } else { rules.last_match(path, is_dir) }
+    if path.as_os_str().is_empty() { None } else { rules.last_match(path, subject) }
 }
 
-#[derive(Debug)]
-struct Only {
-    matcher: Gitignore,
-    ways: Vec<Way>,
+fn looks_closer(conditions: &Conditions) -> bool {
+    conditions.owners.is_some() || conditions.groups.is_some() || conditions.size.is_some()
 }
 
-impl Only {
-    fn shows(&self, path: &Path, is_dir: bool) -> bool {
-        if path.as_os_str().is_empty() {
-            return true;
-        }
-        match self.matcher.matched_path_or_any_parents(path, is_dir) {
-            Match::Ignore(_) => true,
-            Match::Whitelist(_) => false,
-            Match::None => is_dir && self.ways.iter().any(|way| way.leads_through(path)),
-        }
-    }
+/// A regular expression over the bytes of a path, none of which is special: `.` is any of them.
+pub fn regex(text: &str) -> Result<Regex, PatternError> {
+    let built = RegexBuilder::new(text).unicode(false).dot_matches_new_line(true).build();
+    built.map_err(|error| {
+        // The lines above the last one show where it is.
+        let message = error.to_string();
+        let line = message.lines().last().unwrap_or_default();
+        PatternError::Regex { cause: line.strip_prefix("error: ").unwrap_or(line).to_owned() }
+    })
 }
 
-/// The components of an `only` pattern that starts at the root, up to the first `**`.
-#[derive(Debug)]
-struct Way {
-    components: Vec<GlobMatcher>,
-    /// After the last component anything may follow.
-    open: bool,
-}
-
-impl Way {
-    /// `None` for a pattern that takes a match back.
-    fn new(rule: &Rule) -> Option<Way> {
-        let pattern = trimmed(&rule.pattern);
-        if pattern.starts_with('!') {
-            return None;
-        }
-        let body = pattern.strip_suffix('/').unwrap_or(pattern);
-        let anywhere = !body.contains('/');
-        let mut way = Way { components: Vec::new(), open: anywhere };
-        if anywhere {
-            return Some(way);
-        }
-        for component in body.split('/').filter(|component| !component.is_empty()) {
-            let glob = GlobBuilder::new(component).literal_separator(true).backslash_escape(true).build();
-            match glob {
-                Ok(glob) if component != "**" => way.components.push(glob.compile_matcher()),
-                // `**`, or a class that holds the separator: from here on every directory may lead there.
-                _ => {
-                    way.open = true;
-                    break;
-                }
-            }
-        }
-        Some(way)
-    }
-
-    fn leads_through(&self, dir: &Path) -> bool {
-        let mut wanted = self.components.iter();
-        for component in dir.components() {
-            match wanted.next() {
-                Some(glob) if glob.is_match(component.as_os_str()) => {}
-                Some(_) => return false,
-                None => return self.open,
-            }
-        }
-        self.open || wanted.next().is_some()
-    }
-}
-
-fn matcher<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Gitignore, (String, PatternError)> {
+pub(crate) fn gitignore(patterns: &[impl AsRef<str>]) -> Result<Gitignore, (String, PatternError)> {
     // The root "." keeps the matcher from stripping anything off the paths.
     let mut builder = GitignoreBuilder::new(".");
-    for rule in rules {
-        let bad = |error: PatternError| (rule.pattern.clone(), error);
-        let body = trimmed(&rule.pattern);
+    for pattern in patterns.iter().map(AsRef::as_ref) {
+        let bad = |error: PatternError| (pattern.to_owned(), error);
+        let body = trimmed(pattern);
         if matches!(body, "" | "!" | "/" | "!/") || body.starts_with('#') {
             return Err(bad(PatternError::Comment));
         }
-        builder.add_line(None, &rule.pattern).map_err(|error| bad(error.into()))?;
+        builder.add_line(None, pattern).map_err(|error| bad(error.into()))?;
     }
     builder.build().map_err(|error| (String::new(), error.into()))
 }
 
 /// As gitignore reads a line: spaces at the end do not count unless escaped.
-fn trimmed(pattern: &str) -> &str {
+pub(crate) fn trimmed(pattern: &str) -> &str {
     if pattern.ends_with("\\ ") { pattern } else { pattern.trim_end() }
 }
 
@@ -215,16 +310,14 @@ mod tests {
     use super::*;
 
     fn rules(list: &[(&str, RuleAction)]) -> Rules {
-        let list: Vec<Rule> = list
-            .iter()
-            .map(|(pattern, action)| Rule { pattern: (*pattern).into(), action: *action })
-            .collect();
+        let list: Vec<_> = list.iter().map(|(pattern, action)| Rule::pattern(*pattern, *action)).collect();
         Rules::new(&list).unwrap()
     }
 
     fn verdict(branch: &Rules, view: &Rules, path: &str, is_dir: bool) -> Verdict {
         let path = Path::new(path);
-        Judged { branch: Some((branch, path)), view: (view, path) }.verdict(is_dir)
+        let subject = Subject::of_kind(if is_dir { FileKind::Directory } else { FileKind::Regular });
+        Judged { branch: Some((branch, path)), view: (view, path) }.verdict(&subject)
     }
 
     #[test]
@@ -289,7 +382,7 @@ mod tests {
     #[test]
     fn a_comment_or_nothing_is_an_error_not_a_rule_without_effect() {
         for pattern in ["", "  ", "# x", "!", "/"] {
-            let rule = Rule { pattern: pattern.into(), action: RuleAction::Deny };
+            let rule = Rule::pattern(pattern, RuleAction::Deny);
             assert!(matches!(Rules::new(&[rule]), Err((_, PatternError::Comment))), "{pattern:?}");
         }
     }

@@ -13,7 +13,7 @@ use vfsrun_sys::lease::{self, Writer};
 use crate::attr::{Attr, DirEntry, FileKind, Time};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
-use crate::describe::{Order, Policy, Rule, RuleAction, SegmentSpec, Source, TypeConflict};
+use crate::describe::{Order, Policy, Rule, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::fingerprint;
@@ -26,6 +26,7 @@ use crate::merge::{Found, Merge};
 use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::owners::Owners;
+use crate::priority::KnownRivals;
 use crate::resolve::{Candidate, ViewLinks};
 use crate::rules::Rules;
 use crate::sweep::Thoroughness;
@@ -39,7 +40,12 @@ const MAX_FAULTS: usize = 256;
 pub struct Segment {
     pub(crate) branches: Vec<Branch>,
     pub(crate) rules: Rules,
+    /// Whether rules see paths.
     pub(crate) has_rules: bool,
+    /// Whether what they say may change while the directory stays as it is.
+    pub(crate) looks_closer: bool,
+    pub(crate) has_priorities: bool,
+    pub(crate) known_rivals: KnownRivals,
     pub(crate) types: TypeConflict,
     pub(crate) policy: Policy,
     pub(crate) order: Order,
@@ -72,8 +78,14 @@ impl Segment {
         let branches = branches.collect::<Result<Vec<_>, _>>()?;
         let rules = compile(&spec.rules, || "the view".to_owned())?;
         let (watches, live) = (Arc::clone(&context.watches), branches.iter().any(|branch| branch.live));
+        let any_rules = |has: &dyn Fn(&Rules) -> bool| {
+            branches.iter().map(|branch| &branch.rules).chain([&rules]).any(has)
+        };
         let segment = Segment {
-            has_rules: !rules.is_empty() || branches.iter().any(|branch| !branch.rules.is_empty()),
+            has_rules: any_rules(&|rules| !rules.judge_nothing()),
+            looks_closer: any_rules(&|rules| rules.look_closer),
+            has_priorities: any_rules(&|rules| !rules.priorities.is_empty()),
+            known_rivals: KnownRivals::default(),
             marked: judged || branches.iter().any(Branch::has_marks),
             branches,
             rules,
@@ -235,7 +247,8 @@ impl Segment {
     }
 
     /// Whether everything that was served and is still held is as it was; once false, always false but for files that
-    /// were too young to tell. Costs a stat per node that is held, may change and is not watched.
+    /// were too young to tell, and for directories of which a rule has looked closer at names: what it hides has no node to
+    /// look at. Costs a stat per node that is held, may change and is not watched.
     pub fn is_current(&self) -> bool {
         !self.has_changed() && self.sweep(Thoroughness::FirstOnly).is_empty()
     }
@@ -435,7 +448,7 @@ fn new_node(found: Found) -> NewNode {
 /// Whether a directory of the segment may have to keep lower segments out: one that is denied, or one that another
 /// branch has as something else. Branches that share no place cannot disagree.
 fn may_be_opaque(spec: &SegmentSpec) -> bool {
-    let denies = |rules: &[Rule]| rules.iter().any(|rule| rule.action == RuleAction::Deny);
+    let denies = |rules: &[Rule]| rules.iter().any(Rule::is_deny);
     let hosts = spec.branches.iter().filter(|branch| !matches!(branch.source, Source::Skeleton { .. }));
     let places: Vec<_> = hosts.map(|branch| &branch.at).collect();
     let nested = |(index, place): (usize, &&PathBuf)| {

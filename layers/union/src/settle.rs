@@ -56,7 +56,9 @@ impl Segment {
 
     /// What is in doubt for a reason that no watch removes has to be forgotten first.
     fn is_settled_state(&self, node: &Node) -> bool {
-        ![Served::LOST, Served::RACY, Served::UNSTABLE].iter().any(|flag| node.served.has(*flag))
+        ![Served::LOST, Served::RACY, Served::UNSTABLE, Served::JUDGED]
+            .iter()
+            .any(|flag| node.served.has(*flag))
     }
 
     fn cover(&self, node: &Arc<Node>, dirs: &mut OpenDirs) -> Result<(), Refusal> {

@@ -120,7 +120,7 @@ impl Segment {
 
     /// Names in a directory that has changed may be gone although no watch of theirs says so: that of a directory is told
     /// of the end only when nobody has it open any more. If it is merged, another branch may have a say in names that are
-    /// themselves as they were.
+    /// themselves as they were, and so may another name where extensions have priorities.
     fn sweep_below_changed(&self, stale: &mut Vec<Stale>) {
         let is_changed = |stale: &&Stale| stale.now != Now::Gone && stale.node.kind() == FileKind::Directory;
         let dirs: HashSet<_> =
@@ -137,7 +137,11 @@ impl Segment {
             let mut dirs = OpenDirs::default();
             for node in children {
                 let is_merged = node.parent().is_some_and(|parent| parent.origins.len() > 1);
-                let now = if is_merged { self.compare_merged(node) } else { self.compare(node, &mut dirs) };
+                let now = if is_merged || self.has_priorities {
+                    self.compare_merged(node)
+                } else {
+                    self.compare(node, &mut dirs)
+                };
                 let Some(now) = now else { continue };
                 match known.entry(Arc::as_ptr(node)) {
                     Entry::Occupied(index) if now == Now::Gone => stale[*index.get()].now = now,
@@ -168,15 +172,15 @@ impl Segment {
         if !self.may_change(node) {
             return None;
         }
-        let (print, racy) = match self.look_beneath(node, dirs) {
-            Some(Ok(state)) => state,
-            Some(Err(_)) => return Some(Now::Gone),
-            None => match self.look_again(node) {
-                Some(state) => state,
-                None => return Some(Now::Gone),
-            },
+        let state = match self.look_beneath(node, dirs) {
+            // The rules may say something else of what has changed.
+            Some(Ok((print, _))) if self.looks_closer && print != served.print() => self.look_again(node),
+            Some(state) => state.ok(),
+            None => self.look_again(node),
         };
+        let Some((print, racy)) = state else { return Some(Now::Gone) };
         let in_doubt = served.has(Served::RACY)
+            || served.has(Served::JUDGED)
             || served.has(Served::CONTENT)
                 && (served.has(Served::UNSTABLE) || self.may_have_writer(node, dirs));
         (print != served.print() || in_doubt).then_some(Now::Changed { print, racy })
@@ -258,10 +262,13 @@ impl Segment {
                     && branch.symlinks != Symlinks::Never
                     && branch.scope == Scope::View
         });
-        by_view || live(&node.origins) || node.parent().is_some_and(|parent| live(&parent.origins))
+        by_view
+            || node.served.has(Served::JUDGED)
+            || live(&node.origins)
+            || node.parent().is_some_and(|parent| live(&parent.origins))
     }
 
-    fn is_live(&self, origin: &Origin) -> bool {
+    pub(crate) fn is_live(&self, origin: &Origin) -> bool {
         match &origin.place {
             Place::Alias(target) => target.origins.iter().any(|origin| self.is_live(origin)),
             _ => self.branch(origin.branch).live,

@@ -2,9 +2,16 @@
 
 mod support;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use support::*;
-use vfsrun_layers::Kind;
-use vfsrun_union::describe::{BranchSpec, RuleAction, Scope, SegmentSpec, Symlinks};
+use vfsrun_layers::{Entry, Kind, Meta};
+use vfsrun_union::describe::{
+    BranchSpec, Conditions, IdExtent, IdMap, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, Symlinks,
+};
 use vfsrun_union::{Described, Errno, FileKind, Segment, SegmentError, Time};
 
 #[test]
@@ -246,4 +253,269 @@ fn a_pattern_that_is_none_names_its_branch() {
     let error = world.build_spec(spec).err().unwrap();
     assert!(matches!(&error, SegmentError::Rule { pattern, .. } if pattern == "{a"), "{error}");
     assert_eq!(error.to_string(), r#"branch test: rule "{a" is not a pattern"#);
+}
+
+fn regex(text: &str, action: RuleAction) -> Rule {
+    named(Names::Regex(text.into()), Conditions::default(), action)
+}
+
+fn of_size(min: u64, max: u64) -> Conditions {
+    Conditions { size: Some(SizeRange { min, max }), ..Conditions::default() }
+}
+
+#[test]
+fn a_regex_sees_the_path_from_where_the_rules_start() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("build/x.tmp", ""), ("build/x.c", ""), ("src/build/x.tmp", "")]);
+    let mut tree = at("deep/in", world.host(&tree));
+    tree.rules = vec![regex(r"^build/.*\.tmp$", RuleAction::Hide)];
+    let view = vec![regex("^deep/in/src$", RuleAction::Deny)];
+    let spec = SegmentSpec { branches: vec![tree], rules: view, ..SegmentSpec::default() };
+    let segment = world.build_spec(spec).unwrap();
+    assert_eq!(names(&segment, "deep/in/build"), ["x.c"]);
+    assert_eq!(kind(&segment, "deep/in/build/x.tmp"), Err(Errno::NOENT));
+    assert_eq!(kind(&segment, "deep/in/src/build"), Err(Errno::ACCESS));
+}
+
+/// Who may name files must not get around a rule by a name that is no text.
+#[test]
+fn a_dot_of_a_regex_is_any_byte() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("two\nlines.tmp", ""), ("é.tmp", ""), ("other", "")]);
+    std::fs::write(tree.join(OsStr::from_bytes(b"\xff.tmp")), "").unwrap();
+    let mut tree = world.host(&tree);
+    tree.rules = vec![regex(r"^.*\.tmp$", RuleAction::Hide)];
+    assert_eq!(names(&world.build(vec![tree]), ""), ["other"]);
+}
+
+#[test]
+fn of_patterns_and_regexes_the_last_that_fits_decides() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a.o", ""), ("b.o", ""), ("keep/a.o", ""), ("keep/b.o", "")]);
+    let tree = world.host(&tree);
+    let with = |rules: Vec<Rule>| world.build(vec![BranchSpec { rules, ..tree.clone() }]);
+    let hide = Rule::pattern("*.o", RuleAction::Hide);
+    let taken_back = regex("!^keep/", RuleAction::Hide);
+    let again = Rule::pattern("/keep/b.o", RuleAction::Deny);
+    let segment = with(vec![hide.clone(), taken_back.clone(), again.clone()]);
+    assert_eq!(names(&segment, ""), ["keep"]);
+    assert_eq!(names(&segment, "keep"), ["a.o", "b.o"]);
+    assert_eq!(read(&segment, "keep/b.o"), Err(Errno::ACCESS));
+    let segment = with(vec![taken_back, again, hide]);
+    assert_eq!(names(&segment, "keep"), [""; 0]);
+    let segment = with(vec![regex(r"\.o$", RuleAction::Hide), Rule::pattern("!a.o", RuleAction::Hide)]);
+    assert_eq!(names(&segment, ""), ["a.o", "keep"]);
+}
+
+#[test]
+fn each_type_is_told_from_the_others() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("regular", "x"), ("directory/", ""), ("symlink", "->regular")]);
+    mknodat(CWD, tree.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let _listener = UnixListener::bind(tree.join("socket")).unwrap();
+    let tree = world.host(&tree);
+    let types = [FileKind::Directory, FileKind::Fifo, FileKind::Regular, FileKind::Socket, FileKind::Symlink];
+    let all = ["directory", "fifo", "regular", "socket", "symlink"];
+    for (hidden, name) in types.into_iter().zip(all) {
+        let rules = vec![named(Names::All, of_types(&[hidden]), RuleAction::Hide)];
+        let segment = world.build(vec![BranchSpec { rules, ..tree.clone() }]);
+        let left: Vec<_> = all.into_iter().filter(|other| *other != name).collect();
+        assert_eq!(names(&segment, ""), left);
+        assert_eq!(kind(&segment, name), Err(Errno::NOENT));
+    }
+    let two = of_types(&[FileKind::Fifo, FileKind::Socket]);
+    let rules = vec![named(Names::Pattern("*o*".into()), two, RuleAction::Hide)];
+    let segment = world.build(vec![BranchSpec { rules, ..tree }]);
+    assert_eq!(names(&segment, ""), ["directory", "regular", "symlink"]);
+}
+
+#[test]
+fn a_link_is_judged_before_it_is_followed_and_after() {
+    let mut world = World::new();
+    let files =
+        [("file", "large"), ("dir/", ""), ("to-file", "->file"), ("to-dir", "->dir"), ("to-none", "->x")];
+    let tree = world.dir("tree", &files);
+    let tree = following(Symlinks::All, Scope::Branch, world.host(&tree));
+    let hidden_by = |conditions: Conditions| {
+        let rules = vec![named(Names::Pattern("to-*".into()), conditions, RuleAction::Hide)];
+        let segment = world.build(vec![BranchSpec { rules, ..tree.clone() }]);
+        let shown = names(&segment, "");
+        let is_hidden = |name: &&str| {
+            let hidden = kind(&segment, name) == Err(Errno::NOENT);
+            assert_eq!(hidden, !shown.iter().any(|shown| shown == name), "{name}");
+            hidden
+        };
+        ["to-dir", "to-file", "to-none"].into_iter().filter(is_hidden).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden_by(of_types(&[FileKind::Symlink])), ["to-dir", "to-file", "to-none"]);
+    assert_eq!(hidden_by(of_types(&[FileKind::Regular])), ["to-file"]);
+    assert_eq!(hidden_by(of_types(&[FileKind::Directory])), ["to-dir"]);
+    assert_eq!(hidden_by(of_size(5, 5)), ["to-file"], "the size is the target's");
+    assert_eq!(hidden_by(of_size(0, 4)), [""; 0]);
+}
+
+#[test]
+fn both_ends_of_a_size_count_and_only_regular_files_have_one() {
+    let mut world = World::new();
+    let tree =
+        world.dir("tree", &[("0", ""), ("1", "x"), ("2", "xx"), ("3", "xxx"), ("dir/", ""), ("link", "->0")]);
+    let mut tree = world.host(&tree);
+    tree.rules = vec![named(Names::All, of_size(1, 2), RuleAction::Hide)];
+    let segment = world.build(vec![tree.clone()]);
+    assert_eq!(names(&segment, ""), ["0", "3", "dir", "link"]);
+    tree.rules = vec![named(Names::All, of_size(0, u64::MAX), RuleAction::Deny)];
+    let segment = world.build(vec![tree]);
+    assert_eq!(read(&segment, "3"), Err(Errno::ACCESS));
+    assert_eq!(names(&segment, "dir"), [""; 0], "a directory is not denied");
+}
+
+#[test]
+fn owners_are_compared_as_they_are_shown() {
+    let mut world = World::new();
+    let owned = |path: &str, uid, gid| {
+        let of = entry(path, world.blob("x"));
+        Entry { meta: Meta { uid, gid, ..of.meta.clone() }, ..of }
+    };
+    let layer = vec![owned("five", 5, 0), owned("root", 0, 0), owned("group", 0, 6)];
+    let mut layer = world.layer(layer);
+    let (owners, groups) = (Some(vec![1005]), None);
+    layer.rules = vec![
+        named(Names::All, Conditions { owners, groups, ..Conditions::default() }, RuleAction::Hide),
+        named(Names::All, Conditions { groups: Some(vec![7, 6]), ..Conditions::default() }, RuleAction::Deny),
+    ];
+    let uids = vec![IdExtent { inside: 0, outside: 1000, count: 10 }];
+    let ids = IdMap { uids, gids: Vec::new() };
+    let segment =
+        world.build_spec(SegmentSpec { branches: vec![layer], ids, ..SegmentSpec::default() }).unwrap();
+    assert_eq!(names(&segment, ""), ["group", "root"]);
+    assert_eq!(read(&segment, "group"), Err(Errno::ACCESS));
+    assert_eq!(read(&segment, "root").unwrap(), "x");
+}
+
+#[test]
+fn a_rule_with_conditions_takes_back_only_where_they_hold() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("small", "1"), ("large", "12345")]);
+    let mut tree = world.host(&tree);
+    tree.rules = vec![
+        Rule::pattern("*", RuleAction::Hide),
+        named(Names::Pattern("!*".into()), of_size(0, 2), RuleAction::Hide),
+    ];
+    assert_eq!(names(&world.build(vec![tree]), ""), ["small"]);
+}
+
+#[test]
+fn of_rivals_in_one_branch_another_branch_knows_nothing() {
+    let mut world = World::new();
+    let one = world.dir("one", &[("d/a.jpg", "1"), ("d/b.jpg", "1")]);
+    let two = world.dir("two", &[("d/a.RAW", "2"), ("d/a.jpg", "2"), ("d/b.raw", "2")]);
+    let (one, two) = (world.host(&one), world.host(&two));
+    let list = vec![priority(&["raw", "jpg"])];
+    let mut ruled = two.clone();
+    ruled.rules = list.clone();
+    let segment = world.build(vec![ruled, one.clone()]);
+    assert_eq!(names(&segment, "d"), ["a.RAW", "a.jpg", "b.jpg", "b.raw"]);
+    assert_eq!(read(&segment, "d/a.jpg").unwrap(), "1", "what the first branch hides shows from the next");
+    let spec = SegmentSpec { branches: vec![two, one], rules: list, ..SegmentSpec::default() };
+    let segment = world.build_spec(spec).unwrap();
+    assert_eq!(names(&segment, "d"), ["a.RAW", "b.raw"]);
+    assert_eq!(kind(&segment, "d/a.jpg"), Err(Errno::NOENT));
+}
+
+#[test]
+fn rivals_are_what_the_other_rules_show_as_regular_files() {
+    let mut world = World::new();
+    let files = [
+        ("hidden.raw", "x"),
+        ("hidden.jpg", "x"), // no rival: hidden itself
+        ("denied.raw", "x"),
+        ("denied.jpg", "x"),
+        ("dir.raw/", ""),
+        ("dir.jpg", "x"),
+        ("link.raw", "->denied.jpg"),
+        ("link.jpg", "x"),
+        ("large.raw", "12345"),
+        ("large.jpg", "x"),
+    ];
+    let tree = world.dir("tree", &files);
+    let mut tree = world.host(&tree);
+    tree.rules = vec![
+        priority(&["raw", "jpg"]),
+        Rule::pattern("hidden.raw", RuleAction::Hide),
+        Rule::pattern("denied.raw", RuleAction::Deny),
+        named(Names::All, of_size(5, 5), RuleAction::Hide),
+    ];
+    let shown = ["denied.raw", "dir.jpg", "dir.raw", "hidden.jpg", "large.jpg", "link.jpg", "link.raw"];
+    let segment = world.build(vec![tree]);
+    assert_eq!(names(&segment, ""), shown);
+    for (name, _) in files {
+        let name = name.trim_end_matches('/');
+        assert_eq!(kind(&segment, name).is_ok(), shown.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_link_to_a_file_that_another_outranks_leads_nowhere() {
+    let mut world = World::new();
+    let tree =
+        world.dir("tree", &[("d/a.raw", "x"), ("d/a.jpg", "x"), ("jpg", "->d/a.jpg"), ("raw", "->d/a.raw")]);
+    let tree = world.host(&tree);
+    for scope in [Scope::Branch, Scope::View] {
+        let mut tree = following(Symlinks::All, scope, tree.clone());
+        tree.rules = vec![priority(&["raw", "jpg"])];
+        let segment = world.build(vec![tree]);
+        assert_eq!(kind(&segment, "raw"), Ok(FileKind::Regular), "{scope:?}");
+        assert_eq!(kind(&segment, "jpg"), Ok(FileKind::Symlink), "{scope:?}");
+    }
+}
+
+#[test]
+fn rivals_that_lead_to_each_other_are_no_end() {
+    let mut world = World::new();
+    let tree = world
+        .dir("tree", &[("a.raw", "->a.jpg"), ("a.jpg", "x"), ("b.raw", "->b.jpg"), ("b.jpg", "->b.raw")]);
+    let tree = world.host(&tree);
+    for scope in [Scope::Branch, Scope::View, Scope::Host] {
+        let spec = SegmentSpec {
+            branches: vec![following(Symlinks::All, scope, tree.clone())],
+            rules: vec![priority(&["raw", "jpg"])],
+            ..SegmentSpec::default()
+        };
+        let segment = world.build_spec(spec).unwrap();
+        let listed = segment.list(&segment.root()).unwrap();
+        for entry in &listed {
+            assert_eq!(segment.lookup(&segment.root(), &entry.name).unwrap().kind(), entry.kind, "{scope:?}");
+        }
+        assert!(listed.iter().any(|entry| entry.name == "a.raw"), "{scope:?}");
+    }
+}
+
+#[test]
+fn names_that_appear_later_are_judged_as_all_others() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a.jpg", "x")]);
+    let mut branch = world.host(&tree);
+    branch.rules = vec![priority(&["raw", "jpg"]), named(Names::All, of_size(5, 5), RuleAction::Hide)];
+    let segment = world.build(vec![branch]);
+    assert_eq!(names(&segment, ""), ["a.jpg"]);
+    std::fs::write(tree.join("a.raw"), "12345").unwrap();
+    std::fs::write(tree.join("new"), "12345").unwrap();
+    std::fs::write(tree.join("b.jpg"), "x").unwrap();
+    std::fs::write(tree.join("b.raw"), "x").unwrap();
+    assert_eq!(names(&segment, ""), ["a.jpg", "b.raw"]);
+    assert_eq!(kind(&segment, "new"), Err(Errno::NOENT));
+    assert_eq!(kind(&segment, "b.jpg"), Err(Errno::NOENT));
+}
+
+#[test]
+fn a_regex_that_is_none_names_its_branch_and_says_why() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[]);
+    let mut tree = world.host(&tree);
+    tree.rules = vec![regex("!(a", RuleAction::Hide)];
+    let spec = SegmentSpec { branches: vec![tree], ..SegmentSpec::default() };
+    let error = world.build_spec(spec).err().unwrap();
+    assert_eq!(error.to_string(), r#"branch test: rule "!(a" is not a pattern"#);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "unclosed group");
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use vfsrun_spec::Spec;
-use vfsrun_spec::vfs::RuleAction;
+use vfsrun_spec::vfs::{NameRule, Rule, RuleAction};
+
+use vfsrun_union::PatternError;
 
 use crate::facts::Facts;
 
@@ -45,6 +47,8 @@ pub enum PlanError {
         "{at}: \"log\" needs a traced action, which this version does not build; use \"hide\" or \"deny\""
     )]
     LogRule { at: String },
+    #[error("{at}: it is not a regular expression")]
+    Regex { at: String, source: PatternError },
     #[error("{at}: this version does not build it")]
     NotBuilt { at: &'static str },
     #[error("{at}: unknown mount option {option:?}")]
@@ -129,12 +133,13 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 
 fn refuse_log_rules(spec: &Spec) -> Result<(), PlanError> {
     let Some(vfs) = &spec.vfs else { return Ok(()) };
-    let whole = vfs.rules.iter().enumerate().map(|(i, rule)| (format!("vfs.rules[{i}].action"), rule.action));
+    let whole = vfs.rules.iter().enumerate().map(|(i, rule)| (format!("vfs.rules[{i}].action"), rule));
     let branches = vfs.branches.iter().enumerate().flat_map(|(b, branch)| {
         let rules = branch.rules.iter().enumerate();
-        rules.map(move |(i, rule)| (format!("vfs.branches[{b}].rules[{i}].action"), rule.action))
+        rules.map(move |(i, rule)| (format!("vfs.branches[{b}].rules[{i}].action"), rule))
     });
-    match whole.chain(branches).find(|(_, action)| *action == RuleAction::Log) {
+    let logs = |rule: &Rule| matches!(rule, Rule::Names(NameRule { action: RuleAction::Log, .. }));
+    match whole.chain(branches).find(|(_, rule)| logs(rule)) {
         Some((at, _)) => Err(PlanError::LogRule { at }),
         None => Ok(()),
     }

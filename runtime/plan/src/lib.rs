@@ -17,6 +17,7 @@ mod mounts;
 pub mod paths;
 pub mod plan;
 mod resolve;
+mod rules;
 mod sandbox;
 mod segments;
 mod skeleton;

@@ -1,21 +1,22 @@
 //! Cutting: from the list of branches to segments that actions can share.
 //!
 //! Adjacent layers are one segment, and so is each host directory, input manifest and preset. Where the merge must
-//! happen in one place (links followed in the view, conflicts reported, the newest file looked for) all branches are one segment. A skeleton
-//! comes last: the names that every root needs whatever its branches hold.
+//! happen in one place (links followed in the view, conflicts reported, the newest file looked for, extensions preferred in
+//! the whole root) all branches are one segment. A skeleton comes last: the names that every root needs whatever its
+//! branches hold.
 
 use std::path::{Path, PathBuf};
 
 use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
-    BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Rule, RuleAction, Scope,
-    SegmentSpec, Source, Symlinks, TypeConflict, Whiteouts,
+    BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Scope, SegmentSpec, Source,
+    Symlinks, TypeConflict, Whiteouts,
 };
 
 use crate::facts::{Image, PathKind};
 use crate::plan::{Command, Ids, Mount, Open, Segment};
-use crate::{Facts, PlanError, ids, paths, skeleton};
+use crate::{Facts, PlanError, ids, paths, rules, skeleton};
 
 pub(crate) fn cut(
     vfs: &Vfs,
@@ -25,8 +26,9 @@ pub(crate) fn cut(
     mounts: &[Mount],
     command: &Command,
 ) -> Result<Vec<Segment>, PlanError> {
+    rules::refuse_bad(vfs)?;
     let whole = SegmentSpec {
-        rules: vfs.rules.iter().map(rule).collect(),
+        rules: rules::described(&vfs.rules, ids),
         types: match vfs.types {
             vfs::TypeConflict::First => TypeConflict::First,
             vfs::TypeConflict::Error => TypeConflict::Error,
@@ -49,7 +51,7 @@ pub(crate) fn cut(
     refuse_foreign_host_scope(vfs, facts, command)?;
     refuse_foreign_rewrite(vfs, facts, command)?;
     let together = merges_inside(vfs);
-    let mut cutter = Cutter { facts, empty: &whole, segments: Vec::new() };
+    let mut cutter = Cutter { facts, ids, empty: &whole, segments: Vec::new() };
     let mut last_was_layer = false;
     for (index, branch) in vfs.branches.iter().enumerate() {
         if branch.access == Access::ReadWrite {
@@ -123,8 +125,9 @@ fn refuse_foreign_rewrite(vfs: &Vfs, facts: &Facts, command: &Command) -> Result
 fn merges_inside(vfs: &Vfs) -> bool {
     let follows_in_view =
         |branch: &Branch| branch.symlinks != vfs::Symlinks::Never && branch.scope == vfs::Scope::View;
+    let prefers = |rule: &vfs::Rule| matches!(rule, vfs::Rule::ExtensionPriority(_));
     let decides = vfs.types != vfs::TypeConflict::First || vfs.policy != vfs::Policy::First;
-    decides || vfs.branches.iter().any(follows_in_view)
+    decides || vfs.rules.iter().any(prefers) || vfs.branches.iter().any(follows_in_view)
 }
 
 /// From ids as layers record them to ids of the server's namespace, which is the parent of the action's.
@@ -150,6 +153,7 @@ fn unmapped(facts: &Facts, ids: Option<&Ids>) -> Option<(u32, u32)> {
 
 struct Cutter<'a> {
     facts: &'a Facts,
+    ids: Option<&'a Ids>,
     empty: &'a SegmentSpec,
     segments: Vec<Segment>,
 }
@@ -174,7 +178,7 @@ impl Cutter<'_> {
         let label = format!("{at} ({})", path.display());
         let root = self.open(Open::Path { path, at: at.to_owned() });
         let host = (branch.scope == vfs::Scope::Host).then(|| self.open(Open::HostRoot));
-        self.push(described(branch, Source::Host { root, host }, label));
+        self.push(described(branch, self.ids, Source::Host { root, host }, label));
         Ok(())
     }
 
@@ -195,7 +199,12 @@ impl Cutter<'_> {
         let digest = self.facts.layers.get(layer).cloned().unwrap_or_else(missing);
         let digest = digest.map_err(|reason| PlanError::Layer { at: format!("{at}.layer"), reason })?;
         let store = self.open(Open::Store);
-        self.push(described(branch, Source::Layer { digest, store }, format!("{at} (layer {layer})")));
+        self.push(described(
+            branch,
+            self.ids,
+            Source::Layer { digest, store },
+            format!("{at} (layer {layer})"),
+        ));
         Ok(())
     }
 
@@ -211,7 +220,12 @@ impl Cutter<'_> {
                 let store = self.open(Open::Store);
                 for layer in layers {
                     let label = format!("{at} (image {image}, {})", layer.name);
-                    self.push(described(branch, Source::Layer { digest: layer.digest, store }, label));
+                    self.push(described(
+                        branch,
+                        self.ids,
+                        Source::Layer { digest: layer.digest, store },
+                        label,
+                    ));
                 }
             }
             Image::File(path) => {
@@ -219,7 +233,12 @@ impl Cutter<'_> {
                     return Err(PlanError::ImageNeedsRoot { at: at_image, path });
                 }
                 let file = self.open(Open::File { path, at: at_image });
-                self.push(described(branch, Source::Image { file }, format!("{at} (image {image})")));
+                self.push(described(
+                    branch,
+                    self.ids,
+                    Source::Image { file },
+                    format!("{at} (image {image})"),
+                ));
             }
         }
         Ok(())
@@ -237,7 +256,7 @@ impl Cutter<'_> {
         let base = self.open(Open::Path { path: base, at: at_inputs });
         let host = self.open(Open::HostRoot);
         let store = Some(self.open(Open::Store));
-        self.push(described(branch, Source::Inputs { manifest, base, host, store }, label));
+        self.push(described(branch, self.ids, Source::Inputs { manifest, base, host, store }, label));
         Ok(())
     }
 
@@ -250,7 +269,7 @@ impl Cutter<'_> {
             let label = format!("{at} ({})", tool.path.display());
             let root = self.open(Open::Path { path: tool.path.clone(), at: format!("{at}.host") });
             let host = tool.follow.then(|| self.open(Open::HostRoot));
-            let mut spec = described(branch, Source::Host { root, host }, label);
+            let mut spec = described(branch, self.ids, Source::Host { root, host }, label);
             // The preset is one branch to the user: its patterns start where it does, not at each of its parts.
             spec.rules_at = Some(std::mem::replace(&mut spec.at, place(&branch.at, &tool.at)));
             spec.frozen |= tool.frozen;
@@ -260,7 +279,7 @@ impl Cutter<'_> {
             self.push(spec);
         }
         let links = skeleton::links(&tools.links);
-        self.push(described(branch, Source::Skeleton { entries: links }, format!("{at} (links)")));
+        self.push(described(branch, self.ids, Source::Skeleton { entries: links }, format!("{at} (links)")));
         Ok(())
     }
 
@@ -289,17 +308,11 @@ impl Cutter<'_> {
     }
 }
 
-fn described(branch: &Branch, source: Source, label: String) -> BranchSpec {
-    let sugar = |patterns: &[String], action| {
-        patterns.iter().map(|pattern| Rule { pattern: pattern.clone(), action }).collect::<Vec<_>>()
-    };
-    let mut rules = sugar(&branch.only, RuleAction::Only);
-    rules.extend(sugar(&branch.hide, RuleAction::Hide));
-    rules.extend(branch.rules.iter().map(rule));
+fn described(branch: &Branch, ids: Option<&Ids>, source: Source, label: String) -> BranchSpec {
     BranchSpec {
         at: place(&branch.at, Path::new("/")),
         source,
-        rules,
+        rules: rules::of_branch(branch, ids),
         rules_at: None,
         symlinks: match branch.symlinks {
             vfs::Symlinks::Never => Symlinks::Never,
@@ -342,15 +355,6 @@ fn perm_change(change: &vfs::PermChange) -> PermChange {
             PermChange { clear: change.whose, set: bits, set_search: search, clear_search: 0 }
         }
     }
-}
-
-fn rule(rule: &vfs::Rule) -> Rule {
-    let action = match rule.action {
-        vfs::RuleAction::Hide => RuleAction::Hide,
-        vfs::RuleAction::Deny => RuleAction::Deny,
-        vfs::RuleAction::Log => unreachable!("log rules are refused before segments are cut"),
-    };
-    Rule { pattern: rule.pattern.clone(), action }
 }
 
 /// Relative to the root of the view.

@@ -203,6 +203,82 @@ fn patterns_are_one_line_and_not_empty() {
 }
 
 #[test]
+fn rule_says_of_which_names_it_is_and_what_becomes_of_them() {
+    let rule = |fields: &str| vfs(&format!(r#""rules": [{{{fields}}}]"#));
+    assert_eq!(rule(r#""regex": "", "action": "hide""#), "vfs.rules[0].regex: empty");
+    assert_eq!(rule(r#""match": "x", "regex": "y", "action": "hide""#), {
+        r#"vfs.rules[0]: has both "match" and "regex", expected one of them"#
+    });
+    assert_eq!(rule(r#""action": "hide""#), {
+        "vfs.rules[0]: says nothing of names, expected match, regex, type, owner, group or size"
+    });
+    assert_eq!(rule(r#""type": "fifo""#), r#"vfs.rules[0]: missing field "action""#);
+    assert_eq!(rule(r#""match": "x", "actoin": "hide""#), {
+        r#"vfs.rules[0]: unknown field "actoin"; did you mean "action"?"#
+    });
+}
+
+#[test]
+fn predicates_fit_something() {
+    let rule = |fields: &str| vfs(&format!(r#""rules": [{{{fields}, "action": "hide"}}]"#));
+    let types = "regular, directory, symlink, fifo, socket";
+    assert_eq!(
+        rule(r#""type": "file""#),
+        format!(r#"vfs.rules[0].type: unknown value "file", expected one of {types}"#)
+    );
+    assert_eq!(
+        rule(r#""type": ["fifo", "file"]"#),
+        format!(r#"vfs.rules[0].type[1]: unknown value "file", expected one of {types}"#)
+    );
+    assert_eq!(
+        rule(r#""type": 3"#),
+        format!("vfs.rules[0].type: invalid type: number 3, expected one of {types}")
+    );
+    assert_eq!(rule(r#""type": []"#), "vfs.rules[0].type: an empty list fits nothing");
+    assert_eq!(rule(r#""owner": []"#), "vfs.rules[0].owner: an empty list fits nothing");
+    assert_eq!(
+        rule(r#""owner": "root""#),
+        r#"vfs.rules[0].owner: invalid type: string "root", expected a whole number from 0 to 4294967295"#
+    );
+    assert_eq!(
+        rule(r#""group": [0, 4294967296]"#),
+        "vfs.rules[0].group[1]: invalid value: number 4294967296, expected a whole number from 0 to 4294967295"
+    );
+    assert_eq!(rule(r#""size": {}"#), "vfs.rules[0].size: empty, expected min, max or both");
+    assert_eq!(rule(r#""size": "10M""#), {
+        r#"vfs.rules[0].size: invalid type: string "10M", expected an object"#
+    });
+    assert_eq!(rule(r#""size": {"mim": 1}"#), {
+        r#"vfs.rules[0].size: unknown field "mim"; did you mean "min"?"#
+    });
+    assert_eq!(
+        rule(r#""size": {"min": "2K", "max": 100}"#),
+        "vfs.rules[0].size: min 2K is above max 100, which fits nothing"
+    );
+    assert_eq!(
+        rule(r#""size": {"max": "much"}"#),
+        "vfs.rules[0].size.max: \"much\" is no size, expected bytes or a whole number with K, M, G or T, such as \"20G\""
+    );
+}
+
+#[test]
+fn extension_priority_stands_alone_and_prefers_one_to_another() {
+    let rule = |fields: &str| vfs(&format!(r#""rules": [{{"extensionPriority": {fields}}}]"#));
+    assert_eq!(rule(r#"["raw"], "action": "hide""#), {
+        r#"vfs.rules[0]: "extensionPriority" is a rule of its own and takes no other field"#
+    });
+    let at = "vfs.rules[0].extensionPriority";
+    let few = "expected two extensions at least, of which the first is preferred";
+    assert_eq!(rule(r#"["raw"]"#), format!("{at}: {few}"));
+    assert_eq!(rule(r#""raw""#), format!(r#"{at}: invalid type: string "raw", expected an array"#));
+    let none = "is no extension; it is what follows the last dot of a name";
+    assert_eq!(rule(r#"["raw", ".jpg"]"#), format!(r#"{at}[1]: ".jpg" {none}"#));
+    assert_eq!(rule(r#"["tar.gz", "zip"]"#), format!(r#"{at}[0]: "tar.gz" {none}"#));
+    assert_eq!(rule(r#"["raw", ""]"#), format!("{at}[1]: empty"));
+    assert_eq!(rule(r#"["raw", "jpg", "RAW"]"#), format!(r#"{at}[2]: "RAW" is in the list already"#));
+}
+
+#[test]
 fn a_frozen_branch_is_not_live() {
     assert_eq!(
         branch(r#"{"path": "a", "frozen": true, "live": "watch"}"#),

@@ -8,8 +8,9 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, LandlockRules, Live, Network, Order,
-    Owner, Policy, Rule, RuleAction, Scope, Size, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
+    Access, Branch, BranchSource, Capture, CaptureLayer, FileType, Landlock, LandlockRules, Live, NameRule,
+    Names, Network, OneOrMore, Order, Owner, Policy, Predicates, Rule, RuleAction, Scope, Size, SizeRange,
+    Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -25,7 +26,34 @@ fn host_path() -> impl Strategy<Value = PathBuf> {
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let action = prop_oneof![Just(RuleAction::Hide), Just(RuleAction::Deny), Just(RuleAction::Log)];
-    vec(("[!/*a-z]\\PC{0,6}", action).prop_map(|(pattern, action)| Rule { pattern, action }), 0..3)
+    let named = (names(), predicates(), action).prop_map(|(names, predicates, action)| {
+        // Of no name and nothing else there is nothing to say.
+        let is_nothing = names == Names::All && predicates == Predicates::default();
+        let names = if is_nothing { Names::Regex("x".into()) } else { names };
+        Rule::Names(NameRule { names, predicates, action })
+    });
+    let extensions = prop::sample::subsequence(vec!["raw".to_owned(), "JPEG".into(), "jpg~".into()], 2..=3);
+    vec(prop_oneof![4 => named, 1 => extensions.prop_map(Rule::ExtensionPriority)], 0..3)
+}
+
+fn names() -> impl Strategy<Value = Names> {
+    prop_oneof![
+        "[!/*a-z]\\PC{0,6}".prop_map(Names::Pattern),
+        "[!/*a-z]\\PC{0,6}".prop_map(Names::Regex),
+        Just(Names::All),
+    ]
+}
+
+fn predicates() -> impl Strategy<Value = Predicates> {
+    let types = [FileType::Regular, FileType::Directory, FileType::Symlink, FileType::Fifo, FileType::Socket];
+    let types = prop::sample::subsequence(types.to_vec(), 1..=5).prop_map(OneOrMore);
+    let ids = || option::of(vec(any::<u32>(), 1..3).prop_map(OneOrMore));
+    let range = (any::<u64>(), any::<u64>(), 0..3).prop_map(|(one, two, ends)| SizeRange {
+        min: (ends != 0).then_some(Size(one.min(two))),
+        max: (ends != 1).then_some(Size(one.max(two))),
+    });
+    (option::of(types), ids(), ids(), option::of(range))
+        .prop_map(|(types, owners, groups, size)| Predicates { types, owners, groups, size })
 }
 
 fn source() -> impl Strategy<Value = BranchSource> {

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_union::describe::{
-    BranchSpec, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source, Symlinks,
+    BranchSpec, Conditions, NameRule, Names, Rule, RuleAction, Scope, SegmentSpec, SkeletonEntry, Source,
+    Symlinks,
 };
 use vfsrun_union::{Context, Described, Errno, FileKind, Node, Segment, SegmentError};
 
@@ -116,7 +117,19 @@ pub fn following(symlinks: Symlinks, scope: Scope, branch: BranchSpec) -> Branch
 }
 
 pub fn rules(list: &[(&str, RuleAction)]) -> Vec<Rule> {
-    list.iter().map(|(pattern, action)| Rule { pattern: (*pattern).into(), action: *action }).collect()
+    list.iter().map(|(pattern, action)| Rule::pattern(*pattern, *action)).collect()
+}
+
+pub fn named(names: Names, conditions: Conditions, action: RuleAction) -> Rule {
+    Rule::Names(NameRule { names, conditions, action })
+}
+
+pub fn of_types(types: &[FileKind]) -> Conditions {
+    Conditions { types: Some(types.to_vec()), ..Conditions::default() }
+}
+
+pub fn priority(extensions: &[&str]) -> Rule {
+    Rule::ExtensionPriority(extensions.iter().map(|extension| (*extension).to_owned()).collect())
 }
 
 pub fn entry(path: &str, kind: Kind) -> Entry {

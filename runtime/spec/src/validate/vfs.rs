@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Network, Owner, Rule, Scope, Size,
-    Symlinks, Whiteouts, image_parts,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Names, Network, Owner, Predicates,
+    Rule, Scope, Size, SizeRange, Symlinks, Whiteouts, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -112,11 +112,72 @@ fn layer_name(path: &str, name: &str) -> Result<(), Problem> {
 
 fn rules(path: &str, rules: &[Rule]) -> Result<(), Problem> {
     for (index, rule) in rules.iter().enumerate() {
-        let path = format!("{path}[{index}].match");
-        if rule.pattern.trim().is_empty() {
-            return Err(Problem::new(path, "empty"));
+        let path = format!("{path}[{index}]");
+        match rule {
+            Rule::Names(rule) => {
+                names(&path, &rule.names)?;
+                predicates(&path, &rule.predicates)?;
+            }
+            Rule::ExtensionPriority(list) => extensions(&format!("{path}.extensionPriority"), list)?,
         }
-        pattern(&path, &rule.pattern)?;
+    }
+    Ok(())
+}
+
+/// Whether the expression is one is asked by those who know its language.
+fn names(path: &str, names: &Names) -> Result<(), Problem> {
+    let (path, text) = match names {
+        Names::Pattern(text) => (format!("{path}.match"), text),
+        Names::Regex(text) => (format!("{path}.regex"), text),
+        Names::All => return Ok(()),
+    };
+    if text.trim().is_empty() {
+        return Err(Problem::new(path, "empty"));
+    }
+    match names {
+        Names::Pattern(_) => pattern(&path, text),
+        _ => Ok(()),
+    }
+}
+
+fn predicates(path: &str, predicates: &Predicates) -> Result<(), Problem> {
+    let Predicates { types, owners, groups, size } = predicates;
+    let empty = |list: Option<usize>| list == Some(0);
+    let lists = [
+        ("type", empty(types.as_ref().map(|list| list.0.len()))),
+        ("owner", empty(owners.as_ref().map(|list| list.0.len()))),
+        ("group", empty(groups.as_ref().map(|list| list.0.len()))),
+    ];
+    if let Some((field, _)) = lists.iter().find(|(_, is_empty)| *is_empty) {
+        return Err(Problem::new(format!("{path}.{field}"), "an empty list fits nothing"));
+    }
+    match size {
+        Some(SizeRange { min: None, max: None }) => {
+            Err(Problem::new(format!("{path}.size"), "empty, expected min, max or both"))
+        }
+        Some(SizeRange { min: Some(min), max: Some(max) }) if min > max => Err(Problem::new(
+            format!("{path}.size"),
+            format!("min {min} is above max {max}, which fits nothing"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn extensions(path: &str, extensions: &[String]) -> Result<(), Problem> {
+    if extensions.len() < 2 {
+        return Err(Problem::new(path, "expected two extensions at least, of which the first is preferred"));
+    }
+    for (index, extension) in extensions.iter().enumerate() {
+        let cause = if extension.is_empty() {
+            "empty".into()
+        } else if extension.contains(['.', '/', '\0']) {
+            format!("{extension:?} is no extension; it is what follows the last dot of a name")
+        } else if extensions[..index].iter().any(|other| other.eq_ignore_ascii_case(extension)) {
+            format!("{extension:?} is in the list already")
+        } else {
+            continue;
+        };
+        return Err(Problem::new(format!("{path}[{index}]"), cause));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod branch;
 mod capture;
 mod landlock;
+mod one_or_more;
 mod order;
 mod perms;
 mod rule;
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
+pub use one_or_more::OneOrMore;
 pub use order::Order;
 pub use perms::{PermChange, PermOperation, Perms};
-pub use rule::{Rule, RuleAction};
+pub use rule::{FileType, NameRule, Names, Predicates, Rule, RuleAction, SizeRange};
 pub use size::{InvalidSize, Size};
 pub use upper::{Upper, UpperOn};
 
