@@ -283,7 +283,7 @@ fn any_change_is_seen_and_leaves_the_rest_warm(sandbox: &Sandbox) {
     let (mut warm, mut kept) = (0, 0);
     for round in 0..ROUNDS {
         for _ in 0..=random.below(3) {
-            change_something(&src, &mut random);
+            change_something(&NAMES, &src, &mut random);
         }
         // Once after the change, and once more in the root that this has left.
         for _ in 0..2 {

@@ -9,12 +9,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::iter::zip;
-use std::path::PathBuf;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use changes::{NAMES, Random, change_something};
 use support::*;
-use vfsrun_union::describe::{BranchSpec, Live, RuleAction, Scope, SegmentSpec, Symlinks};
+use vfsrun_union::describe::{
+    BranchSpec, Conditions, Live, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, Symlinks,
+};
 use vfsrun_union::{Attr, Effort, Errno, FileKind, Forget, Node, Segment, Time};
 
 /// What a kernel keeps of a segment: every answer, until it is told to forget it.
@@ -174,10 +177,27 @@ fn rounds(
     count: usize,
     branches: impl Fn(&mut World, &[PathBuf; 2]) -> Vec<BranchSpec>,
 ) -> usize {
+    let whole = |world: &mut World, dirs: &[PathBuf; 2]| SegmentSpec {
+        branches: branches(world, dirs),
+        ..SegmentSpec::default()
+    };
+    let (kept, least) = rounds_among(&NAMES, seed, watched, count, whole);
+    assert!(watched.is_none() || least <= 3, "seed {seed}: {least} nodes in doubt at least");
+    kept
+}
+
+/// The same with other names. Returns also how many nodes were in doubt at least.
+fn rounds_among(
+    names: &[&str],
+    seed: u64,
+    watched: Option<Live>,
+    count: usize,
+    whole: impl Fn(&mut World, &[PathBuf; 2]) -> SegmentSpec,
+) -> (usize, usize) {
     let mut world = World::new();
     let dirs =
         [world.dir("one", &[("a/b", "1"), ("c", "->a/b")]), world.dir("two", &[("a/c", "2"), ("b/", "")])];
-    let mut spec = SegmentSpec { branches: branches(&mut world, &dirs), ..SegmentSpec::default() };
+    let mut spec = whole(&mut world, &dirs);
     spec.branches.iter_mut().for_each(|branch| branch.live = watched.unwrap_or_default());
     let build = || Kernel::of(world.build_spec(spec.clone()).unwrap());
     let mut random = Random(seed);
@@ -185,7 +205,7 @@ fn rounds(
     for round in 0..count {
         for _ in 0..=random.below(3) {
             let dir = random.below(dirs.len());
-            change_something(&dirs[dir], &mut random);
+            change_something(names, &dirs[dir], &mut random);
         }
         if random.below(40) == 0 {
             settle();
@@ -199,7 +219,7 @@ fn rounds(
         } else {
             kernel = build();
         }
-        let (seen, told) = (kernel.everything(&NAMES), build().everything(&NAMES));
+        let (seen, told) = (kernel.everything(names), build().everything(names));
         let differences: Vec<_> = seen.iter().zip(&told).filter(|(seen, told)| seen != told).collect();
         assert!(differences.is_empty(), "seed {seed}, round {round}: {differences:#?}");
         assert_eq!(seen.len(), told.len(), "seed {seed}, round {round}");
@@ -209,8 +229,7 @@ fn rounds(
             least = least.min(kernel.segment.in_doubt());
         }
     }
-    assert!(watched.is_none() || least <= 3, "seed {seed}: {least} nodes in doubt at least");
-    kept
+    (kept, least)
 }
 
 #[test]
@@ -250,6 +269,132 @@ fn followed_links_are_mended_after_any_change() {
         });
         assert!(kept > 200, "seed {seed}: {kept} of 250");
     }
+}
+
+/// What these hide and show changes while the directory does not: with a file's size, with what a link leads to.
+#[test]
+fn rules_that_look_closer_are_mended_after_any_change() {
+    let names = ["a", "b", "c", "a.x", "a.y", "a.Z"];
+    let (all, view) = (Symlinks::All, Scope::View);
+    let links = [(Symlinks::Never, view), (all, Scope::Branch), (all, Scope::Host), (all, view)];
+    let ways = WATCHED.into_iter().flat_map(|watched| links.map(|links| (watched, links)));
+    for (seed, (watched, (symlinks, scope))) in zip(50.., ways) {
+        let (kept, _) = rounds_among(&names, seed, watched, 100, |world, dirs| {
+            let mut one = following(symlinks, scope, world.host(&dirs[0]));
+            one.rules = vec![
+                large(RuleAction::Hide).0,
+                named(Names::Pattern("c".into()), of_types(&[FileKind::Directory]), RuleAction::Hide),
+                priority(&["x", "y", "z"]),
+            ];
+            let mut two = world.host(&dirs[1]);
+            let denied = Names::Regex("^a/.*b$".into());
+            two.rules = vec![named(denied, of_types(&[FileKind::Regular]), RuleAction::Deny)];
+            let rules = vec![priority(&["z", "y"])];
+            SegmentSpec { branches: vec![one, two], rules, ..SegmentSpec::default() }
+        });
+        assert!(kept > 80 || (symlinks, scope) == (all, view), "seed {seed}: {kept} of 100");
+    }
+}
+
+/// Of a branch with these files, rules and links, after `change`, with what is watched and without.
+#[track_caller]
+fn is_mended(files: &[(&str, &str)], (rule, links): (Rule, Symlinks), change: impl Fn(&Path)) {
+    for watched in [false, true] {
+        let mut world = World::new();
+        let tree = world.dir("tree", files);
+        settle();
+        let mut branch = following(links, Scope::Host, world.host(&tree));
+        branch.rules = vec![rule.clone()];
+        if links == Symlinks::Never {
+            branch.scope = Scope::View;
+        }
+        let build = || Kernel::of(world.build(vec![branch.clone()]));
+        let (mut kernel, absent) = (build(), ["f", "g", "a.x", "a.y", "link"]);
+        let before = kernel.everything(&absent);
+        if watched {
+            kernel.segment.settle(Effort::All, || true);
+        }
+        change(&tree);
+        assert!(kernel.bring_up_to_date(), "watched: {watched}");
+        let after = kernel.everything(&absent);
+        assert_ne!(after, before, "watched: {watched}");
+        assert_eq!(after, build().everything(&absent), "watched: {watched}");
+        kernel.leaving.clear();
+        assert!(kernel.bring_up_to_date(), "nothing was found to have changed: watched: {watched}");
+    }
+}
+
+fn large(action: RuleAction) -> (Rule, Symlinks) {
+    let size = Some(SizeRange { min: 5, max: u64::MAX });
+    (named(Names::All, Conditions { size, ..Conditions::default() }, action), Symlinks::Never)
+}
+
+#[test]
+fn a_large_file_that_is_truncated_is_shown() {
+    let truncate = |tree: &Path| fs::write(tree.join("d/f"), "1").unwrap();
+    is_mended(&[("d/f", "large"), ("d/g", "1")], large(RuleAction::Hide), truncate);
+    is_mended(&[("d/f", "large"), ("d/g", "1")], large(RuleAction::Deny), truncate);
+}
+
+#[test]
+fn a_small_file_that_grows_is_hidden() {
+    let grow = |tree: &Path| fs::write(tree.join("d/f"), "large").unwrap();
+    is_mended(&[("d/f", "1")], large(RuleAction::Hide), grow);
+    is_mended(&[("d/f", "1")], large(RuleAction::Deny), grow);
+}
+
+#[test]
+fn a_file_that_is_given_away_is_hidden_and_shown_again_when_it_comes_back() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root gives files away");
+    }
+    let conditions = Conditions { owners: Some(vec![1]), ..Conditions::default() };
+    let rule = || (named(Names::All, conditions.clone(), RuleAction::Hide), Symlinks::Never);
+    let give = |owner| move |tree: &Path| chown(tree.join("d/f"), Some(owner), None).unwrap();
+    is_mended(&[("d/f", "x")], rule(), give(1));
+    let (mut world, dirs) = (World::new(), [("d/f", "x")]);
+    let tree = world.dir("tree", &dirs);
+    give(1)(&tree);
+    settle();
+    let mut branch = world.host(&tree);
+    branch.rules = vec![rule().0];
+    let mut kernel = Kernel::of(world.build(vec![branch]));
+    assert_eq!(names(&kernel.segment, "d"), [""; 0]);
+    let seen = kernel.everything(&["f"]);
+    give(0)(&tree);
+    assert!(kernel.bring_up_to_date());
+    assert_ne!(kernel.everything(&["f"]), seen);
+    assert_eq!(names(&kernel.segment, "d"), ["f"]);
+}
+
+#[test]
+fn a_link_that_was_hidden_for_its_targets_type_is_shown_when_that_is_another() {
+    let rule = named(Names::Pattern("link".into()), of_types(&[FileKind::Directory]), RuleAction::Hide);
+    let change = |tree: &Path| {
+        fs::remove_dir(tree.join("t/d")).unwrap();
+        fs::write(tree.join("t/d"), "x").unwrap();
+    };
+    is_mended(&[("l/link", "->../t/d"), ("t/d/", "")], (rule, Symlinks::All), change);
+    // The same said by a pattern alone.
+    let rule = Rule::pattern("link/", RuleAction::Hide);
+    is_mended(&[("l/link", "->../t/d"), ("t/d/", "")], (rule, Symlinks::All), change);
+}
+
+#[test]
+fn rivals_that_come_and_go_are_noticed() {
+    let rule = || (priority(&["x", "y"]), Symlinks::All);
+    is_mended(&[("d/a.y", "1")], rule(), |tree| fs::write(tree.join("d/a.x"), "1").unwrap());
+    is_mended(&[("d/a.y", "1"), ("d/a.x", "1")], rule(), |tree| {
+        fs::remove_file(tree.join("d/a.x")).unwrap();
+    });
+    let followed = [("d/a.y", "1"), ("d/a.x", "->../t/f")];
+    is_mended(&followed, rule(), |tree| {
+        fs::create_dir(tree.join("t")).unwrap();
+        fs::write(tree.join("t/f"), "1").unwrap();
+    });
+    is_mended(&[followed[0], followed[1], ("t/f", "1")], rule(), |tree| {
+        fs::remove_file(tree.join("t/f")).unwrap();
+    });
 }
 
 #[test]

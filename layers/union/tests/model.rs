@@ -14,12 +14,15 @@ use support::*;
 use vfsrun_layers::Kind;
 use vfsrun_sys::beneath;
 use vfsrun_union::describe::{
-    BranchSpec, RuleAction, Scope, SegmentSpec, SkeletonContent, SkeletonEntry, Symlinks,
+    BranchSpec, Conditions, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
+    SkeletonEntry, Symlinks,
 };
 use vfsrun_union::{Errno, FileKind, Segment};
 
-/// Few, so that branches meet; `a-` sorts between `a` and what is below it.
-const NAMES: [&str; 2] = ["a", "a-"];
+/// Few, so that branches meet; `a-` sorts between `a` and what is below it, the last two are rivals.
+const NAMES: [&str; 4] = ["a", "a-", "a.x", "a.Y"];
+/// Those with an extension less often.
+const OFTEN: [&str; 6] = ["a", "a", "a-", "a-", "a.x", "a.Y"];
 
 #[derive(Clone, Debug, PartialEq)]
 enum Leaf {
@@ -43,8 +46,22 @@ struct ModelBranch {
     of: Of,
     at: Vec<&'static str>,
     leaves: Vec<(Vec<&'static str>, Leaf)>,
-    /// Pattern and whether it is taken back.
-    hide: Vec<(Pattern, bool)>,
+    rules: ModelRules,
+}
+
+/// Of a branch or of the view: what hides, and of two rivals the one that comes first.
+#[derive(Clone, Debug, Default)]
+struct ModelRules {
+    hide: Vec<Hide>,
+    priority: Option<[&'static str; 2]>,
+}
+
+#[derive(Clone, Debug)]
+struct Hide {
+    names: Option<Pattern>,
+    taken_back: bool,
+    types: Option<Vec<FileKind>>,
+    size: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +69,19 @@ enum Pattern {
     Name(&'static str),
     DirName(&'static str),
     Rooted(Vec<&'static str>),
+    Regex(&'static str, Matches),
 }
+
+type Matches = fn(&str) -> bool;
+
+/// Regular expressions, and the same in the model's own words.
+const REGEXES: [(&str, Matches); 5] = [
+    ("^a/", |path| path.starts_with("a/")),
+    ("-$", |path| path.ends_with('-')),
+    (r"\.[xY]$", |path| path.ends_with(".x") || path.ends_with(".Y")),
+    ("^[^/]*$", |path| !path.contains('/')),
+    ("a.a", |path| path.as_bytes().windows(3).any(|three| three[0] == b'a' && three[2] == b'a')),
+];
 
 impl Pattern {
     fn text(&self) -> String {
@@ -60,6 +89,7 @@ impl Pattern {
             Pattern::Name(name) => (*name).to_owned(),
             Pattern::DirName(name) => format!("{name}/"),
             Pattern::Rooted(path) => format!("/{}", path.join("/")),
+            Pattern::Regex(regex, _) => (*regex).to_owned(),
         }
     }
 
@@ -68,6 +98,66 @@ impl Pattern {
             Pattern::Name(name) => path.last() == Some(name),
             Pattern::DirName(name) => is_dir && path.last() == Some(name),
             Pattern::Rooted(rooted) => path == rooted,
+            Pattern::Regex(_, matches) => matches(&path.join("/")),
+        }
+    }
+}
+
+impl Hide {
+    fn fits(&self, path: &[&str], leaf: &Leaf) -> bool {
+        let kind = leaf.kind();
+        let has_size = self.size.is_none_or(|(min, max)| match leaf {
+            Leaf::File(text) => (min..=max).contains(&(text.len() as u64)),
+            _ => false,
+        });
+        self.names.as_ref().is_none_or(|names| names.matches(path, kind == FileKind::Directory))
+            && self.types.as_ref().is_none_or(|types| types.contains(&kind))
+            && has_size
+    }
+
+    fn rule(&self) -> Rule {
+        let text =
+            |pattern: &Pattern| format!("{}{}", if self.taken_back { "!" } else { "" }, pattern.text());
+        let names = match &self.names {
+            None => Names::All,
+            Some(pattern @ Pattern::Regex(..)) => Names::Regex(text(pattern)),
+            Some(pattern) => Names::Pattern(text(pattern)),
+        };
+        let size = self.size.map(|(min, max)| SizeRange { min, max });
+        let conditions = Conditions { types: self.types.clone(), size, ..Conditions::default() };
+        named(names, conditions, RuleAction::Hide)
+    }
+}
+
+impl ModelRules {
+    /// What the last that fits says, if one does.
+    fn hides(&self, path: &[&str], leaf: &Leaf) -> Option<bool> {
+        let last = self.hide.iter().rev().find(|hide| !path.is_empty() && hide.fits(path, leaf));
+        last.map(|hide| !hide.taken_back)
+    }
+
+    /// Whether another file comes before `name`, of a directory with these leaves.
+    fn outranks<'a>(&self, name: &str, leaf: impl Fn(&'static str) -> Option<&'a Leaf>) -> bool {
+        self.priority
+            .is_some_and(|[first, second]| name == second && matches!(leaf(first), Some(Leaf::File(_))))
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        // In lower case, as a user would write them.
+        let extension = |name: &str| name.trim_start_matches("a.").to_lowercase();
+        let extensions = |names: [&str; 2]| Rule::ExtensionPriority(names.map(extension).to_vec());
+        let priority = self.priority.map(extensions);
+        self.hide.iter().map(Hide::rule).chain(priority).collect()
+    }
+}
+
+impl Leaf {
+    fn kind(&self) -> FileKind {
+        match self {
+            Leaf::Dir | Leaf::Opaque => FileKind::Directory,
+            Leaf::File(_) => FileKind::Regular,
+            Leaf::Link(_) => FileKind::Symlink,
+            Leaf::Whiteout => FileKind::Whiteout,
         }
     }
 }
@@ -97,20 +187,24 @@ impl ModelBranch {
         tree
     }
 
-    fn hides(&self, path: &[&str], is_dir: bool) -> bool {
-        let last = self.hide.iter().rev().find(|(pattern, _)| pattern.matches(path, is_dir));
-        last.is_some_and(|(_, taken_back)| !taken_back)
+    /// At a path of the view, whatever other names come first.
+    fn get_alone<'a>(&self, tree: &'a Tree, path: &[&'static str], view: &ModelRules) -> Option<&'a Leaf> {
+        let (leaf, below) = match path.strip_prefix(self.at.as_slice()) {
+            Some(below) if !below.is_empty() => (tree.get(below)?, below),
+            _ if self.at.starts_with(path) => (&Leaf::Dir, &[][..]),
+            _ => return None,
+        };
+        let hides = view.hides(path, leaf).or_else(|| self.rules.hides(below, leaf));
+        (!hides.unwrap_or(false)).then_some(leaf)
     }
 
     /// At a path of the view.
-    fn get(&self, tree: &Tree, path: &[&'static str]) -> Option<Leaf> {
-        if path.len() <= self.at.len() {
-            return self.at.starts_with(path).then_some(Leaf::Dir);
-        }
-        let below = path.strip_prefix(self.at.as_slice())?;
-        let leaf = tree.get(below)?.clone();
-        let is_dir = matches!(leaf, Leaf::Dir | Leaf::Opaque);
-        (!self.hides(below, is_dir)).then_some(leaf)
+    fn get(&self, tree: &Tree, path: &[&'static str], view: &ModelRules) -> Option<Leaf> {
+        let leaf = self.get_alone(tree, path, view)?;
+        let (name, dir) = path.split_last()?;
+        let sibling = |name| self.get_alone(tree, &[dir, &[name]].concat(), view);
+        let outranked = leaf.kind() == FileKind::Regular && self.rules.outranks(name, sibling);
+        (!outranked).then(|| leaf.clone())
     }
 
     fn build(&self, world: &mut World, number: usize) -> BranchSpec {
@@ -121,13 +215,7 @@ impl ModelBranch {
             Of::Skeleton => self.build_skeleton(world),
         };
         spec.at = self.at.iter().collect();
-        let patterns: Vec<String> = self
-            .hide
-            .iter()
-            .map(|(pattern, taken_back)| format!("{}{}", if *taken_back { "!" } else { "" }, pattern.text()))
-            .collect();
-        let list: Vec<_> = patterns.iter().map(|pattern| (pattern.as_str(), RuleAction::Hide)).collect();
-        spec.rules = rules(&list);
+        spec.rules = self.rules.rules();
         spec
     }
 
@@ -189,7 +277,7 @@ impl ModelBranch {
 }
 
 /// The whole merged tree: path → leaf.
-fn merge(branches: &[ModelBranch]) -> Tree {
+fn merge(branches: &[ModelBranch], view: &ModelRules) -> Tree {
     let trees: Vec<Tree> = branches.iter().map(ModelBranch::tree).collect();
     let mut merged = Tree::new();
     let mut dirs = vec![(Vec::new(), (0..branches.len()).collect::<Vec<_>>())];
@@ -199,7 +287,7 @@ fn merge(branches: &[ModelBranch]) -> Tree {
             path.push(name);
             let found: Vec<(usize, Leaf)> = here
                 .iter()
-                .filter_map(|index| Some((*index, branches[*index].get(&trees[*index], &path)?)))
+                .filter_map(|index| Some((*index, branches[*index].get(&trees[*index], &path, view)?)))
                 .collect();
             let Some((_, first)) = found.first() else { continue };
             let mut merging = Vec::new();
@@ -219,6 +307,13 @@ fn merge(branches: &[ModelBranch]) -> Tree {
                 merged.insert(path.clone(), Leaf::Dir);
                 dirs.push((path, merging));
             }
+        }
+        let path = |name| [dir.as_slice(), &[name]].concat();
+        let files = NAMES.into_iter().filter(|name| matches!(merged.get(&path(name)), Some(Leaf::File(_))));
+        let outranked = |name: &&str| view.outranks(name, |rival| merged.get(&path(rival)));
+        let outranked: Vec<_> = files.filter(outranked).collect();
+        for name in outranked {
+            merged.remove(&path(name));
         }
     }
     merged
@@ -255,7 +350,7 @@ fn served(segment: &Segment) -> BTreeMap<String, (FileKind, String)> {
 fn path() -> impl Strategy<Value = Vec<&'static str>> {
     // Short ones more often.
     prop_oneof![Just(1), Just(1), Just(2), Just(2), Just(3)]
-        .prop_flat_map(|length| prop::collection::vec(prop::sample::select(&NAMES[..]), length))
+        .prop_flat_map(|length| prop::collection::vec(prop::sample::select(&OFTEN[..]), length))
 }
 
 fn leaf() -> impl Strategy<Value = Leaf> {
@@ -280,17 +375,42 @@ fn pattern() -> impl Strategy<Value = Pattern> {
         name().prop_map(Pattern::Name),
         name().prop_map(Pattern::DirName),
         path().prop_map(Pattern::Rooted),
+        prop::sample::select(&REGEXES[..]).prop_map(|(regex, matches)| Pattern::Regex(regex, matches)),
     ]
+}
+
+fn hide() -> impl Strategy<Value = Hide> {
+    let kinds = [FileKind::Regular, FileKind::Directory, FileKind::Symlink];
+    let types = prop::option::weighted(0.2, prop::sample::subsequence(kinds.to_vec(), 1..3));
+    let size = prop::option::weighted(0.2, (0..3_u64, 0..4_u64));
+    (prop::option::weighted(0.9, pattern()), any::<bool>(), types, size).prop_map(
+        |(names, taken_back, types, size)| {
+            // What hides everything has nothing to take back.
+            let taken_back = taken_back && names.is_some();
+            let names =
+                if types.is_none() && size.is_none() { names.or(Some(Pattern::Name("a"))) } else { names };
+            Hide { names, taken_back, types, size }
+        },
+    )
+}
+
+fn model_rules() -> impl Strategy<Value = ModelRules> {
+    let priority = prop::sample::select(&[["a.x", "a.Y"], ["a.Y", "a.x"]][..]);
+    (prop::collection::vec(hide(), 0..3), prop::option::of(priority))
+        .prop_map(|(hide, priority)| ModelRules { hide, priority })
 }
 
 fn branches() -> impl Strategy<Value = Vec<ModelBranch>> {
     let of = prop::sample::select(&[Of::Host, Of::Layer, Of::Layer, Of::Inputs, Of::Skeleton][..]);
     let at = prop_oneof![Just(0), Just(0), Just(0), Just(1), Just(2)]
         .prop_flat_map(|length| prop::collection::vec(prop::sample::select(&NAMES[..]), length));
-    let leaves = prop::collection::vec((path(), leaf()), 0..10);
-    let hide = prop::collection::vec((pattern(), any::<bool>()), 0..3);
-    let branch =
-        (of, at, leaves, hide).prop_map(|(of, at, leaves, hide)| ModelBranch { of, at, leaves, hide });
+    let leaves = prop::collection::vec((path(), leaf()), 0..14);
+    let branch = (of, at, leaves, model_rules()).prop_map(|(of, at, leaves, rules)| ModelBranch {
+        of,
+        at,
+        leaves,
+        rules,
+    });
     prop::collection::vec(branch, 0..6)
 }
 
@@ -298,12 +418,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_segment_is_what_the_model_says(branches in branches()) {
+    fn the_segment_is_what_the_model_says(branches in branches(), view in model_rules()) {
         let mut world = World::new();
         let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
         let specs: Vec<_> = specs.collect();
-        let segment = world.build(specs);
-        let wanted: BTreeMap<String, (FileKind, String)> = merge(&branches)
+        let spec = SegmentSpec { branches: specs, rules: view.rules(), ..SegmentSpec::default() };
+        let segment = world.build_spec(spec).unwrap();
+        let wanted: BTreeMap<String, (FileKind, String)> = merge(&branches, &view)
             .into_iter()
             .map(|(path, leaf)| (format!("/{}", path.join("/")), match leaf {
                 Leaf::Dir | Leaf::Opaque => (FileKind::Directory, String::new()),
@@ -315,9 +436,10 @@ proptest! {
         prop_assert_eq!(served(&segment), wanted.clone());
         // And nothing can be looked up that is not listed.
         for a in NAMES { for b in NAMES { for c in NAMES {
-            let path = format!("/{a}/{b}/{c}");
-            if !wanted.contains_key(&path) {
-                prop_assert!(matches!(kind(&segment, &path), Err(Errno::NOENT | Errno::NOTDIR)), "{}", path);
+            for path in [format!("/{a}"), format!("/{a}/{b}"), format!("/{a}/{b}/{c}")] {
+                if !wanted.contains_key(&path) {
+                    prop_assert!(matches!(kind(&segment, &path), Err(Errno::NOENT | Errno::NOTDIR)), "{}", path);
+                }
             }
         }}}
         prop_assert_eq!(segment.faults(), []);
@@ -330,7 +452,7 @@ proptest! {
         of_view in any::<bool>(),
     ) {
         let mut world = World::new();
-        let branch = ModelBranch { of: Of::Host, at: Vec::new(), leaves, hide: Vec::new() };
+        let branch = ModelBranch { of: Of::Host, at: Vec::new(), leaves, rules: ModelRules::default() };
         let host = branch.build(&mut world, 0);
         let scope = if of_view { Scope::View } else { Scope::Branch };
         let segment = world.build_spec(SegmentSpec {

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use support::*;
-use vfsrun_union::describe::{BranchSpec, Whiteouts};
-use vfsrun_union::{Errno, FaultReason, FileKind, Segment};
+use vfsrun_union::describe::{BranchSpec, Names, RuleAction, Whiteouts};
+use vfsrun_union::{Errno, FaultReason, FileKind, Forget, Segment};
 
 fn saying(whiteouts: Whiteouts, branch: BranchSpec) -> BranchSpec {
     BranchSpec { whiteouts, ..branch }
@@ -169,4 +169,26 @@ fn marks_that_come_and_go_are_noticed() {
     assert_noticed(Whiteouts::Overlay, &overlay, "d/gone", |upper| {
         rustix::fs::removexattr(upper.join("d/gone"), "user.overlay.whiteout").unwrap();
     });
+}
+
+#[test]
+fn a_hidden_file_that_becomes_a_whiteout_deletes() {
+    let mut world = World::new();
+    let upper = world.dir("upper", &[("d/f", "")]);
+    let lower = world.dir("lower", &[("d/f", "lower")]);
+    settle();
+    let mut above = saying(Whiteouts::Overlay, world.host(&upper));
+    above.rules = vec![named(Names::All, of_types(&[FileKind::Regular]), RuleAction::Hide)];
+    let branches = vec![above, world.host(&lower)];
+    let segment = world.build(branches);
+    let held = get(&segment, "d/f").unwrap();
+    assert_eq!(read(&segment, "d/f").unwrap(), "lower");
+    set_xattr(&upper.join("d/f"), "user.overlay.whiteout", "");
+    let mut forgotten = false;
+    assert!(segment.bring_up_to_date(|what| {
+        let dir = held.parent().unwrap().ino();
+        forgotten |= what == Forget::Name { dir, name: OsStr::new("f") };
+    }));
+    assert!(forgotten);
+    assert_eq!(kind(&segment, "d/f"), Ok(FileKind::Whiteout));
 }

@@ -19,15 +19,15 @@ impl Random {
     }
 }
 
-/// Those that changes make and move.
+/// Such that changes often meet.
 pub const NAMES: [&str; 4] = ["a", "b", "c", "hidden"];
 
 /// One change that some program could make below `root`; what cannot be done is not done.
-pub fn change_something(root: &Path, random: &mut Random) {
+pub fn change_something(names: &[&str], root: &Path, random: &mut Random) {
     let some_path = |random: &mut Random| {
         let mut path = root.to_owned();
         for _ in 0..=random.below(3) {
-            path.push(random.one_of(&NAMES));
+            path.push(random.one_of(names));
         }
         path
     };
