@@ -27,6 +27,7 @@ as_root_and_user!(
     variable_without_a_name,
     field_that_is_not_built_is_refused,
     log_rule_is_refused,
+    rule_that_is_none,
     store_that_is_a_file,
     root_that_is_open_to_others,
     error_is_written_to_the_log_once,
@@ -267,6 +268,23 @@ fn log_rule_is_refused(sandbox: &Sandbox) {
     let rules = json!({ "rules": [{ "match": "*.h", "action": "log" }] });
     let output = sandbox.run(&sandbox.shell_spec("true", &rules));
     assert_refused(sandbox, &output, 125, &["spec.json", "vfs.rules[0].action", "log"]);
+}
+
+fn rule_that_is_none(sandbox: &Sandbox) {
+    for (rule, words) in [
+        (json!({ "regex": "!(a", "action": "hide" }), ["rules[1].regex", "unclosed group"]),
+        (json!({ "regex": "a{1000000}", "action": "hide" }), ["rules[1].regex", "size limit"]),
+        (json!({ "type": "file", "action": "hide" }), ["rules[1].type", "fifo, socket"]),
+        (json!({ "size": { "min": 2, "max": 1 }, "action": "hide" }), ["rules[1].size", "above max"]),
+        (json!({ "extensionPriority": ["raw", "*.jpg"] }), ["rules[1].extensionPriority[1]", "no extension"]),
+    ] {
+        let rules = json!([{ "match": "x", "action": "hide" }, rule]);
+        let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "rules": rules })));
+        assert_refused(sandbox, &output, 125, &[&["spec.json", "vfs."], &words[..]].concat());
+        let branches = json!([{ "path": ".", "at": "/src", "rules": rules }]);
+        let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "branches": branches })));
+        assert_refused(sandbox, &output, 125, &[&["spec.json", "vfs.branches[0]."], &words[..]].concat());
+    }
 }
 
 fn store_that_is_a_file(sandbox: &Sandbox) {

@@ -1,0 +1,220 @@
+//! Rules of a branch and of the root: by name, by what a file is, by the other names of its directory.
+
+use std::os::unix::fs::chown;
+
+use vfsrun_tests::{Caller, Sandbox, Value, as_root_and_user, caller, command, json, skip};
+
+as_root_and_user!(
+    a_rule_holds_however_a_name_is_reached,
+    owner_and_group_are_those_that_the_command_sees,
+    extensions_are_compared_over_all_branches,
+    large_file_that_is_truncated_is_shown_to_the_next_run,
+    file_that_changes_hands_is_judged_anew_by_the_next_run,
+    file_comes_back_when_the_one_before_it_goes,
+);
+
+/// What `find` reads from the directory and what `stat` says of each name must be the same, and of what is hidden there
+/// is nothing to stat, to link or to open.
+const LOOK: &str = r#"
+    find . -mindepth 1 -printf '%y %P\n' | sort -k 2 > /tmp/listed
+    cat /tmp/listed
+    while read -r type name; do
+        case $(stat -c %F "$name") in
+            regular*) is=f;; directory) is=d;; symbolic*) is=l;; fifo) is=p;; socket) is=s;; *) is=?;;
+        esac
+        [ $is = $type ] || echo "$name is $is, listed as $type"
+    done < /tmp/listed
+    for name in $HIDDEN; do
+        stat "$name" > /dev/null 2>&1 && echo "$name is found"
+        ln "$name" linked 2>&1 | grep -q 'No such file' || echo "$name is linked"
+        cat "$name" 2>&1 | grep -q 'No such file' || echo "$name is read"
+    done"#;
+
+fn a_rule_holds_however_a_name_is_reached(sandbox: &Sandbox) {
+    sandbox.sh(r"
+        mkdir -p src/build/keep src/photos; cd src
+        touch build/x.tmp build/x.c build/keep/x.tmp $(printf 'build/\377.tmp')
+        ln build/x.tmp same-file; mkfifo fifo; mkdir tmp.d
+        head -c 2048 /dev/zero > large; echo small > small; ln large photos/large.too
+        ln -s photos/a.raw link; ln -s small link-to-small; ln -s build link-to-build
+        ln -s large to-nothing
+        touch photos/a.raw photos/a.JPG photos/a.txt photos/b.jpg photos/c.jpg; mkdir photos/c.raw");
+    let rules = json!([
+        { "regex": "^build/.*\\.tmp$", "action": "hide" },
+        { "match": "!build/keep/x.tmp", "action": "hide" },
+        { "type": ["fifo", "socket"], "action": "hide" },
+        { "regex": "^link-", "type": ["regular", "directory"], "action": "hide" },
+        { "size": { "min": "2K" }, "action": "hide" },
+        { "extensionPriority": ["raw", "jpg"] },
+    ]);
+    let shown = "\
+d build
+d build/keep
+f build/keep/x.tmp
+f build/x.c
+f link
+d photos
+f photos/a.raw
+f photos/a.txt
+f photos/b.jpg
+f photos/c.jpg
+d photos/c.raw
+f same-file
+f small
+d tmp.d
+l to-nothing
+";
+    let hidden = "HIDDEN='build/x.tmp fifo large photos/large.too photos/a.JPG link-to-small link-to-build'";
+    let branch = json!({ "path": "src", "at": "/src", "symlinks": "all", "scope": "branch" });
+    let mut ruled = branch.clone();
+    ruled["rules"] = rules;
+    let script = format!("cd /src; {hidden}; {LOOK}");
+    let spec = sandbox.shell_spec(&script, &json!({ "branches": [ruled], "capture": false }));
+    for run in ["first", "warm"] {
+        assert_eq!(sandbox.run(&spec).expect(0).stdout, shown, "{run}");
+    }
+    // The same rules for the whole root, and by denial.
+    let whole = json!([
+        { "regex": "^src/build/x\\.tmp$", "action": "deny" },
+        { "regex": "^src/", "type": "fifo", "action": "deny" },
+        { "match": "/src/**", "size": { "min": 2048, "max": 2048 }, "action": "deny" },
+    ]);
+    let script = "cd /src; for name in build/x.tmp large photos/large.too same-file; do
+        ls $name > /dev/null; cat $name > /dev/null 2>&1 && echo $name; done; stat -c '%F %A' fifo";
+    let vfs = json!({ "branches": [branch], "rules": whole, "capture": false });
+    let output = sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0);
+    assert_eq!(output.stdout, "same-file\nfifo p---------\n");
+}
+
+fn owner_and_group_are_those_that_the_command_sees(sandbox: &Sandbox) {
+    if !caller::is_root() {
+        return skip::loudly(
+            "rules::owner_and_group_are_those_that_the_command_sees",
+            "only root gives files away",
+        );
+    }
+    let other = other(sandbox);
+    sandbox.write("src/mine", "x");
+    let theirs = sandbox.write("src/theirs", "x");
+    let group = sandbox.write("src/group", "x");
+    chown(theirs, Some(other), None).unwrap();
+    chown(group, None, Some(other)).unwrap();
+    let shown = |rules| {
+        let vfs = json!({ "branches": [{ "path": "src", "at": "/src", "rules": rules }], "capture": false });
+        sandbox.run(&sandbox.shell_spec("cd /src; stat -c '%n %u %g' *", &vfs)).expect(0).stdout
+    };
+    let own = sandbox.caller.uid();
+    let lines =
+        [format!("group {own} {other}\n"), format!("mine {own} {own}\n"), format!("theirs {other} {own}\n")];
+    assert_eq!(shown(json!([])), lines.concat());
+    assert_eq!(shown(json!([{ "owner": other, "action": "hide" }])), lines[..2].concat());
+    assert_eq!(shown(json!([{ "group": [other, 77], "action": "hide" }])), lines[1..].concat());
+    assert_eq!(shown(json!([{ "owner": own, "action": "hide" }])), lines[2]);
+    assert_eq!(
+        shown(json!([{ "owner": own, "group": own, "action": "hide" }])),
+        lines[0].clone() + &lines[2]
+    );
+}
+
+/// Somebody who is not the caller, but exists inside: of other users' files an ordinary user sees root as the owner.
+fn other(sandbox: &Sandbox) -> u32 {
+    match sandbox.caller {
+        Caller::Root => 1234,
+        Caller::User => 0,
+    }
+}
+
+fn extensions_are_compared_over_all_branches(sandbox: &Sandbox) {
+    sandbox.write("raw/a.raw", "x");
+    sandbox.write("jpg/a.JPG", "x");
+    sandbox.write("jpg/b.jpg", "x");
+    let branches = json!([{ "path": "jpg", "at": "/p" }, { "path": "raw", "at": "/p" }]);
+    let list = json!([{ "extensionPriority": ["raw", "jpg"] }]);
+    let script = "cd /p; ls; ls a.JPG 2>&1 | grep -c 'No such file'";
+    let vfs = json!({ "branches": branches, "rules": list, "capture": false });
+    assert_eq!(sandbox.run(&sandbox.shell_spec(script, &vfs)).stdout, "a.raw\nb.jpg\n1\n");
+    // Of one branch alone it says nothing about another.
+    let mut branches = branches;
+    branches[0]["rules"] = list;
+    let vfs = json!({ "branches": branches, "capture": false });
+    assert_eq!(sandbox.run(&sandbox.shell_spec(script, &vfs)).stdout, "a.JPG\na.raw\nb.jpg\n0\n");
+}
+
+/// Runs again and again in the segments of the first run, which must each time show what the change before it left.
+fn assert_seen(sandbox: &Sandbox, rules: &Value, change_by: impl Fn(&str), steps: &[(&str, &str)]) {
+    let branch = json!({ "path": "src", "at": "/src", "rules": rules });
+    let spec = sandbox.shell_spec(
+        "cd /src; ls; for name in a.raw a.jpg f; do stat -c 'found %n' $name; done 2>/dev/null; true",
+        &json!({ "branches": [branch], "capture": false }),
+    );
+    for (number, (change, shown)) in steps.iter().enumerate() {
+        change_by(change);
+        let output = sandbox.run(&spec).expect(0);
+        let names: Vec<_> = shown.split_whitespace().collect();
+        let listed = names.iter().map(|name| format!("{name}\n"));
+        let found = names.iter().map(|name| format!("found {name}\n"));
+        assert_eq!(output.stdout, listed.chain(found).collect::<String>(), "{change}");
+        assert!(!output.stderr.contains("inputs changed"), "{change}: {}", output.stderr);
+        assert!(number == 0 || output.warm()[0], "{change}: what did not change stays warm");
+    }
+}
+
+fn large_file_that_is_truncated_is_shown_to_the_next_run(sandbox: &Sandbox) {
+    let rules = json!([{ "size": { "min": "1K" }, "action": "hide" }]);
+    assert_seen(
+        sandbox,
+        &rules,
+        |script| drop(sandbox.sh(script)),
+        &[
+            ("mkdir src; head -c 2000 /dev/zero > src/f", ""),
+            ("truncate -s 10 src/f", "f"),
+            ("head -c 2000 /dev/zero > src/f", ""),
+            ("exec 3>> src/f; truncate -s 1023 src/f", "f"),
+            ("printf x >> src/f", ""),
+        ],
+    );
+}
+
+fn file_that_changes_hands_is_judged_anew_by_the_next_run(sandbox: &Sandbox) {
+    if !caller::is_root() {
+        return skip::loudly(
+            "rules::file_that_changes_hands_is_judged_anew_by_the_next_run",
+            "only root gives files away",
+        );
+    }
+    let (own, other) = (sandbox.caller.uid(), other(sandbox));
+    let rules = json!([{ "owner": other, "action": "hide" }, { "group": other, "action": "hide" }]);
+    sandbox.write("src/f", "x");
+    let as_root = |script: &str| {
+        let mut command = sandbox.caller.command_as_root("sh", &sandbox.scratch());
+        assert!(command::run(command.args(["-ec", script])).status.success(), "{script}");
+    };
+    assert_seen(
+        sandbox,
+        &rules,
+        as_root,
+        &[
+            (&format!("chown {other} src/f"), ""),
+            (&format!("chown {own} src/f"), "f"),
+            (&format!("chgrp {other} src/f"), ""),
+            (&format!("chgrp {own} src/f"), "f"),
+        ],
+    );
+}
+
+fn file_comes_back_when_the_one_before_it_goes(sandbox: &Sandbox) {
+    let rules =
+        json!([{ "size": { "min": "1K" }, "action": "hide" }, { "extensionPriority": ["raw", "jpg"] }]);
+    assert_seen(
+        sandbox,
+        &rules,
+        |script| drop(sandbox.sh(script)),
+        &[
+            ("mkdir src; echo x > src/a.raw; echo x > src/a.jpg", "a.raw"),
+            ("head -c 2000 /dev/zero > src/a.raw", "a.jpg"),
+            ("echo x > src/a.raw", "a.raw"),
+            ("rm src/a.raw", "a.jpg"),
+            ("echo x > src/a.raw", "a.raw"),
+        ],
+    );
+}
