@@ -37,7 +37,9 @@ fn compile_and_chain(sandbox: &Sandbox) {
 fn filter(sandbox: &Sandbox) {
     example(sandbox, "filter");
     let output = run(sandbox, "filter").expect(2);
-    assert_eq!(output.stdout, "docs\nkeep.log\nmain.c\nsecret.key\nmanual.md\nkept\n/usr/bin/env\n");
+    let project = "docs\nkeep.log\nmain.c\nphotos\nsecret.key\n";
+    let below = "docs:\nmanual.md\n\nphotos:\ndraft-1.jpg\nhill.jpg\nlake.raw\n";
+    assert_eq!(output.stdout, format!("{project}{below}kept\n/usr/bin/env\n"));
     output.assert_stderr_has("cat: secret.key: Permission denied");
     output.assert_stderr_has("cat: build.log: No such file or directory");
     output.assert_stderr_has("'/usr/bin/find': No such file or directory");
