@@ -12,6 +12,7 @@ as_root_and_user!(
     doctor_says_how_to_get_fuse,
     directory_and_its_tar_import_as_one_layer,
     exported_layer_imports_as_the_same_layer,
+    odd_names_are_told_at_import,
     removed_layer_is_gone,
     layer_that_another_name_keeps_stays,
     store_is_taken_from_the_environment,
@@ -117,6 +118,16 @@ fn exported_layer_imports_as_the_same_layer(sandbox: &Sandbox) {
     assert_eq!(sandbox.show("one"), sandbox.show("two"));
     // What is there is not overwritten.
     sandbox.call(&["layer", "export", "one", "out"]).expect(125);
+}
+
+fn odd_names_are_told_at_import(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p tree/d; touch tree/Makefile tree/makefile tree/d/makefile; touch \"tree/bad$(printf '\\377')\"");
+    let output = sandbox.call(&["layer", "import", "odd", "tree"]).expect(0);
+    output.assert_stderr_has("vfsrun: names that differ in case alone: Makefile and makefile\n");
+    output.assert_stderr_has("vfsrun: names that are no UTF-8: \"bad\\xFF\"\n");
+    sandbox.sh("rm tree/makefile tree/bad*");
+    let output = sandbox.call(&["layer", "import", "plain", "tree"]).expect(0);
+    assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
 }
 
 fn removed_layer_is_gone(sandbox: &Sandbox) {

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use vfsrun_layers::{ImportOptions, Kind, LayerStore, export_dir, import_dir, import_tar};
+use vfsrun_layers::{ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar};
+use vfsrun_spec::one_line;
 
 use super::{Failure, Outcome};
 use crate::cli::{Global, Layer};
 use crate::progress::Progress;
 use crate::{directories, probe};
+
+/// So many odd names are told, of each kind.
+const SHOWN: usize = 3;
 
 pub fn layer(command: &Layer, global: &Global) -> Outcome {
     let path = directories::store(global.store.as_deref(), probe::caller().privileged)
@@ -53,7 +57,25 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
     };
     let (digest, files) = (imported.digest, imported.files);
     eprintln!("vfsrun: layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes));
+    let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
+    tell_odd_names(&OddNames::of(&manifest));
     Ok(0)
+}
+
+/// The layer has them all the same.
+fn tell_odd_names(odd: &OddNames) {
+    let pairs: Vec<_> =
+        odd.collisions.iter().map(|(one, two)| format!("{} and {}", one.display(), two.display())).collect();
+    let names: Vec<_> = odd.undecodable.iter().map(|name| format!("{name:?}")).collect();
+    for (what, all) in [("names that differ in case alone", pairs), ("names that are no UTF-8", names)] {
+        let more = all.len().saturating_sub(SHOWN);
+        let shown = all.iter().take(SHOWN).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+        match (all.is_empty(), more) {
+            (true, _) => {}
+            (false, 0) => eprintln!("vfsrun: {what}: {shown}"),
+            (false, more) => eprintln!("vfsrun: {what}: {shown} and {more} more"),
+        }
+    }
 }
 
 fn list(store: &LayerStore) -> Outcome {
