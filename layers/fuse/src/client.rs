@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
+use vfsrun_trace::Counts;
 use vfsrun_union::describe::SegmentSpec;
 
 use crate::channel::{Channel, ChannelError};
@@ -116,6 +117,22 @@ impl View {
             start(&domain, listener).map_err(|source| ClientError::Start { source })?;
         }
         Err(ClientError::Unstable)
+    }
+
+    /// A server of one's own, that traces: `start` is given its listening socket. Others who come at once to the domain
+    /// `dir` start others.
+    pub fn start_own(
+        dir: &Path,
+        start: impl FnOnce(&Domain, OwnedFd) -> io::Result<()>,
+    ) -> Result<View, ClientError> {
+        let domain = Domain::open(dir)?;
+        let lock = domain.lock(START_TIMEOUT)?;
+        let listener = domain.listen(&lock)?;
+        start(&domain, listener).map_err(|source| ClientError::Start { source })?;
+        let socket = domain.connect()?;
+        drop(lock);
+        let view = socket.map(View::greet).transpose()?.flatten();
+        view.ok_or_else(|| ClientError::StartedInVain { log: domain.log_tail() })
     }
 
     /// The server of the domain `dir`, if one runs.
@@ -241,6 +258,23 @@ impl View {
     pub fn keep_root(&mut self, note: String, descriptors: &[BorrowedFd<'_>]) -> Result<(), ClientError> {
         let request = Request::KeepRoot { note };
         self.channel.send(&request, descriptors).map_err(|source| ClientError::Channel { source })
+    }
+
+    /// Has what the action asks recorded in `log`, of a server that traces. `segments` tell the reader what is going to be
+    /// attached.
+    pub fn begin_trace(&mut self, log: BorrowedFd<'_>, segments: Vec<String>) -> Result<(), ClientError> {
+        match self.ask("Trace", &Request::Trace { segments }, &[log], self.attach_timeout)? {
+            (Reply::Tracing, _) => Ok(()),
+            (reply, _) => Err(out_of_step("Trace", &reply)),
+        }
+    }
+
+    /// The action is over. Errors: [`ClientError::Refused`] if the log is not complete.
+    pub fn end_trace(&mut self) -> Result<Counts, ClientError> {
+        match self.ask("EndTrace", &Request::EndTrace, &[], self.attach_timeout)? {
+            (Reply::Traced(counts), _) => Ok(counts),
+            (reply, _) => Err(out_of_step("EndTrace", &reply)),
+        }
     }
 
     /// How the server is. A server that does not answer in time is hung.
@@ -377,6 +411,8 @@ fn name(reply: &Reply) -> &'static str {
         Reply::Pong(_) => "Pong",
         Reply::Visit(_) => "Visit",
         Reply::Stats(_) => "Stats",
+        Reply::Tracing => "Tracing",
+        Reply::Traced(_) => "Traced",
         Reply::Failed { .. } => "Failed",
     }
 }

@@ -24,6 +24,7 @@ use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
 use crate::protocol::{Health, PROTOCOL, Reply, Request, Visit};
 use crate::registry::{Registry, Use, root_key};
+use crate::trace::Recorder;
 use crate::walker::Walker;
 
 /// A client that says nothing at first is sent away.
@@ -60,11 +61,13 @@ pub struct Control {
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
     pub keeper: Keeper,
+    /// Of a server that traces.
+    pub trace: Option<Arc<Recorder>>,
 }
 
 /// What a client has of the server.
-#[derive(Default)]
 struct Held {
+    client: u32,
     segments: Vec<Use>,
     /// Of the root that the client took or was refused.
     root: Option<RootKey>,
@@ -93,7 +96,8 @@ impl Control {
             if found && admitted >= options.most_clients && self.leave_place(socket)? {
                 found = false;
             }
-            let idle = if found { idle } else { idle.min(LEAVING) };
+            // Also one that could not leave its place has had its clients.
+            let idle = if admitted < options.most_clients { idle } else { idle.min(LEAVING) };
             match wait_readable(listener.as_fd(), presence.may_wait(idle)) {
                 Ok(()) => {
                     admitted += 1;
@@ -125,11 +129,11 @@ impl Control {
             }
             Err(errno) => return Err(ControlError::Accept { source: errno.into() }),
         };
-        match rustix::net::sockopt::socket_peercred(&socket) {
-            Ok(peer) if peer.uid == rustix::process::geteuid() => {}
+        let client = match rustix::net::sockopt::socket_peercred(&socket) {
+            Ok(peer) if peer.uid == rustix::process::geteuid() => peer.pid.as_raw_nonzero().get() as u32,
             // Closing is the whole answer: somebody else's process learns nothing.
             _ => return Ok(()),
-        }
+        };
         presence.clients.fetch_add(1, SeqCst);
         let (control, here) = (self.clone(), presence.clone());
         let mut channel = Channel::new(socket);
@@ -141,7 +145,7 @@ impl Control {
         }
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
             if said_hello || control.greet(&mut channel, clients_of).is_some() {
-                control.converse(&mut channel);
+                control.converse(&mut channel, client);
                 control.keeper.wake();
                 control.registry.roots.let_go();
             }
@@ -175,8 +179,8 @@ impl Control {
     }
 
     /// Answers requests until the client leaves; its segments are released then.
-    fn converse(self: &Arc<Control>, channel: &mut Channel) {
-        let mut held = Held::default();
+    fn converse(self: &Arc<Control>, channel: &mut Channel, client: u32) {
+        let mut held = Held { client, segments: Vec::new(), root: None };
         loop {
             let (request, descriptors) = match channel.receive::<Request>(None) {
                 Ok(received) => received,
@@ -223,6 +227,10 @@ impl Control {
                 }
                 return Ok(());
             }
+            Request::Trace { segments } => {
+                self.begin_trace(segments, descriptors, held.client).unwrap_or_else(failed)
+            }
+            Request::EndTrace => self.end_trace().unwrap_or_else(failed),
             Request::Ping => Reply::Pong(self.health()),
             Request::Stats => Reply::Stats(self.meter.stats()),
             Request::Visit { segment } => {
@@ -234,6 +242,23 @@ impl Control {
             Request::Hello { .. } => failed("Hello was said already".to_owned()),
         };
         send(reply, Vec::new())
+    }
+
+    fn begin_trace(
+        &self,
+        segments: Vec<String>,
+        descriptors: Vec<OwnedFd>,
+        client: u32,
+    ) -> Result<Reply, String> {
+        let trace = self.trace.as_ref().ok_or("it does not trace")?;
+        let [log] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| "a trace needs one log")?;
+        let begun = trace.begin(log.into(), segments, client);
+        begun.map(|()| Reply::Tracing).map_err(|error| format!("cannot begin the trace: {error}"))
+    }
+
+    fn end_trace(&self) -> Result<Reply, String> {
+        let trace = self.trace.as_ref().ok_or("it does not trace")?;
+        trace.end().map(Reply::Traced).map_err(|error| format!("the trace is not complete: {error}"))
     }
 
     fn send_mounts(

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    AccessFlags, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
+use vfsrun_trace::{Mode, Outcome};
 use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Node};
 
 use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
@@ -23,6 +24,7 @@ use crate::meter::{Kind, Meter};
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::{OpenFile, OpenFiles};
 use crate::registry::{Live, Registry};
+use crate::trace::Recorder;
 
 /// What the kernel keeps as long as it likes. Less than the largest number of seconds: the kernel adds it to its clock.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -42,9 +44,40 @@ pub struct ViewFs {
     pub meter: Arc<Meter>,
     pub files: Arc<OpenFiles>,
     pub listings: Arc<Listings>,
+    /// What the kernel asks is recorded.
+    pub trace: Option<Arc<Recorder>>,
 }
 
 impl ViewFs {
+    /// How long the kernel may keep what it is told.
+    fn keep(&self) -> Duration {
+        if self.is_asked_each_time() { Duration::ZERO } else { FOR_EVER }
+    }
+
+    fn is_asked_each_time(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.mode() == Mode::Process)
+    }
+
+    /// For the trace: who looked up what, and what came of it. Not at the top, which no action sees.
+    fn record_lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, told: &Result<Attr, Errno>) {
+        if let Some(trace) = &self.trace
+            && let Some(dir) = self.nodes.get(parent.0)
+        {
+            let has_names = |attr: &&Attr| attr.nlink > 1 && attr.kind == FileKind::Regular;
+            let named = told.as_ref().ok().filter(has_names).and_then(|attr| self.nodes.get(attr.ino));
+            trace.looked_up(request.pid(), (&dir.node, name), told, named.as_ref().map(|place| &*place.node));
+        }
+    }
+
+    /// For the trace: what a request was told of a node.
+    fn record(&self, request: &Request, nodeid: INodeNo, outcome: impl FnOnce() -> Outcome) {
+        if let Some(trace) = &self.trace
+            && let Some(place) = self.nodes.get(nodeid.0)
+        {
+            trace.saw(request.pid(), &place.node, outcome());
+        }
+    }
+
     /// What `nodeid` stands for. Never the view's root.
     fn place(&self, nodeid: INodeNo) -> Result<Place, Errno> {
         self.nodes.get(nodeid.0).ok_or(Errno::STALE)
@@ -201,15 +234,20 @@ enum Name<'a> {
 
 impl Filesystem for ViewFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = InitFlags::FUSE_ASYNC_READ
+        let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_NO_OPEN_SUPPORT
-            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_MAX_PAGES;
+        if self.trace.is_none() {
+            // Listings with attributes would answer look-ups that nobody made.
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS
+                | InitFlags::FUSE_READDIRPLUS_AUTO
+                | InitFlags::FUSE_NO_OPEN_SUPPORT
+                | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        }
+        if !self.is_asked_each_time() {
+            wanted |= InitFlags::FUSE_CACHE_SYMLINKS;
+        }
         let wanted = if self.xattrs { wanted | InitFlags::FUSE_POSIX_ACL } else { wanted };
         let offered = config.capabilities();
         config.add_capabilities(wanted & offered).expect("only what is offered is asked for");
@@ -218,14 +256,16 @@ impl Filesystem for ViewFs {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _serving = self.meter.begin(Kind::Lookup);
-        match self.look_up(parent, name) {
-            Ok(attr) => reply.entry(&FOR_EVER, &file_attr(&attr), Generation(0)),
+        let told = self.look_up(parent, name);
+        self.record_lookup(request, parent, name, &told);
+        match told {
+            Ok(attr) => reply.entry(&self.keep(), &file_attr(&attr), Generation(0)),
             // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
             Err(Errno::NOENT) if parent != INodeNo::ROOT => {
                 self.meter.found_nothing();
-                reply.entry(&FOR_EVER, &missing(), Generation(0));
+                reply.entry(&self.keep(), &missing(), Generation(0));
             }
             Err(error) => reply.error(errno(error)),
         }
@@ -236,30 +276,48 @@ impl Filesystem for ViewFs {
         self.forget_node(nodeid, lookups);
     }
 
-    fn getattr(&self, _request: &Request, nodeid: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, nodeid: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
         let _serving = self.meter.begin(Kind::Getattr);
         match self.attributes(nodeid) {
-            Ok(attr) => reply.attr(&FOR_EVER, &attr),
+            Ok(attr) => {
+                if let Some(trace) = &self.trace
+                    && let Some(place) = self.nodes.get(nodeid.0)
+                {
+                    trace.told(request.pid(), &place.node);
+                }
+                reply.attr(&self.keep(), &attr);
+            }
             Err(error) => reply.error(errno(error)),
         }
     }
 
-    fn readlink(&self, _request: &Request, nodeid: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, nodeid: INodeNo, reply: ReplyData) {
         let _serving = self.meter.begin(Kind::Readlink);
         match self.place(nodeid).and_then(|place| place.live.segment.read_link(&place.node)) {
-            Ok(target) => reply.data(&target),
+            Ok(target) => {
+                self.record(request, nodeid, || Outcome::Link(target.clone()));
+                reply.data(&target);
+            }
             Err(error) => reply.error(errno(error)),
         }
     }
 
-    fn open(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.meter.begin(Kind::Open);
+        if self.trace.is_some() {
+            self.record(request, nodeid, || Outcome::Read);
+            // What the file holds is what was told of it: pages stay true between opens.
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+        }
         // Once answered so, the kernel opens and closes by itself and keeps pages between opens.
         reply.error(fuser::Errno::ENOSYS);
     }
 
     fn opendir(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.meter.begin(Kind::Open);
+        if self.trace.is_some() {
+            return reply.opened(FileHandle(0), FopenFlags::empty());
+        }
         reply.error(fuser::Errno::ENOSYS);
     }
 
@@ -292,7 +350,7 @@ impl Filesystem for ViewFs {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         nodeid: INodeNo,
         _file: FileHandle,
         offset: u64,
@@ -306,7 +364,10 @@ impl Filesystem for ViewFs {
             }
         });
         match outcome {
-            Ok(()) => reply.ok(),
+            Ok(()) => {
+                self.record(request, nodeid, || Outcome::Listed);
+                reply.ok();
+            }
             Err(error) => reply.error(errno(error)),
         }
     }

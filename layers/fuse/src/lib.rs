@@ -23,6 +23,7 @@
 //!
 //! - [`client::View`] is what the program uses, [`watch::Watch`] how it notices that the server died or hangs.
 //! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
+//! - A server that traces has one client: [`trace`] writes what its action asks.
 //! - [`registry`], [`nodes`], [`filesystem`] serve; [`control`] talks to clients.
 
 #![forbid(unsafe_code)]
@@ -48,6 +49,7 @@ pub mod protocol;
 pub mod registry;
 pub mod server;
 pub mod start;
+mod trace;
 pub mod walker;
 pub mod watch;
 
@@ -56,5 +58,6 @@ pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
 pub use protocol::Visit;
 pub use start::spawn_server;
+pub use vfsrun_trace::{Counts as TraceCounts, Mode as TraceMode};
 pub use vfsrun_union::can_watch;
 pub use watch::{Patience, Verdict, Watch};

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vfsrun_trace::Mode;
 
 use crate::namespace::{self, NamespaceId};
 
@@ -38,6 +39,8 @@ pub struct ServerOptions {
     pub most_clients: usize,
     /// Overlays that are kept for the next action.
     pub kept_roots: usize,
+    /// What the one client's action asks is recorded.
+    pub trace: Option<Mode>,
 }
 
 impl ServerOptions {
@@ -55,7 +58,13 @@ impl ServerOptions {
             most_nodes: 8_000_000,
             most_clients: 20_000,
             kept_roots: 16,
+            trace: None,
         })
+    }
+
+    /// For a server that records what the action of its one client asks, and ends with it.
+    pub fn traced(self, mode: Mode) -> ServerOptions {
+        ServerOptions { trace: Some(mode), most_clients: 1, kept_roots: 0, ..self }
     }
 
     /// The arguments that make the program a server with these options. Its stdin must be the listening socket.

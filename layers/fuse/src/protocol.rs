@@ -4,6 +4,8 @@
 //!  client                                   server
 //!    Hello  [its user namespace]   ─────▶
 //!                                  ◀─────   Welcome  [server's user namespace, pidfd of the server]
+//!    Trace  [log]                  ─────▶   (of a server that traces, before anything is attached)
+//!                                  ◀─────   Tracing
 //!    Attach [branch roots …]       ─────▶
 //!                                  ◀─────   Attached | Failed
 //!    Mounts                        ─────▶
@@ -11,6 +13,8 @@
 //!                                           | Segments [a detached mount of each], …
 //!    Ping | Visit | Stats          ─────▶
 //!                                  ◀─────   Pong | Visit | Stats
+//!    EndTrace                      ─────▶
+//!                                  ◀─────   Traced
 //!    KeepRoot [overlay, …]         ─────▶   (no answer)
 //!    (end of connection: the client's segments are released)
 //! ```
@@ -21,6 +25,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
+use vfsrun_trace::Counts;
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
@@ -34,6 +39,10 @@ pub enum Request {
     Hello {
         protocol: u32,
         program: String,
+    },
+    /// One descriptor: where the trace goes. The segments that will be attached are described for its reader.
+    Trace {
+        segments: Vec<String>,
     },
     /// Descriptors: those the specification names by index.
     Attach {
@@ -56,6 +65,8 @@ pub enum Request {
         segment: String,
     },
     Stats,
+    /// The action is over.
+    EndTrace,
 }
 
 /// What the server answers.
@@ -66,6 +77,7 @@ pub enum Reply {
     Welcome {
         pid: u32,
     },
+    Tracing,
     /// `looked_at`: of how many names it was asked whether they had changed, which took `check_us` microseconds.
     Attached {
         segment: String,
@@ -84,6 +96,7 @@ pub enum Reply {
     Pong(Health),
     Visit(Visit),
     Stats(Stats),
+    Traced(Counts),
     /// The request was understood and could not be done; `message` is the chain of causes.
     Failed {
         message: String,

@@ -23,6 +23,7 @@ use crate::nodes::NodeTable;
 use crate::open_files::OpenFiles;
 use crate::options::ServerOptions;
 use crate::registry::{Registry, Warmth};
+use crate::trace::Recorder;
 
 /// Backing files kept open, if the limit of descriptors is large enough.
 const OPEN_FILES: u64 = 256;
@@ -93,6 +94,7 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let keeper = Keeper::start(registry.clone(), nodes.clone());
     let keeper = keeper.map_err(|source| ServerError::Keeper { source })?;
+    let trace = options.trace.map(|mode| Arc::new(Recorder::new(mode)));
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {
             xattrs,
@@ -103,12 +105,13 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
             meter: meter.clone(),
             files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
             listings: Arc::default(),
+            trace: trace.clone(),
         };
         serve_kernel(filesystem, device, options, &registry)?;
         mount.walker().map_err(|source| ServerError::Session { source })
     };
     let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
-    let control = Control { domain, walkers, registry, nodes, meter, keeper };
+    let control = Control { domain, walkers, registry, nodes, meter, keeper, trace };
     Ok(Arc::new(control).serve(listener, options)?)
 }
 

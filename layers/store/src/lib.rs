@@ -6,7 +6,7 @@ pub mod capture;
 mod check;
 mod content;
 pub mod digest;
-mod escape;
+pub mod escape;
 pub mod export;
 mod fsat;
 pub mod ids;

@@ -26,7 +26,8 @@ impl NodeKey {
         NodeKey(0)
     }
 
-    pub(crate) fn child(self, name: &OsStr) -> NodeKey {
+    /// Of a name in the directory that has this key.
+    pub fn child(self, name: &OsStr) -> NodeKey {
         NodeKey::hash(self.0, name.as_encoded_bytes())
     }
 

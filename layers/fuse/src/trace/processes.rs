@@ -1,0 +1,203 @@
+//! Processes of the action, by the threads that ask.
+//!
+//! A thread is known as long as the kernel's record of it can be read that was opened when it was first seen: a number that
+//! another thread has by now has another record. The same line tells when the process has executed another program.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
+
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use vfsrun_trace::{LogWriter, Process, ProcessNumber};
+
+use super::describer::{Describer, Description};
+
+/// How far up the parents of a process are looked at.
+const MOST_PARENTS: usize = 64;
+
+pub(super) struct Processes {
+    /// /proc
+    proc: OwnedFd,
+    describer: Describer,
+    /// Who started the action and is no part of it.
+    starter: u32,
+    known: HashMap<u32, Known>,
+    /// Threads that are known at once: each has a descriptor.
+    most: usize,
+    clock: u64,
+}
+
+/// A thread.
+struct Known {
+    stat: OwnedFd,
+    state: State,
+    number: ProcessNumber,
+    used: u64,
+}
+
+/// What tells one thread, and one program that it runs, from others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    start: u64,
+    /// Of where the program's code, arguments and stack lie.
+    image: u64,
+}
+
+impl Processes {
+    /// Errors: /proc cannot be opened, or no thread can be started.
+    pub(super) fn new(starter: u32, most: usize) -> io::Result<Processes> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
+        let describer = Describer::start(proc.as_fd().try_clone_to_owned()?)?;
+        Ok(Processes { proc, describer, starter, known: HashMap::new(), most, clock: 0 })
+    }
+
+    /// The process of a thread; it gets a number in the log if it has none. The thread should be waiting for us.
+    pub(super) fn identify(&mut self, thread: u32, log: &mut LogWriter<File>) -> io::Result<ProcessNumber> {
+        self.identify_child(thread, log, MOST_PARENTS)
+    }
+
+    fn identify_child(
+        &mut self,
+        thread: u32,
+        log: &mut LogWriter<File>,
+        parents: usize,
+    ) -> io::Result<ProcessNumber> {
+        if thread == 0 {
+            return Ok(ProcessNumber::default());
+        }
+        self.clock += 1;
+        let before = match self.known.get_mut(&thread) {
+            Some(known) => match read_stat(&known.stat) {
+                Some((state, _)) if state == known.state => {
+                    known.used = self.clock;
+                    return Ok(known.number);
+                }
+                Some((state, _)) if state.start == known.state.start => known.number,
+                _ => ProcessNumber::default(),
+            },
+            None => ProcessNumber::default(),
+        };
+        // It may have been killed just now.
+        let Some((stat, status)) = self.open(thread) else { return Ok(ProcessNumber::default()) };
+        let Some((state, parent)) = read_stat(&stat) else { return Ok(ProcessNumber::default()) };
+        let number = if status.process == thread {
+            let parent = if parent == self.starter || parents == 0 {
+                ProcessNumber::default()
+            } else {
+                self.identify_child(parent, log, parents - 1)?
+            };
+            let Description { arguments, environment } = self.describer.describe(thread);
+            log.process(Process {
+                pid: thread,
+                pid_inside: status.inside,
+                start: state.start,
+                parent: parent.into(),
+                before: before.into(),
+                arguments,
+                cwd: self.cwd(thread),
+                environment,
+            })?
+        } else {
+            self.identify_child(status.process, log, parents)?
+        };
+        self.remember(thread, Known { stat, state, number, used: self.clock });
+        Ok(number)
+    }
+
+    fn remember(&mut self, thread: u32, known: Known) {
+        if self.known.len() >= self.most && !self.known.contains_key(&thread) {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.used).map(|(thread, _)| *thread);
+            oldest.map(|oldest| self.known.remove(&oldest));
+        }
+        self.known.insert(thread, known);
+    }
+
+    fn open(&self, thread: u32) -> Option<(OwnedFd, Status)> {
+        let open = |file| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&self.proc, format!("{thread}/{file}"), flags, Mode::empty()).ok()
+        };
+        let status = io::read_to_string(File::from(open("status")?)).ok()?;
+        Some((open("stat")?, Status::parse(&status)?))
+    }
+
+    /// As the process sees it. `None` if it may not be asked.
+    fn cwd(&self, pid: u32) -> Option<Vec<u8>> {
+        Some(readlinkat(&self.proc, format!("{pid}/cwd"), Vec::new()).ok()?.into_bytes())
+    }
+}
+
+struct Status {
+    /// The process that the thread belongs to.
+    process: u32,
+    /// The same in the innermost pid namespace.
+    inside: u32,
+}
+
+impl Status {
+    /// Of /proc/PID/status. The name in its first line is escaped.
+    fn parse(text: &str) -> Option<Status> {
+        let numbers = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        let last = |key: &str| numbers(key)?.split_whitespace().next_back()?.parse().ok();
+        let process = last("Tgid:")?;
+        Some(Status { process, inside: last("NStgid:").unwrap_or(process) })
+    }
+}
+
+/// `None`: the thread is gone.
+fn read_stat(stat: &OwnedFd) -> Option<(State, u32)> {
+    let mut buffer = [0; 1024];
+    let length = rustix::io::pread(stat, &mut buffer, 0).ok()?;
+    parse_stat(std::str::from_utf8(after_name(&buffer[..length])?).ok()?)
+}
+
+/// The name of a program is in parentheses and may hold any byte, parentheses too.
+fn after_name(line: &[u8]) -> Option<&[u8]> {
+    Some(&line[line.iter().rposition(|byte| *byte == b')')? + 1..])
+}
+
+/// From the third field of /proc/PID/stat on: what tells the thread and its program, and the parent.
+fn parse_stat(fields: &str) -> Option<(State, u32)> {
+    const THIRD: usize = 3;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    fn field<T: FromStr>(fields: &[&str], number: usize) -> Option<T> {
+        fields.get(number - THIRD)?.parse().ok()
+    }
+    let mut image = DefaultHasher::new();
+    // startcode, endcode, startstack; start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end. All 0 for
+    // a process that may not be looked into.
+    for number in (26..=28).chain(45..=51) {
+        field::<u64>(&fields, number)?.hash(&mut image);
+    }
+    let state = State { start: field(&fields, 22)?, image: image.finish() };
+    Some((state, field(&fields, 4)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_may_have_any_name() {
+        let line = b"7 (a) S 1 (b) S 42 0";
+        assert_eq!(after_name(line), Some(&b" S 42 0"[..]));
+    }
+
+    #[test]
+    fn this_process_is_itself_and_its_threads_are_too() {
+        let log = tempfile::tempfile().unwrap();
+        let mut log = LogWriter::begin(log, vfsrun_trace::Mode::Action, Vec::new(), u64::MAX).unwrap();
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32;
+        let mut processes = Processes::new(parent, 8).unwrap();
+        let this = processes.identify(std::process::id(), &mut log).unwrap();
+        assert_ne!(this, ProcessNumber::default());
+        let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        assert_eq!(processes.identify(thread, &mut log).unwrap(), this);
+        assert_eq!(processes.identify(u32::MAX, &mut log).unwrap(), ProcessNumber::default());
+        assert_eq!(log.end().unwrap().processes, 1);
+    }
+}

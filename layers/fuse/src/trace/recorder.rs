@@ -1,0 +1,160 @@
+//! The recorder: what requests of the kernel say about paths, written to the log.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::iter;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, MutexGuard};
+
+use vfsrun_trace::{Counts, FileType, LogWriter, Mode, Outcome, PathNumber};
+use vfsrun_union::{Attr, Errno, FileKind, Node};
+
+use super::processes::Processes;
+use crate::daemon;
+
+/// No log becomes longer.
+const MOST_BYTES: u64 = 4 << 30;
+/// Threads of the action that are known at once, if the limit of descriptors is large enough.
+const THREADS: u64 = 1024;
+
+/// Shared by the threads that serve the kernel.
+pub struct Recorder {
+    mode: Mode,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// The client has not given a log yet.
+    Waiting,
+    Recording(Box<Recording>),
+    /// The log is not complete.
+    Failed(io::Error),
+    Ended,
+}
+
+struct Recording {
+    log: LogWriter<File>,
+    processes: Processes,
+}
+
+impl Recorder {
+    pub fn new(mode: Mode) -> Recorder {
+        Recorder { mode, state: Mutex::new(State::Waiting) }
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Begins the log of the action that `starter` starts, over segments that are described top first.
+    pub fn begin(&self, log: File, segments: Vec<String>, starter: u32) -> io::Result<()> {
+        let most = THREADS.min(daemon::file_limit() / 8) as usize;
+        let log = LogWriter::begin(log, self.mode, segments, MOST_BYTES)?;
+        let processes = Processes::new(starter, most)?;
+        *self.state() = State::Recording(Box::new(Recording { log, processes }));
+        Ok(())
+    }
+
+    /// That a thread has looked up a name, and what it was told. `node` is what lies there.
+    pub fn looked_up(
+        &self,
+        thread: u32,
+        (dir, name): (&Node, &OsStr),
+        told: &Result<Attr, Errno>,
+        node: Option<&Node>,
+    ) {
+        let outcome = match told {
+            Ok(attr) => match file_type(attr.kind) {
+                Some(kind) => Outcome::Stat(kind),
+                // To the overlay above a name that is not there.
+                None => Outcome::Failed(Errno::NOENT.raw_os_error()),
+            },
+            Err(errno) => Outcome::Failed(errno.raw_os_error()),
+        };
+        self.record(|recording| {
+            let process = recording.processes.identify(thread, &mut recording.log)?;
+            recording.log.make_room()?;
+            let path = recording.path_of_name(dir, name)?;
+            recording.log.saw(process, path, outcome)?;
+            match node {
+                Some(node) => {
+                    let of = recording.path(node)?;
+                    recording.log.same(path, of)
+                }
+                None => Ok(()),
+            }
+        });
+    }
+
+    /// That a thread saw something of a node.
+    pub fn saw(&self, thread: u32, node: &Node, outcome: Outcome) {
+        self.record(|recording| {
+            let process = recording.processes.identify(thread, &mut recording.log)?;
+            recording.log.make_room()?;
+            let path = recording.path(node)?;
+            recording.log.saw(process, path, outcome)
+        });
+    }
+
+    /// That a thread was told what a node is.
+    pub fn told(&self, thread: u32, node: &Node) {
+        if let Some(kind) = file_type(node.kind()) {
+            self.saw(thread, node, Outcome::Stat(kind));
+        }
+    }
+
+    /// Ends the log. Errors: it is not complete.
+    pub fn end(&self) -> io::Result<Counts> {
+        match std::mem::replace(&mut *self.state(), State::Ended) {
+            State::Recording(mut recording) => recording.log.end(),
+            State::Failed(error) => Err(error),
+            State::Waiting | State::Ended => Err(io::Error::other("nothing is being recorded")),
+        }
+    }
+
+    fn record(&self, write: impl FnOnce(&mut Recording) -> io::Result<()>) {
+        let mut state = self.state();
+        if let State::Recording(recording) = &mut *state
+            && let Err(error) = write(recording)
+        {
+            *state = State::Failed(error);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the server aborts when a thread panics")
+    }
+}
+
+impl Recording {
+    fn path_of_name(&mut self, dir: &Node, name: &OsStr) -> io::Result<PathNumber> {
+        let own = (dir.key().child(name).0, name.as_bytes());
+        self.log.path(iter::once(own).chain(upwards(dir)))
+    }
+
+    fn path(&mut self, node: &Node) -> io::Result<PathNumber> {
+        match node.parent() {
+            Some(dir) => self.path_of_name(dir, node.name()),
+            None => self.log.path(iter::empty()),
+        }
+    }
+}
+
+/// Key and name of a directory and of those above it, but for the root of the segment, which is the action's own. In all
+/// segments the same path has the same key.
+fn upwards(dir: &Node) -> impl Iterator<Item = (u128, &[u8])> {
+    let nodes = iter::successors(Some(dir), |node| node.parent().map(|parent| &**parent));
+    nodes.filter(|node| node.parent().is_some()).map(|node| (node.key().0, node.name().as_bytes()))
+}
+
+fn file_type(kind: FileKind) -> Option<FileType> {
+    match kind {
+        FileKind::Regular => Some(FileType::Regular),
+        FileKind::Directory => Some(FileType::Directory),
+        FileKind::Symlink => Some(FileType::Symlink),
+        FileKind::Fifo => Some(FileType::Fifo),
+        FileKind::Socket => Some(FileType::Socket),
+        FileKind::Whiteout => None,
+    }
+}
