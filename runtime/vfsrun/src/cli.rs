@@ -90,6 +90,9 @@ pub enum Command {
     /// Import, list, show, export and remove layers
     #[command(subcommand)]
     Layer(Layer),
+    /// Show what traced actions looked at
+    #[command(subcommand)]
+    Trace(Trace),
     /// Serve views; started by a run that finds no server
     #[command(name = vfsrun_fuse::options::SUBCOMMAND, hide = true)]
     ViewServer { options: String },
@@ -108,6 +111,13 @@ pub struct RunSpec {
     /// Fail if a live branch changes while the command runs; see inputsChangedDuringRun of --result
     #[arg(long)]
     pub strict: bool,
+    /// Record every path of the inputs that the command looks at, with its outcome, as `vfsrun trace show` prints it: of the
+    /// whole action (the default), or at its cost of each process
+    #[arg(long, value_name = "WHOSE", num_args = 0..=1, require_equals = true, default_missing_value = "action")]
+    pub trace: Option<Whose>,
+    /// Where the trace goes [default: the spec's name with .trace, in the current directory]
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    pub trace_log: Option<PathBuf>,
     /// Write what happened as JSON
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
@@ -117,6 +127,31 @@ pub struct RunSpec {
     /// The command and its arguments, instead of the spec's
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+/// Of whom a trace is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Whose {
+    Action,
+    Process,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Trace {
+    /// Print a trace: of each process what it looked at
+    #[command(
+        after_help = "Examples:\n  vfsrun spec.json --trace && vfsrun trace show spec.trace\n  vfsrun trace show --paths spec.trace | grep ^absent"
+    )]
+    Show {
+        /// One JSON object for each process and each path that it looked at
+        #[arg(long, conflicts_with = "paths")]
+        json: bool,
+        /// Each path once, with its outcome, sorted
+        #[arg(long)]
+        paths: bool,
+        /// What `--trace-log` named
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,7 +196,8 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 /// The index of the first argument that is neither an option nor an option's value; none if the program is asked about
 /// itself before.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
-    const WITH_VALUE: [&str; 7] = ["--root", "--store", "--log", "--log-format", "-e", "--env", "--result"];
+    const WITH_VALUE: [&str; 8] =
+        ["--root", "--store", "--log", "--log-format", "-e", "--env", "--result", "--trace-log"];
     let mut index = 1;
     while let Some(argument) = arguments.get(index) {
         let text = argument.to_string_lossy();
@@ -218,6 +254,20 @@ mod tests {
         let given = arguments(words("vfsrun --store /s --debug -e P=/bin --quiet spec.json -- make"));
         assert_eq!(given, words("vfsrun run-spec --store /s --debug -e P=/bin --quiet spec.json -- make"));
         Cli::try_parse_from(given).unwrap();
+    }
+
+    #[test]
+    fn what_follows_trace_is_not_its_value() {
+        let given = arguments(words("vfsrun --trace --trace-log log spec.json"));
+        let Command::RunSpec(run) = Cli::try_parse_from(given).unwrap().command else {
+            panic!("a spec is run")
+        };
+        assert_eq!((run.trace, run.spec), (Some(Whose::Action), "spec.json".into()));
+        let given = arguments(words("vfsrun spec.json --trace=process"));
+        let Command::RunSpec(run) = Cli::try_parse_from(given).unwrap().command else {
+            panic!("a spec is run")
+        };
+        assert_eq!(run.trace, Some(Whose::Process));
     }
 
     #[test]

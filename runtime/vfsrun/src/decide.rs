@@ -1,16 +1,18 @@
 //! Deciding: from the command line to a plan. Up to here nothing is done that would have to be undone.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
-use vfsrun_plan::plan::Seccomp;
+use vfsrun_plan::plan::{Root, Seccomp};
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
 use crate::run::RunError;
+use crate::trace::TraceRequest;
 use crate::{directories, images, kept_root, probe, seal, seccomp_filter};
 
 /// What the command line says about a run.
@@ -24,6 +26,7 @@ pub struct Request {
     pub stdin: bool,
     /// Inputs that change during the run are a failure.
     pub strict: bool,
+    pub trace: Option<TraceRequest>,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
 }
@@ -42,6 +45,13 @@ pub struct Decided {
     /// Under what the action's root is asked for and kept, if it may be.
     pub root_key: Option<String>,
     pub strict: bool,
+    pub trace: Option<Trace>,
+}
+
+/// A trace that is going to be made.
+pub struct Trace {
+    pub request: TraceRequest,
+    pub log: File,
 }
 
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).
@@ -71,9 +81,32 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
-    let root_key = store.as_ref().map(|store| kept_root::key(&plan, store)).transpose();
+    let trace = request.trace.clone().map(|request| open_trace(request, &plan)).transpose()?;
+    let root_key =
+        store.as_ref().filter(|_| trace.is_none()).map(|store| kept_root::key(&plan, store)).transpose();
     let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
-    Ok(Decided { file, facts, plan, store, filter, runtime, scaffold, root_key, strict: request.strict })
+    Ok(Decided {
+        file,
+        facts,
+        plan,
+        store,
+        filter,
+        runtime,
+        scaffold,
+        root_key,
+        strict: request.strict,
+        trace,
+    })
+}
+
+/// The log, before anything is asked of the branches: it may lie in one.
+fn open_trace(request: TraceRequest, plan: &Plan) -> Result<Trace, RunError> {
+    if let Root::Directory { .. } = plan.root {
+        return Err(RunError::NothingToTrace);
+    }
+    let log = request.create_log();
+    let log = log.map_err(|source| RunError::TraceLog { path: request.log.clone(), source })?;
+    Ok(Trace { request, log })
 }
 
 /// For commands that only look at a spec.

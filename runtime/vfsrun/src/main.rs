@@ -26,6 +26,7 @@ mod stage;
 mod summary;
 mod supervise;
 mod terminal;
+mod trace;
 mod upper;
 mod view;
 
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::New { args } => commands::new::new(&args),
         Command::Doctor => commands::doctor::doctor(&cli.global),
         Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),
+        Command::Trace(trace) => commands::trace::trace(&trace),
         Command::ViewServer { .. } => unreachable!("served above"),
     };
     match code {

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
-use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
+use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, Patience, Visit};
 use vfsrun_layers::{CaptureError, Captured, ImageError, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
 
-use crate::decide::{self, Decided, Request};
+use crate::decide::{self, Decided, Request, Trace};
 use crate::directories::DirectoryError;
 use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
+use crate::trace::{self, Traced};
 use crate::upper::{self, Upper};
 use crate::view::{self, AttachedView, PendingView, ViewError};
 
@@ -43,6 +44,10 @@ pub enum RunError {
     Seal { source: io::Error },
     #[error("descriptor {0} is a directory: a command that starts with it could leave its root by it")]
     DirectoryAsStdio(u32),
+    #[error("--trace: cannot write {}", path.display())]
+    TraceLog { path: PathBuf, source: io::Error },
+    #[error("--trace: the root of a plain bundle is no view; give the spec a \"vfs\"")]
+    NothingToTrace,
     #[error("linux.seccomp")]
     Seccomp(#[from] SeccompError),
     #[error("linux.seccomp: this version does not build SCMP_ACT_NOTIFY")]
@@ -123,6 +128,7 @@ pub struct Outcome {
     pub inputs_changed: Vec<PathBuf>,
     /// The root was one that an earlier action had left as it was.
     pub root_was_kept: bool,
+    pub trace: Option<Traced>,
     pub times: Times,
 }
 
@@ -157,7 +163,7 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
         }
     };
     let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
-    let visit = look_back(acted.view.as_mut())?;
+    let (visit, trace) = look_back(&decided, acted.view.as_mut())?;
     // What is not to be captured is nobody's: it is swept.
     refuse(&visit, decided.strict, upper.as_ref().filter(|_| decided.plan.capture.is_some()))?;
     // Before the capture, which moves files out of the upper that the overlay knows.
@@ -180,14 +186,16 @@ pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> 
     let times = times(began, planned, attached, stopped, &acted.ended);
     let Acted { ended, root_was_kept, .. } = acted;
     let inputs_changed = changed(&visit);
-    Ok(Outcome { plan: decided.plan, ended, captured, named, segments, inputs_changed, root_was_kept, times })
+    let plan = decided.plan;
+    Ok(Outcome { plan, ended, captured, named, segments, inputs_changed, root_was_kept, trace, times })
 }
 
 fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
     match (&decided.plan.root, &decided.store) {
         (Root::View { segments, .. }, Some(store)) => {
             let key = decided.root_key.as_deref();
-            let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime)
+            let trace = decided.trace.as_ref();
+            let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime, trace)
                 .map_err(|source| RunError::View { file: decided.file.clone(), source })?;
             // In the namespace whose ids dead actions' files belong to.
             store.sweep()?;
@@ -299,10 +307,22 @@ fn leave(acted: &mut Acted, upper: Upper, untouched: bool) -> Result<(), RunErro
 }
 
 /// What the server has to say about the segments now that the command is over.
-fn look_back(view: Option<&mut AttachedView>) -> Result<Visit, RunError> {
-    let Some(attached) = view else { return Ok(Visit::default()) };
+fn look_back(
+    decided: &Decided,
+    view: Option<&mut AttachedView>,
+) -> Result<(Visit, Option<Traced>), RunError> {
+    let Some(attached) = view else { return Ok((Visit::default(), None)) };
     let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
-    Ok(attached.view.visit(&names).map_err(|_| SuperviseError::ServerDied)?)
+    let mut visit = attached.view.visit(&names).map_err(|_| SuperviseError::ServerDied)?;
+    let Some(Trace { request, .. }) = &decided.trace else { return Ok((visit, None)) };
+    match trace::end(request, &mut attached.view) {
+        Ok(traced) => Ok((visit, Some(traced))),
+        Err(ClientError::Refused { message }) => {
+            visit.faults.push(format!("{}: {message}", request.log.display()));
+            Ok((visit, None))
+        }
+        Err(_) => Err(SuperviseError::ServerDied.into()),
+    }
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,

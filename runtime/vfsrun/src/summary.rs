@@ -1,13 +1,15 @@
 //! The summary of a run: one line for people, one JSON file for programs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use vfsrun_fuse::AttachedSegment;
+use vfsrun_fuse::{AttachedSegment, TraceCounts, TraceMode};
 use vfsrun_sys::chain;
 
 use crate::run::{Outcome, RunError, Times, some_of};
+use crate::trace::Traced;
 
 /// Version of the `--result` file; it changes when a field's meaning does.
 const VERSION: u32 = 1;
@@ -23,6 +25,15 @@ pub fn line(outcome: &Outcome) -> String {
     }
     if outcome.ended.timed_out {
         text.push_str("time limit reached, ");
+    }
+    if let Some(trace) = &outcome.trace {
+        let Traced { counts, log, .. } = trace;
+        let _ =
+            write!(text, "{} paths of {} processes in {}, ", counts.paths, counts.processes, log.display());
+        if trace.mode == TraceMode::Process {
+            let cpu = trace.cpu.as_secs_f64();
+            let _ = write!(text, "which cost {cpu:.2} s of CPU for {} requests, ", trace.requests);
+        }
     }
     let _ = write!(text, "{:.2} s", outcome.times.total.as_secs_f64());
     text
@@ -50,6 +61,7 @@ struct ResultFile<'a> {
     segments: Vec<Segment>,
     inputs_changed_during_run: Vec<String>,
     root_was_kept: bool,
+    trace: Option<Trace<'a>>,
     notes: &'a [String],
     seconds: Seconds,
 }
@@ -82,6 +94,18 @@ struct Segment {
     warm: bool,
     looked_at: u64,
     check_seconds: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace<'a> {
+    file: Cow<'a, str>,
+    mode: TraceMode,
+    processes: u64,
+    paths: u64,
+    bytes: u64,
+    server_cpu_seconds: f64,
+    server_requests: u64,
 }
 
 #[derive(Serialize)]
@@ -131,6 +155,7 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
         segments: outcome.segments.iter().map(segment).collect(),
         inputs_changed_during_run: readable(&outcome.inputs_changed),
         root_was_kept: outcome.root_was_kept,
+        trace: outcome.trace.as_ref().map(trace),
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),
     };
@@ -145,6 +170,19 @@ fn readable(paths: &[PathBuf]) -> Vec<String> {
 fn segment(segment: &AttachedSegment) -> Segment {
     let AttachedSegment { warm, looked_at, check, .. } = segment;
     Segment { warm: *warm, looked_at: *looked_at, check_seconds: check.as_secs_f64() }
+}
+
+fn trace(traced: &Traced) -> Trace<'_> {
+    let TraceCounts { processes, paths, bytes } = traced.counts;
+    Trace {
+        file: traced.log.to_string_lossy(),
+        mode: traced.mode,
+        processes,
+        paths,
+        bytes,
+        server_cpu_seconds: traced.cpu.as_secs_f64(),
+        server_requests: traced.requests,
+    }
 }
 
 fn seconds(times: &Times) -> Seconds {

@@ -11,12 +11,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
-use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, View};
+use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, TraceMode, View};
 use vfsrun_layers::LayerStore;
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 
+use crate::decide::Trace;
 use crate::id_maps::{self, IdMapError};
 use crate::seal;
 
@@ -54,13 +55,17 @@ pub fn ask(
     facts: &Facts,
     store: &LayerStore,
     runtime: &Path,
+    trace: Option<&Trace>,
 ) -> Result<PendingView, ViewError> {
     // Hundreds of branches are more than the usual limit. The command gets the caller's own.
     let _limit = FileLimit::raise().map_err(|source| ViewError::Limit { source })?;
     // Before the namespace is entered: every path is opened with the caller's own rights.
     let opened =
         segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
-    let mut view = connect(facts, runtime)?;
+    let mut view = connect(facts, runtime, trace.map(|trace| trace.request.mode))?;
+    if let Some(trace) = trace {
+        view.begin_trace(trace.log.as_fd(), segments.iter().map(described).collect())?;
+    }
     let asked: Vec<_> = segments
         .iter()
         .zip(&opened)
@@ -109,18 +114,32 @@ impl Drop for FileLimit {
     }
 }
 
-fn connect(facts: &Facts, runtime: &Path) -> Result<View, ViewError> {
+/// A segment by the names of what it is made of.
+fn described(segment: &Segment) -> String {
+    let labels: Vec<_> = segment.spec.branches.iter().map(|branch| branch.label.as_str()).collect();
+    labels.join(", ")
+}
+
+/// The domain's server, or one of our own that traces.
+fn connect(facts: &Facts, runtime: &Path, trace: Option<TraceMode>) -> Result<View, ViewError> {
     let name = domain_name(facts).map_err(|source| ViewError::Self_ { source })?;
-    let domain = runtime.join(format!("view-{name}"));
+    let kind = if trace.is_some() { "trace" } else { "view" };
+    let domain = runtime.join(format!("{kind}-{name}"));
     tracing::debug!(domain = %domain.display(), "connect to the view server");
-    let program = Path::new("/proc/self/exe");
-    Ok(View::connect_or_start(&domain, |domain, listener| {
+    let start = |domain: &Domain, listener| {
+        let options = ServerOptions::new(domain.path())?;
+        let options = trace.map(|mode| options.clone().traced(mode)).unwrap_or(options);
         if facts.caller.privileged {
-            vfsrun_fuse::spawn_server(domain, listener, program, &ServerOptions::new(domain.path())?)
+            vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &options)
         } else {
-            start_in_own_namespace(domain, listener, facts)
+            start_in_own_namespace(domain, listener, &options, facts)
         }
-    })?)
+    };
+    let view = match trace {
+        Some(_) => View::start_own(&domain, start),
+        None => View::connect_or_start(&domain, start),
+    };
+    Ok(view?)
 }
 
 fn open_all(opens: &[Open], store: &LayerStore) -> Result<Vec<OwnedFd>, ViewError> {
@@ -186,8 +205,12 @@ fn domain_name(facts: &Facts) -> io::Result<String> {
 /// An ordinary user's server lives in a user namespace that outlives every action, with all ids the user may use.
 ///
 /// The child waits until its map is written, then becomes the server.
-fn start_in_own_namespace(domain: &Domain, listener: OwnedFd, facts: &Facts) -> io::Result<()> {
-    let options = ServerOptions::new(domain.path())?;
+fn start_in_own_namespace(
+    domain: &Domain,
+    listener: OwnedFd,
+    options: &ServerOptions,
+    facts: &Facts,
+) -> io::Result<()> {
     let (ready, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     match clone(Namespaces::USER)? {
         Cloned::Child => {
@@ -195,7 +218,7 @@ fn start_in_own_namespace(domain: &Domain, listener: OwnedFd, facts: &Facts) -> 
             let mut byte = [0u8; 1];
             let told = File::from(ready).read_exact(&mut byte);
             let started = told.and_then(|()| {
-                vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &options)
+                vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), options)
             });
             exit_now(if started.is_ok() { 0 } else { 1 });
         }

@@ -1,11 +1,13 @@
 //! `vfsrun SPEC`: runs it.
 
 use super::{Failure, Outcome};
-use crate::cli::{Global, RunSpec};
+use crate::cli::{Global, RunSpec, Whose};
 use crate::decide::Request;
 use crate::log::Log;
 use crate::run;
+use crate::trace::TraceRequest;
 use crate::{result_file, summary};
+use vfsrun_fuse::TraceMode;
 use vfsrun_sys::chain;
 
 pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
@@ -15,6 +17,7 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         args: arguments.args.clone(),
         stdin: arguments.stdin,
         strict: arguments.strict,
+        trace: trace(arguments),
         runtime: global.root.clone(),
         store: global.store.clone(),
     };
@@ -40,8 +43,18 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         log.note(&summary::changed_line(&outcome));
     }
     // A plain bundle is run as other runtimes run it: silently.
-    if !arguments.quiet && (outcome.captured.is_some() || outcome.ended.timed_out) {
+    let has_news = outcome.captured.is_some() || outcome.ended.timed_out || outcome.trace.is_some();
+    if !arguments.quiet && has_news {
         log.note(&summary::line(&outcome));
     }
     Ok(outcome.ended.code)
+}
+
+fn trace(arguments: &RunSpec) -> Option<TraceRequest> {
+    let mode = match arguments.trace? {
+        Whose::Action => TraceMode::Action,
+        Whose::Process => TraceMode::Process,
+    };
+    let log = arguments.trace_log.clone().unwrap_or_else(|| TraceRequest::usual_log(&arguments.spec));
+    Some(TraceRequest { mode, log })
 }
