@@ -25,6 +25,7 @@ pub mod program;
 pub mod random_changes;
 pub mod sandbox;
 pub mod skip;
+pub mod traced;
 
 pub use caller::Caller;
 pub use changer::Changer;
@@ -33,6 +34,7 @@ pub use dialogue::Dialogue;
 pub use random_changes::RandomChanges;
 pub use sandbox::Sandbox;
 pub use serde_json::{Value, json};
+pub use traced::Traced;
 
 /// Each `fn name(sandbox: &Sandbox)` as two tests, `as_root::name` and `as_user::name`; what follows `; root:` as the
 /// first alone.

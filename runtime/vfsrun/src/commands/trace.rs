@@ -118,7 +118,8 @@ fn tree(trace: &vfsrun_trace::Trace) -> String {
     let mut left: Vec<(usize, usize)> = below(0, 0).collect();
     while let Some((first, depth)) = left.pop() {
         let indent = "  ".repeat(depth);
-        let _ = writeln!(text, "{indent}{}", command_line(&trace.processes[first - 1]));
+        let process = &trace.processes[first - 1];
+        let _ = writeln!(text, "{indent}{} {}", process.pid_inside, command_line(process));
         let mut programs = vec![first];
         while let Some(number) = next[programs[programs.len() - 1]] {
             programs.push(number);
@@ -134,7 +135,7 @@ fn tree(trace: &vfsrun_trace::Trace) -> String {
     text
 }
 
-/// `17 cc -c "a b.c"  (in /src, environment b3:12ab34cd…)`
+/// `cc -c "a b.c"  (in /src, environment b3:12ab34cd…)`
 fn command_line(process: &Process) -> String {
     let words = process.arguments.as_ref().map(|all| {
         let words = arguments(all).map(|word| {
@@ -151,11 +152,7 @@ fn command_line(process: &Process) -> String {
         more.push(format!("environment {}…", &digest(environment)[..15]));
     }
     let more = if more.is_empty() { String::new() } else { format!("  ({})", more.join(", ")) };
-    format!(
-        "{} {}{more}",
-        process.pid_inside,
-        words.unwrap_or_else(|| "(its arguments cannot be read)".to_owned())
-    )
+    format!("{}{more}", words.unwrap_or_else(|| "(its arguments cannot be read)".to_owned()))
 }
 
 /// A NUL ends each.
