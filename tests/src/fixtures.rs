@@ -51,6 +51,12 @@ pub fn changer(sandbox: &Sandbox) -> PathBuf {
     executable(sandbox, CHANGER.get_or_init(|| compiled("changer", &[])), "changer/changer")
 }
 
+/// tests/fixtures/seer.c, statically linked, in the sandbox: `seer/seer`.
+pub fn seer(sandbox: &Sandbox) -> PathBuf {
+    static SEER: OnceLock<PathBuf> = OnceLock::new();
+    sandbox.copy(SEER.get_or_init(|| compiled("seer", &[])), "seer/seer")
+}
+
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
 fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {

@@ -25,6 +25,7 @@ pub mod program;
 pub mod random_changes;
 pub mod sandbox;
 pub mod skip;
+pub mod strace;
 pub mod traced;
 
 pub use caller::Caller;
