@@ -7,6 +7,7 @@ from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
 from .live import Attach, Live
+from .traced import Traced
 from .true import Touch, True_, TrueUser
 
 ROWS = {
@@ -17,6 +18,7 @@ ROWS = {
     "attach": Attach,
     "bundle": Bundle,
     "build": Build,
+    "traced": Traced,
     "inputs": Inputs,
     "git-status": GitStatus,
     "capture": Capture,

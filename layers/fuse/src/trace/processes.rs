@@ -85,7 +85,8 @@ impl Processes {
         let Some((stat, status)) = self.open(thread) else { return Ok(ProcessNumber::default()) };
         let Some((state, parent)) = read_stat(&stat) else { return Ok(ProcessNumber::default()) };
         let number = if status.process == thread {
-            let parent = if parent == self.starter || parents == 0 {
+            let is_first = parent == self.starter || thread == self.starter;
+            let parent = if is_first || parents == 0 {
                 ProcessNumber::default()
             } else {
                 self.identify_child(parent, log, parents - 1)?
