@@ -17,6 +17,7 @@ as_root_and_user!(
     traced_run_has_a_server_of_its_own_that_ends_with_it,
     traced_runs_at_once_do_not_meet,
     log_of_a_killed_run_is_shown_and_told_to_be_cut_short,
+    command_that_is_not_there_is_told_where_it_was_looked_for,
     log_that_cannot_be_written_fails_the_run,
     bundle_cannot_be_traced,
 );
@@ -206,10 +207,7 @@ fn traced_runs_at_once_do_not_meet(sandbox: &Sandbox) {
 
 fn log_of_a_killed_run_is_shown_and_told_to_be_cut_short(sandbox: &Sandbox) {
     sandbox.write("src/f", "x");
-    sandbox.write_json(
-        "spec.json",
-        &spec(sandbox, "cat /src/f; sleep 0.2; cat /src/none; echo seen; sleep 100"),
-    );
+    sandbox.write_json("spec.json", &spec(sandbox, "cat /src/f; echo seen; sleep 100"));
     let run = Background::start(&mut sandbox.vfsrun(&["./spec.json", "--trace"]));
     run.until_stdout_has("seen");
     run.send(Signal::SIGKILL);
@@ -217,6 +215,15 @@ fn log_of_a_killed_run_is_shown_and_told_to_be_cut_short(sandbox: &Sandbox) {
     let shown = sandbox.call(&["trace", "show", "spec.trace"]).expect(125);
     assert!(shown.stdout.contains("read             /src/f\n"), "{}", shown.stdout);
     shown.assert_stderr_has("vfsrun: spec.trace is cut short");
+}
+
+fn command_that_is_not_there_is_told_where_it_was_looked_for(sandbox: &Sandbox) {
+    let spec =
+        json!({ "process": { "args": ["nobody-has-it"] }, "vfs": { "branches": [{ "host": "tools" }] } });
+    let traced = Traced::of(sandbox, sandbox.run_named("spec.json", &spec, &[ACTION]).expect(127));
+    for directory in ["/usr/local/bin", "/usr/bin"] {
+        assert_eq!(traced.seen(&format!("{directory}/nobody-has-it")), ["absent ENOENT"]);
+    }
 }
 
 fn log_that_cannot_be_written_fails_the_run(sandbox: &Sandbox) {

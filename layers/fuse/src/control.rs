@@ -146,6 +146,7 @@ impl Control {
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
             if said_hello || control.greet(&mut channel, clients_of).is_some() {
                 control.converse(&mut channel, client);
+                control.trace.as_ref().inspect(|trace| trace.flush());
                 control.keeper.wake();
                 control.registry.roots.let_go();
             }

@@ -158,7 +158,8 @@ impl<W: Write> LogWriter<W> {
         if is_due || self.gathered.len() >= GATHERED { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Writes what is gathered: nothing more may come.
+    pub fn flush(&mut self) -> io::Result<()> {
         if self.counts.bytes + self.gathered.len() as u64 > self.most_bytes {
             let message = format!("it is longer than {} bytes", self.most_bytes);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));

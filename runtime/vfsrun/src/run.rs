@@ -248,7 +248,7 @@ fn attend(
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
     let ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit);
-    let mut ended = ended.map_err(|error| blame(error, view.as_mut()))?;
+    let mut ended = ended.map_err(|error| blame(error, view.as_mut(), decided.trace.is_some()))?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     if let Some(Upper::Memory { directory, .. }) = upper
         && let Some(made) = ended.upper.take()
@@ -260,10 +260,16 @@ fn attend(
 }
 
 /// A command that cannot be executed because the server is gone is not to blame itself.
-fn blame(error: SuperviseError, view: Option<&mut AttachedView>) -> SuperviseError {
+fn blame(error: SuperviseError, view: Option<&mut AttachedView>, is_traced: bool) -> SuperviseError {
     let (SuperviseError::NotStarted { .. }, Some(attached)) = (&error, view) else { return error };
     match attached.view.ping(Patience::default().answer) {
-        Ok(_) => error,
+        Ok(_) => {
+            if is_traced {
+                // Where it was looked for is worth knowing; if that cannot be told, the log is cut short.
+                let _ = attached.view.end_trace();
+            }
+            error
+        }
         Err(_) => SuperviseError::ServerDied,
     }
 }

@@ -113,6 +113,11 @@ impl Recorder {
         }
     }
 
+    /// The client is gone, and its action with it: what is gathered is all there is.
+    pub fn flush(&self) {
+        self.record(|recording| recording.log.flush());
+    }
+
     fn record(&self, write: impl FnOnce(&mut Recording) -> io::Result<()>) {
         let mut state = self.state();
         if let State::Recording(recording) = &mut *state

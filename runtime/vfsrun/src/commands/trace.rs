@@ -28,7 +28,7 @@ pub fn trace(command: &Trace) -> Outcome {
     };
     super::spec::print(&text)?;
     if trace.is_cut_short {
-        let message = format!("{} is cut short: the action, or what traced it, was killed", file.display());
+        let message = format!("{} is cut short: the run was killed, or failed", file.display());
         return Err(Failure { message, code: 125 });
     }
     Ok(0)
