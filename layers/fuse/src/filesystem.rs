@@ -70,11 +70,11 @@ impl ViewFs {
     }
 
     /// For the trace: what a request was told of a node.
-    fn record(&self, request: &Request, nodeid: INodeNo, outcome: impl FnOnce() -> Outcome) {
+    fn record(&self, nodeid: INodeNo, tell: impl FnOnce(&Recorder, &Node)) {
         if let Some(trace) = &self.trace
             && let Some(place) = self.nodes.get(nodeid.0)
         {
-            trace.saw(request.pid(), &place.node, outcome());
+            tell(trace, &place.node);
         }
     }
 
@@ -280,11 +280,7 @@ impl Filesystem for ViewFs {
         let _serving = self.meter.begin(Kind::Getattr);
         match self.attributes(nodeid) {
             Ok(attr) => {
-                if let Some(trace) = &self.trace
-                    && let Some(place) = self.nodes.get(nodeid.0)
-                {
-                    trace.told(request.pid(), &place.node);
-                }
+                self.record(nodeid, |trace, node| trace.told(request.pid(), node));
                 reply.attr(&self.keep(), &attr);
             }
             Err(error) => reply.error(errno(error)),
@@ -295,7 +291,9 @@ impl Filesystem for ViewFs {
         let _serving = self.meter.begin(Kind::Readlink);
         match self.place(nodeid).and_then(|place| place.live.segment.read_link(&place.node)) {
             Ok(target) => {
-                self.record(request, nodeid, || Outcome::Link(target.clone()));
+                self.record(nodeid, |trace, node| {
+                    trace.saw(request.pid(), node, Outcome::Link(target.clone()))
+                });
                 reply.data(&target);
             }
             Err(error) => reply.error(errno(error)),
@@ -305,7 +303,7 @@ impl Filesystem for ViewFs {
     fn open(&self, request: &Request, nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.meter.begin(Kind::Open);
         if self.trace.is_some() {
-            self.record(request, nodeid, || Outcome::Read);
+            self.record(nodeid, |trace, node| trace.saw(request.pid(), node, Outcome::Read));
             // What the file holds is what was told of it: pages stay true between opens.
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
         }
@@ -319,6 +317,32 @@ impl Filesystem for ViewFs {
             return reply.opened(FileHandle(0), FopenFlags::empty());
         }
         reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _nodeid: INodeNo,
+        _file: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _serving = self.meter.begin(Kind::Other);
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _nodeid: INodeNo,
+        _file: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _serving = self.meter.begin(Kind::Other);
+        reply.ok();
     }
 
     fn read(
@@ -365,7 +389,7 @@ impl Filesystem for ViewFs {
         });
         match outcome {
             Ok(()) => {
-                self.record(request, nodeid, || Outcome::Listed);
+                self.record(nodeid, |trace, node| trace.saw(request.pid(), node, Outcome::Listed));
                 reply.ok();
             }
             Err(error) => reply.error(errno(error)),
