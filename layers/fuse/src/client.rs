@@ -129,9 +129,9 @@ impl View {
         let lock = domain.lock(START_TIMEOUT)?;
         let listener = domain.listen(&lock)?;
         start(&domain, listener).map_err(|source| ClientError::Start { source })?;
-        let socket = domain.connect()?;
+        let view = domain.connect()?.map(View::greet).transpose()?.flatten();
+        // Only now, as the server looks at the socket's name before it says anything.
         drop(lock);
-        let view = socket.map(View::greet).transpose()?.flatten();
         view.ok_or_else(|| ClientError::StartedInVain { log: domain.log_tail() })
     }
 
