@@ -1,12 +1,13 @@
 //! The describer: a thread that reads what only the memory of a process tells, its arguments and its environment.
 //!
-//! Pages of that memory may be pages of our own view, which other threads of this process have to serve first. So whoever
-//! serves the kernel never reads it, and waits for this thread only so long; and the thread has a table of descriptors of
-//! its own, without /dev/fuse, for the reason that [`crate::walker`] tells.
+//! To read it takes a lock that a thread of the process may hold, or another one wait for, until a page of our own view
+//! is there. (The pages themselves are not the view's: since Linux 4.17 /proc shows no arguments that lie in a file.) So
+//! whoever serves the kernel never reads it, and waits for this thread only so long; and the thread has a table of
+//! descriptors of its own, without /dev/fuse, for the reason that [`crate::walker`] tells.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -29,27 +30,40 @@ pub(super) struct Description {
 
 type Question = (u32, SyncSender<Description>);
 
-pub(super) struct Describer(SyncSender<Question>);
+pub(super) struct Describer {
+    questions: SyncSender<Question>,
+    /// Of a question that nobody waits for any more.
+    overdue: Option<Receiver<Description>>,
+}
 
 impl Describer {
     /// `proc` is /proc.
     pub(super) fn start(proc: OwnedFd) -> io::Result<Describer> {
-        let (sender, receiver) = sync_channel(1);
+        let (questions, receiver) = sync_channel(1);
         thread::Builder::new().name("describer".to_owned()).spawn(move || {
             if let Err(error) = describe_all(&proc, &receiver) {
                 eprintln!("view server: processes go without a description: {error}");
             }
         })?;
-        Ok(Describer(sender))
+        Ok(Describer { questions, overdue: None })
     }
 
-    pub(super) fn describe(&self, pid: u32) -> Description {
-        let (reply, answer) = sync_channel(1);
-        match self.0.try_send((pid, reply)) {
-            Ok(()) => answer.recv_timeout(PATIENCE).unwrap_or_default(),
-            // It still waits for the memory of an earlier one.
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Description::default(),
+    pub(super) fn describe(&mut self, pid: u32) -> Description {
+        if let Some(answer) = &self.overdue {
+            // The thread still waits for the memory of an earlier one: waiting for that once is enough.
+            if matches!(answer.try_recv(), Err(TryRecvError::Empty)) {
+                return Description::default();
+            }
+            self.overdue = None;
         }
+        let (reply, answer) = sync_channel(1);
+        if self.questions.send((pid, reply)).is_err() {
+            return Description::default();
+        }
+        answer.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            self.overdue = Some(answer);
+            Description::default()
+        })
     }
 }
 
