@@ -29,7 +29,8 @@ impl Traced {
     #[track_caller]
     pub fn of(sandbox: &Sandbox, output: Output) -> Traced {
         let text = sandbox.call(&["trace", "show", "--json", "spec.trace"]).expect(0).stdout;
-        let objects = text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
+        // The first is about the trace itself.
+        let objects = text.lines().skip(1).map(|line| serde_json::from_str(line).expect("each line is JSON"));
         let (seen, processes): (Vec<Value>, Vec<Value>) =
             objects.partition(|object: &Value| object.get("outcome").is_some());
         let number = |process: &Value| process["process"].as_u64().expect("a process has a number");

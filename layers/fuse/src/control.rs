@@ -146,8 +146,11 @@ impl Control {
         let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
             if said_hello || control.greet(&mut channel, clients_of).is_some() {
                 control.converse(&mut channel, client);
-                control.trace.as_ref().inspect(|trace| trace.flush());
-                control.keeper.wake();
+                match &control.trace {
+                    // Nobody comes after this client for whom anything could be kept ready.
+                    Some(trace) => trace.flush(),
+                    None => control.keeper.wake(),
+                }
                 control.registry.roots.let_go();
             }
             here.leave();

@@ -80,6 +80,20 @@ fn a_server_that_traces_has_one_client_and_ends_with_it() {
 }
 
 #[test]
+fn a_server_makes_one_trace() {
+    with_rig("one_trace", |rig| {
+        let host = rig.dir("host");
+        let (mut view, root, log) = traced(rig, TraceMode::Action, &host);
+        let other = File::create(rig.dir("logs").join("other")).unwrap();
+        assert!(matches!(view.begin_trace(other.as_fd(), Vec::new()), Err(ClientError::Refused { .. })));
+        assert!(fs::symlink_metadata(root.join("none")).is_err());
+        assert_eq!(view.end_trace().unwrap().paths, 1);
+        assert!(!read(&log).is_cut_short);
+        assert!(matches!(view.end_trace(), Err(ClientError::Refused { .. })));
+    });
+}
+
+#[test]
 fn a_server_that_does_not_trace_says_so() {
     with_rig("not_traced", |rig| {
         let mut view = rig.view();

@@ -15,6 +15,7 @@ Examples:
   vfsrun new > spec.json                  write a short spec to start from
   vfsrun spec.json                        run it
   vfsrun spec.json -e LANG=C -- make all  run it with another variable and command
+  vfsrun spec.json --trace                record what it looks at; vfsrun trace show spec.trace
   vfsrun spec.json --help                 the options of a run
   vfsrun plan spec.json                   show every decision and do nothing
   vfsrun layer import debian-12 root.tar  make a layer of a distro's root
@@ -143,7 +144,7 @@ pub enum Trace {
         after_help = "Examples:\n  vfsrun spec.json --trace && vfsrun trace show spec.trace\n  vfsrun trace show --paths spec.trace | grep ^absent"
     )]
     Show {
-        /// One JSON object for each process and each path that it looked at
+        /// One JSON object for the trace, for each process, and for each path that it looked at
         #[arg(long, conflicts_with = "paths")]
         json: bool,
         /// Each path once, with its outcome, sorted

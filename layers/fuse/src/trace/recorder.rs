@@ -49,10 +49,14 @@ impl Recorder {
 
     /// Begins the log of the action that `starter` starts, over segments that are described top first.
     pub fn begin(&self, log: File, segments: Vec<String>, starter: u32) -> io::Result<()> {
+        let mut state = self.state();
+        if !matches!(*state, State::Waiting) {
+            return Err(io::Error::other("one has begun already"));
+        }
         let most = THREADS.min(daemon::file_limit() / 8) as usize;
         let log = LogWriter::begin(log, self.mode, segments, MOST_BYTES)?;
         let processes = Processes::new(starter, most)?;
-        *self.state() = State::Recording(Box::new(Recording { log, processes }));
+        *state = State::Recording(Box::new(Recording { log, processes }));
         Ok(())
     }
 

@@ -51,7 +51,8 @@ fn line(path: &Path, told: &Told) -> String {
 }
 
 fn objects(trace: &vfsrun_trace::Trace) -> String {
-    let mut text = String::new();
+    let vfsrun_trace::Trace { mode, segments, is_cut_short, .. } = trace;
+    let mut text = format!("{}\n", json!({ "mode": mode, "segments": segments, "cutShort": is_cut_short }));
     for (index, process) in trace.processes.iter().enumerate() {
         let Process { pid, pid_inside, start, parent, before, .. } = process;
         let object = json!({
@@ -110,7 +111,7 @@ fn tree(trace: &vfsrun_trace::Trace) -> String {
         }
     };
     if !seen[0].is_empty() {
-        text.push_str("processes that had ended already\n");
+        text.push_str("processes that were gone, or that nobody may look at\n");
         print_seen(&mut text, 0, "    ");
     }
     // Those to be printed and how deep they lie, the next one last.
