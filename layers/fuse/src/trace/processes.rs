@@ -46,6 +46,15 @@ struct State {
     image: u64,
 }
 
+/// What is known of a thread's number.
+enum Recalled {
+    Same(ProcessNumber),
+    /// It is not known, or runs another program than `before`.
+    Other {
+        before: ProcessNumber,
+    },
+}
+
 impl Processes {
     /// Errors: /proc cannot be opened, or no thread can be started.
     pub(super) fn new(starter: u32, most: usize) -> io::Result<Processes> {
@@ -69,44 +78,41 @@ impl Processes {
         if thread == 0 {
             return Ok(ProcessNumber::default());
         }
-        self.clock += 1;
-        let before = match self.known.get_mut(&thread) {
-            Some(known) => match read_stat(&known.stat) {
-                Some((state, _)) if state == known.state => {
-                    known.used = self.clock;
-                    return Ok(known.number);
-                }
-                Some((state, _)) if state.start == known.state.start => known.number,
-                _ => ProcessNumber::default(),
-            },
-            None => ProcessNumber::default(),
+        let before = match self.recall(thread) {
+            Recalled::Same(number) => return Ok(number),
+            Recalled::Other { before } => before,
         };
         // It may have been killed just now.
         let Some((stat, status)) = self.open(thread) else { return Ok(ProcessNumber::default()) };
         let Some((state, parent)) = read_stat(&stat) else { return Ok(ProcessNumber::default()) };
         let number = if status.process == thread {
-            let is_first = parent == self.starter || thread == self.starter;
-            let parent = if is_first || parents == 0 {
-                ProcessNumber::default()
-            } else {
-                self.identify_child(parent, log, parents - 1)?
-            };
-            let Description { arguments, environment } = self.describer.describe(thread);
-            log.process(Process {
-                pid: thread,
-                pid_inside: status.inside,
-                start: state.start,
-                parent: parent.into(),
-                before: before.into(),
-                arguments,
-                cwd: self.cwd(thread),
-                environment,
-            })?
+            let is_first = parent == self.starter || thread == self.starter || parents == 0;
+            let parent = if is_first { 0 } else { self.identify_child(parent, log, parents - 1)?.into() };
+            log.process(self.describe(thread, status.inside, state.start, parent, before.into()))?
         } else {
             self.identify_child(status.process, log, parents)?
         };
         self.remember(thread, Known { stat, state, number, used: self.clock });
         Ok(number)
+    }
+
+    fn recall(&mut self, thread: u32) -> Recalled {
+        self.clock += 1;
+        let nothing = Recalled::Other { before: ProcessNumber::default() };
+        let Some(known) = self.known.get_mut(&thread) else { return nothing };
+        match read_stat(&known.stat) {
+            Some((state, _)) if state == known.state => {
+                known.used = self.clock;
+                Recalled::Same(known.number)
+            }
+            Some((state, _)) if state.start == known.state.start => Recalled::Other { before: known.number },
+            _ => nothing,
+        }
+    }
+
+    fn describe(&mut self, pid: u32, pid_inside: u32, start: u64, parent: u32, before: u32) -> Process {
+        let Description { arguments, environment } = self.describer.describe(pid);
+        Process { pid, pid_inside, start, parent, before, arguments, cwd: self.cwd(pid), environment }
     }
 
     fn remember(&mut self, thread: u32, known: Known) {

@@ -7,7 +7,7 @@ use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard};
 
-use vfsrun_trace::{Counts, FileType, LogWriter, Mode, Outcome, PathNumber};
+use vfsrun_trace::{Counts, FileType, LogWriter, Mode, Outcome, PathNumber, ProcessNumber};
 use vfsrun_union::{Attr, Errno, FileKind, Node};
 
 use super::processes::Processes;
@@ -60,7 +60,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// That a thread has looked up a name, and what it was told. `node` is what lies there.
+    /// That a thread has looked up a name, and what it was told. `node` is what lies there, if it may have another name.
     pub fn looked_up(
         &self,
         thread: u32,
@@ -76,26 +76,20 @@ impl Recorder {
             },
             Err(errno) => Outcome::Failed(errno.raw_os_error()),
         };
-        self.record(|recording| {
-            let process = recording.processes.identify(thread, &mut recording.log)?;
-            recording.log.make_room()?;
+        self.record(thread, |recording, process| {
             let path = recording.path_of_name(dir, name)?;
             recording.log.saw(process, path, outcome)?;
-            match node {
-                Some(node) => {
-                    let of = recording.path(node)?;
-                    recording.log.same(path, of)
-                }
-                None => Ok(()),
+            if let Some(node) = node {
+                let of = recording.path(node)?;
+                recording.log.same(path, of)?;
             }
+            Ok(())
         });
     }
 
     /// That a thread saw something of a node.
     pub fn saw(&self, thread: u32, node: &Node, outcome: Outcome) {
-        self.record(|recording| {
-            let process = recording.processes.identify(thread, &mut recording.log)?;
-            recording.log.make_room()?;
+        self.record(thread, |recording, process| {
             let path = recording.path(node)?;
             recording.log.saw(process, path, outcome)
         });
@@ -119,10 +113,19 @@ impl Recorder {
 
     /// The client is gone, and its action with it: what is gathered is all there is.
     pub fn flush(&self) {
-        self.record(|recording| recording.log.flush());
+        self.write(|recording| recording.log.flush());
     }
 
-    fn record(&self, write: impl FnOnce(&mut Recording) -> io::Result<()>) {
+    fn record(&self, thread: u32, say: impl FnOnce(&mut Recording, ProcessNumber) -> io::Result<()>) {
+        self.write(|recording| {
+            let process = recording.processes.identify(thread, &mut recording.log)?;
+            recording.log.make_room()?;
+            say(recording, process)
+        });
+    }
+
+    /// After an error nothing more is written.
+    fn write(&self, write: impl FnOnce(&mut Recording) -> io::Result<()>) {
         let mut state = self.state();
         if let State::Recording(recording) = &mut *state
             && let Err(error) = write(recording)
