@@ -32,6 +32,30 @@ impl Owners {
         (outside(&self.ids.uids, uid).unwrap_or(no_uid), outside(&self.ids.gids, gid).unwrap_or(no_gid))
     }
 
+    /// From an access control list recorded in a layer. posix_acl_xattr.h: a 32-bit version, then entries of a 16-bit
+    /// tag, 16-bit permissions and a 32-bit id. An entry for an id that nobody here can have is left out, for the
+    /// kernel refuses the whole of a list that has one.
+    pub(crate) fn acl_of_layer(&self, acl: &[u8]) -> Vec<u8> {
+        const ACL_USER: u16 = 0x02;
+        const ACL_GROUP: u16 = 0x08;
+        let Some((version, entries)) = acl.split_at_checked(4) else { return acl.to_vec() };
+        let mut shown = version.to_vec();
+        for entry in entries.chunks(8) {
+            let &[tag0, tag1, perm0, perm1, id0, id1, id2, id3] = entry else { return acl.to_vec() };
+            let id = u32::from_le_bytes([id0, id1, id2, id3]);
+            let moved = match u16::from_le_bytes([tag0, tag1]) {
+                ACL_USER => outside(&self.ids.uids, id),
+                ACL_GROUP => outside(&self.ids.gids, id),
+                _ => Some(id),
+            };
+            if let Some(id) = moved {
+                shown.extend([tag0, tag1, perm0, perm1]);
+                shown.extend(id.to_le_bytes());
+            }
+        }
+        shown
+    }
+
     /// What is shown instead of the ids of a host file.
     pub(crate) fn instead(&self, rewrite: &Rewrite, uid: u32, gid: u32) -> (u32, u32) {
         let (wanted_uid, wanted_gid) =
@@ -97,6 +121,22 @@ mod tests {
         assert_eq!(owners.of_layer(0, 5), (1000, 5));
         assert_eq!(owners.of_layer(10, 0), (100_009, 0));
         assert_eq!(owners.of_layer(11, 0), (7, 0));
+    }
+
+    #[test]
+    fn named_entries_of_a_list_move_like_owners_and_those_of_nobody_are_left_out() {
+        let uids = vec![IdExtent { inside: 5, outside: 1000, count: 1 }];
+        let gids = vec![IdExtent { inside: 5, outside: 2000, count: 1 }];
+        let owners = Owners { ids: IdMap { uids, gids }, unmapped: None, namespaced: true };
+        let entry = |tag: u8, id: u32| [&[tag, 0, 4, 0], id.to_le_bytes().as_slice()].concat();
+        let list = |entries: &[Vec<u8>]| [vec![2, 0, 0, 0], entries.concat()].concat();
+        let none = u32::MAX;
+        let layer = list(&[entry(1, none), entry(2, 5), entry(2, 6), entry(8, 5), entry(16, none)]);
+        let shown = list(&[entry(1, none), entry(2, 1000), entry(8, 2000), entry(16, none)]);
+        assert_eq!(owners.acl_of_layer(&layer), shown);
+        // What is no list stays what it is, for the kernel to refuse.
+        assert_eq!(owners.acl_of_layer(&layer[..9]), layer[..9]);
+        assert_eq!(owners.acl_of_layer(&layer[..3]), layer[..3]);
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl Segment {
             (Place::Alias(target), _) => self.xattr(target, name),
             (Place::Entry(Some(position)), Content::Layer(layer)) => {
                 let entry = layer.layer.entry(layer.layer.content(*position).unwrap_or(*position));
-                entry.meta.xattrs.get(name).cloned().ok_or(Errno::NODATA)
+                let value = entry.meta.xattrs.get(name).ok_or(Errno::NODATA)?;
+                Ok(if is_acl(name) { self.owners.acl_of_layer(value) } else { value.clone() })
             }
             _ => self.on_host(node, origin, Err(Errno::NODATA), |path| {
                 grow(|buffer| rustix::fs::getxattr(path, name, buffer))
@@ -109,11 +110,11 @@ pub(crate) fn top(node: &Node) -> Option<&Origin> {
 }
 
 fn is_passed_on(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    name.starts_with(b"user.")
-        || name == b"security.capability"
-        || name == b"system.posix_acl_access"
-        || name == b"system.posix_acl_default"
+    name.as_bytes().starts_with(b"user.") || name == "security.capability" || is_acl(name)
+}
+
+fn is_acl(name: &OsStr) -> bool {
+    name == "system.posix_acl_access" || name == "system.posix_acl_default"
 }
 
 fn grow(mut ask: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
