@@ -205,7 +205,12 @@ impl Labelled<'_> {
             .layers
             .load(digest, &store)
             .map_err(|source| SegmentError::Layer { label: self.label(), source: Box::new(source) })?;
-        Ok(LayerBranch { layer, blobs: Blobs::Store(store), implied: Default::default() })
+        Ok(LayerBranch {
+            digest: Some(digest),
+            layer,
+            blobs: Blobs::Store(store),
+            implied: Default::default(),
+        })
     }
 
     fn inputs(

@@ -433,7 +433,7 @@ impl State {
     }
 }
 
-fn new_node(found: Found) -> NewNode {
+pub(crate) fn new_node(found: Found) -> NewNode {
     NewNode {
         kind: found.attr.kind,
         follows: found.follows,

@@ -1,0 +1,61 @@
+//! Provenance: what lies behind a node in one of its branches, as far as it can be named.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use vfsrun_layers::{Digest, Kind};
+
+use crate::branch::Content;
+use crate::host;
+use crate::inputs::Input;
+use crate::node::Node;
+use crate::origin::{Origin, Place};
+use crate::segment::Segment;
+use crate::xattr::top;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// A file of the host, or a layer's digest followed by a path in it. `None` for what exists because something lies
+    /// below it, and for what is the program's own.
+    pub path: Option<PathBuf>,
+    /// Of the content. `None` for host files, whose content nobody has hashed.
+    pub digest: Option<Digest>,
+}
+
+impl Segment {
+    /// Of a followed link: of what it leads to. Errors: the host file cannot be opened.
+    pub(crate) fn provenance(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
+        match (&origin.place, &self.branch(origin.branch).content) {
+            (Place::Alias(target), _) => match top(target) {
+                Some(origin) => self.provenance(target, origin),
+                None => Ok(Provenance::default()),
+            },
+            (Place::Entry(Some(position)), Content::Layer(layer)) => {
+                let entry = layer.layer.entry(*position);
+                let content = layer.layer.content(*position).unwrap_or(*position);
+                Ok(Provenance {
+                    path: layer.digest.map(|digest| PathBuf::from(digest.to_string()).join(&entry.path)),
+                    digest: match &layer.layer.entry(content).kind {
+                        Kind::File { digest, .. } => Some(*digest),
+                        _ => None,
+                    },
+                })
+            }
+            (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
+                Input::Blob { digest, .. } => Ok(Provenance { path: None, digest: Some(digest) }),
+                Input::Host(_) => self.host_file(node, origin),
+            },
+            _ => self.host_file(node, origin),
+        }
+    }
+
+    fn host_file(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
+        let Some(fd) = self.open_origin(node, origin)? else { return Ok(Provenance::default()) };
+        // As it is called in the mount namespace that the branch was opened in, whoever asks.
+        let path = rustix::fs::readlink(host::magic_link(fd.as_fd()), Vec::new())?;
+        Ok(Provenance { path: Some(OsString::from_vec(path.into_bytes()).into()), digest: None })
+    }
+}
