@@ -13,7 +13,7 @@ use crate::attr::FileKind;
 use crate::describe::{Policy, TypeConflict};
 use crate::merge::{Found, Merge};
 use crate::node::{Node, NodeKey};
-use crate::origin::{BranchIndex, Origin, Place};
+use crate::origin::{BranchIndex, Place};
 use crate::provenance::Provenance;
 use crate::resolve::{Candidate, Told, ViewLinks};
 use crate::rules::{By, List, Verdict};
@@ -46,6 +46,8 @@ pub struct Account {
     pub kind: Option<FileKind>,
     /// There because something lies below it.
     pub implied: bool,
+    /// A directory below which nothing of later branches shows.
+    pub opaque: bool,
     pub provenance: Provenance,
     /// Where in the view a followed link of scope `view` leads.
     pub leads_to: Option<PathBuf>,
@@ -89,6 +91,21 @@ pub enum Fate {
         errno: Errno,
         at: PathBuf,
     },
+}
+
+impl Fate {
+    /// `None`: nothing was decided against it.
+    pub fn at(&self) -> Option<&Path> {
+        match self {
+            Fate::Shown | Fate::Merged | Fate::Whiteout => None,
+            Fate::Shadowed { at, .. }
+            | Fate::Deleted { at, .. }
+            | Fate::Hidden { at, .. }
+            | Fate::Denied { at, .. }
+            | Fate::Conflict { at, .. }
+            | Fate::Failed { at, .. } => Some(at),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +159,8 @@ impl<'a> Walk<'a> {
         let mut answers = Vec::new();
         let found = segment.resolve_root_telling(|told| answers.push(Answer::new(told)));
         let branches = 0..segment.branches.len() as BranchIndex;
-        let others = branches.clone().skip(answers.len()).map(|branch| (branch, segment.at_root(branch)));
+        let at_root = |branch| Ok(segment.at_root(branch)?.map(|found| (Verdict::Show, found)));
+        let others = branches.clone().skip(answers.len()).map(|branch| (branch, at_root(branch)));
         let step = Step { segment, dir: None, name: OsStr::new(""), found: &found };
         let entries = step.entries(branches.clone().zip(answers).collect(), others.collect());
         Walk { segment, here: found.map(|_| segment.root()), entries }
@@ -164,8 +182,7 @@ impl<'a> Walk<'a> {
         let found = segment.resolve_telling(dir, name, links, |told| answers.push(Answer::new(told)));
         if let Ok(asked) = segment.ask(dir, name, links) {
             let (told, others) = dir.origins.split_at(answers.len());
-            let ask = |origin: &Origin| Ok(segment.candidate(&asked, origin)?.map(|(_, found)| found));
-            let others = others.iter().map(|origin| (origin.branch, ask(origin)));
+            let others = others.iter().map(|origin| (origin.branch, segment.candidate(&asked, origin)));
             let answers = told.iter().map(|origin| origin.branch).zip(answers);
             let step = Step { segment, dir: Some(dir), name, found: &found };
             self.entries = step.entries(answers.collect(), others.collect());
@@ -213,6 +230,7 @@ fn account(segment: &Segment, entry: Entry) -> Account {
         branch: entry.branch.into(),
         label: segment.branch(entry.branch).label.clone(),
         kind: entry.alone.as_ref().map(|node| node.kind()),
+        opaque: entry.alone.as_ref().is_some_and(|node| node.opaque),
         implied: origin.is_some_and(|origin| origin.synthetic),
         provenance: provenance.unwrap_or_default(),
         leads_to: origin.and_then(|origin| match &origin.place {
@@ -222,6 +240,9 @@ fn account(segment: &Segment, entry: Entry) -> Account {
         fate: entry.fate,
     }
 }
+
+/// What a branch that was not asked has, and what the rules say of that.
+type WouldSay = Result<Option<(Verdict, Candidate)>, Errno>;
 
 /// One name and what the branches answered for it.
 struct Step<'a> {
@@ -237,7 +258,7 @@ impl Step<'_> {
     fn entries(
         &self,
         answers: Vec<(BranchIndex, Answer)>,
-        others: Vec<(BranchIndex, Result<Option<Candidate>, Errno>)>,
+        others: Vec<(BranchIndex, WouldSay)>,
     ) -> Vec<Entry> {
         let answers: Vec<_> =
             answers.into_iter().map(|(branch, answer)| (branch, self.settled(branch, answer))).collect();
@@ -250,8 +271,14 @@ impl Step<'_> {
             Some(Entry { branch: *branch, alone, fate: fate? })
         });
         let others = others.into_iter().filter_map(|(branch, found)| {
-            let alone = found.transpose()?.ok().map(|found| alone(self.segment, self.dir, self.name, &found));
-            Some(Entry { branch, alone, fate: self.end(&answers) })
+            let (fate, alone) = match found.transpose()? {
+                Ok((verdict, found)) => {
+                    let alone = alone(self.segment, self.dir, self.name, &found);
+                    (self.refusal(&found, verdict), Some(alone))
+                }
+                Err(_) => (None, None),
+            };
+            Some(Entry { branch, alone, fate: fate.unwrap_or_else(|| self.end(&answers)) })
         });
         asked.chain(others).collect()
     }
@@ -279,8 +306,7 @@ impl Step<'_> {
         Some(match answer {
             Answer::Nothing => return None,
             Answer::Failed(errno) => Fate::Failed { errno: *errno, at },
-            Answer::Refused(found, Verdict::Deny(by)) => Fate::Denied { by: self.rule(found, *by), at },
-            Answer::Refused(found, Verdict::Hide(by)) => Fate::Hidden { by: self.rule(found, *by), at },
+            Answer::Refused(found, verdict) => self.refusal(found, *verdict)?,
             Answer::Taken(found) if matches!(found.origin.place, Place::Denied) => {
                 Fate::Denied { by: self.rule(found, By::Link), at }
             }
@@ -301,12 +327,21 @@ impl Step<'_> {
                 Fate::Conflict { with: self.label(first(answers)?.origin.branch), at }
             }
             // Of two links to directories of the view the first is followed.
-            Answer::Left(found) | Answer::Refused(found, Verdict::Show) => {
+            Answer::Left(found) => {
                 let rivals = taken(answers).filter(|taken| !found.is_alias() || taken.is_alias());
                 let by = rivals.chain(taken(answers)).next()?;
                 Fate::Shadowed { by: self.label(by.origin.branch), at }
             }
         })
+    }
+
+    /// `None`: the rules show it.
+    fn refusal(&self, found: &Candidate, verdict: Verdict) -> Option<Fate> {
+        match verdict {
+            Verdict::Show => None,
+            Verdict::Hide(by) => Some(Fate::Hidden { by: self.rule(found, by), at: self.at() }),
+            Verdict::Deny(by) => Some(Fate::Denied { by: self.rule(found, by), at: self.at() }),
+        }
     }
 
     /// What becomes of the branches that were not asked any more.

@@ -36,6 +36,7 @@ mod resolve;
 pub mod rules;
 pub mod segment;
 mod settle;
+pub mod stack;
 mod sweep;
 mod visits;
 mod watch;

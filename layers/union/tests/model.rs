@@ -17,7 +17,7 @@ use vfsrun_union::describe::{
     BranchSpec, Conditions, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
     SkeletonEntry, Symlinks,
 };
-use vfsrun_union::{Errno, Fate, FileKind, Segment};
+use vfsrun_union::{Account, Errno, Explanation, Fate, FileKind, Segment, stack};
 
 /// Few, so that branches meet; `a-` sorts between `a` and what is below it, the last two are rivals.
 const NAMES: [&str; 4] = ["a", "a-", "a.x", "a.Y"];
@@ -482,6 +482,34 @@ proptest! {
             });
             let from = merged.get(&path).map(|(_, from)| from.clone()).unwrap_or_default();
             prop_assert_eq!(shown.map(|account| account.branch).collect::<Vec<_>>(), from, "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_stack_of_segments_of_one_branch_each_is_explained_as_all_branches_in_one(branches in branches()) {
+        let mut world = World::new();
+        let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
+        let specs: Vec<_> = specs.collect();
+        let one = world.build(specs.clone());
+        let stack: Vec<Segment> = specs.into_iter().map(|spec| world.build(vec![spec])).collect();
+        for path in all_paths() {
+            let path = path.join("/");
+            let (one, stack) = (one.explain(Path::new(&path)), stack::explain(&stack, Path::new(&path)));
+            // A whiteout is something to the overlay above a segment, and nothing in the overlay.
+            let kind = |explained: &Explanation| {
+                let kind = explained.outcome.ok().map(|outcome| outcome.kind);
+                kind.filter(|kind| *kind != FileKind::Whiteout)
+            };
+            prop_assert_eq!(kind(&one), kind(&stack), "{}", path);
+            // An overlay takes a directory's attributes from the first segment, be it there only for what lies below.
+            let fates = |explained: Explanation| {
+                let fate = |account: Account| match account.fate {
+                    Fate::Shown => (account.label, Fate::Merged),
+                    fate => (account.label, fate),
+                };
+                explained.accounts.into_iter().map(fate).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(fates(one), fates(stack), "{}", path);
         }
     }
 

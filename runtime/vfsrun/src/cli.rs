@@ -78,6 +78,20 @@ pub enum Command {
         #[arg(required_unless_present = "schema")]
         spec: Option<PathBuf>,
     },
+    /// Say which branch a path of the root comes from, what it shadows, and which rule hides it
+    #[command(
+        after_help = "Exit status 0 if all paths are there, 1 if one is not.\n\nExample:\n  vfsrun which spec.json /etc/passwd /usr/bin/make"
+    )]
+    Which {
+        /// Print an array with an object per path
+        #[arg(long)]
+        json: bool,
+        /// A spec, a directory with config.json, or - for stdin
+        spec: PathBuf,
+        /// Absolute, in the root
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
     /// Print a short spec to start from
     #[command(after_help = "Example:\n  vfsrun new > spec.json && vfsrun spec.json")]
     New {

@@ -51,17 +51,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
         // Standard input can be read once only: before it is, the program must be what it will stay.
         seal(probe::caller().privileged)?;
     }
-    let (spec, file) = load(request)?;
-    let store = open_store(&spec, request)?;
-    if let Some(store) = &store {
-        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
-            file: file.clone(),
-            at,
-            source,
-        })?;
-    }
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
-    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    let Planned { file, facts, plan, store } = planned(request)?;
     if seal::is_needed(&plan) {
         seal(facts.caller.privileged)?;
     }
@@ -74,6 +64,45 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let root_key = store.as_ref().map(|store| kept_root::key(&plan, store)).transpose();
     let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
     Ok(Decided { file, facts, plan, store, filter, runtime, scaffold, root_key, strict: request.strict })
+}
+
+/// What a spec comes to here, with nothing done but the store made and images brought into it if they were not there.
+pub struct Planned {
+    /// The spec's file, for messages.
+    pub file: PathBuf,
+    pub facts: Facts,
+    pub plan: Plan,
+    /// A plain bundle needs none.
+    pub store: Option<LayerStore>,
+}
+
+/// For commands that look at what a run would see.
+pub fn planned(request: &Request) -> Result<Planned, RunError> {
+    let Loaded { spec, file, store, facts } = load_all(request)?;
+    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    Ok(Planned { file, facts, plan, store })
+}
+
+/// A spec, what it needs of the store, and what is true here.
+struct Loaded {
+    spec: Spec,
+    file: PathBuf,
+    store: Option<LayerStore>,
+    facts: Facts,
+}
+
+fn load_all(request: &Request) -> Result<Loaded, RunError> {
+    let (spec, file) = load(request)?;
+    let store = open_store(&spec, request)?;
+    if let Some(store) = &store {
+        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
+            file: file.clone(),
+            at,
+            source,
+        })?;
+    }
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    Ok(Loaded { spec, file, store, facts })
 }
 
 /// For commands that only look at a spec.

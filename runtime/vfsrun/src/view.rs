@@ -58,8 +58,10 @@ pub fn ask(
     // Hundreds of branches are more than the usual limit. The command gets the caller's own.
     let _limit = FileLimit::raise().map_err(|source| ViewError::Limit { source })?;
     // Before the namespace is entered: every path is opened with the caller's own rights.
-    let opened =
-        segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
+    let opened = segments
+        .iter()
+        .map(|segment| open_all(&segment.opens, Some(store)))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut view = connect(facts, runtime)?;
     let asked: Vec<_> = segments
         .iter()
@@ -123,17 +125,19 @@ fn connect(facts: &Facts, runtime: &Path) -> Result<View, ViewError> {
     })?)
 }
 
-fn open_all(opens: &[Open], store: &LayerStore) -> Result<Vec<OwnedFd>, ViewError> {
+/// What a segment names, in its order. A plain bundle's names no store.
+pub fn open_all(opens: &[Open], store: Option<&LayerStore>) -> Result<Vec<OwnedFd>, ViewError> {
     opens.iter().map(|open| open_one(open, store)).collect()
 }
 
-fn open_one(open: &Open, store: &LayerStore) -> Result<OwnedFd, ViewError> {
+fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewError> {
     let (path, at, flags) = match open {
         // Rights to list it are asked for when it is listed.
         Open::Path { path, at } => (path.as_path(), at.as_str(), OFlags::PATH),
         Open::File { path, at } => (path.as_path(), at.as_str(), OFlags::RDONLY),
         Open::HostRoot => (Path::new("/"), "the host's root", OFlags::PATH),
         Open::Store => {
+            let store = store.expect("only a spec with vfs names the store, and it has one");
             let copy = store.as_fd().try_clone_to_owned();
             return copy.map_err(|source| ViewError::Open {
                 at: "the layer store".into(),
