@@ -26,6 +26,31 @@ pub struct Provenance {
 }
 
 impl Segment {
+    /// The value of the attribute `user.vfsrun.` and `asked`; of a merged directory a line for each branch that has it. Errors: NODATA for what is not known or not to be told.
+    pub(crate) fn tell_provenance(&self, node: &Node, asked: &[u8]) -> Result<Vec<u8>, Errno> {
+        if !self.provenance {
+            return Err(Errno::NODATA);
+        }
+        let real = node.origins.iter().filter(|origin| !origin.synthetic);
+        let files = || real.clone().map(|origin| self.provenance(node, origin));
+        match asked {
+            b"branch" => {
+                let all = if real.clone().next().is_some() { 0 } else { node.origins.len() };
+                let origins = real.clone().chain(node.origins.iter().take(all));
+                lines(origins.map(|origin| self.branch(origin.branch).label.as_bytes().to_vec()))
+            }
+            b"path" => {
+                let paths = files().collect::<Result<Vec<_>, _>>()?.into_iter();
+                lines(paths.filter_map(|file| Some(file.path?.into_os_string().into_vec())))
+            }
+            b"digest" => {
+                let digest = files().next().transpose()?.and_then(|file| file.digest);
+                lines(digest.into_iter().map(|digest| digest.to_string().into_bytes()))
+            }
+            _ => Err(Errno::NODATA),
+        }
+    }
+
     /// Of a followed link: of what it leads to. Errors: the host file cannot be opened.
     pub(crate) fn provenance(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
         match (&origin.place, &self.branch(origin.branch).content) {
@@ -58,4 +83,9 @@ impl Segment {
         let path = rustix::fs::readlink(host::magic_link(fd.as_fd()), Vec::new())?;
         Ok(Provenance { path: Some(OsString::from_vec(path.into_bytes()).into()), digest: None })
     }
+}
+
+fn lines(values: impl Iterator<Item = Vec<u8>>) -> Result<Vec<u8>, Errno> {
+    let values: Vec<_> = values.collect();
+    if values.is_empty() { Err(Errno::NODATA) } else { Ok(values.join(&b'\n')) }
 }

@@ -46,6 +46,7 @@ pub(crate) fn cut(
         latest: vfs.latest_time,
         ids: ids.map(layer_ids).unwrap_or_default(),
         unmapped: unmapped(facts, ids),
+        provenance: vfs.provenance,
         ..SegmentSpec::default()
     };
     refuse_foreign_host_scope(vfs, facts, command)?;
