@@ -92,6 +92,9 @@ pub enum Command {
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },
+    /// Mount a spec's branches at a directory, to look at them without a run
+    #[command(subcommand)]
+    View(View),
     /// Print a short spec to start from
     #[command(after_help = "Example:\n  vfsrun new > spec.json && vfsrun spec.json")]
     New {
@@ -152,6 +155,24 @@ pub enum Layer {
     Export { layer: String, directory: PathBuf },
     /// Remove a name, and the layer when nothing else names it
     Rm { layer: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum View {
+    /// Mount what a command would see of the spec's branches, read-only
+    #[command(after_help = "Example:\n  mkdir look && vfsrun view mount spec.json look && ls look")]
+    Mount {
+        /// A spec, a directory with config.json, or - for stdin
+        spec: PathBuf,
+        /// An existing directory
+        directory: PathBuf,
+    },
+    /// Show the branches of another or of a changed spec at a mounted view
+    #[command(after_help = "Example:\n  vfsrun view update other.json look")]
+    Update { spec: PathBuf, directory: PathBuf },
+    /// Unmount a view
+    #[command(after_help = "Example:\n  vfsrun view umount look")]
+    Umount { directory: PathBuf },
 }
 
 fn variable(text: &str) -> Result<String, String> {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
-use vfsrun_plan::plan::Seccomp;
+use vfsrun_plan::plan::{Seccomp, Segment};
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
@@ -81,6 +81,21 @@ pub fn planned(request: &Request) -> Result<Planned, RunError> {
     let Loaded { spec, file, store, facts } = load_all(request)?;
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
     Ok(Planned { file, facts, plan, store })
+}
+
+/// The branches of a spec in one segment.
+pub struct Branches {
+    pub file: PathBuf,
+    pub segment: Segment,
+    pub store: Option<LayerStore>,
+}
+
+/// For views that nothing runs in.
+pub fn branches(request: &Request) -> Result<Branches, RunError> {
+    let Loaded { spec, file, store, facts } = load_all(request)?;
+    let segment = vfsrun_plan::bare_view(&spec, &facts)
+        .map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    Ok(Branches { file, segment, store })
 }
 
 /// A spec, what it needs of the store, and what is true here.

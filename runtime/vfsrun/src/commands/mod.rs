@@ -6,6 +6,7 @@ pub mod new;
 pub mod plan;
 pub mod run;
 pub mod spec;
+pub mod view;
 pub mod which;
 
 use std::error::Error;

@@ -250,7 +250,7 @@ fn cause(account: &Account) -> Option<String> {
         Fate::Shadowed { by, .. } | Fate::Hidden { by, .. } | Fate::Denied { by, .. } => by.clone(),
         Fate::Deleted { by, how: Deletion::Whiteout, .. } => format!("a whiteout of {by}"),
         Fate::Deleted { by, how: Deletion::Opaque, .. } => format!("an opaque directory of {by}"),
-        Fate::Conflict { with, .. } => format!("{with}, one of them has a directory there"),
+        Fate::Conflict { with, .. } => with.clone(),
         Fate::Failed { errno, .. } => io::Error::from(*errno).to_string(),
     })
 }
