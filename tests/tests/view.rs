@@ -207,6 +207,7 @@ fn an_open_file_stays_what_it_was(sandbox: &Sandbox) {
     reader.until_stdout_has("open");
     view.update(&branches(json!([{ "path": "./two" }]))).expect(0);
     assert_eq!(view.sh("cat file"), "two");
+    sandbox.call(&["view", "umount", "look"]).expect(125).assert_stderr_has("busy");
     drop(reader.stdin());
     assert_eq!(reader.wait().stdout, "open\none");
     view.umount();

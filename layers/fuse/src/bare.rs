@@ -187,7 +187,11 @@ fn guard(described: Described, at: &Path, name: &MountName, tell: OwnedFd) {
     let server = match started {
         Ok((guard, Cloned::Child)) => serve(described, at, name, tell, guard),
         Ok((_, Cloned::Parent(server))) => server,
-        Err(error) => return say(tell, &chain(&error)),
+        Err(error) => {
+            // If the command is gone, nobody wants to know.
+            let _ = say(tell, &chain(&error));
+            return;
+        }
     };
     drop((tell, described));
     let _ = rustix::io::retry_on_intr(|| waitpid(Some(server.pid), WaitOptions::empty()));
@@ -204,9 +208,9 @@ fn leave_the_terminal() -> Result<(), ServeError> {
         .map_err(step("leave the terminal"))
 }
 
-/// The command may be gone: nobody else wants to know.
-fn say(tell: OwnedFd, message: &str) {
-    let _ = File::from(tell).write_all(message.as_bytes());
+/// Errors: the command is gone.
+fn say(tell: OwnedFd, message: &str) -> io::Result<()> {
+    File::from(tell).write_all(message.as_bytes())
 }
 
 fn step<E: Into<io::Error>>(attempt: &'static str) -> impl Fn(E) -> ServeError {
@@ -219,10 +223,12 @@ fn step<E: Into<io::Error>>(attempt: &'static str) -> impl Fn(E) -> ServeError {
 fn serve(described: Described, at: &Path, name: &MountName, tell: OwnedFd, guard: OwnedFd) -> ! {
     match start(described, at, name, guard) {
         Ok(session) => {
-            say(tell, MOUNTED);
-            let _ = session.run();
+            // A mount whose command was killed meanwhile is undone by the guard, as one that fails.
+            if say(tell, MOUNTED).is_ok() {
+                let _ = session.run();
+            }
         }
-        Err(error) => say(tell, &chain(&error)),
+        Err(error) => drop(say(tell, &chain(&error))),
     }
     exit_now(0)
 }

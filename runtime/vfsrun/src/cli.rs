@@ -17,6 +17,7 @@ Examples:
   vfsrun spec.json -e LANG=C -- make all  run it with another variable and command
   vfsrun spec.json --help                 the options of a run
   vfsrun plan spec.json                   show every decision and do nothing
+  vfsrun which spec.json /usr/bin/cc      say where a path of the root comes from
   vfsrun layer import debian-12 root.tar  make a layer of a distro's root
   vfsrun doctor                           what this kernel and user can do";
 
