@@ -55,8 +55,8 @@ pub fn ask(
     store: &LayerStore,
     runtime: &Path,
 ) -> Result<PendingView, ViewError> {
-    // Hundreds of branches are more than the usual limit. The command gets the caller's own.
-    let _limit = FileLimit::raise().map_err(|source| ViewError::Limit { source })?;
+    // The command gets the caller's own.
+    let _limit = FileLimit::raise()?;
     // Before the namespace is entered: every path is opened with the caller's own rights.
     let opened = segments
         .iter()
@@ -93,12 +93,14 @@ impl AttachedView {
 }
 
 /// The soft limit of open files at the hard one, until it is dropped.
-struct FileLimit(Rlimit);
+pub struct FileLimit(Rlimit);
 
 impl FileLimit {
-    fn raise() -> io::Result<FileLimit> {
+    /// Hundreds of branches are more than the usual limit.
+    pub fn raise() -> Result<FileLimit, ViewError> {
         let own = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own })?;
+        setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own })
+            .map_err(|errno| ViewError::Limit { source: errno.into() })?;
         Ok(FileLimit(own))
     }
 }

@@ -14,7 +14,7 @@ use vfsrun_union::describe::Source;
 use super::{Failure, Outcome};
 use crate::cli::{Global, View};
 use crate::decide::{self, Branches};
-use crate::view::{self, ViewError};
+use crate::view::{self, FileLimit, ViewError};
 
 #[derive(Debug, Error)]
 enum BareViewError {
@@ -33,6 +33,7 @@ enum BareViewError {
 }
 
 pub fn view(command: &View, global: &Global) -> Outcome {
+    let _limit = FileLimit::raise().map_err(|error| Failure::own(&error))?;
     let done = match command {
         View::Mount { spec, directory } => mount(&branches(spec, global)?, directory),
         View::Update { spec, directory } => update(&branches(spec, global)?, directory),

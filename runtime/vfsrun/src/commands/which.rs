@@ -15,7 +15,7 @@ use super::{Failure, Outcome};
 use crate::cli::Global;
 use crate::decide::{self, Planned};
 use crate::run::RunError;
-use crate::view::{self, ViewError};
+use crate::view::{self, FileLimit, ViewError};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
@@ -35,6 +35,7 @@ enum WhichError {
 pub fn which(spec: PathBuf, paths: &[PathBuf], as_json: bool, global: &Global) -> Outcome {
     let planned = decide::planned(&super::plan::request(spec, global))
         .map_err(|error: RunError| Failure { message: chain(&error), code: error.exit_code() })?;
+    let _limit = FileLimit::raise().map_err(|error| Failure::own(&error))?;
     let answers = answers(&planned, paths).map_err(|error| Failure::own(&error))?;
     if as_json {
         let answers: Vec<Value> = answers.iter().map(Answer::json).collect();
