@@ -14,8 +14,8 @@ use support::*;
 use vfsrun_layers::Kind;
 use vfsrun_sys::beneath;
 use vfsrun_union::describe::{
-    BranchSpec, Conditions, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
-    SkeletonEntry, Symlinks,
+    BranchSpec, Conditions, Names, Policy, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
+    SkeletonEntry, Symlinks, TypeConflict,
 };
 use vfsrun_union::{Account, Errno, Explanation, Fate, FileKind, Segment, stack};
 
@@ -485,6 +485,52 @@ proptest! {
         }
     }
 
+    /// Whatever else a segment can do: no model says what is right, but lookup says what is.
+    #[test]
+    fn an_explanation_agrees_with_lookup_under_links_rules_and_conflicts(
+        branches in branches(),
+        settings in prop::collection::vec((symlinks(), scope(), action()), 6),
+        types in prop::sample::select(&[TypeConflict::First, TypeConflict::Error][..]),
+        policy in prop::sample::select(&[Policy::First, Policy::Newest, Policy::Error][..]),
+        view_rule in (pattern(), action()),
+    ) {
+        let mut world = World::new();
+        let specs = branches.iter().zip(&settings).enumerate().map(|(number, (branch, (links, scope, action)))| {
+            let spec = branch.build(&mut world, number);
+            let is_host = branch.of == Of::Host;
+            let scope = if *scope == Scope::Host && !is_host { Scope::View } else { *scope };
+            let mut spec = following(*links, scope, spec);
+            for rule in &mut spec.rules {
+                // `only` goes with plain patterns alone.
+                if let Rule::Names(rule) = rule
+                    && *action != RuleAction::Only
+                {
+                    rule.action = *action;
+                }
+            }
+            spec
+        });
+        let specs: Vec<_> = specs.collect();
+        let rules = rules(&[(view_rule.0.text().as_str(), view_rule.1)]);
+        let spec = SegmentSpec { branches: specs, types, policy, rules, ..SegmentSpec::default() };
+        let segment = world.build_spec(spec).unwrap();
+        for path in all_paths() {
+            let path = path.join("/");
+            let explained = segment.explain(Path::new(&path));
+            prop_assert_eq!(explained.outcome.map(|outcome| outcome.kind), kind(&segment, &path), "{}", path);
+            let count = |of: fn(&Fate) -> bool| explained.accounts.iter().filter(|account| of(&account.fate)).count();
+            let shown = count(|fate| matches!(fate, Fate::Shown));
+            match explained.outcome {
+                Ok(outcome) if outcome.denied => prop_assert_ne!(count(|fate| matches!(fate, Fate::Denied { .. })), 0),
+                Ok(outcome) if outcome.kind == FileKind::Whiteout => {
+                    prop_assert_ne!(count(|fate| matches!(fate, Fate::Whiteout)), 0);
+                }
+                Ok(_) => prop_assert_eq!(shown, 1, "{}: {:?}", path, explained),
+                Err(_) => prop_assert_eq!(shown, 0, "{}: {:?}", path, explained),
+            }
+        }
+    }
+
     #[test]
     fn a_stack_of_segments_of_one_branch_each_is_explained_as_all_branches_in_one(branches in branches()) {
         let mut world = World::new();
@@ -544,6 +590,18 @@ proptest! {
             held.push(node);
         }
     }
+}
+
+fn symlinks() -> impl Strategy<Value = Symlinks> {
+    prop::sample::select(&[Symlinks::Never, Symlinks::Directory, Symlinks::Regular, Symlinks::All][..])
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop::sample::select(&[Scope::View, Scope::Branch, Scope::Host][..])
+}
+
+fn action() -> impl Strategy<Value = RuleAction> {
+    prop::sample::select(&[RuleAction::Hide, RuleAction::Deny, RuleAction::Only][..])
 }
 
 /// Of one to three names.
