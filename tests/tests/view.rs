@@ -16,6 +16,7 @@ as_root_and_user!(
     a_link_back_into_the_view_is_shown_as_a_link,
     a_bad_update_changes_nothing,
     a_view_ends_with_either_of_its_processes,
+    umount_clears_up_what_died_whole,
     a_mount_that_fails_leaves_nothing,
     without_fusermount3_a_user_is_told_what_to_install,
 );
@@ -264,6 +265,20 @@ fn a_view_ends_with_either_of_its_processes(sandbox: &Sandbox) {
     sandbox.call(&["view", "umount", "look"]).expect(125).assert_stderr_has("look is no mount of a view");
 }
 
+fn umount_clears_up_what_died_whole(sandbox: &Sandbox) {
+    sandbox.write("src/a", "a");
+    let spec = branches(json!([{ "path": "./src" }]));
+    let Some(view) = View::mount(sandbox, &spec, "umount_clears_up_what_died_whole") else { return };
+    let [guard, server] = processes::views(&sandbox.runtime())[..] else { panic!("guard and server") };
+    processes::send(guard, Signal::SIGSTOP);
+    processes::send(server, Signal::SIGKILL);
+    processes::send(guard, Signal::SIGKILL);
+    until("the end of both", || !processes::runs(guard) && !processes::runs(server));
+    assert!(sandbox.sh("ls look 2>&1 || true").contains("Transport endpoint is not connected"));
+    view.update(&spec).expect(125).assert_stderr_has("`vfsrun view umount` clears up");
+    view.umount();
+}
+
 fn a_mount_that_fails_leaves_nothing(sandbox: &Sandbox) {
     if !can_mount(sandbox, "a_mount_that_fails_leaves_nothing") {
         return;
@@ -303,6 +318,8 @@ fn without_fusermount3_a_user_is_told_what_to_install(sandbox: &Sandbox) {
     sandbox.write_json("view.json", &branches(json!([{ "path": "./src" }])));
     let hide = "for helper in /usr/bin/fusermount3 /bin/fusermount3; do
         if test -e $helper; then mount --bind /dev/null $helper; fi; done";
+    let doctor = command::run(&mut sandbox.script_in_namespace(hide, "vfsrun doctor"));
+    assert!(doctor.stdout.contains("install the package fuse3"), "{}", doctor.stdout);
     let mut mount = sandbox.script_in_namespace(hide, "vfsrun view mount view.json look");
     let output = command::run(&mut mount).expect(125);
     assert_eq!(

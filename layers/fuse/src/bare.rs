@@ -262,7 +262,7 @@ fn start(
         files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
         listings: Arc::default(),
     };
-    if !may_mount() && !bare_mounts::has_helper() {
+    if !can_mount() {
         return Err(ServeError::NoHelper);
     }
     let session = Session::new(filesystem, at, &config(name))
@@ -295,8 +295,10 @@ fn config(name: &MountName) -> Config {
     config
 }
 
-fn may_mount() -> bool {
-    privileges::effective_capabilities().is_ok_and(|effective| effective & CAP_SYS_ADMIN != 0)
+/// Whether this process may mount where it lives, by itself or by fusermount3.
+pub fn can_mount() -> bool {
+    let may = privileges::effective_capabilities().is_ok_and(|effective| effective & CAP_SYS_ADMIN != 0);
+    may || bare_mounts::has_helper()
 }
 
 /// fusermount3 says in several lines what it does.
