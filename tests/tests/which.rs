@@ -10,6 +10,7 @@ as_root_and_user!(
     which_needs_no_server_and_leaves_nothing,
     which_of_a_bundle_is_its_directory,
     bad_paths_and_specs_are_errors,
+    ; root: a_file_of_an_image_is_named_in_it,
 );
 
 /// A layer that deletes, two host directories with rules, and a write-through branch.
@@ -193,4 +194,19 @@ fn bad_paths_and_specs_are_errors(sandbox: &Sandbox) {
     let looping = sandbox.dir("none");
     std::os::unix::fs::symlink("loop", looping.join("loop")).expect("a new link in our own directory");
     sandbox.call(&["which", "spec.json", "/loop/a"]).expect(125).assert_stderr_has("/loop/a: cannot follow");
+}
+
+fn a_file_of_an_image_is_named_in_it(sandbox: &Sandbox) {
+    if !fixtures::has("mkfs.erofs") {
+        return skip::loudly("which::a_file_of_an_image_is_named_in_it", "erofs-utils is not installed");
+    }
+    sandbox.write("tree/d/f", "in an image");
+    sandbox.sh("mkfs.erofs a.erofs tree > log");
+    let spec = json!({ "process": { "args": ["true"] }, "vfs": { "branches": [{ "image": "./a.erofs" }] } });
+    sandbox.write_json("spec.json", &spec);
+    let image = sandbox.path("a.erofs").display().to_string();
+    assert_eq!(
+        which(sandbox, "/d/f", 0),
+        ["/d/f: file".to_owned(), format!("  shown vfs.branches[0] (image ./a.erofs): {image}/d/f"),]
+    );
 }

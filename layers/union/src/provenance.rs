@@ -1,7 +1,7 @@
 //! Provenance: what lies behind a node in one of its branches, as far as it can be named.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use vfsrun_layers::{Digest, Kind};
 
 use crate::branch::Content;
-use crate::host;
+use crate::host::{self, HostBranch};
 use crate::inputs::Input;
 use crate::node::Node;
 use crate::origin::{Origin, Place};
@@ -18,7 +18,7 @@ use crate::xattr::top;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
-    /// A file of the host, or a layer's digest followed by a path in it. `None` for what exists because something lies
+    /// A file of the host, or a layer's digest or an image's file followed by a path in it. `None` for what exists because something lies
     /// below it, and for what is the program's own.
     pub path: Option<PathBuf>,
     /// Of the content. `None` for host files, whose content nobody has hashed.
@@ -79,10 +79,19 @@ impl Segment {
 
     fn host_file(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
         let Some(fd) = self.open_origin(node, origin)? else { return Ok(Provenance::default()) };
-        // As it is called in the mount namespace that the branch was opened in, whoever asks.
-        let path = rustix::fs::readlink(host::magic_link(fd.as_fd()), Vec::new())?;
-        Ok(Provenance { path: Some(OsString::from_vec(path.into_bytes()).into()), digest: None })
+        let mut path = name_of(&fd)?;
+        if let Content::Host(HostBranch { image: Some(image), .. }) = &self.branch(origin.branch).content {
+            // Its mount is attached nowhere, so that paths in it start at its own root.
+            path = name_of(image)?.join(path.strip_prefix("/").unwrap_or(&path));
+        }
+        Ok(Provenance { path: Some(path), digest: None })
     }
+}
+
+/// As it is called in the mount namespace that it was opened in, whoever asks.
+fn name_of(fd: &OwnedFd) -> Result<PathBuf, Errno> {
+    let path = rustix::fs::readlink(host::magic_link(fd.as_fd()), Vec::new())?;
+    Ok(OsString::from_vec(path.into_bytes()).into())
 }
 
 fn lines(values: impl Iterator<Item = Vec<u8>>) -> Result<Vec<u8>, Errno> {
