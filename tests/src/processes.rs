@@ -16,6 +16,15 @@ pub struct Process {
     pub arguments: Vec<String>,
 }
 
+/// Guards and servers of mounted views (`vfsrun view mount`) with `directory` as their `--root`, in the order of their pids.
+pub fn views(directory: &Path) -> Vec<i32> {
+    let mut views = mentioning(&directory.to_string_lossy());
+    views.retain(|process| process.arguments.iter().any(|argument| argument == "view"));
+    let mut pids: Vec<_> = views.into_iter().map(|process| process.pid).collect();
+    pids.sort_unstable();
+    pids
+}
+
 /// Every process that has arguments: no kernel thread, no zombie.
 pub fn all() -> Vec<Process> {
     let entries = std::fs::read_dir("/proc").expect("/proc is mounted");
@@ -77,5 +86,13 @@ pub fn end_view_servers(directory: &Path) {
         // It may have ended by itself since.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         until("the end of a killed view server", || !runs(pid));
+    }
+}
+
+/// Unmounts what a failed test left mounted: of the two processes of a view the one that is left does that.
+pub fn end_views(directory: &Path) {
+    while let Some(first) = views(directory).first() {
+        let _ = kill(Pid::from_raw(*first), Signal::SIGKILL);
+        until("the end of a view", || !views(directory).contains(first));
     }
 }

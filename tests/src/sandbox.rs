@@ -268,6 +268,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        processes::end_views(&self.runtime());
         processes::end_view_servers(&self.runtime());
         if !caller::is_root() {
             // Overlay's work directories have mode 0, and a Nix store is read-only.

@@ -30,12 +30,18 @@ pub fn detach() -> Result<OwnedFd, DaemonError> {
         Cloned::Parent(_) => exit_now(0),
         Cloned::Child => {}
     }
+    leave()?;
+    Ok(listener)
+}
+
+/// Own session, working directory `/`, no signal blocked, as many descriptors as the limit can be raised to.
+pub(crate) fn leave() -> Result<(), DaemonError> {
+    let step = |attempt| move |source: io::Error| DaemonError { attempt, source };
     rustix::process::setsid().map_err(|errno| step("start a session")(errno.into()))?;
     rustix::process::chdir("/").map_err(|errno| step("change to /")(errno.into()))?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     SigSet::empty().thread_set_mask().map_err(|errno| step("unblock signals")(errno.into()))?;
-    raise_file_limit().map_err(step("raise the limit of open files"))?;
-    Ok(listener)
+    raise_file_limit().map_err(step("raise the limit of open files"))
 }
 
 fn take_stdin() -> io::Result<OwnedFd> {

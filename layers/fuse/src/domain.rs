@@ -188,7 +188,7 @@ impl Domain {
     }
 }
 
-fn seqpacket() -> rustix::io::Result<OwnedFd> {
+pub(crate) fn seqpacket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 

@@ -1,4 +1,5 @@
-//! The view as a file system: each kernel request is one question to a segment, and its answer is cached for ever.
+//! The view as a file system: each kernel request is one question to a segment. What the view server answers is cached for
+//! ever, what a bare mount answers not at all.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -6,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use vfsrun_trace::{Mode, Outcome};
 use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Node};
 
 use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
+use crate::bare::Bare;
 use crate::keeper::Keeper;
 use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
@@ -32,12 +35,19 @@ const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// So many new names are worth a look at what could go.
 const TRIM_EACH: usize = 4096;
 
+/// What lies at the root of the mount.
+pub enum Top {
+    /// A directory per segment, of which clients get mounts.
+    Segments { registry: Arc<Registry>, keeper: Keeper },
+    /// One segment itself, for people to look at.
+    Bare(Arc<Bare>),
+}
+
 /// Shared by the threads that serve the kernel.
 pub struct ViewFs {
     /// Whether this mount has extended attributes. The kernel remembers once for all that one has none.
     pub xattrs: bool,
-    pub registry: Arc<Registry>,
-    pub keeper: Keeper,
+    pub top: Top,
     /// The kernel is not told of more names at once.
     pub most_nodes: usize,
     pub nodes: Arc<NodeTable>,
@@ -55,7 +65,8 @@ impl ViewFs {
     }
 
     fn is_asked_each_time(&self) -> bool {
-        self.trace.as_ref().is_some_and(|trace| trace.mode() == Mode::Process)
+        // Nobody tells the kernel when what lies behind a bare mount has changed.
+        self.is_bare() || self.trace.as_ref().is_some_and(|trace| trace.mode() == Mode::Process)
     }
 
     /// For the trace: who looked up what, and what came of it. Not at the top, which no action sees.
@@ -78,15 +89,37 @@ impl ViewFs {
         }
     }
 
-    /// What `nodeid` stands for. Never the view's root.
+    /// What `nodeid` stands for. Never the list of segments.
     fn place(&self, nodeid: INodeNo) -> Result<Place, Errno> {
-        self.nodes.get(nodeid.0).ok_or(Errno::STALE)
+        match &self.top {
+            Top::Bare(bare) if nodeid == INodeNo::ROOT => Ok(bare.root()),
+            _ => self.nodes.get(nodeid.0).ok_or(Errno::STALE),
+        }
+    }
+
+    /// The registry whose segments `nodeid` is the list of.
+    fn list_of_segments(&self, nodeid: INodeNo) -> Option<&Registry> {
+        match &self.top {
+            Top::Segments { registry, .. } if nodeid == INodeNo::ROOT => Some(registry),
+            _ => None,
+        }
+    }
+
+    fn is_bare(&self) -> bool {
+        matches!(self.top, Top::Bare(_))
+    }
+
+    /// A branch may lead back into a bare mount by a link of the host: a thread of this process would wait for another one,
+    /// and when all do, not even killing the process helps.
+    fn refuse_own(&self, request: &Request) -> Result<(), Errno> {
+        let is_own = || Path::new("/proc/self/task").join(request.pid().to_string()).exists();
+        if self.is_bare() && is_own() { Err(Errno::LOOP) } else { Ok(()) }
     }
 
     fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Attr, Errno> {
-        let (place, attr) = if parent == INodeNo::ROOT {
+        let (place, attr) = if let Some(registry) = self.list_of_segments(parent) {
             let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
-            let live = self.registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
+            let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
             let node = live.segment.root();
             let attr = live.segment.as_shown(live.segment.attr(&node)?);
             (Place { live, node }, attr)
@@ -97,6 +130,9 @@ impl ViewFs {
             let attr = live.segment.as_shown(attr);
             (Place { live, node }, attr)
         };
+        if self.is_bare() && attr.kind == FileKind::Whiteout {
+            return Err(Errno::NOENT);
+        }
         self.nodes.remember(place);
         Ok(attr)
     }
@@ -104,8 +140,11 @@ impl ViewFs {
     /// Many names make segments go that nobody uses; too many are an error.
     fn refuse_too_many(&self, live: &Live, dir: &Node, name: &OsStr) -> Result<(), Errno> {
         let count = self.nodes.count();
-        if count > self.registry.warmth.nodes && count.is_multiple_of(TRIM_EACH) {
-            self.keeper.wake();
+        if let Top::Segments { registry, keeper } = &self.top
+            && count > registry.warmth.nodes
+            && count.is_multiple_of(TRIM_EACH)
+        {
+            keeper.wake();
         }
         if count < self.most_nodes {
             Ok(())
@@ -115,7 +154,7 @@ impl ViewFs {
     }
 
     fn attributes(&self, nodeid: INodeNo) -> Result<FileAttr, Errno> {
-        if nodeid == INodeNo::ROOT {
+        if self.list_of_segments(nodeid).is_some() {
             return Ok(view_root());
         }
         let Place { live, node } = self.place(nodeid)?;
@@ -124,6 +163,29 @@ impl ViewFs {
 
     fn read_at(&self, nodeid: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
         let place = self.place(nodeid)?;
+        match self.read_place(nodeid, &place, offset, buffer) {
+            // The kernel of a bare mount keeps no pages of what has changed: it asked before it read.
+            Ok(None) if self.is_bare() => {
+                self.files.close(nodeid.0);
+                self.read_place(nodeid, &place, offset, buffer)?
+            }
+            other => other?,
+        }
+        .ok_or_else(|| {
+            // The page would be kept for ever, and would be torn.
+            self.files.tear(nodeid.0);
+            place.live.segment.refuse_changed(&place.node)
+        })
+    }
+
+    /// `None` if the file is not what the kernel was told.
+    fn read_place(
+        &self,
+        nodeid: INodeNo,
+        place: &Place,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>, Errno> {
         let segment = &place.live.segment;
         let attr = || segment.attr(&place.node);
         let file = self.files.get(nodeid.0, || OpenFile::new(segment.open(&place.node)?, attr()?))?;
@@ -131,12 +193,8 @@ impl ViewFs {
         // Opened again, because of a blob the attributes cannot tell that it was written to.
         let told_now = || segment.open(&place.node).and_then(|_| attr());
         match file.is_unchanged(told_now) {
-            Ok(true) => Ok(length),
-            // The page would be kept for ever, and would be torn.
-            Ok(false) => {
-                self.files.tear(nodeid.0);
-                Err(segment.refuse_changed(&place.node))
-            }
+            Ok(true) => Ok(Some(length)),
+            Ok(false) => Ok(None),
             Err(error) => {
                 if error == Errno::IO {
                     self.files.tear(nodeid.0);
@@ -148,18 +206,23 @@ impl ViewFs {
 
     /// The names of a directory without `.` and `..`, and the number of the directory above it.
     fn list(&self, nodeid: INodeNo, offset: u64) -> Result<(Arc<[DirEntry]>, u64), Errno> {
-        if nodeid == INodeNo::ROOT {
+        if let Some(registry) = self.list_of_segments(nodeid) {
             let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
             let entry = |live: Arc<Live>| DirEntry {
                 name: live.name.clone().into(),
                 kind: FileKind::Directory,
                 ino: live.segment.root().ino(),
             };
-            let names: Vec<_> = self.registry.all().into_iter().filter(here).map(entry).collect();
+            let names: Vec<_> = registry.all().into_iter().filter(here).map(entry).collect();
             return Ok((names.into(), INodeNo::ROOT.0));
         }
         let Place { live, node } = self.place(nodeid)?;
-        let listing = self.listings.get(nodeid.0, offset, || live.segment.list(&node))?;
+        let listing = self.listings.get(nodeid.0, offset, || {
+            let mut names = live.segment.list(&node)?;
+            // A note to an overlay, and there is none above a bare mount.
+            names.retain(|entry| !self.is_bare() || entry.kind != FileKind::Whiteout);
+            Ok(names)
+        })?;
         Ok((listing, node.parent().map_or(INodeNo::ROOT.0, |parent| parent.ino())))
     }
 
@@ -196,7 +259,7 @@ impl ViewFs {
     }
 
     fn xattr(&self, nodeid: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        if nodeid == INodeNo::ROOT {
+        if self.list_of_segments(nodeid).is_some() {
             return Err(Errno::NODATA);
         }
         let place = self.place(nodeid)?;
@@ -205,7 +268,7 @@ impl ViewFs {
 
     /// NUL after each, as listxattr(2) wants them.
     fn xattr_names(&self, nodeid: INodeNo) -> Result<Vec<u8>, Errno> {
-        if nodeid == INodeNo::ROOT {
+        if self.list_of_segments(nodeid).is_some() {
             return Ok(Vec::new());
         }
         let place = self.place(nodeid)?;
@@ -234,16 +297,20 @@ enum Name<'a> {
 
 impl Filesystem for ViewFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_ASYNC_READ
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_MAX_PAGES;
+        let mut wanted =
+            InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_MAX_PAGES;
         if self.trace.is_none() {
             // Listings with attributes would answer look-ups that nobody made.
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS
-                | InitFlags::FUSE_READDIRPLUS_AUTO
-                | InitFlags::FUSE_NO_OPEN_SUPPORT
-                | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+        }
+        if self.is_bare() {
+            // Pages go when the attributes say that the file has changed.
+            wanted |= InitFlags::FUSE_AUTO_INVAL_DATA;
+        } else {
+            wanted |= InitFlags::FUSE_EXPLICIT_INVAL_DATA;
+        }
+        if self.trace.is_none() && !self.is_bare() {
+            wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         }
         if !self.is_asked_each_time() {
             wanted |= InitFlags::FUSE_CACHE_SYMLINKS;
@@ -258,12 +325,12 @@ impl Filesystem for ViewFs {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _serving = self.meter.begin(Kind::Lookup);
-        let told = self.look_up(parent, name);
+        let told = self.refuse_own(request).and_then(|()| self.look_up(parent, name));
         self.record_lookup(request, parent, name, &told);
         match told {
             Ok(attr) => reply.entry(&self.keep(), &file_attr(&attr), Generation(0)),
             // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
-            Err(Errno::NOENT) if parent != INodeNo::ROOT => {
+            Err(Errno::NOENT) if !self.is_bare() && parent != INodeNo::ROOT => {
                 self.meter.found_nothing();
                 reply.entry(&self.keep(), &missing(), Generation(0));
             }
@@ -278,7 +345,7 @@ impl Filesystem for ViewFs {
 
     fn getattr(&self, request: &Request, nodeid: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
         let _serving = self.meter.begin(Kind::Getattr);
-        match self.attributes(nodeid) {
+        match self.refuse_own(request).and_then(|()| self.attributes(nodeid)) {
             Ok(attr) => {
                 self.record(nodeid, |trace, node| trace.told(request.pid(), node));
                 reply.attr(&self.keep(), &attr);
@@ -307,13 +374,18 @@ impl Filesystem for ViewFs {
             // What the file holds is what was told of it: pages stay true between opens.
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
         }
+        if self.is_bare() {
+            // What is opened now is read as it is now.
+            self.files.close(nodeid.0);
+            return reply.opened(FileHandle(0), FopenFlags::empty());
+        }
         // Once answered so, the kernel opens and closes by itself and keeps pages between opens.
         reply.error(fuser::Errno::ENOSYS);
     }
 
     fn opendir(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.meter.begin(Kind::Open);
-        if self.trace.is_some() {
+        if self.trace.is_some() || self.is_bare() {
             return reply.opened(FileHandle(0), FopenFlags::empty());
         }
         reply.error(fuser::Errno::ENOSYS);
@@ -409,11 +481,11 @@ impl Filesystem for ViewFs {
             // The kernel takes no attributes for these two.
             Name::Dot(ino, dots) => {
                 let attr = FileAttr { ino: INodeNo(ino), ..view_root() };
-                reply.add(INodeNo(ino), next, dots, &FOR_EVER, &attr, Generation(0))
+                reply.add(INodeNo(ino), next, dots, &self.keep(), &attr, Generation(0))
             }
             Name::Entry(entry) => {
                 let attr = self.entry_attributes(nodeid, entry);
-                let full = reply.add(attr.ino, next, &entry.name, &FOR_EVER, &attr, Generation(0));
+                let full = reply.add(attr.ino, next, &entry.name, &self.keep(), &attr, Generation(0));
                 if full {
                     self.forget_node(attr.ino, 1);
                 }

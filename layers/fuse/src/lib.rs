@@ -24,11 +24,14 @@
 //! - [`client::View`] is what the program uses, [`watch::Watch`] how it notices that the server died or hangs.
 //! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
 //! - A server that traces has one client: [`trace`] writes what its action asks.
+//! - [`bare`] serves one segment at a directory of the host, for people to look at.
 //! - [`registry`], [`nodes`], [`filesystem`] serve; [`control`] talks to clients.
 
 #![forbid(unsafe_code)]
 
 mod attributes;
+pub mod bare;
+mod bare_mounts;
 pub mod channel;
 pub mod client;
 pub mod control;

@@ -134,16 +134,7 @@ impl Registry {
         // Built before the old one is given up: a failure changes nothing.
         let segment = Segment::build(described, &self.context)
             .map_err(|source| AttachError::Build { source: Box::new(source) })?;
-        let live = Arc::new(Live {
-            name: self.new_name(identity),
-            segment,
-            identity,
-            users: AtomicUsize::new(0),
-            nodes: AtomicIsize::new(0),
-            used: AtomicU64::new(0),
-            superseded: AtomicBool::new(false),
-            state: AtomicU64::new(0),
-        });
+        let live = Arc::new(Live::new(self.new_name(identity), segment, identity));
         let held = self.hold(&live);
         self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());
         let old = current.replace(live);
@@ -325,6 +316,19 @@ impl Registry {
 }
 
 impl Live {
+    pub(crate) fn new(name: String, segment: Segment, identity: blake3::Hash) -> Live {
+        Live {
+            name,
+            segment,
+            identity,
+            users: AtomicUsize::new(0),
+            nodes: AtomicIsize::new(0),
+            used: AtomicU64::new(0),
+            superseded: AtomicBool::new(false),
+            state: AtomicU64::new(0),
+        }
+    }
+
     /// Names of this segment that the kernel remembers.
     pub fn nodes(&self) -> usize {
         usize::try_from(self.nodes.load(SeqCst)).unwrap_or(0)

@@ -14,7 +14,7 @@ use vfsrun_union::Context;
 use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
-use crate::filesystem::ViewFs;
+use crate::filesystem::{Top, ViewFs};
 use crate::keeper::Keeper;
 use crate::kernel_cache::KernelCache;
 use crate::meter::Meter;
@@ -51,13 +51,7 @@ pub enum ServerError {
 /// The program's hidden subcommand. `argument` is the second of [`ServerOptions::arguments`], stdin the listening
 /// socket. Errors go to stderr, which is the log.
 pub fn main(argument: &str) -> ExitCode {
-    // A thread that is gone leaves requests without an answer, and locks that nobody opens: a dead server is better,
-    // because clients notice it.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
+    abort_on_panic();
     // Closed after the report: clients who wait at the socket read the log when they see that it is gone.
     let mut listener = None;
     match serve(argument, &mut listener) {
@@ -67,6 +61,16 @@ pub fn main(argument: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread that is gone leaves requests without an answer, and locks that nobody opens: a dead server is better, because
+/// clients notice it.
+pub(crate) fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn serve(argument: &str, listener: &mut Option<OwnedFd>) -> Result<(), ServerError> {
@@ -98,8 +102,7 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
         let filesystem = ViewFs {
             xattrs,
-            registry: registry.clone(),
-            keeper: keeper.clone(),
+            top: Top::Segments { registry: registry.clone(), keeper: keeper.clone() },
             most_nodes: options.most_nodes,
             nodes: nodes.clone(),
             meter: meter.clone(),

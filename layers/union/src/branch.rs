@@ -80,13 +80,14 @@ impl Branch {
                 if follows_host && host.is_none() {
                     return Err(SegmentError::NoHostRoot { label });
                 }
-                Content::Host(HostBranch { root: fds.get(root)?, host })
+                Content::Host(HostBranch { root: fds.get(root)?, host, image: None })
             }
             _ if follows_host => return Err(SegmentError::HostScope { label }),
             Source::Image { file } => {
-                let root = image::mount(&*fds.get(file)?)
+                let file = fds.get(file)?;
+                let root = image::mount(&*file)
                     .map_err(|source| SegmentError::Image { label: label.clone(), source })?;
-                Content::Host(HostBranch { root: Arc::new(root), host: None })
+                Content::Host(HostBranch { root: Arc::new(root), host: None, image: Some(file) })
             }
             Source::Layer { digest, store } => Content::Layer(fds.layer(&digest, store, context)?),
             Source::Inputs { manifest, base, host, store } => {
@@ -205,7 +206,12 @@ impl Labelled<'_> {
             .layers
             .load(digest, &store)
             .map_err(|source| SegmentError::Layer { label: self.label(), source: Box::new(source) })?;
-        Ok(LayerBranch { layer, blobs: Blobs::Store(store), implied: Default::default() })
+        Ok(LayerBranch {
+            digest: Some(digest),
+            layer,
+            blobs: Blobs::Store(store),
+            implied: Default::default(),
+        })
     }
 
     fn inputs(

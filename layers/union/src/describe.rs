@@ -34,6 +34,9 @@ pub struct SegmentSpec {
     /// Owners of host files that the server's user namespace cannot express are shown as this (uid, gid), in ids of
     /// the server's namespace. `None`: everything is expressible (root).
     pub unmapped: Option<(u32, u32)>,
+    /// Names tell by extended attributes where they come from, paths of the host among it.
+    #[serde(default)]
+    pub provenance: bool,
 }
 
 /// One source of names within a segment.
@@ -62,7 +65,7 @@ pub struct BranchSpec {
     /// them then.
     #[serde(default)]
     pub rewrite: Rewrite,
-    /// How the user named it, for messages only; not part of the segment's identity.
+    /// How the user named it, for messages and provenance; part of the segment's identity only with provenance.
     pub label: String,
 }
 

@@ -95,8 +95,8 @@ impl Segment {
             let kind = found.seen.attr.kind;
             match self.verdict_in_branch(index, &path, found) {
                 Verdict::Show => {}
-                Verdict::Hide => return Ok(None),
-                Verdict::Deny => return Err(Errno::ACCESS),
+                Verdict::Hide(_) => return Ok(None),
+                Verdict::Deny(_) => return Err(Errno::ACCESS),
             }
             if kind == FileKind::Symlink {
                 walk.push(&self.text_in_branch(index, &path)?)?;
@@ -110,7 +110,7 @@ impl Segment {
                 let path = dir.join(rival);
                 let found = self.raw_in_branch(index, &path, depth)?;
                 let found = found.filter(|found| is_rival(found.seen.attr.kind));
-                Ok(found.is_some_and(|found| self.verdict_in_branch(index, &path, &found) != Verdict::Hide))
+                Ok(found.is_some_and(|found| !self.verdict_in_branch(index, &path, &found).hides()))
             };
             if self.is_outranked_in_branch(index, &path, is_shown)? {
                 return Ok(None);

@@ -22,6 +22,8 @@ pub(crate) struct HostBranch {
     pub(crate) root: Arc<OwnedFd>,
     /// The client's `/`, for links of scope `host`.
     pub(crate) host: Option<Arc<OwnedFd>>,
+    /// The file that `root` is the content of.
+    pub(crate) image: Option<Arc<OwnedFd>>,
 }
 
 /// Opens without touching: no device is woken, no fifo waits.

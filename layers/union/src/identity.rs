@@ -34,12 +34,13 @@ impl Described {
         Ok(Described { spec, fds, manifests })
     }
 
-    /// What makes two segments one: the description without labels, which file each descriptor is and where it is
-    /// mounted, the bytes of input manifests, and the state of images.
+    /// What makes two segments one: the description without labels that nobody is told, which file each descriptor is and
+    /// where it is mounted, the bytes of input manifests, and the state of images.
     pub fn identity(&self) -> io::Result<blake3::Hash> {
         let mut spec = self.spec.clone();
-        for branch in &mut spec.branches {
-            branch.label.clear();
+        // With provenance they are part of what is served.
+        if !spec.provenance {
+            spec.branches.iter_mut().for_each(|branch| branch.label.clear());
         }
         // Struct fields are written in the order of their declaration, so that equal descriptions have equal text.
         let text = serde_json::to_vec(&spec)?;

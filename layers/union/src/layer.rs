@@ -121,6 +121,8 @@ pub(crate) enum Blobs {
 
 #[derive(Debug)]
 pub(crate) struct LayerBranch {
+    /// `None` for a skeleton.
+    pub(crate) digest: Option<Digest>,
     pub(crate) layer: Arc<LayerTree>,
     pub(crate) blobs: Blobs,
     /// Positions of directories that only exist because something lies below.
@@ -140,7 +142,7 @@ impl LayerBranch {
         all.sort_by(|a, b| order::compare(&a.path, &b.path));
         let layer = LayerTree::new(Manifest::from_entries(all)?);
         let implied = implied_paths.iter().filter_map(|path| layer.position(path)).collect();
-        Ok(LayerBranch { layer: Arc::new(layer), blobs: Blobs::Memory(blobs), implied })
+        Ok(LayerBranch { digest: None, layer: Arc::new(layer), blobs: Blobs::Memory(blobs), implied })
     }
 
     /// Opens a blob for reading that holds what the manifest says. Errors: the reason as text, for a fault.

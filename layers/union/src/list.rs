@@ -72,9 +72,9 @@ impl Segment {
                     _ => None,
                 };
                 let entry = match verdict {
-                    Some((Verdict::Hide, _)) => continue,
+                    Some((Verdict::Hide(_), _)) => continue,
                     Some((Verdict::Show, kind)) => Some(self.dir_entry(dir, &name, kind)),
-                    Some((Verdict::Deny, kind)) => {
+                    Some((Verdict::Deny(_), kind)) => {
                         // It has an inode number of its own.
                         (name.low32, name.group) = (None, None);
                         Some(self.dir_entry(dir, &name, kind))

@@ -10,14 +10,14 @@ use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
 use crate::node::NodeKey;
 use crate::origin::{BranchIndex, Origin, Place};
-use crate::resolve::Candidate;
+use crate::resolve::{Candidate, Told};
 use crate::segment::Segment;
 
 /// As in the kernel: deeper nesting is a loop.
 pub(crate) const MAX_FOLLOWS: u8 = 40;
 
 /// What one branch shows at a name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// `ino` does not count.
     pub(crate) attr: Attr,
@@ -109,7 +109,7 @@ impl Merge {
     /// A merge of one.
     pub(crate) fn single(candidate: Candidate) -> Found {
         let mut merge = Merge::new(TypeConflict::First, Policy::First);
-        merge.add(candidate);
+        merge.add(candidate, &mut |_| {});
         merge.found(0)
     }
 
@@ -122,7 +122,7 @@ impl Merge {
         self.done
     }
 
-    pub(crate) fn add(&mut self, candidate: Candidate) {
+    pub(crate) fn add(&mut self, candidate: Candidate, tell: &mut impl FnMut(Told<'_>)) {
         let kind = candidate.seen.attr.kind;
         let Some(first) = self.parts.first() else {
             self.opaque = candidate.seen.opaque;
@@ -130,6 +130,7 @@ impl Merge {
             let have_say = self.types == TypeConflict::Error || self.policy != Policy::First;
             let ask_on = have_say && kind != FileKind::Whiteout;
             self.done = self.opaque || kind != FileKind::Directory && !ask_on;
+            tell(Told::Taken(&candidate));
             self.parts.push(candidate);
             return;
         };
@@ -147,12 +148,16 @@ impl Merge {
             if candidate.seen.opaque {
                 self.end(wanted);
             }
+            tell(Told::Taken(&candidate));
             self.parts.push(candidate);
+            return;
         } else if wanted != FileKind::Directory {
             match self.policy {
                 Policy::First => {}
                 Policy::Newest if candidate.seen.attr.mtime > first.seen.attr.mtime => {
+                    tell(Told::Taken(&candidate));
                     self.parts[0] = candidate;
+                    return;
                 }
                 Policy::Newest => {}
                 Policy::Error => {
@@ -161,6 +166,7 @@ impl Merge {
                 }
             }
         }
+        tell(Told::Left(&candidate));
     }
 
     /// Errors: absence, a conflict, too many links.

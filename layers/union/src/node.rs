@@ -37,6 +37,11 @@ impl NodeKey {
         NodeKey::hash(0, format!("/{branch}/{entry}").as_bytes())
     }
 
+    /// Of what one branch alone has at a name. Not the key of any path.
+    pub(crate) fn alone(self, branch: u16, name: &OsStr) -> NodeKey {
+        NodeKey::hash(self.0, &[format!("/{branch}/").as_bytes(), name.as_encoded_bytes()].concat())
+    }
+
     fn hash(start: u128, bytes: &[u8]) -> NodeKey {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&start.to_le_bytes()).update(bytes);
@@ -293,7 +298,25 @@ impl NodeTable {
             drop(shard);
             return Interned::Known(old.expect("just looked at"));
         }
-        let node = Arc::new(Node {
+        let node = self.node(parent, name, key, new);
+        shard.nodes.insert(key, Arc::downgrade(&node));
+        if self.live {
+            shard.doubtful.insert(key);
+        }
+        // Unlocked before `old` goes: the last holder of a node takes this lock.
+        drop(shard);
+        if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
+    }
+
+    /// A node that is in no table: nobody finds it, and no sweep looks at it.
+    pub(crate) fn node(
+        self: &Arc<NodeTable>,
+        parent: Option<&Arc<Node>>,
+        name: &OsStr,
+        key: NodeKey,
+        new: NewNode,
+    ) -> Arc<Node> {
+        Arc::new(Node {
             parent: parent.cloned(),
             name: name.to_owned(),
             key,
@@ -307,14 +330,7 @@ impl NodeTable {
             served: Served { print: AtomicU64::new(new.print), ..Served::default() },
             coverage: Coverage::default(),
             table: Arc::clone(self),
-        });
-        shard.nodes.insert(key, Arc::downgrade(&node));
-        if self.live {
-            shard.doubtful.insert(key);
-        }
-        // Unlocked before `old` goes: the last holder of a node takes this lock.
-        drop(shard);
-        if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
+        })
     }
 
     /// Whoever looks the name up from now on gets a new node. Hard links of a layer stay: they have other names, and do

@@ -23,7 +23,7 @@ use crate::merge::{Found, Merge, Seen};
 use crate::node::{Node, NodeKey};
 use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
 use crate::priority::is_rival;
-use crate::rules::{Subject, Verdict};
+use crate::rules::{By, List, Subject, Verdict};
 use crate::segment::Segment;
 
 /// What becomes of links of scope `view`.
@@ -35,6 +35,7 @@ pub(crate) enum ViewLinks {
 }
 
 /// One branch's answer for a name.
+#[derive(Clone)]
 pub(crate) struct Candidate {
     pub(crate) origin: Origin,
     pub(crate) seen: Seen,
@@ -46,25 +47,40 @@ impl Candidate {
     }
 }
 
+/// What became of one branch's answer, for those who want to know why a name is as it is.
+pub(crate) enum Told<'a> {
+    Nothing,
+    Failed(Errno),
+    Refused(&'a Candidate, Verdict),
+    /// It is a part of the merged answer, unless one that comes later takes its place.
+    Taken(&'a Candidate),
+    /// The merge leaves it out.
+    Left(&'a Candidate),
+}
+
 const BLOCK: u64 = 512;
 
 impl Segment {
     /// Errors: STALE if the directory is not what it was, NOENT for what is absent or hidden, ACCESS below a denied directory, LOOP beyond 40 followed links, IO for
     /// a conflict of types or an input that cannot be had.
     pub(crate) fn resolve(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
-        if dir.kind() != FileKind::Directory {
-            return Err(Errno::NOTDIR);
-        }
-        dir.refuse_denied()?;
-        let bytes = name.as_encoded_bytes();
-        if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
-            return Err(Errno::INVAL);
-        }
-        let found = self.resolve_alone(dir, name, links)?;
+        self.resolve_telling(dir, name, links, |_| {})
+    }
+
+    /// `resolve` that tells what became of each branch's answer, in the order of the directory's origins; those after the
+    /// last one that it tells of are not asked.
+    pub(crate) fn resolve_telling(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        links: ViewLinks,
+        tell: impl FnMut(Told<'_>),
+    ) -> Result<Found, Errno> {
+        let found = self.resolve_alone(dir, name, links, tell)?;
         // With `Keep` a link is nobody's rival: two that lead to each other would ask for ever.
         let outranked = is_rival(found.attr.kind)
             && self.is_outranked(&self.rules.priorities, dir, name, |rival| {
-                match self.resolve_alone(dir, rival, links) {
+                match self.resolve_alone(dir, rival, links, |_| {}) {
                     Ok(found) => Ok(is_rival(found.attr.kind)),
                     Err(Errno::NOENT) => Ok(false),
                     Err(errno) => Err(errno),
@@ -74,24 +90,29 @@ impl Segment {
     }
 
     /// Whatever other names the view prefers.
-    fn resolve_alone(&self, dir: &Arc<Node>, name: &OsStr, links: ViewLinks) -> Result<Found, Errno> {
-        let asked = Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links };
+    fn resolve_alone(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        links: ViewLinks,
+        mut tell: impl FnMut(Told<'_>),
+    ) -> Result<Found, Errno> {
+        let asked = self.ask(dir, name, links)?;
         let mut merge = Merge::new(self.types, self.policy);
         for origin in &dir.origins {
-            let (verdict, candidate) = match self.candidate(&asked, origin)? {
-                Some(answer) => answer,
-                None => continue,
-            };
-            match verdict {
-                Verdict::Hide => {}
-                Verdict::Deny if merge.is_empty() => {
-                    return Ok(Merge::single(self.denied(origin.branch, candidate.seen.attr.kind)));
-                }
-                Verdict::Deny => {}
-                Verdict::Show => {
-                    merge.add(candidate);
+            let answer = self.candidate(&asked, origin).inspect_err(|errno| tell(Told::Failed(*errno)))?;
+            match answer {
+                None => tell(Told::Nothing),
+                Some((Verdict::Show, candidate)) => {
+                    merge.add(candidate, &mut tell);
                     if merge.is_done() {
                         break;
+                    }
+                }
+                Some((verdict, candidate)) => {
+                    tell(Told::Refused(&candidate, verdict));
+                    if matches!(verdict, Verdict::Deny(_)) && merge.is_empty() {
+                        return Ok(Merge::single(self.denied(origin.branch, candidate.seen.attr.kind)));
                     }
                 }
             }
@@ -99,16 +120,34 @@ impl Segment {
         merge.finish(dir.follows).map_err(|failure| failure.report(self, || dir.path().join(name)))
     }
 
+    /// Errors: what cannot be asked.
+    pub(crate) fn ask<'a>(
+        &self,
+        dir: &'a Arc<Node>,
+        name: &'a OsStr,
+        links: ViewLinks,
+    ) -> Result<Asked<'a>, Errno> {
+        if dir.kind() != FileKind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        dir.refuse_denied()?;
+        let bytes = name.as_encoded_bytes();
+        if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            return Err(Errno::INVAL);
+        }
+        Ok(Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links })
+    }
+
     pub(crate) fn resolve_root(&self) -> Result<Found, Errno> {
+        self.resolve_root_telling(|_| {})
+    }
+
+    pub(crate) fn resolve_root_telling(&self, mut tell: impl FnMut(Told<'_>)) -> Result<Found, Errno> {
         let mut merge = Merge::new(self.types, self.policy);
         for index in 0..self.branches.len() as BranchIndex {
-            let candidate = if self.branch(index).at.is_empty() {
-                self.root_of_branch(index)?
-            } else {
-                Some(self.above(index))
-            };
-            if let Some(candidate) = candidate {
-                merge.add(candidate);
+            match self.at_root(index).inspect_err(|errno| tell(Told::Failed(*errno)))? {
+                None => tell(Told::Nothing),
+                Some(candidate) => merge.add(candidate, &mut tell),
             }
             if merge.is_done() {
                 break;
@@ -128,8 +167,21 @@ impl Segment {
         }
     }
 
+    /// What the branch is at the root of the view.
+    pub(crate) fn at_root(&self, index: BranchIndex) -> Result<Option<Candidate>, Errno> {
+        if self.branch(index).at.is_empty() {
+            self.root_of_branch(index)
+        } else {
+            Ok(Some(self.above(index)))
+        }
+    }
+
     /// What one origin of the directory says of the name, and what the rules say of that.
-    fn candidate(&self, asked: &Asked, origin: &Origin) -> Result<Option<(Verdict, Candidate)>, Errno> {
+    pub(crate) fn candidate(
+        &self,
+        asked: &Asked,
+        origin: &Origin,
+    ) -> Result<Option<(Verdict, Candidate)>, Errno> {
         let Some((verdict, candidate)) = self.candidate_alone(asked, origin)? else { return Ok(None) };
         let lists = &self.branch(origin.branch).rules.priorities;
         let outranked = is_shown_rival(verdict, &candidate)
@@ -138,7 +190,8 @@ impl Segment {
                 let found = self.candidate_alone(&Asked { name: rival, path, ..*asked }, origin)?;
                 Ok(found.is_some_and(|(verdict, candidate)| is_shown_rival(verdict, &candidate)))
             })?;
-        Ok(Some((if outranked { Verdict::Hide } else { verdict }, candidate)))
+        let hidden = Verdict::Hide(By::Extension(List::Branch));
+        Ok(Some((if outranked { hidden } else { verdict }, candidate)))
     }
 
     /// Whatever other names the branch prefers.
@@ -159,7 +212,7 @@ impl Segment {
             match self.follow(asked, &candidate) {
                 Ok(Some(target)) => (candidate, followed) = (target, true),
                 Ok(None) => {}
-                Err(Errno::ACCESS) => return Ok(Some((Verdict::Deny, candidate))),
+                Err(Errno::ACCESS) => return Ok(Some((Verdict::Deny(By::Link), candidate))),
                 Err(errno) => return Err(errno),
             }
         }
@@ -184,7 +237,7 @@ impl Segment {
             followed || subject.was_looked_at() || type_may_change && subject.was_asked_for_type();
         // Where a link leads in the view is a matter of all branches.
         let is_live = self.is_live(&found.origin) || found.is_alias() && self.has_live_branches();
-        if verdict == Verdict::Hide && reason_may_change && is_live {
+        if verdict.hides() && reason_may_change && is_live {
             asked.dir.judged();
         }
     }
@@ -451,7 +504,7 @@ impl Segment {
 }
 
 fn is_shown_rival(verdict: Verdict, found: &Candidate) -> bool {
-    verdict != Verdict::Hide && is_rival(found.seen.attr.kind)
+    !verdict.hides() && is_rival(found.seen.attr.kind)
 }
 
 /// A name that is being resolved.

@@ -35,16 +35,40 @@ pub enum PatternError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Show,
-    Hide,
-    Deny,
+    Hide(By),
+    Deny(By),
+}
+
+/// What refuses a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The rule at this position of the list.
+    Rule(List, usize),
+    /// The list has `only` rules, and none of them matches.
+    Only(List),
+    /// The list prefers a name with another extension.
+    Extension(List),
+    /// A deny rule for a name on the way of a followed link.
+    Link,
+}
+
+/// Whose rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    Branch,
+    View,
 }
 
 impl Verdict {
+    pub(crate) fn hides(self) -> bool {
+        matches!(self, Verdict::Hide(_))
+    }
+
     /// For a name with two paths: the stricter of the two.
     pub(crate) fn or(self, other: Verdict) -> Verdict {
         match (self, other) {
-            (Verdict::Hide, _) | (_, Verdict::Hide) => Verdict::Hide,
-            (Verdict::Deny, _) | (_, Verdict::Deny) => Verdict::Deny,
+            (Verdict::Hide(by), _) | (_, Verdict::Hide(by)) => Verdict::Hide(by),
+            (Verdict::Deny(by), _) | (_, Verdict::Deny(by)) => Verdict::Deny(by),
             (Verdict::Show, Verdict::Show) => Verdict::Show,
         }
     }
@@ -108,6 +132,8 @@ impl<'a> Subject<'a> {
 #[derive(Debug)]
 pub(crate) struct Rules {
     steps: Vec<Step>,
+    /// Each rule as it was written.
+    names: Vec<String>,
     only: Option<Only>,
     pub(crate) priorities: Vec<Priority>,
     /// Whether a verdict may change while the directory stays as it is.
@@ -121,12 +147,13 @@ enum Step {
     /// last one of them is always the one that counts.
     Patterns {
         all: Gitignore,
-        actions: HashMap<String, RuleAction>,
+        actions: HashMap<String, (RuleAction, usize)>,
     },
     One {
         names: Matcher,
         conditions: Conditions,
         action: RuleAction,
+        position: usize,
     },
 }
 
@@ -148,23 +175,28 @@ impl Rules {
             }
         }
         let mut steps = Vec::new();
+        let mut position = 0;
         for rules in named.chunk_by(|one, two| one.plain_pattern().is_some() && two.plain_pattern().is_some())
         {
             let patterns: Vec<_> = rules.iter().filter_map(|rule| rule.plain_pattern()).collect();
             if let [rule] = rules
                 && patterns.is_empty()
             {
-                steps.push(Step::one(rule)?);
+                steps.push(Step::one(rule, position)?);
             } else {
-                let actions = rules.iter().zip(&patterns);
-                let actions = actions.map(|(rule, pattern)| (trimmed(pattern).to_owned(), rule.action));
+                let actions = rules.iter().zip(&patterns).zip(position..);
+                let actions = actions.map(|((rule, pattern), position)| {
+                    (trimmed(pattern).to_owned(), (rule.action, position))
+                });
                 steps.push(Step::Patterns { all: gitignore(&patterns)?, actions: actions.collect() });
             }
+            position += rules.len();
         }
         let only = named.iter().filter(|rule| rule.action == RuleAction::Only);
         let only = only.map(|rule| rule.plain_pattern().ok_or((rule.names.to_string(), PatternError::Only)));
         Ok(Rules {
             steps,
+            names: named.iter().map(|rule| rule.names.to_string()).collect(),
             only: Only::new(&only.collect::<Result<Vec<_>, _>>()?)?,
             priorities,
             look_closer: named.iter().any(|rule| looks_closer(&rule.conditions)),
@@ -181,13 +213,18 @@ impl Rules {
         self.steps.iter().rev().find_map(|step| step.says(path, subject))
     }
 
+    /// As it was written.
+    pub(crate) fn pattern(&self, position: usize) -> &str {
+        &self.names[position]
+    }
+
     fn only_shows(&self, path: &Path, is_dir: bool) -> bool {
         self.only.as_ref().is_none_or(|only| only.shows(path, is_dir))
     }
 }
 
 impl Step {
-    fn one(rule: &NameRule) -> Result<Step, (String, PatternError)> {
+    fn one(rule: &NameRule, position: usize) -> Result<Step, (String, PatternError)> {
         let names = match &rule.names {
             Names::Pattern(pattern) => Matcher::Pattern(gitignore(&[pattern])?),
             Names::Regex(text) => {
@@ -197,7 +234,7 @@ impl Step {
             }
             Names::All => Matcher::All,
         };
-        Ok(Step::One { names, conditions: rule.conditions.clone(), action: rule.action })
+        Ok(Step::One { names, conditions: rule.conditions.clone(), action: rule.action, position })
     }
 
     fn says(&self, path: &Path, subject: &Subject) -> Option<Said> {
@@ -205,11 +242,13 @@ impl Step {
             Step::Patterns { all, actions } => match all.matched(path, subject.is_dir()) {
                 Match::None => None,
                 Match::Whitelist(_) => Some(Said::TakenBack),
-                Match::Ignore(glob) => actions.get(glob.original()).map(|action| Said::Action(*action)),
+                Match::Ignore(glob) => {
+                    actions.get(glob.original()).map(|(action, position)| Said::Action(*action, *position))
+                }
             },
-            Step::One { names, conditions, action } => {
+            Step::One { names, conditions, action, position } => {
                 let takes_back = names.fits(path, subject)?;
-                let said = if takes_back { Said::TakenBack } else { Said::Action(*action) };
+                let said = if takes_back { Said::TakenBack } else { Said::Action(*action, *position) };
                 subject.fulfils(conditions).then_some(said)
             }
         }
@@ -233,7 +272,8 @@ impl Matcher {
 }
 
 enum Said {
-    Action(RuleAction),
+    /// Of the rule at this position.
+    Action(RuleAction, usize),
     TakenBack,
 }
 
@@ -250,18 +290,23 @@ impl Judged<'_> {
             Verdict::Show => {}
             refused => return refused,
         }
-        let lists = self.branch.into_iter().chain([self.view]);
-        let shown = lists.into_iter().all(|(rules, path)| rules.only_shows(path, subject.is_dir()));
-        if shown { Verdict::Show } else { Verdict::Hide }
+        let branch = self.branch.map(|branch| (List::Branch, branch));
+        let mut lists = branch.into_iter().chain([(List::View, self.view)]);
+        match lists.find(|(_, (rules, path))| !rules.only_shows(path, subject.is_dir())) {
+            Some((list, _)) => Verdict::Hide(By::Only(list)),
+            None => Verdict::Show,
+        }
     }
 
     /// Hide and deny rules alone, for a link before it is followed: whether `only` shows it depends on its target.
     pub(crate) fn refused(&self, subject: &Subject) -> Verdict {
-        let said = last(self.view, subject).or_else(|| self.branch.and_then(|branch| last(branch, subject)));
+        let of = |list| move |said| (list, said);
+        let said = last(self.view, subject).map(of(List::View));
+        let said = said.or_else(|| last(self.branch?, subject).map(of(List::Branch)));
         match said {
-            Some(Said::Action(RuleAction::Hide)) => Verdict::Hide,
-            Some(Said::Action(RuleAction::Deny)) => Verdict::Deny,
-            Some(Said::Action(RuleAction::Only) | Said::TakenBack) | None => Verdict::Show,
+            Some((list, Said::Action(RuleAction::Hide, rule))) => Verdict::Hide(By::Rule(list, rule)),
+            Some((list, Said::Action(RuleAction::Deny, rule))) => Verdict::Deny(By::Rule(list, rule)),
+            Some((_, Said::Action(RuleAction::Only, _) | Said::TakenBack)) | None => Verdict::Show,
         }
     }
 }
@@ -320,22 +365,27 @@ mod tests {
         Judged { branch: Some((branch, path)), view: (view, path) }.verdict(&subject)
     }
 
+    /// By the rule at this position of the branch's list.
+    fn own(rule: usize) -> By {
+        By::Rule(List::Branch, rule)
+    }
+
     #[test]
     fn the_last_match_wins() {
         use RuleAction::*;
         let (none, branch) = (rules(&[]), rules(&[("*.o", Hide), ("!keep.o", Hide), ("secret", Deny)]));
-        assert_eq!(verdict(&branch, &none, "a/x.o", false), Verdict::Hide);
+        assert_eq!(verdict(&branch, &none, "a/x.o", false), Verdict::Hide(own(0)));
         assert_eq!(verdict(&branch, &none, "a/keep.o", false), Verdict::Show);
-        assert_eq!(verdict(&branch, &none, "secret", false), Verdict::Deny);
+        assert_eq!(verdict(&branch, &none, "secret", false), Verdict::Deny(own(2)));
         let view = rules(&[("keep.o", Hide), ("!secret", Deny)]);
-        assert_eq!(verdict(&branch, &view, "a/keep.o", false), Verdict::Hide);
+        assert_eq!(verdict(&branch, &view, "a/keep.o", false), Verdict::Hide(By::Rule(List::View, 0)));
         assert_eq!(verdict(&branch, &view, "secret", false), Verdict::Show);
     }
 
     #[test]
     fn a_trailing_slash_matches_directories_alone() {
         let (none, branch) = (rules(&[]), rules(&[(".git/", RuleAction::Hide)]));
-        assert_eq!(verdict(&branch, &none, ".git", true), Verdict::Hide);
+        assert_eq!(verdict(&branch, &none, ".git", true), Verdict::Hide(own(0)));
         assert_eq!(verdict(&branch, &none, ".git", false), Verdict::Show);
     }
 
@@ -353,7 +403,7 @@ mod tests {
             ("a/doc", false, false),
             ("a/doc/x", false, true),
         ] {
-            let wanted = if shown { Verdict::Show } else { Verdict::Hide };
+            let wanted = if shown { Verdict::Show } else { Verdict::Hide(By::Only(List::Branch)) };
             assert_eq!(verdict(&only, &none, path, is_dir), wanted, "{path}");
         }
     }
@@ -364,8 +414,8 @@ mod tests {
         assert_eq!(verdict(&only, &none, "usr", true), Verdict::Show);
         assert_eq!(verdict(&only, &none, "usr/include", true), Verdict::Show);
         assert_eq!(verdict(&only, &none, "usr/include/a.h", false), Verdict::Show);
-        assert_eq!(verdict(&only, &none, "usr/lib", true), Verdict::Hide);
-        assert_eq!(verdict(&only, &none, "opt", true), Verdict::Hide);
+        assert_eq!(verdict(&only, &none, "usr/lib", true), Verdict::Hide(By::Only(List::Branch)));
+        assert_eq!(verdict(&only, &none, "opt", true), Verdict::Hide(By::Only(List::Branch)));
     }
 
     #[test]
@@ -373,7 +423,7 @@ mod tests {
         use RuleAction::*;
         let none = rules(&[]);
         let first = rules(&[("src/", Only), ("*.o", Hide)]);
-        assert_eq!(verdict(&first, &none, "src/a.o", false), Verdict::Hide);
+        assert_eq!(verdict(&first, &none, "src/a.o", false), Verdict::Hide(own(1)));
         assert_eq!(verdict(&first, &none, "src/a.c", false), Verdict::Show);
         let second = rules(&[("*.o", Hide), ("*.o", Only)]);
         assert_eq!(verdict(&second, &none, "a.o", false), Verdict::Show);

@@ -56,6 +56,7 @@ pub struct Segment {
     /// The changes of the table of mounts that all nodes have been looked at after.
     pub(crate) swept: AtomicU64,
     pub(crate) looked_at: AtomicUsize,
+    pub(crate) provenance: bool,
     marked: bool,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
@@ -82,6 +83,7 @@ impl Segment {
             branches.iter().map(|branch| &branch.rules).chain([&rules]).any(has)
         };
         let segment = Segment {
+            provenance: spec.provenance,
             has_rules: any_rules(&|rules| !rules.judge_nothing()),
             looks_closer: any_rules(&|rules| rules.look_closer),
             has_priorities: any_rules(&|rules| !rules.priorities.is_empty()),
@@ -265,10 +267,10 @@ impl Segment {
     }
 
     /// Whether the kernel must be able to ask for extended attributes: a layer's own, and the marks by which overlayfs
-    /// knows deleted names, opaque directories and denied ones. Host files and inputs go without: each question would
+    /// knows deleted names, opaque directories and denied ones, and provenance. Host files and inputs go without: each question would
     /// be a request that nothing caches, one per file that an action looks at.
     pub fn needs_xattrs(&self) -> bool {
-        self.marked
+        self.marked || self.provenance
     }
 
     /// What could not be served as described, the first 256 of them.
@@ -433,7 +435,7 @@ impl State {
     }
 }
 
-fn new_node(found: Found) -> NewNode {
+pub(crate) fn new_node(found: Found) -> NewNode {
     NewNode {
         kind: found.attr.kind,
         follows: found.follows,

@@ -19,10 +19,17 @@ use crate::segment::Segment;
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 1 << 16;
 
+/// What only we say, and only when asked by name: copies and overlayfs's copy-up take along what is listed.
+const OURS: &[u8] = b"user.vfsrun.";
+
 impl Segment {
     pub(crate) fn xattr(&self, node: &Node, name: &OsStr) -> Result<Vec<u8>, Errno> {
         if is_overlay_mark(name) {
             return self.overlay_mark(node, name);
+        }
+        if let Some(asked) = name.as_bytes().strip_prefix(OURS) {
+            node.refuse_denied()?;
+            return self.tell_provenance(node, asked);
         }
         if !is_passed_on(name) {
             return Err(Errno::NODATA);
@@ -110,7 +117,8 @@ pub(crate) fn top(node: &Node) -> Option<&Origin> {
 }
 
 fn is_passed_on(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b"user.") || name == "security.capability" || is_acl(name)
+    let bytes = name.as_bytes();
+    bytes.starts_with(b"user.") && !bytes.starts_with(OURS) || name == "security.capability" || is_acl(name)
 }
 
 fn is_acl(name: &OsStr) -> bool {

@@ -14,10 +14,10 @@ use support::*;
 use vfsrun_layers::Kind;
 use vfsrun_sys::beneath;
 use vfsrun_union::describe::{
-    BranchSpec, Conditions, Names, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
-    SkeletonEntry, Symlinks,
+    BranchSpec, Conditions, Names, Policy, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
+    SkeletonEntry, Symlinks, TypeConflict,
 };
-use vfsrun_union::{Errno, FileKind, Segment};
+use vfsrun_union::{Account, Errno, Explanation, Fate, FileKind, Segment, stack};
 
 /// Few, so that branches meet; `a-` sorts between `a` and what is below it, the last two are rivals.
 const NAMES: [&str; 4] = ["a", "a-", "a.x", "a.Y"];
@@ -207,6 +207,14 @@ impl ModelBranch {
         (!outranked).then(|| leaf.clone())
     }
 
+    /// As [`ModelBranch::get`], whatever its rules hide.
+    fn has(&self, tree: &Tree, path: &[&'static str]) -> bool {
+        match path.strip_prefix(self.at.as_slice()) {
+            Some(below) => below.is_empty() || tree.contains_key(below),
+            None => self.at.starts_with(path),
+        }
+    }
+
     fn build(&self, world: &mut World, number: usize) -> BranchSpec {
         let mut spec = match self.of {
             Of::Host => self.build_host(world, number),
@@ -214,6 +222,7 @@ impl ModelBranch {
             Of::Inputs => self.build_inputs(world, number),
             Of::Skeleton => self.build_skeleton(world),
         };
+        spec.label = number.to_string();
         spec.at = self.at.iter().collect();
         spec.rules = self.rules.rules();
         spec
@@ -276,10 +285,10 @@ impl ModelBranch {
     }
 }
 
-/// The whole merged tree: path → leaf.
-fn merge(branches: &[ModelBranch], view: &ModelRules) -> Tree {
+/// The whole merged tree: path → leaf, and the branches that it comes from.
+fn merge(branches: &[ModelBranch], view: &ModelRules) -> BTreeMap<Vec<&'static str>, (Leaf, Vec<usize>)> {
     let trees: Vec<Tree> = branches.iter().map(ModelBranch::tree).collect();
-    let mut merged = Tree::new();
+    let mut merged = BTreeMap::new();
     let mut dirs = vec![(Vec::new(), (0..branches.len()).collect::<Vec<_>>())];
     while let Some((dir, here)) = dirs.pop() {
         for name in NAMES {
@@ -302,15 +311,17 @@ fn merge(branches: &[ModelBranch], view: &ModelRules) -> Tree {
                 }
             }
             if merging.is_empty() {
-                merged.insert(path, first.clone());
+                merged.insert(path, (first.clone(), vec![found[0].0]));
             } else {
-                merged.insert(path.clone(), Leaf::Dir);
+                merged.insert(path.clone(), (Leaf::Dir, merging.clone()));
                 dirs.push((path, merging));
             }
         }
         let path = |name| [dir.as_slice(), &[name]].concat();
-        let files = NAMES.into_iter().filter(|name| matches!(merged.get(&path(name)), Some(Leaf::File(_))));
-        let outranked = |name: &&str| view.outranks(name, |rival| merged.get(&path(rival)));
+        let files =
+            NAMES.into_iter().filter(|name| matches!(merged.get(&path(name)), Some((Leaf::File(_), _))));
+        let leaf = |name| merged.get(&path(name)).map(|(leaf, _)| leaf);
+        let outranked = |name: &&str| view.outranks(name, leaf);
         let outranked: Vec<_> = files.filter(outranked).collect();
         for name in outranked {
             merged.remove(&path(name));
@@ -426,7 +437,7 @@ proptest! {
         let segment = world.build_spec(spec).unwrap();
         let wanted: BTreeMap<String, (FileKind, String)> = merge(&branches, &view)
             .into_iter()
-            .map(|(path, leaf)| (format!("/{}", path.join("/")), match leaf {
+            .map(|(path, (leaf, _))| (format!("/{}", path.join("/")), match leaf {
                 Leaf::Dir | Leaf::Opaque => (FileKind::Directory, String::new()),
                 Leaf::File(text) => (FileKind::Regular, text),
                 Leaf::Link(target) => (FileKind::Symlink, target),
@@ -443,6 +454,109 @@ proptest! {
             }
         }}}
         prop_assert_eq!(segment.faults(), []);
+    }
+
+    #[test]
+    fn an_explanation_says_what_lookup_does_and_what_every_branch_has(
+        branches in branches(),
+        view in model_rules(),
+    ) {
+        let mut world = World::new();
+        let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
+        let specs: Vec<_> = specs.collect();
+        let spec = SegmentSpec { branches: specs, rules: view.rules(), ..SegmentSpec::default() };
+        let segment = world.build_spec(spec).unwrap();
+        let trees: Vec<Tree> = branches.iter().map(ModelBranch::tree).collect();
+        let merged = merge(&branches, &view);
+        for path in all_paths() {
+            let text = path.join("/");
+            let explained = segment.explain(Path::new(&text));
+            prop_assert_eq!(explained.outcome.map(|outcome| outcome.kind), kind(&segment, &text), "{}", text);
+            let having = (0..branches.len()).filter(|index| branches[*index].has(&trees[*index], &path));
+            let told: Vec<usize> = explained.accounts.iter().map(|account| account.branch).collect();
+            prop_assert_eq!(told, having.collect::<Vec<_>>(), "{}", text);
+            let shown = explained.accounts.iter().filter(|account| match account.fate {
+                Fate::Shown | Fate::Merged => true,
+                Fate::Whiteout => explained.outcome.is_ok_and(|outcome| outcome.kind == FileKind::Whiteout),
+                _ => false,
+            });
+            let from = merged.get(&path).map(|(_, from)| from.clone()).unwrap_or_default();
+            prop_assert_eq!(shown.map(|account| account.branch).collect::<Vec<_>>(), from, "{}", text);
+        }
+    }
+
+    /// Whatever else a segment can do: no model says what is right, but lookup says what is.
+    #[test]
+    fn an_explanation_agrees_with_lookup_under_links_rules_and_conflicts(
+        branches in branches(),
+        settings in prop::collection::vec((symlinks(), scope(), action()), 6),
+        types in prop::sample::select(&[TypeConflict::First, TypeConflict::Error][..]),
+        policy in prop::sample::select(&[Policy::First, Policy::Newest, Policy::Error][..]),
+        view_rule in (pattern(), action()),
+    ) {
+        let mut world = World::new();
+        let specs = branches.iter().zip(&settings).enumerate().map(|(number, (branch, (links, scope, action)))| {
+            let spec = branch.build(&mut world, number);
+            let is_host = branch.of == Of::Host;
+            let scope = if *scope == Scope::Host && !is_host { Scope::View } else { *scope };
+            let mut spec = following(*links, scope, spec);
+            for rule in &mut spec.rules {
+                // `only` goes with plain patterns alone.
+                if let Rule::Names(rule) = rule
+                    && *action != RuleAction::Only
+                {
+                    rule.action = *action;
+                }
+            }
+            spec
+        });
+        let specs: Vec<_> = specs.collect();
+        let rules = rules(&[(view_rule.0.text().as_str(), view_rule.1)]);
+        let spec = SegmentSpec { branches: specs, types, policy, rules, ..SegmentSpec::default() };
+        let segment = world.build_spec(spec).unwrap();
+        for path in all_paths() {
+            let path = path.join("/");
+            let explained = segment.explain(Path::new(&path));
+            prop_assert_eq!(explained.outcome.map(|outcome| outcome.kind), kind(&segment, &path), "{}", path);
+            let count = |of: fn(&Fate) -> bool| explained.accounts.iter().filter(|account| of(&account.fate)).count();
+            let shown = count(|fate| matches!(fate, Fate::Shown));
+            match explained.outcome {
+                Ok(outcome) if outcome.denied => prop_assert_ne!(count(|fate| matches!(fate, Fate::Denied { .. })), 0),
+                Ok(outcome) if outcome.kind == FileKind::Whiteout => {
+                    prop_assert_ne!(count(|fate| matches!(fate, Fate::Whiteout)), 0);
+                }
+                Ok(_) => prop_assert_eq!(shown, 1, "{}: {:?}", path, explained),
+                Err(_) => prop_assert_eq!(shown, 0, "{}: {:?}", path, explained),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stack_of_segments_of_one_branch_each_is_explained_as_all_branches_in_one(branches in branches()) {
+        let mut world = World::new();
+        let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
+        let specs: Vec<_> = specs.collect();
+        let one = world.build(specs.clone());
+        let stack: Vec<Segment> = specs.into_iter().map(|spec| world.build(vec![spec])).collect();
+        for path in all_paths() {
+            let path = path.join("/");
+            let (one, stack) = (one.explain(Path::new(&path)), stack::explain(&stack, Path::new(&path)));
+            // A whiteout is something to the overlay above a segment, and nothing in the overlay.
+            let kind = |explained: &Explanation| {
+                let kind = explained.outcome.ok().map(|outcome| outcome.kind);
+                kind.filter(|kind| *kind != FileKind::Whiteout)
+            };
+            prop_assert_eq!(kind(&one), kind(&stack), "{}", path);
+            // An overlay takes a directory's attributes from the first segment, be it there only for what lies below.
+            let fates = |explained: Explanation| {
+                let fate = |account: Account| match account.fate {
+                    Fate::Shown => (account.label, Fate::Merged),
+                    fate => (account.label, fate),
+                };
+                explained.accounts.into_iter().map(fate).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(fates(one), fates(stack), "{}", path);
+        }
     }
 
     #[test]
@@ -476,6 +590,29 @@ proptest! {
             held.push(node);
         }
     }
+}
+
+fn symlinks() -> impl Strategy<Value = Symlinks> {
+    prop::sample::select(&[Symlinks::Never, Symlinks::Directory, Symlinks::Regular, Symlinks::All][..])
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop::sample::select(&[Scope::View, Scope::Branch, Scope::Host][..])
+}
+
+fn action() -> impl Strategy<Value = RuleAction> {
+    prop::sample::select(&[RuleAction::Hide, RuleAction::Deny, RuleAction::Only][..])
+}
+
+/// Of one to three names.
+fn all_paths() -> Vec<Vec<&'static str>> {
+    let longer = |paths: &[Vec<&'static str>]| -> Vec<Vec<&'static str>> {
+        let with = |path: &Vec<&'static str>| NAMES.map(|name| [path.as_slice(), &[name]].concat());
+        paths.iter().flat_map(with).collect()
+    };
+    let one = longer(&[Vec::new()]);
+    let two = longer(&one);
+    [one, two.clone(), longer(&two)].concat()
 }
 
 /// Type and inode number of what is to be shown at `path`.

@@ -12,6 +12,8 @@ use crate::facts::Facts;
 
 #[derive(Debug, Error)]
 pub enum PlanError {
+    #[error("vfs is missing: a plain bundle's root is one directory, and no view of branches")]
+    NoBranches,
     #[error("process: missing; a spec says what to run in process.args")]
     NoProcess,
     #[error("root: missing; a spec without vfs needs root.path")]

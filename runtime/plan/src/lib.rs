@@ -81,6 +81,19 @@ impl Plan {
     }
 }
 
+/// The branches of `spec` as the action would see them without mounts and upper, in one segment that tells where its names
+/// come from.
+///
+/// # Errors
+/// As [`Plan::new`], and a spec without `vfs` has no branches.
+pub fn bare_view(spec: &Spec, facts: &Facts) -> Result<plan::Segment, PlanError> {
+    error::refuse_unbuilt(spec)?;
+    let config = resolve(spec, facts)?;
+    let vfs = config.vfs.as_ref().ok_or(PlanError::NoBranches)?;
+    facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
+    segments::bare(vfs, spec.root.as_ref(), facts)
+}
+
 fn namespaces(linux: &vfsrun_spec::Linux) -> Vec<Namespace> {
     let said = linux.namespaces.iter().flatten();
     said.map(|namespace| Namespace { kind: namespace.kind, path: namespace.path.clone() }).collect()

@@ -28,6 +28,35 @@ pub(crate) fn cut(
 ) -> Result<Vec<Segment>, PlanError> {
     rules::refuse_bad(vfs)?;
     let whole = SegmentSpec {
+        ids: ids.map(layer_ids).unwrap_or_default(),
+        unmapped: unmapped(facts, ids),
+        ..empty(vfs, ids)
+    };
+    refuse_foreign_host_scope(vfs, facts, command)?;
+    refuse_foreign_rewrite(vfs, facts, command)?;
+    let mut segments = branches(vfs, root, facts, ids, &whole, merges_inside(vfs))?;
+    segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
+    Ok(segments)
+}
+
+/// All branches in one segment, for the caller to look at: what they hold is the caller's where it is not the host's.
+pub(crate) fn bare(vfs: &Vfs, root: Option<&Root>, facts: &Facts) -> Result<Segment, PlanError> {
+    rules::refuse_bad(vfs)?;
+    let mut whole = SegmentSpec { provenance: true, ..empty(vfs, None) };
+    if !facts.caller.privileged {
+        // The caller mounts where it lives, without other ids: no map but this one, and all else is unmapped.
+        let (uid, gid) = (facts.caller.uid, facts.caller.gid);
+        let only = |outside| vec![IdExtent { inside: 0, outside, count: 1 }];
+        whole.ids = IdMap { uids: only(uid), gids: only(gid) };
+        whole.unmapped = Some((uid, gid));
+    }
+    let segments = branches(vfs, root, facts, None, &whole, true)?;
+    // Of branches that are bound for writing there is nothing to look at.
+    Ok(segments.into_iter().next().unwrap_or(Segment { spec: whole, opens: Vec::new() }))
+}
+
+fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
+    SegmentSpec {
         rules: rules::described(&vfs.rules, ids),
         types: match vfs.types {
             vfs::TypeConflict::First => TypeConflict::First,
@@ -44,14 +73,20 @@ pub(crate) fn cut(
             vfs::Order::Shuffled(seed) => Order::Shuffled(seed),
         },
         latest: vfs.latest_time,
-        ids: ids.map(layer_ids).unwrap_or_default(),
-        unmapped: unmapped(facts, ids),
+        provenance: vfs.provenance,
         ..SegmentSpec::default()
-    };
-    refuse_foreign_host_scope(vfs, facts, command)?;
-    refuse_foreign_rewrite(vfs, facts, command)?;
-    let together = merges_inside(vfs);
-    let mut cutter = Cutter { facts, ids, empty: &whole, segments: Vec::new() };
+    }
+}
+
+fn branches(
+    vfs: &Vfs,
+    root: Option<&Root>,
+    facts: &Facts,
+    ids: Option<&Ids>,
+    whole: &SegmentSpec,
+    together: bool,
+) -> Result<Vec<Segment>, PlanError> {
+    let mut cutter = Cutter { facts, ids, empty: whole, segments: Vec::new() };
     let mut last_was_layer = false;
     for (index, branch) in vfs.branches.iter().enumerate() {
         if branch.access == Access::ReadWrite {
@@ -73,7 +108,6 @@ pub(crate) fn cut(
         let branch = Branch::new(BranchSource::Path(root.path.clone()));
         cutter.add_path(&branch, &root.path, "root.path")?;
     }
-    cutter.segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(cutter.segments)
 }
 

@@ -164,7 +164,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         landlock(),
         option::of(network),
         option::of(time_limit),
-        any::<bool>(),
+        any::<(bool, bool)>(),
     )
         .prop_map(
             |(
@@ -176,7 +176,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 landlock,
                 network,
                 time_limit,
-                stdin,
+                (stdin, provenance),
             )| Vfs {
                 branches,
                 rules,
@@ -190,6 +190,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 network,
                 time_limit,
                 stdin,
+                provenance,
             },
         )
 }

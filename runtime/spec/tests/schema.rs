@@ -60,6 +60,7 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"glob": "a", "overrideStat": true})),
         with_branch(json!({"glob": "~/parts/[a-c]*/{x", "whiteouts": "oci"})),
         with_branch(json!({"layer": "a", "whiteouts": "none"})),
+        with_vfs(json!({"provenance": true})),
     ];
     let schema = validator();
     for spec in good {
@@ -160,6 +161,7 @@ fn bad_specs_are_refused_by_both() {
         with_vfs(json!({"timeLimit": 0})),
         with_vfs(json!({"timeLimit": null})),
         with_vfs(json!({"stdin": "yes"})),
+        with_vfs(json!({"provenance": "all"})),
     ];
     let schema = validator();
     for spec in bad {

@@ -18,6 +18,7 @@ Examples:
   vfsrun spec.json --trace                record what it looks at; vfsrun trace show spec.trace
   vfsrun spec.json --help                 the options of a run
   vfsrun plan spec.json                   show every decision and do nothing
+  vfsrun which spec.json /usr/bin/cc      say where a path of the root comes from
   vfsrun layer import debian-12 root.tar  make a layer of a distro's root
   vfsrun doctor                           what this kernel and user can do";
 
@@ -79,6 +80,23 @@ pub enum Command {
         #[arg(required_unless_present = "schema")]
         spec: Option<PathBuf>,
     },
+    /// Say which branch a path of the root comes from, what it shadows, and which rule hides it
+    #[command(
+        after_help = "Exit status 0 if all paths are there, 1 if one is not.\n\nExample:\n  vfsrun which spec.json /etc/passwd /usr/bin/make"
+    )]
+    Which {
+        /// Print an array with an object per path
+        #[arg(long)]
+        json: bool,
+        /// A spec, a directory with config.json, or - for stdin
+        spec: PathBuf,
+        /// Absolute, in the root
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Mount a spec's branches at a directory, to look at them without a run
+    #[command(subcommand)]
+    View(View),
     /// Print a short spec to start from
     #[command(after_help = "Example:\n  vfsrun new > spec.json && vfsrun spec.json")]
     New {
@@ -174,6 +192,24 @@ pub enum Layer {
     Export { layer: String, directory: PathBuf },
     /// Remove a name, and the layer when nothing else names it
     Rm { layer: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum View {
+    /// Mount what a command would see of the spec's branches, read-only
+    #[command(after_help = "Example:\n  mkdir look && vfsrun view mount spec.json look && ls look")]
+    Mount {
+        /// A spec, a directory with config.json, or - for stdin
+        spec: PathBuf,
+        /// An existing directory
+        directory: PathBuf,
+    },
+    /// Show the branches of another or of a changed spec at a mounted view
+    #[command(after_help = "Example:\n  vfsrun view update other.json look")]
+    Update { spec: PathBuf, directory: PathBuf },
+    /// Unmount a view
+    #[command(after_help = "Example:\n  vfsrun view umount look")]
+    Umount { directory: PathBuf },
 }
 
 fn variable(text: &str) -> Result<String, String> {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
-use vfsrun_plan::plan::{Root, Seccomp};
+use vfsrun_plan::plan::{Root, Seccomp, Segment};
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
@@ -61,17 +61,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
         // Standard input can be read once only: before it is, the program must be what it will stay.
         seal(probe::caller().privileged)?;
     }
-    let (spec, file) = load(request)?;
-    let store = open_store(&spec, request)?;
-    if let Some(store) = &store {
-        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
-            file: file.clone(),
-            at,
-            source,
-        })?;
-    }
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
-    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    let Planned { file, facts, plan, store } = planned(request)?;
     if seal::is_needed(&plan) {
         seal(facts.caller.privileged)?;
     }
@@ -107,6 +97,60 @@ fn open_trace(request: TraceRequest, plan: &Plan) -> Result<Trace, RunError> {
     let log = request.create_log();
     let log = log.map_err(|source| RunError::TraceLog { path: request.log.clone(), source })?;
     Ok(Trace { request, log })
+}
+
+/// What a spec comes to here, with nothing done but the store made and images brought into it if they were not there.
+pub struct Planned {
+    /// The spec's file, for messages.
+    pub file: PathBuf,
+    pub facts: Facts,
+    pub plan: Plan,
+    /// A plain bundle needs none.
+    pub store: Option<LayerStore>,
+}
+
+/// For commands that look at what a run would see.
+pub fn planned(request: &Request) -> Result<Planned, RunError> {
+    let Loaded { spec, file, store, facts } = load_all(request)?;
+    let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    Ok(Planned { file, facts, plan, store })
+}
+
+/// The branches of a spec in one segment.
+pub struct Branches {
+    pub file: PathBuf,
+    pub segment: Segment,
+    pub store: Option<LayerStore>,
+}
+
+/// For views that nothing runs in.
+pub fn branches(request: &Request) -> Result<Branches, RunError> {
+    let Loaded { spec, file, store, facts } = load_all(request)?;
+    let segment = vfsrun_plan::bare_view(&spec, &facts)
+        .map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    Ok(Branches { file, segment, store })
+}
+
+/// A spec, what it needs of the store, and what is true here.
+struct Loaded {
+    spec: Spec,
+    file: PathBuf,
+    store: Option<LayerStore>,
+    facts: Facts,
+}
+
+fn load_all(request: &Request) -> Result<Loaded, RunError> {
+    let (spec, file) = load(request)?;
+    let store = open_store(&spec, request)?;
+    if let Some(store) = &store {
+        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
+            file: file.clone(),
+            at,
+            source,
+        })?;
+    }
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    Ok(Loaded { spec, file, store, facts })
 }
 
 /// For commands that only look at a spec.

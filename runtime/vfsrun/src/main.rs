@@ -67,6 +67,8 @@ fn main() -> ExitCode {
         Command::RunSpec(arguments) => commands::run::run(&arguments, &cli.global, &log),
         Command::Plan { spec } => commands::plan::plan(spec, &cli.global),
         Command::Spec { resolve, schema, spec } => commands::spec::spec(spec, resolve, schema, &cli.global),
+        Command::Which { json, spec, paths } => commands::which::which(spec, &paths, json, &cli.global),
+        Command::View(view) => commands::view::view(&view, &cli.global),
         Command::New { args } => commands::new::new(&args),
         Command::Doctor => commands::doctor::doctor(&cli.global),
         Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),

@@ -57,11 +57,13 @@ pub fn ask(
     runtime: &Path,
     trace: Option<&Trace>,
 ) -> Result<PendingView, ViewError> {
-    // Hundreds of branches are more than the usual limit. The command gets the caller's own.
-    let _limit = FileLimit::raise().map_err(|source| ViewError::Limit { source })?;
+    // The command gets the caller's own.
+    let _limit = FileLimit::raise()?;
     // Before the namespace is entered: every path is opened with the caller's own rights.
-    let opened =
-        segments.iter().map(|segment| open_all(&segment.opens, store)).collect::<Result<Vec<_>, _>>()?;
+    let opened = segments
+        .iter()
+        .map(|segment| open_all(&segment.opens, Some(store)))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut view = connect(facts, runtime, trace.map(|trace| trace.request.mode))?;
     if let Some(trace) = trace {
         view.begin_trace(trace.log.as_fd(), segments.iter().map(described).collect())?;
@@ -96,12 +98,14 @@ impl AttachedView {
 }
 
 /// The soft limit of open files at the hard one, until it is dropped.
-struct FileLimit(Rlimit);
+pub struct FileLimit(Rlimit);
 
 impl FileLimit {
-    fn raise() -> io::Result<FileLimit> {
+    /// Hundreds of branches are more than the usual limit.
+    pub fn raise() -> Result<FileLimit, ViewError> {
         let own = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own })?;
+        setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own })
+            .map_err(|errno| ViewError::Limit { source: errno.into() })?;
         Ok(FileLimit(own))
     }
 }
@@ -142,17 +146,19 @@ fn connect(facts: &Facts, runtime: &Path, trace: Option<TraceMode>) -> Result<Vi
     Ok(view?)
 }
 
-fn open_all(opens: &[Open], store: &LayerStore) -> Result<Vec<OwnedFd>, ViewError> {
+/// What a segment names, in its order. A plain bundle's names no store.
+pub fn open_all(opens: &[Open], store: Option<&LayerStore>) -> Result<Vec<OwnedFd>, ViewError> {
     opens.iter().map(|open| open_one(open, store)).collect()
 }
 
-fn open_one(open: &Open, store: &LayerStore) -> Result<OwnedFd, ViewError> {
+fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewError> {
     let (path, at, flags) = match open {
         // Rights to list it are asked for when it is listed.
         Open::Path { path, at } => (path.as_path(), at.as_str(), OFlags::PATH),
         Open::File { path, at } => (path.as_path(), at.as_str(), OFlags::RDONLY),
         Open::HostRoot => (Path::new("/"), "the host's root", OFlags::PATH),
         Open::Store => {
+            let store = store.expect("only a spec with vfs names the store, and it has one");
             let copy = store.as_fd().try_clone_to_owned();
             return copy.map_err(|source| ViewError::Open {
                 at: "the layer store".into(),

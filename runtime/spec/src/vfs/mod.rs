@@ -68,6 +68,9 @@ pub struct Vfs {
     /// Whether the command reads the caller's standard input; false is /dev/null.
     #[serde(skip_serializing_if = "is_default")]
     pub stdin: bool,
+    /// Whether each name tells by extended attributes which branch and file it comes from.
+    #[serde(skip_serializing_if = "is_default")]
+    pub provenance: bool,
 }
 
 impl Vfs {

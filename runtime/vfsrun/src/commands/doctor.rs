@@ -35,6 +35,7 @@ pub fn doctor(global: &Global) -> Outcome {
         user_namespaces(&caller),
         ids(&caller),
         fuse(),
+        views(),
         server_directory(global, &caller),
         upper(&store),
         watches(),
@@ -59,6 +60,15 @@ pub fn doctor(global: &Global) -> Outcome {
 
 fn finding(what: &'static str, state: State, says: impl Into<String>) -> Finding {
     Finding { what, state, says: says.into() }
+}
+
+fn views() -> Finding {
+    if vfsrun_fuse::bare::can_mount() {
+        finding("views", State::Works, "`vfsrun view mount` can mount")
+    } else {
+        let says = "`vfsrun view mount` needs fusermount3 for an ordinary user: install the package fuse3";
+        finding("views", State::Lacks, says)
+    }
 }
 
 fn user(caller: &Caller) -> Finding {

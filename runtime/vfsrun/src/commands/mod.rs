@@ -7,6 +7,8 @@ pub mod plan;
 pub mod run;
 pub mod spec;
 pub mod trace;
+pub mod view;
+pub mod which;
 
 use std::error::Error;
 
