@@ -61,6 +61,10 @@ impl Segment {
         for node in &gone {
             let dir = node.parent().expect("a lost root was refused above");
             forget(Forget::Name { dir: dir.ino(), name: node.name() });
+            if node.origins.iter().any(|origin| !self.is_plain(node, dir, origin)) {
+                // It may be of another type now while its directory is as it was, whose listing tells types.
+                forget(Forget::Node { ino: dir.ino() });
+            }
         }
         for (node, names) in &kept {
             forget(Forget::Node { ino: node.ino() });

@@ -27,7 +27,7 @@ struct Kernel {
     attrs: HashMap<u64, Attr>,
     /// What an overlay takes from what was looked up, without a question: permissions, owner and group.
     rights: HashMap<u64, (u16, u32, u32)>,
-    listings: HashMap<u64, Vec<OsString>>,
+    listings: HashMap<u64, Vec<(OsString, FileKind)>>,
     contents: HashMap<u64, Result<Vec<u8>, Errno>>,
     /// Forgotten, which the segment hears later.
     leaving: Vec<Arc<Node>>,
@@ -72,10 +72,10 @@ impl Kernel {
         Attr { ino: 0, atime: Time::default(), ..*attr }
     }
 
-    fn list(&mut self, dir: &Arc<Node>) -> Vec<OsString> {
+    fn list(&mut self, dir: &Arc<Node>) -> Vec<(OsString, FileKind)> {
         let segment = &self.segment;
         let listing = self.listings.entry(dir.ino());
-        listing.or_insert_with(|| names_of(segment, dir)).clone()
+        listing.or_insert_with(|| listing_of(segment, dir)).clone()
     }
 
     fn content(&mut self, node: &Node) -> Result<Vec<u8>, Errno> {
@@ -126,8 +126,11 @@ impl Kernel {
             let listed = self.list(&dir);
             let (attr, rights) = (self.attr(&dir), self.rights[&dir.ino()]);
             answers.push(format!("{}: {attr:?} {rights:?} {listed:?}", path.display()));
-            let names: BTreeSet<_> =
-                listed.iter().map(OsString::as_os_str).chain(absent.iter().map(OsStr::new)).collect();
+            let names: BTreeSet<_> = listed
+                .iter()
+                .map(|(name, _)| name.as_os_str())
+                .chain(absent.iter().map(OsStr::new))
+                .collect();
             for name in names {
                 let path = path.join(name);
                 let answer = match self.look_up(&dir, name) {
@@ -153,8 +156,8 @@ fn rights(attr: &Attr) -> (u16, u32, u32) {
     (attr.perm, attr.uid, attr.gid)
 }
 
-fn names_of(segment: &Segment, dir: &Arc<Node>) -> Vec<OsString> {
-    segment.list(dir).unwrap().into_iter().map(|entry| entry.name).collect()
+fn listing_of(segment: &Segment, dir: &Arc<Node>) -> Vec<(OsString, FileKind)> {
+    segment.list(dir).unwrap().into_iter().map(|entry| (entry.name, entry.kind)).collect()
 }
 
 fn content_of(segment: &Segment, node: &Node) -> Result<Vec<u8>, Errno> {
