@@ -12,6 +12,7 @@ as_root_and_user!(
     no_time_is_later_than_the_spec_says,
     branch_that_is_there_twice_is_shown_once,
     pattern_is_as_many_branches_as_it_matches,
+    pattern_of_the_home_directory_is_of_no_other,
     hundreds_of_branches_are_one_tree,
 );
 
@@ -122,6 +123,21 @@ fn pattern_is_as_many_branches_as_it_matches(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "b\nf\ng\nnew\n");
     sandbox.sh("rm -r parts/*");
     sandbox.run(&spec).expect(125).assert_stderr_has("vfs.branches[0].glob: nothing matches ./parts/*");
+}
+
+fn pattern_of_the_home_directory_is_of_no_other(sandbox: &Sandbox) {
+    let home = sandbox.home().display().to_string();
+    sandbox.sh(&format!("mkdir -p {home}/usr/part; echo own > {home}/usr/part/f"));
+    let branches = json!([{ "glob": "~/us[r]/part", "at": "/src" }]);
+    let spec = sandbox.shell_spec("cat /src/f", &json!({ "branches": branches, "capture": false }));
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, "own\n");
+    // The host has a /usr, too.
+    sandbox.write_json(
+        "spec.json",
+        &sandbox.shell_spec("true", &json!({ "branches": [{ "glob": "~/us[r]" }] })),
+    );
+    let output = vfsrun_tests::command::run(sandbox.vfsrun(&["./spec.json"]).env_remove("HOME"));
+    output.expect(125).assert_stderr_has("vfs.branches[0].glob: nothing matches ~/us[r]");
 }
 
 fn hundreds_of_branches_are_one_tree(sandbox: &Sandbox) {

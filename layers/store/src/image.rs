@@ -76,7 +76,10 @@ impl Image {
             .map_err(|errno| ImageError::Read { file: path.into(), source: errno.into() })?;
         match fsat::stat(&dir, "oci-layout") {
             Ok(Some(_)) => {}
-            _ => return Err(ImageError::NoLayout { dir: path.into() }),
+            Ok(None) => return Err(ImageError::NoLayout { dir: path.into() }),
+            Err(errno) => {
+                return Err(ImageError::Read { file: "oci-layout".into(), source: errno.into() });
+            }
         }
         let index = parse_index(Path::new("index.json"), &read_json(&dir, Path::new("index.json"))?)?;
         let found = tagged(&index, tag)?.clone();

@@ -162,9 +162,9 @@ fn globs(
     };
     let found = |pattern: &str| {
         // What is before the pattern is no pattern.
-        let (rest, start) = match pattern.strip_prefix("~/") {
-            Some(rest) => (rest, home.unwrap_or(Path::new("/"))),
-            None => (pattern, directory),
+        let (rest, start) = match (pattern.strip_prefix("~/"), home) {
+            (Some(rest), Some(home)) => (rest, home),
+            _ => (pattern, directory),
         };
         let start = start.to_str().ok_or_else(|| format!("{} is no UTF-8", start.display()))?;
         let start = glob::Pattern::escape(start);
