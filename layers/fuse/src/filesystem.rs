@@ -17,7 +17,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use vfsrun_trace::{Mode, Outcome};
-use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Node};
+use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node};
 
 use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
 use crate::bare::Bare;
@@ -117,23 +117,28 @@ impl ViewFs {
     }
 
     fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Attr, Errno> {
-        let (place, attr) = if let Some(registry) = self.list_of_segments(parent) {
-            let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
-            let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
-            let node = live.segment.root();
-            let attr = live.segment.as_shown(live.segment.attr(&node)?);
-            (Place { live, node }, attr)
-        } else {
-            let Place { live, node } = self.place(parent)?;
-            self.refuse_too_many(&live, &node, name)?;
-            let (node, attr) = live.segment.lookup_attr(&node, name)?;
-            let attr = live.segment.as_shown(attr);
-            (Place { live, node }, attr)
+        let Some(registry) = self.list_of_segments(parent) else {
+            let place = self.place(parent)?;
+            return self.look_up_in(&place, &place.live.segment.lookups(&place.node), name);
         };
+        let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
+        let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
+        let node = live.segment.root();
+        let attr = live.segment.as_shown(live.segment.attr(&node)?);
+        self.nodes.remember(Place { live, node });
+        Ok(attr)
+    }
+
+    /// `lookups` are those in `dir`.
+    fn look_up_in(&self, dir: &Place, lookups: &Lookups<'_>, name: &OsStr) -> Result<Attr, Errno> {
+        self.refuse_too_many(&dir.live, &dir.node, name)?;
+        let (node, attr) = lookups.lookup(name)?;
         if self.is_bare() && attr.kind == FileKind::Whiteout {
             return Err(Errno::NOENT);
         }
-        self.nodes.remember(place);
+        let live = dir.live.clone();
+        let attr = live.segment.as_shown(attr);
+        self.nodes.remember(Place { live, node });
         Ok(attr)
     }
 
@@ -236,20 +241,27 @@ impl ViewFs {
         let (listing, above) = self.list(nodeid, offset)?;
         let dots = [Name::Dot(nodeid.0, "."), Name::Dot(above, "..")];
         let names = dots.into_iter().chain(listing.iter().map(Name::Entry));
+        let mut told = false;
         for (index, name) in names.enumerate().skip(offset as usize) {
             if add(index as u64 + 1, name) {
                 self.listings.keep(nodeid.0, &listing);
                 return Ok(());
             }
+            told = true;
         }
-        self.listings.drop_kept(nodeid.0);
+        // The reader comes once more to be told that there is nothing more.
+        if told {
+            self.listings.keep(nodeid.0, &listing);
+        } else {
+            self.listings.drop_kept(nodeid.0);
+        }
         Ok(())
     }
 
     /// The attributes that go with an entry of a listing. The kernel shows an entry whose attributes are impossible
     /// and asks for them when somebody uses the name, and so gets the error then.
-    fn entry_attributes(&self, nodeid: INodeNo, entry: &DirEntry) -> FileAttr {
-        match self.look_up(nodeid, &entry.name) {
+    fn entry_attributes(&self, told: Result<Attr, Errno>, entry: &DirEntry) -> FileAttr {
+        match told {
             Ok(attr) => file_attr(&attr),
             Err(_) => {
                 self.nodes.remember_again(entry.ino);
@@ -299,9 +311,9 @@ impl Filesystem for ViewFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let mut wanted =
             InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_MAX_PAGES;
-        if self.trace.is_none() {
-            // Listings with attributes would answer look-ups that nobody made.
-            wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
+        // Listings with attributes would answer look-ups that nobody made, and those of a bare mount expire at once.
+        if self.trace.is_none() && !self.is_bare() {
+            wanted |= InitFlags::FUSE_DO_READDIRPLUS;
         }
         if self.is_bare() {
             // Pages go when the attributes say that the file has changed.
@@ -477,6 +489,16 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let _serving = self.meter.begin(Kind::Readdirplus);
+        let dir = self.list_of_segments(nodeid).is_none().then(|| self.place(nodeid));
+        let dir = match dir.transpose() {
+            Ok(dir) => dir,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let lookups = dir.as_ref().map(|dir| (dir, dir.live.segment.lookups(&dir.node)));
+        let look_up = |name: &OsStr| match &lookups {
+            Some((dir, lookups)) => self.look_up_in(dir, lookups, name),
+            None => self.look_up(nodeid, name),
+        };
         let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
             // The kernel takes no attributes for these two.
             Name::Dot(ino, dots) => {
@@ -484,7 +506,7 @@ impl Filesystem for ViewFs {
                 reply.add(INodeNo(ino), next, dots, &self.keep(), &attr, Generation(0))
             }
             Name::Entry(entry) => {
-                let attr = self.entry_attributes(nodeid, entry);
+                let attr = self.entry_attributes(look_up(&entry.name), entry);
                 let full = reply.add(attr.ino, next, &entry.name, &self.keep(), &attr, Generation(0));
                 if full {
                     self.forget_node(attr.ino, 1);

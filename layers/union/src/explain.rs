@@ -15,7 +15,7 @@ use crate::merge::{Found, Merge};
 use crate::node::{Node, NodeKey};
 use crate::origin::{BranchIndex, Place};
 use crate::provenance::Provenance;
-use crate::resolve::{Candidate, Told, ViewLinks};
+use crate::resolve::{Candidate, Dirs, Told, ViewLinks};
 use crate::rules::{By, List, Verdict};
 use crate::segment::{Segment, new_node};
 
@@ -180,7 +180,8 @@ impl<'a> Walk<'a> {
         let (segment, mut answers) = (self.segment, Vec::new());
         let links = ViewLinks::Follow;
         let found = segment.resolve_telling(dir, name, links, |told| answers.push(Answer::new(told)));
-        if let Ok(asked) = segment.ask(dir, name, links) {
+        let dirs = Dirs::default();
+        if let Ok(asked) = segment.ask(&dirs, dir, name, links) {
             let (told, others) = dir.origins.split_at(answers.len());
             let others = others.iter().map(|origin| (origin.branch, segment.candidate(&asked, origin)));
             let answers = told.iter().map(|origin| origin.branch).zip(answers);

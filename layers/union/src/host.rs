@@ -1,18 +1,19 @@
 //! The host: files reached beneath descriptors, and what stat says of them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
 use rustix::io::Errno;
-use vfsrun_sys::beneath;
+use vfsrun_sys::{beneath, xattr};
 
 use crate::attr::{Attr, FileKind, Time};
 use crate::describe::Rewrite;
+use crate::fingerprint;
 use crate::origin::{Anchor, Start};
 use crate::owners::{Owners, is_readable};
 
@@ -232,29 +233,34 @@ pub(crate) fn attr_of(
     owners: &Owners,
     rewrite: Option<&Rewrite>,
 ) -> Option<Attr> {
-    let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
-    let is_dir = kind == FileKind::Directory;
-    let mut perm = stat.st_mode as u16 & perm_mask(is_dir);
-    let (mut uid, mut gid) = (stat.st_uid, stat.st_gid);
-    if perm & 0o077 != 0 && kind != FileKind::Symlink && has_access_list(fd) {
-        // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
-        perm &= !0o077;
-    }
-    let rewritten = owners.of_host(uid, gid);
-    (uid, gid) = rewritten.unwrap_or((uid, gid));
+    let mut attr = plain_attr(stat, may_have_list(stat) && has_access_list(fd))?;
+    let is_dir = attr.kind == FileKind::Directory;
+    let rewritten = owners.of_host(attr.uid, attr.gid);
+    (attr.uid, attr.gid) = rewritten.unwrap_or((attr.uid, attr.gid));
     if let Some(rewrite) = rewrite {
         if let Some(said) = overridden(fd, rewrite) {
-            (uid, gid) = owners.of_layer(said.uid, said.gid);
-            perm = said.perm & perm_mask(is_dir);
+            (attr.uid, attr.gid) = owners.of_layer(said.uid, said.gid);
+            attr.perm = said.perm & perm_mask(is_dir);
         }
-        (uid, gid) = owners.instead(rewrite, uid, gid);
-        if kind != FileKind::Symlink {
-            perm = rewrite.perms.iter().fold(perm, |perm, change| change.apply(perm, is_dir));
+        (attr.uid, attr.gid) = owners.instead(rewrite, attr.uid, attr.gid);
+        if attr.kind != FileKind::Symlink {
+            attr.perm = rewrite.perms.iter().fold(attr.perm, |perm, change| change.apply(perm, is_dir));
         }
     }
     let is_another = rewritten.is_some() || rewrite.is_some();
-    if is_another && kind != FileKind::Symlink && !is_readable(fd, is_dir) {
-        perm = 0;
+    if is_another && attr.kind != FileKind::Symlink && !is_readable(fd, is_dir) {
+        attr.perm = 0;
+    }
+    Some(attr)
+}
+
+/// The same for a file whose owner and permissions are those of the host.
+pub(crate) fn plain_attr(stat: &Stat, has_list: bool) -> Option<Attr> {
+    let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
+    let mut perm = stat.st_mode as u16 & perm_mask(kind == FileKind::Directory);
+    if has_list {
+        // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
+        perm &= !0o077;
     }
     let time = |sec: i64, nsec: u64| Time { sec, nsec: nsec as u32 };
     Some(Attr {
@@ -262,8 +268,8 @@ pub(crate) fn attr_of(
         kind,
         perm,
         nlink: stat.st_nlink as u32,
-        uid,
-        gid,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
         size: stat.st_size as u64,
         blocks: stat.st_blocks as u64,
         blksize: stat.st_blksize as u32,
@@ -271,6 +277,20 @@ pub(crate) fn attr_of(
         mtime: time(stat.st_mtime, stat.st_mtime_nsec),
         ctime: time(stat.st_ctime, stat.st_ctime_nsec),
     })
+}
+
+/// The stat of what lies at a name, and whether an access control list says more than its mode, without opening it: half of
+/// what a look costs. `None`: look at it.
+pub(crate) fn glance(dir: &OwnedFd, name: &OsStr) -> Result<Option<(Stat, bool)>, Errno> {
+    let look = || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    let stat = look()?;
+    if !may_have_list(&stat) {
+        return Ok(Some((stat, false)));
+    }
+    let Ok(has_list) = xattr::is_set_at(dir, name, ACCESS_LIST) else { return Ok(None) };
+    // Had another file been in its place for a moment, its ctime would tell, if it is not that young.
+    let is_same = !fingerprint::is_racy(&stat) && fingerprint::print(&look()?) == fingerprint::print(&stat);
+    Ok(is_same.then_some((stat, has_list)))
 }
 
 /// Set-id bits of a directory say whose new files are; those of a file are not shown.
@@ -303,9 +323,15 @@ fn parse_overridden(text: &str) -> Option<Overridden> {
     Some(Overridden { uid, gid, perm: (mode & 0o7777) as u16 })
 }
 
-/// Whether a POSIX access control list says more than the mode bits.
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
+
+/// Whether a POSIX access control list could take away what the mode gives.
+fn may_have_list(stat: &Stat) -> bool {
+    stat.st_mode & 0o077 != 0 && FileType::from_raw_mode(stat.st_mode) != FileType::Symlink
+}
+
 fn has_access_list(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::getxattr_query(magic_link(fd), "system.posix_acl_access").is_ok_and(|length| length > 0)
+    rustix::fs::getxattr_query(magic_link(fd), ACCESS_LIST).is_ok_and(|length| length > 0)
 }
 
 pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {

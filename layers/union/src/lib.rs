@@ -56,7 +56,7 @@ pub use node::{Node, NodeKey};
 pub use provenance::Provenance;
 pub use rules::PatternError;
 pub use rustix::io::Errno;
-pub use segment::Segment;
+pub use segment::{Lookups, Segment};
 pub use settle::Effort;
 pub use visits::Changes;
 pub use watch::{can_watch, own_mounts};

@@ -1,9 +1,11 @@
 //! Resolving: from a directory node and a name to what the branches say of it, merged. Nothing is kept here; the
 //! same code answers a lookup and checks later whether the answer still holds.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -76,11 +78,23 @@ impl Segment {
         links: ViewLinks,
         tell: impl FnMut(Told<'_>),
     ) -> Result<Found, Errno> {
-        let found = self.resolve_alone(dir, name, links, tell)?;
+        self.resolve_beneath(&Dirs::default(), dir, name, links, tell)
+    }
+
+    /// The same with directories that are open already; `dirs` are those of `dir`.
+    pub(crate) fn resolve_beneath(
+        &self,
+        dirs: &Dirs,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        links: ViewLinks,
+        tell: impl FnMut(Told<'_>),
+    ) -> Result<Found, Errno> {
+        let found = self.resolve_alone(&self.ask(dirs, dir, name, links)?, tell)?;
         // With `Keep` a link is nobody's rival: two that lead to each other would ask for ever.
         let outranked = is_rival(found.attr.kind)
             && self.is_outranked(&self.rules.priorities, dir, name, |rival| {
-                match self.resolve_alone(dir, rival, links, |_| {}) {
+                match self.ask(dirs, dir, rival, links).and_then(|asked| self.resolve_alone(&asked, |_| {})) {
                     Ok(found) => Ok(is_rival(found.attr.kind)),
                     Err(Errno::NOENT) => Ok(false),
                     Err(errno) => Err(errno),
@@ -90,17 +104,11 @@ impl Segment {
     }
 
     /// Whatever other names the view prefers.
-    fn resolve_alone(
-        &self,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        links: ViewLinks,
-        mut tell: impl FnMut(Told<'_>),
-    ) -> Result<Found, Errno> {
-        let asked = self.ask(dir, name, links)?;
+    fn resolve_alone(&self, asked: &Asked, mut tell: impl FnMut(Told<'_>)) -> Result<Found, Errno> {
+        let (dir, name) = (asked.dir, asked.name);
         let mut merge = Merge::new(self.types, self.policy);
         for origin in &dir.origins {
-            let answer = self.candidate(&asked, origin).inspect_err(|errno| tell(Told::Failed(*errno)))?;
+            let answer = self.candidate(asked, origin).inspect_err(|errno| tell(Told::Failed(*errno)))?;
             match answer {
                 None => tell(Told::Nothing),
                 Some((Verdict::Show, candidate)) => {
@@ -123,6 +131,7 @@ impl Segment {
     /// Errors: what cannot be asked.
     pub(crate) fn ask<'a>(
         &self,
+        dirs: &'a Dirs,
         dir: &'a Arc<Node>,
         name: &'a OsStr,
         links: ViewLinks,
@@ -135,7 +144,7 @@ impl Segment {
         if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(Errno::INVAL);
         }
-        Ok(Asked { dir, name, path: self.has_rules.then(|| dir.path().join(name)), links })
+        Ok(Asked { dirs, dir, name, path: self.has_rules.then(|| dir.path().join(name)), links })
     }
 
     pub(crate) fn resolve_root(&self) -> Result<Found, Errno> {
@@ -287,15 +296,13 @@ impl Segment {
         if has_markers && host::oci_deletes(asked.name).is_some() {
             return Ok(None);
         }
-        let dir = open_dir(asked.dir, origin, host, anchor)?;
-        let seen = match host::look(&dir, Path::new(asked.name)) {
-            Ok(fd) => self.seen_on_host(index, fd.as_fd()).map_err(|errno| match errno {
-                Errno::OPNOTSUPP => {
-                    self.fault(asked.dir.path().join(asked.name), FaultReason::OnlyAPart);
-                    Errno::IO
-                }
-                errno => errno,
-            })?,
+        let dir = asked.dirs.open(asked.dir, origin, host, anchor)?;
+        let seen = match self.seen_at(index, &dir, asked.name) {
+            Ok(seen) => seen,
+            Err(Errno::OPNOTSUPP) => {
+                self.fault(asked.dir.path().join(asked.name), FaultReason::OnlyAPart);
+                return Err(Errno::IO);
+            }
             Err(Errno::NOENT) if has_markers => {
                 return match host::look(&dir, Path::new(&host::oci_marker(asked.name))) {
                     Ok(_) => Ok(Some(self.deleted(index))),
@@ -364,11 +371,23 @@ impl Segment {
         })
     }
 
+    /// As `seen_on_host`, of a name beneath a directory.
+    fn seen_at(&self, index: BranchIndex, dir: &OwnedFd, name: &OsStr) -> Result<Option<Seen>, Errno> {
+        let branch = self.branch(index);
+        if branch.whiteouts == Whiteouts::None
+            && branch.rewrite.is_none()
+            && let Some((stat, has_list)) = host::glance(dir, name)?
+            && self.owners.of_host(stat.st_uid, stat.st_gid).is_none()
+        {
+            return Ok(host::plain_attr(&stat, has_list).map(|attr| self.seen(index, &stat, attr)));
+        }
+        self.seen_on_host(index, host::look(dir, Path::new(name))?.as_fd())
+    }
+
     /// `None` for devices. Errors: OPNOTSUPP for what overlayfs has left only a part of here.
     pub(crate) fn seen_on_host(&self, index: BranchIndex, fd: BorrowedFd<'_>) -> Result<Option<Seen>, Errno> {
         let stat = rustix::fs::fstat(fd)?;
         let branch = self.branch(index);
-        let live = branch.live;
         let mark = match branch.whiteouts {
             Whiteouts::None => Mark::None,
             Whiteouts::Overlay => host::overlay_mark(fd, &stat),
@@ -379,22 +398,31 @@ impl Segment {
             Mark::Whiteout => Some(self.whiteout()),
             Mark::OnlyAPart => return Err(Errno::OPNOTSUPP),
         };
-        let mut object = fingerprint::object(&stat);
-        if mark == Mark::Whiteout {
-            // An empty file may become one, which is another type of file.
-            object = fingerprint::Mixer::default().add(object).get();
-        }
-        Ok(attr.map(|attr| Seen {
+        Ok(attr.map(|attr| {
+            let mut seen = self.seen(index, &stat, attr);
+            seen.opaque = mark == Mark::Opaque;
+            if mark == Mark::Whiteout {
+                // An empty file may become one, which is another type of file.
+                seen.object = fingerprint::Mixer::default().add(seen.object).get();
+            }
+            seen
+        }))
+    }
+
+    fn seen(&self, index: BranchIndex, stat: &Stat, attr: Attr) -> Seen {
+        let branch = self.branch(index);
+        let live = branch.live;
+        Seen {
             attr,
             low32: Some(stat.st_ino as u32),
-            object,
-            print: if live { fingerprint::print(&stat) } else { 0 },
-            racy: live && fingerprint::is_racy(&stat),
-            changed: if live && branch.has_our_clock { time_of_change(&stat) } else { Time::default() },
-            opaque: mark == Mark::Opaque,
+            object: fingerprint::object(stat),
+            print: if live { fingerprint::print(stat) } else { 0 },
+            racy: live && fingerprint::is_racy(stat),
+            changed: if live && branch.has_our_clock { time_of_change(stat) } else { Time::default() },
+            opaque: false,
             follows: 0,
             group: None,
-        }))
+        }
     }
 
     /// `None` is a root directory that the manifest leaves out.
@@ -507,8 +535,35 @@ fn is_shown_rival(verdict: Verdict, found: &Candidate) -> bool {
     !verdict.hides() && is_rival(found.seen.attr.kind)
 }
 
+/// The host directories that a directory of the view is made of, each opened and verified once.
+#[derive(Default)]
+pub(crate) struct Dirs(RefCell<Vec<OpenDir>>);
+
+type OpenDir = (BranchIndex, *const Anchor, Rc<OwnedFd>);
+
+impl Dirs {
+    fn open(
+        &self,
+        dir: &Node,
+        origin: &Origin,
+        host: &HostBranch,
+        anchor: &Arc<Anchor>,
+    ) -> Result<Rc<OwnedFd>, Errno> {
+        let key = (origin.branch, Arc::as_ptr(anchor));
+        let known = |(branch, anchor, _): &&OpenDir| (*branch, *anchor) == key;
+        if let Some((_, _, open)) = self.0.borrow().iter().find(known) {
+            return Ok(Rc::clone(open));
+        }
+        let open = Rc::new(open_dir(dir, origin, host, anchor)?);
+        self.0.borrow_mut().push((key.0, key.1, Rc::clone(&open)));
+        Ok(open)
+    }
+}
+
 /// A name that is being resolved.
 pub(crate) struct Asked<'a> {
+    /// Those of `dir`.
+    dirs: &'a Dirs,
     pub(crate) dir: &'a Arc<Node>,
     pub(crate) name: &'a OsStr,
     /// Relative to the root of the view; there only if rules have to see it.

@@ -27,7 +27,7 @@ use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::owners::Owners;
 use crate::priority::KnownRivals;
-use crate::resolve::{Candidate, ViewLinks};
+use crate::resolve::{Candidate, Dirs, ViewLinks};
 use crate::rules::Rules;
 use crate::sweep::Thoroughness;
 use crate::visits::Visits;
@@ -122,17 +122,12 @@ impl Segment {
 
     /// `lookup` and `attr` with one look at the disk.
     pub fn lookup_attr(&self, dir: &Arc<Node>, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
-        match self.resolve(dir, name, ViewLinks::Follow) {
-            Ok(found) => Ok(self.adopt(dir, name, found)),
-            Err(Errno::STALE) => Err(self.refuse_changed(dir)),
-            Err(errno) => {
-                if let Some(node) = self.table.get(dir.key().child(name)) {
-                    node.served.set(Served::LOST);
-                    node.doubt();
-                }
-                Err(errno)
-            }
-        }
+        self.lookups(dir).lookup(name)
+    }
+
+    /// For several names of one directory, at one time.
+    pub fn lookups<'a>(&'a self, dir: &'a Arc<Node>) -> Lookups<'a> {
+        Lookups { segment: self, dir, dirs: Dirs::default() }
     }
 
     /// Errors: IO if the name has become another object since it was looked up.
@@ -417,6 +412,31 @@ impl Segment {
             self.fault(node.path(), FaultReason::BlobUnusable { digest: digest.to_string(), cause });
             Errno::IO
         }))
+    }
+}
+
+/// Look-ups in a directory that is opened and verified once for all of them.
+pub struct Lookups<'a> {
+    segment: &'a Segment,
+    dir: &'a Arc<Node>,
+    dirs: Dirs,
+}
+
+impl Lookups<'_> {
+    /// As [`Segment::lookup_attr`].
+    pub fn lookup(&self, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
+        let Lookups { segment, dir, dirs } = self;
+        match segment.resolve_beneath(dirs, dir, name, ViewLinks::Follow, |_| {}) {
+            Ok(found) => Ok(segment.adopt(dir, name, found)),
+            Err(Errno::STALE) => Err(segment.refuse_changed(dir)),
+            Err(errno) => {
+                if let Some(node) = segment.table.get(dir.key().child(name)) {
+                    node.served.set(Served::LOST);
+                    node.doubt();
+                }
+                Err(errno)
+            }
+        }
     }
 }
 

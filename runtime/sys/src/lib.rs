@@ -16,5 +16,6 @@ pub mod mount;
 pub mod privileges;
 pub mod seccomp;
 pub mod signals;
+pub mod xattr;
 
 pub use chain::chain;
