@@ -21,6 +21,9 @@ use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
 use crate::nodes::{NodeTable, Place};
 
+/// Look-ups in directories that are merged from so many branches go by an index of their names.
+const MANY_BRANCHES: usize = 8;
+
 #[derive(Debug, Error)]
 pub enum AttachError {
     #[error("cannot look at what the segment is made of")]
@@ -133,7 +136,8 @@ impl Registry {
         let check = Check { warm: false, looked_at, took: began.elapsed() };
         // Built before the old one is given up: a failure changes nothing.
         let segment = Segment::build(described, &self.context)
-            .map_err(|source| AttachError::Build { source: Box::new(source) })?;
+            .map_err(|source| AttachError::Build { source: Box::new(source) })?
+            .with_name_indexes(MANY_BRANCHES);
         let live = Arc::new(Live::new(self.new_name(identity), segment, identity));
         let held = self.hold(&live);
         self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());

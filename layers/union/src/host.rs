@@ -126,6 +126,22 @@ pub(crate) fn may_fold_case(dir: &OwnedFd) -> bool {
         || rustix::fs::openat(dir, ".", flags, Mode::empty()).is_ok_and(folds)
 }
 
+/// Whether a name is found in a directory (O_PATH) exactly if it is listed there (linux/magic.h). Others may find what they
+/// do not list, as automounters do.
+pub(crate) fn lists_what_it_finds(dir: &OwnedFd) -> bool {
+    const LISTING: [u64; 8] = [
+        0xef53,      // ext4
+        0x5846_5342, // xfs
+        0x9123_683e, // btrfs
+        0xf2f5_2010, // f2fs
+        0x2fc1_2fc1, // zfs
+        0x0102_1994, // tmpfs
+        0xe0f5_e1e2, // erofs
+        0x7371_7368, // squashfs
+    ];
+    rustix::fs::fstatfs(dir).is_ok_and(|fs| LISTING.contains(&(fs.f_type as u64))) && !may_fold_case(dir)
+}
+
 /// What overlayfs means by a file of an upper (fs/overlayfs/util.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {

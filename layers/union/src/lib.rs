@@ -26,6 +26,7 @@ mod list;
 mod mend;
 mod merge;
 mod moment;
+mod names;
 pub mod node;
 mod only;
 mod origin;

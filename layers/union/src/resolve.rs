@@ -22,6 +22,7 @@ use crate::inode;
 use crate::inputs::{Input, InputChild};
 use crate::layer::{LayerBranch, chain};
 use crate::merge::{Found, Merge, Seen};
+use crate::names::NameIndex;
 use crate::node::{Node, NodeKey};
 use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
 use crate::priority::is_rival;
@@ -78,19 +79,12 @@ impl Segment {
         links: ViewLinks,
         tell: impl FnMut(Told<'_>),
     ) -> Result<Found, Errno> {
-        self.resolve_beneath(&Dirs::default(), dir, name, links, tell)
+        self.resolve_asked(&self.ask(&Dirs::default(), dir, name, links)?, tell)
     }
 
-    /// The same with directories that are open already; `dirs` are those of `dir`.
-    pub(crate) fn resolve_beneath(
-        &self,
-        dirs: &Dirs,
-        dir: &Arc<Node>,
-        name: &OsStr,
-        links: ViewLinks,
-        tell: impl FnMut(Told<'_>),
-    ) -> Result<Found, Errno> {
-        let found = self.resolve_alone(&self.ask(dirs, dir, name, links)?, tell)?;
+    pub(crate) fn resolve_asked(&self, asked: &Asked, tell: impl FnMut(Told<'_>)) -> Result<Found, Errno> {
+        let Asked { dirs, dir, name, links, .. } = *asked;
+        let found = self.resolve_alone(asked, tell)?;
         // With `Keep` a link is nobody's rival: two that lead to each other would ask for ever.
         let outranked = is_rival(found.attr.kind)
             && self.is_outranked(&self.rules.priorities, dir, name, |rival| {
@@ -107,7 +101,12 @@ impl Segment {
     fn resolve_alone(&self, asked: &Asked, mut tell: impl FnMut(Told<'_>)) -> Result<Found, Errno> {
         let (dir, name) = (asked.dir, asked.name);
         let mut merge = Merge::new(self.types, self.policy);
-        for origin in &dir.origins {
+        let index = asked.index.as_ref().map(|index| (index, self.name_indexes.hash(name)));
+        for (position, origin) in dir.origins.iter().enumerate() {
+            if index.as_ref().is_some_and(|(index, hash)| !index.may_have(*hash, position)) {
+                tell(Told::Nothing);
+                continue;
+            }
             let answer = self.candidate(asked, origin).inspect_err(|errno| tell(Told::Failed(*errno)))?;
             match answer {
                 None => tell(Told::Nothing),
@@ -144,7 +143,8 @@ impl Segment {
         if matches!(bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(Errno::INVAL);
         }
-        Ok(Asked { dirs, dir, name, path: self.has_rules.then(|| dir.path().join(name)), links })
+        let path = self.has_rules.then(|| dir.path().join(name));
+        Ok(Asked { dirs, dir, name, path, links, index: None })
     }
 
     pub(crate) fn resolve_root(&self) -> Result<Found, Errno> {
@@ -196,7 +196,8 @@ impl Segment {
         let outranked = is_shown_rival(verdict, &candidate)
             && self.is_outranked(lists, asked.dir, asked.name, |rival| {
                 let path = asked.path.as_ref().map(|path| path.with_file_name(rival));
-                let found = self.candidate_alone(&Asked { name: rival, path, ..*asked }, origin)?;
+                let found =
+                    self.candidate_alone(&Asked { name: rival, path, index: None, ..*asked }, origin)?;
                 Ok(found.is_some_and(|(verdict, candidate)| is_shown_rival(verdict, &candidate)))
             })?;
         let hidden = Verdict::Hide(By::Extension(List::Branch));
@@ -264,7 +265,7 @@ impl Segment {
                     Ok(Some(self.above(origin.branch)))
                 }
             }
-            (Place::Host(anchor), Content::Host(host)) => self.step_on_host(asked, origin, host, anchor),
+            (Place::Host(anchor), Content::Host(_)) => self.step_on_host(asked, origin, anchor),
             (Place::Entry(dir), Content::Layer(layer)) => {
                 let child = layer.layer.child(*dir, asked.name);
                 Ok(child.map(|child| self.entry(origin.branch, layer, Some(child))))
@@ -288,7 +289,6 @@ impl Segment {
         &self,
         asked: &Asked,
         origin: &Origin,
-        host: &HostBranch,
         anchor: &Arc<Anchor>,
     ) -> Result<Option<Candidate>, Errno> {
         let index = origin.branch;
@@ -296,7 +296,7 @@ impl Segment {
         if has_markers && host::oci_deletes(asked.name).is_some() {
             return Ok(None);
         }
-        let dir = asked.dirs.open(asked.dir, origin, host, anchor)?;
+        let dir = asked.dirs.open(self, asked.dir, origin)?;
         let seen = match self.seen_at(index, &dir, asked.name) {
             Ok(seen) => seen,
             Err(Errno::OPNOTSUPP) => {
@@ -542,13 +542,13 @@ pub(crate) struct Dirs(RefCell<Vec<OpenDir>>);
 type OpenDir = (BranchIndex, *const Anchor, Rc<OwnedFd>);
 
 impl Dirs {
-    fn open(
-        &self,
-        dir: &Node,
-        origin: &Origin,
-        host: &HostBranch,
-        anchor: &Arc<Anchor>,
-    ) -> Result<Rc<OwnedFd>, Errno> {
+    /// The one that is `origin` of `dir`. Errors: STALE if it is not a directory of the host, or another one by now.
+    pub(crate) fn open(&self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<Rc<OwnedFd>, Errno> {
+        let (Place::Host(anchor), Content::Host(host)) =
+            (&origin.place, &segment.branch(origin.branch).content)
+        else {
+            return Err(Errno::STALE);
+        };
         let key = (origin.branch, Arc::as_ptr(anchor));
         let known = |(branch, anchor, _): &&OpenDir| (*branch, *anchor) == key;
         if let Some((_, _, open)) = self.0.borrow().iter().find(known) {
@@ -563,12 +563,14 @@ impl Dirs {
 /// A name that is being resolved.
 pub(crate) struct Asked<'a> {
     /// Those of `dir`.
-    dirs: &'a Dirs,
+    pub(crate) dirs: &'a Dirs,
     pub(crate) dir: &'a Arc<Node>,
     pub(crate) name: &'a OsStr,
     /// Relative to the root of the view; there only if rules have to see it.
     pub(crate) path: Option<PathBuf>,
     pub(crate) links: ViewLinks,
+    /// Which origins of `dir` are asked, where that is known.
+    pub(crate) index: Option<Arc<NameIndex>>,
 }
 
 /// A directory of an unpacked image layer is opaque by what lies in it.

@@ -23,11 +23,12 @@ use crate::inputs::Input;
 use crate::layer::open_blob;
 use crate::mend::Forget;
 use crate::merge::{Found, Merge};
+use crate::names::NameIndexes;
 use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::owners::Owners;
 use crate::priority::KnownRivals;
-use crate::resolve::{Candidate, Dirs, ViewLinks};
+use crate::resolve::{Asked, Candidate, Dirs, ViewLinks};
 use crate::rules::Rules;
 use crate::sweep::Thoroughness;
 use crate::visits::Visits;
@@ -46,6 +47,7 @@ pub struct Segment {
     pub(crate) looks_closer: bool,
     pub(crate) has_priorities: bool,
     pub(crate) known_rivals: KnownRivals,
+    pub(crate) name_indexes: NameIndexes,
     pub(crate) types: TypeConflict,
     pub(crate) policy: Policy,
     pub(crate) order: Order,
@@ -88,6 +90,7 @@ impl Segment {
             looks_closer: any_rules(&|rules| rules.look_closer),
             has_priorities: any_rules(&|rules| !rules.priorities.is_empty()),
             known_rivals: KnownRivals::default(),
+            name_indexes: NameIndexes::default(),
             marked: judged || branches.iter().any(Branch::has_marks),
             branches,
             rules,
@@ -426,7 +429,9 @@ impl Lookups<'_> {
     /// As [`Segment::lookup_attr`].
     pub fn lookup(&self, name: &OsStr) -> Result<(Arc<Node>, Attr), Errno> {
         let Lookups { segment, dir, dirs } = self;
-        match segment.resolve_beneath(dirs, dir, name, ViewLinks::Follow, |_| {}) {
+        let index = segment.name_index(dirs, dir);
+        let asked = segment.ask(dirs, dir, name, ViewLinks::Follow);
+        match asked.and_then(|asked| segment.resolve_asked(&Asked { index, ..asked }, |_| {})) {
             Ok(found) => Ok(segment.adopt(dir, name, found)),
             Err(Errno::STALE) => Err(segment.refuse_changed(dir)),
             Err(errno) => {

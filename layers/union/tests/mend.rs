@@ -35,6 +35,7 @@ struct Kernel {
 
 impl Kernel {
     fn of(segment: Segment) -> Kernel {
+        let segment = segment.with_name_indexes(1);
         let root = segment.root();
         let rights = HashMap::from([(root.ino(), rights(&segment.attr(&root).unwrap()))]);
         Kernel {

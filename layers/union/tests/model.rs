@@ -429,12 +429,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_segment_is_what_the_model_says(branches in branches(), view in model_rules()) {
+    fn the_segment_is_what_the_model_says(
+        branches in branches(),
+        view in model_rules(),
+        indexed in any::<bool>(),
+    ) {
+        // Directories too young to tell whether they change have no index.
+        let wait = || if indexed { settle() };
         let mut world = World::new();
         let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
         let specs: Vec<_> = specs.collect();
         let spec = SegmentSpec { branches: specs, rules: view.rules(), ..SegmentSpec::default() };
-        let segment = world.build_spec(spec).unwrap();
+        let segment = world.build_spec(spec).unwrap().with_name_indexes(usize::from(indexed));
         let wanted: BTreeMap<String, (FileKind, String)> = merge(&branches, &view)
             .into_iter()
             .map(|(path, (leaf, _))| (format!("/{}", path.join("/")), match leaf {
@@ -444,6 +450,7 @@ proptest! {
                 Leaf::Whiteout => (FileKind::Whiteout, String::new()),
             }))
             .collect();
+        wait();
         prop_assert_eq!(served(&segment), wanted.clone());
         // And nothing can be looked up that is not listed.
         for a in NAMES { for b in NAMES { for c in NAMES {
