@@ -52,7 +52,10 @@ class Overlay:
             (self.place / name).mkdir()
         options = f"lowerdir=/,upperdir={self.place}/upper,workdir={self.place}/work,xino=on"
         script = (f"mount -t overlay bench -o '{options}' {self.root} && mount --rbind /dev {self.root}/dev && "
-                  f"mount -t proc proc {self.root}/proc && mount -t tmpfs tmp {self.root}/tmp")
+                  f"mount -t proc proc {self.root}/proc")
+        # Where the benchmark itself lies in /tmp, that would hide what it has made.
+        if not self.place.is_relative_to("/tmp"):
+            script += f" && mount -t tmpfs tmp {self.root}/tmp"
         self.system(script)
         self.mounted = True
 

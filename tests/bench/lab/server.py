@@ -1,6 +1,7 @@
 """The view server of a --root directory: found by what it was started with, as there is no command that tells."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -23,18 +24,31 @@ def find(root):
 
 def cpu_seconds(root):
     """User and system time of the servers of `root`; 0 where there is none."""
-    if root is None:
+    return sum(cpu_of(pid) for pid in find(root)) if root else 0.0
+
+
+def cpu_of(pid):
+    """User and system time of a process; 0 when it is gone."""
+    try:
+        # After the last parenthesis, which ends a name that may hold anything: state is the first field.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return 0.0
-    tick = os.sysconf("SC_CLK_TCK")
-    total = 0
-    for pid in find(root):
-        try:
-            # After the last parenthesis, which ends a name that may hold anything: state is the first field.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / tick
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def new_for_each_run(candidate):
+    """Before each run of the candidate its server ends, and the CPU time of the new one, start included, is the run's."""
+
+    def end(_number):
+        stop(candidate.root)
+        shutil.rmtree(candidate.root, ignore_errors=True)
+
+    def note_cpu(sample):
+        sample["server"] = cpu_seconds(candidate.root)
+
+    candidate.before, candidate.after = end, note_cpu
+    return candidate
 
 
 def stop(root):

@@ -3,10 +3,12 @@
 from .build import Build
 from .bundle import Bundle
 from .capture import Capture
+from .cold import Cold, ColdShare
 from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
 from .live import Attach, Live
+from .many import Many, Thousands
 from .traced import Traced
 from .true import Touch, True_, TrueUser
 
@@ -23,4 +25,8 @@ ROWS = {
     "git-status": GitStatus,
     "capture": Capture,
     "find": Find,
+    "cold": Cold,
+    "cold-share": ColdShare,
+    "many": Many,
+    "thousands": Thousands,
 }

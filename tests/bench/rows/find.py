@@ -1,17 +1,11 @@
 """A cold walk of /usr/share."""
 
-import shutil
-
 from lab import peers, server
 from lab.rounds import WrongResult
-from lab.row import Candidate, Metric, Row, cpu, step
+from lab.row import Candidate, Metric, Row, command_time, cpu, step
 
 # Directories of other users are closed to root without capabilities, as they should be; polkit has one.
 COMMAND = ["/usr/bin/find", "/usr/share", "-path", "/usr/share/polkit-1", "-prune", "-o", "-type", "f", "-size", "+1", "-print"]
-
-
-def command_time(sample):
-    return sample["result"]["seconds"]["command"] if "result" in sample else sample["wall"]
 
 
 class Find(Row):
@@ -29,17 +23,8 @@ class Find(Row):
         self.expected = len(who.run(COMMAND)["stdout"].splitlines())
         overlay = peers.Overlay(workspace.place("find-overlay"), who)
         spec = {"process": {"args": COMMAND}, "vfs": {"branches": [{"host": "tools"}], "capture": False}}
-        cold = workspace.vfsrun("vfsrun, cold", spec, who, ["--quiet"], result=True)
+        cold = server.new_for_each_run(workspace.vfsrun("vfsrun, cold", spec, who, ["--quiet"], result=True))
         warm = workspace.vfsrun("vfsrun, warm", spec, who, ["--quiet"], result=True)
-
-        def no_server(_number):
-            server.stop(cold.root)
-            shutil.rmtree(cold.root, ignore_errors=True)
-
-        def count_server(sample):
-            sample["server"] = server.cpu_seconds(cold.root)
-
-        cold.before, cold.after = no_server, count_server
         self.candidates = [
             Candidate("native", who, COMMAND),
             Candidate("bwrap", who, peers.bwrap(COMMAND)),

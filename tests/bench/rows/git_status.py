@@ -5,17 +5,12 @@ import time
 
 from lab import peers
 from lab.rounds import WrongResult
-from lab.row import Bar, Candidate, Metric, Row, cpu, step, wall
+from lab.row import Bar, Candidate, Metric, Row, command_time, cpu, step, wall
 
 FILES = 10_000
 OURS = ("vfsrun", "vfsrun, unchanged")
 WITH_LOCKS = "vfsrun, unchanged, locks"
 CHANGED = " M d1/f101.txt\n M d2/f202.txt\n?? new.txt\n"
-
-
-def command_time(sample):
-    """The command itself: --result has it for vfsrun, for the others it is all there is."""
-    return sample["result"]["seconds"]["command"] if "result" in sample else sample["wall"]
 
 
 class GitStatus(Row):
