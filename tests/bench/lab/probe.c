@@ -1,6 +1,10 @@
 /* Does one thing to each name of a list, or runs a command, and says how long that took, without the start of a process.
 
-   probe stat|read|absent PASSES DIRECTORY NAMES   lstat; open, read 4 KiB, close; lstat that must fail with ENOENT
+   probe stat PASSES DIRECTORY NAMES               lstat
+   probe absent PASSES DIRECTORY NAMES             lstat that must fail with ENOENT
+   probe read PASSES DIRECTORY NAMES               open, read 4 KiB, close
+   probe whole PASSES DIRECTORY NAMES              open, read to the end, close
+   probe resident PASSES DIRECTORY NAMES           mincore: which of its pages are in the page cache
    probe stream PASSES FILE                        reads the file from start to end, 128 KiB at a time
    probe run PASSES LABEL COMMAND...               runs the command
 
@@ -8,8 +12,8 @@
 
    WHAT COUNT VALUE SECONDS...
 
-   WHAT is the name of the list, or the label. COUNT: names, or lines that the command printed. VALUE: bytes by size or read, the number that the command's last line starts
-   with, for `absent` 0. SECONDS: each pass. Any failure ends it with status 1. */
+   WHAT is the name of the list, or the label. COUNT: names, or lines that the command printed. VALUE: bytes by size or read, in pages that are there, the number that the
+   command's last line starts with, for `absent` 0. SECONDS: each pass. Any failure ends it with status 1. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -56,7 +61,7 @@ static void absent_one(const char *name) {
     if (errno != ENOENT) fail(name);
 }
 
-static void stream(const char *name) {
+static void whole_one(const char *name) {
     int file = open(name, O_RDONLY | O_CLOEXEC);
     if (file < 0) fail(name);
     for (ssize_t length; (length = read(file, buffer, sizeof buffer));) {
@@ -64,7 +69,20 @@ static void stream(const char *name) {
         value += length;
     }
     close(file);
-    count = 1;
+}
+
+static void resident_one(const char *name) {
+    static unsigned char there[1 << 20];
+    struct stat stat;
+    int file = open(name, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &stat)) fail(name);
+    size_t page = sysconf(_SC_PAGESIZE), pages = (stat.st_size + page - 1) / page;
+    if (pages > sizeof there) errno = EFBIG, fail(name);
+    void *mapped = mmap(NULL, stat.st_size, PROT_READ, MAP_SHARED, file, 0);
+    if (mapped == MAP_FAILED || mincore(mapped, stat.st_size, there)) fail(name);
+    for (size_t each = 0; each < pages; each++) value += there[each] & 1 ? page : 0;
+    munmap(mapped, stat.st_size);
+    close(file);
 }
 
 static void run(char **command) {
@@ -105,13 +123,18 @@ static char **names_of(const char *path, long *known) {
 
 int main(int words, char **word) {
     if (words < 4) return 2;
-    void (*one)(const char *) = !strcmp(word[1], "stat") ? stat_one : !strcmp(word[1], "read") ? read_one : absent_one;
+    static const struct { const char *word; void (*one)(const char *); } looks[] = {
+        {"stat", stat_one}, {"absent", absent_one}, {"read", read_one}, {"whole", whole_one}, {"resident", resident_one}};
+    void (*one)(const char *) = NULL;
+    for (size_t each = 0; each < sizeof looks / sizeof *looks; each++)
+        if (!strcmp(word[1], looks[each].word)) one = looks[each].one;
     int is_run = !strcmp(word[1], "run"), is_stream = !strcmp(word[1], "stream");
     int passes = atoi(word[2]);
     double *took = calloc(passes, sizeof *took);
     char **names = NULL;
     long known = 0;
     if (!is_run && !is_stream) {
+        if (!one || words != 5) return 2;
         names = names_of(word[4], &known);
         if (chdir(word[3])) fail(word[3]);
     }
@@ -119,7 +142,7 @@ int main(int words, char **word) {
         count = value = 0;
         double began = now();
         if (is_run) run(word + 4);
-        else if (is_stream) stream(word[3]);
+        else if (is_stream) whole_one(word[3]), count = 1;
         else for (; count < known; count++) one(names[count]);
         took[pass] = now() - began;
     }

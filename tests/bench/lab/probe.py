@@ -43,7 +43,7 @@ class Probe:
         (self.directory / name).write_text("".join(f"{path}\n" for path in paths))
 
     def look(self, what, passes, directory, names, inside):
-        """Words for `stat`, `read` or `absent`; `inside` an action or natively."""
+        """Words for what the probe does to each of a list of names; `inside` an action or natively."""
         place = AT if inside else self.directory
         return [f"{place}/probe", what, str(passes), str(directory), f"{place}/{names}"]
 

@@ -100,8 +100,9 @@ def bars(results):
         for metric in result.row.metrics:
             for one in compare(metric, result.samples):
                 if one.bar and one.bar.absolute:
-                    limit = f"≤ {milliseconds(one.bar.limit)} ms"
-                    yield f"| {result.name} | {metric.name} | {one.candidate} | {limit} | {milliseconds(one.median)} ms | | {milliseconds(one.minimum)} ms | {one.verdict} |"
+                    limit, median, minimum = (
+                        f"{metric.unit.show(value)} {metric.unit.name}" for value in (one.bar.limit, one.median, one.minimum))
+                    yield f"| {result.name} | {metric.name} | {one.candidate} | ≤ {limit} | {median} | | {minimum} | {one.verdict} |"
                 elif one.bar:
                     numbers = " | ".join(ratio(r) for r in (one.paired, one.of_medians, one.of_minima))
                     yield f"| {result.name} | {metric.name} | {one.candidate} | ≤ {one.bar.limit} × {metric.baseline} | {numbers} | {one.verdict} |"
@@ -119,20 +120,17 @@ def section(result):
     yield f"{' '.join(result.row.__doc__.split())} {rounds} rounds."
     yield ""
     for metric in result.row.metrics:
-        yield f"| {metric.name} | median ms | min ms | paired | medians | minima |"
+        unit = metric.unit
+        yield f"| {metric.name} | median {unit.name} | min {unit.name} | paired | medians | minima |"
         yield "|---|---|---|---|---|---|"
         for one in compare(metric, result.samples):
-            numbers = [milliseconds(one.median), milliseconds(one.minimum), *map(ratio, (one.paired, one.of_medians, one.of_minima))]
+            numbers = [unit.show(one.median), unit.show(one.minimum), *map(ratio, (one.paired, one.of_medians, one.of_minima))]
             yield f"| {one.candidate} | " + " | ".join(numbers) + " |"
         yield ""
     for fact in result.facts:
         yield f"- {fact}"
     if result.facts:
         yield ""
-
-
-def milliseconds(seconds):
-    return f"{seconds * 1000:.2f}" if seconds < 0.1 else f"{seconds * 1000:.0f}"
 
 
 def ratio(value):

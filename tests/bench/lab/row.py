@@ -28,8 +28,24 @@ class Candidate:
 
 
 @dataclass
+class Unit:
+    """How a number of a sample is printed: times `scale`, followed by `name`."""
+
+    name: str
+    scale: float
+
+    def show(self, value):
+        value *= self.scale
+        return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+# Of seconds, and of bytes.
+MS, MIB = Unit("ms", 1000), Unit("MiB", 1 / (1 << 20))
+
+
+@dataclass
 class Bar:
-    """At most `limit` times the baseline, or seconds where `absolute`."""
+    """At most `limit` times the baseline, or as much as the metric has it where `absolute`."""
 
     limit: float
     absolute: bool = False
@@ -37,12 +53,13 @@ class Bar:
 
 @dataclass
 class Metric:
-    """One number of a sample, in seconds; None where a candidate has it not."""
+    """One number of a sample, in seconds or bytes; None where a candidate has it not."""
 
     name: str
     get: Callable
     baseline: str
     bars: dict = field(default_factory=dict)
+    unit: Unit = field(default_factory=lambda: MS)
 
 
 def wall(sample):

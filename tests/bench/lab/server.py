@@ -37,6 +37,18 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory(root):
+    """Bytes of the one server of `root`: resident, those of it that are no file's, and the most that were ever resident."""
+    [pid] = find(root)
+    now, ever = kibibytes(f"/proc/{pid}/smaps_rollup"), kibibytes(f"/proc/{pid}/status")
+    return {"resident": now["Rss"] << 10, "anonymous": now["Anonymous"] << 10, "peak": ever["VmHWM"] << 10}
+
+
+def kibibytes(file):
+    lines = (line.split() for line in Path(file).read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1:] == ["kB"]}
+
+
 def new_for_each_run(candidate):
     """Before each run of the candidate its server ends, and the CPU time of the new one, start included, is the run's."""
 

@@ -1,57 +1,82 @@
-"""Sources: real C programs to build, fetched once into target/bench/kept."""
+"""Sources: real C programs to build, fetched once into target/bench/kept. From Debian's archive, through apt with lists of its
+own, so that the machine's configuration stays as it is."""
 
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
+from .peers import need
 from .row import Skip
+
+# Files of sqlite's sources that no longer compile, are included by others, or need more than a C library.
+NOT_SQLITE = ("fts1", "fts2", "geopoly", "os_kv", "tclsqlite")
 
 
 def lua(kept):
-    """The directory of Lua's C files. From Debian's archive, through apt with lists of its own, so that the machine's
-    configuration stays as it is."""
-    source = kept / "lua"
+    """The directory of Lua's C files."""
+
+    def unpack(archive, source, _work):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                path = Path(member.name)
+                if member.isfile() and path.parent.name == "src" and path.suffix in (".c", ".h"):
+                    (source / path.name).write_bytes(tar.extractfile(member).read())
+
+    return fetched(kept, "lua5.4", "Lua", unpack)
+
+
+def sqlite(kept):
+    """The directory of sqlite's C files, some of which its makefile generates. Not the amalgamation: a file for each module."""
+
+    def unpack(archive, source, work):
+        need("tclsh", "make")
+        run(["tar", "-C", work, "--strip-components=1", "-xf", archive], work)
+        run(["./configure", "--disable-tcl"], work)
+        run(["make", ".target_source", "shell.c", "sqlite3.h"], work)
+        for file in (*(work / "tsrc").glob("*.[ch]"), work / "shell.c"):
+            if not file.name.startswith(NOT_SQLITE):
+                shutil.copy(file, source)
+
+    return fetched(kept, "sqlite3", "sqlite", unpack)
+
+
+def fetched(kept, package, name, unpack):
+    """`unpack` is called with the package's archive, the directory to fill and another to work in."""
+    source = kept / name.lower()
     if source.is_dir():
         return source
     place = kept / "apt"
-    for name in ("lists/partial", "cache/archives/partial", "download"):
-        (place / name).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    for directory in ("lists/partial", "cache/archives/partial", "download", "source", "work"):
+        (place / directory).mkdir(parents=True)
     (place / "sources.list").write_text(f"deb-src {archive()} {codename()} main\n")
     options = ["-qq", "-o", f"Dir::Etc::SourceList={place}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
                "-o", f"Dir::State::Lists={place}/lists", "-o", f"Dir::Cache={place}/cache", "-o", "APT::Sandbox::User="]
-    for words in (["update"], ["source", "--download-only", "lua5.4"]):
-        try:
-            done = subprocess.run(["apt-get", *options, *words], cwd=place / "download", capture_output=True, text=True)
-        except OSError as error:
-            raise Skip(f"Lua's source cannot be fetched: {error}") from None
-        if done.returncode != 0:
-            raise Skip(f"Lua's source cannot be fetched: {done.stderr.strip()}")
-    unpack(next((place / "download").glob("*.orig.tar.gz")), source)
+    try:
+        for words in (["update"], ["source", "--download-only", package]):
+            run(["apt-get", *options, *words], place / "download")
+        unpack(next((place / "download").glob("*.orig.tar.*")), place / "source", place / "work")
+    except Skip as reason:
+        raise Skip(f"{name}'s source cannot be had: {reason}") from None
+    (place / "source").rename(source)
     shutil.rmtree(place)
     return source
 
 
-def unpack(archive, source):
-    unfinished = source.with_name("lua.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            path = Path(member.name)
-            if member.isfile() and path.parent.name == "src" and path.suffix in (".c", ".h"):
-                (unfinished / path.name).write_bytes(tar.extractfile(member).read())
-    unfinished.rename(source)
+def run(argv, cwd):
+    try:
+        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
+    except OSError as error:
+        raise Skip(f"{argv[0]}: {error}") from None
+    if done.returncode != 0:
+        raise Skip(f"{argv[0]}: {done.stderr.strip()[-600:]}")
+    return done.stdout
 
 
 def archive():
     """Where this machine gets the packages of its release from."""
-    try:
-        done = subprocess.run(["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"],
-                              capture_output=True, text=True)
-    except OSError as error:
-        raise Skip(f"Lua's source cannot be fetched: {error}") from None
-    for line in done.stdout.splitlines():
+    for line in run(["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"], "/").splitlines():
         release, component, address = line.split(" ", 2)
         if (release, component) == (codename(), "main"):
             return address

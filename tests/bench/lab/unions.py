@@ -60,10 +60,16 @@ class Union:
             self.server.wait()
             self.server = None
 
-    def note_cpu(self, sample):
-        """For `Candidate.after`, of a server that was started for this sample."""
-        if self.server:
-            sample["server"] = server.cpu_of(self.server.pid)
+    def new_for_each_run(self, candidate):
+        """Mounts anew before each run of the candidate; the CPU time of the program that serves, start included, is the run's."""
+
+        def after(sample):
+            if self.server:
+                sample["server"] = server.cpu_of(self.server.pid)
+            self.unmount()
+
+        candidate.before, candidate.after = lambda _: self.mount(), after
+        return candidate
 
 
 class Overlayfs(Union):
@@ -109,6 +115,10 @@ class Bindfs(Union):
         if len(self.directories) != 1:
             raise Skip("bindfs shows one directory")
         return ["bindfs", "-f", "--multithreaded", "-o", f"kernel_cache,{CACHED}", self.directories[0], self.point]
+
+
+FUSE = (Mergerfs, FuseOverlayfs, Bindfs)
+ALL = (Overlayfs, *FUSE)
 
 
 def those_that_work(kinds, place, directories):

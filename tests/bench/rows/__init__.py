@@ -9,8 +9,11 @@ from .git_status import GitStatus
 from .inputs import Inputs
 from .live import Attach, Live
 from .many import Many, Thousands
-from .traced import Traced
+from .memory import Memory
+from .read import Pages, Read
+from .traced import Traced, TracedSqlite
 from .true import Touch, True_, TrueUser
+from .warm import Warm
 
 ROWS = {
     "true": True_,
@@ -21,12 +24,17 @@ ROWS = {
     "bundle": Bundle,
     "build": Build,
     "traced": Traced,
+    "traced-sqlite": TracedSqlite,
     "inputs": Inputs,
     "git-status": GitStatus,
     "capture": Capture,
     "find": Find,
+    "warm": Warm,
     "cold": Cold,
     "cold-share": ColdShare,
     "many": Many,
     "thousands": Thousands,
+    "read": Read,
+    "pages": Pages,
+    "memory": Memory,
 }

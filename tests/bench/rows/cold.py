@@ -1,18 +1,17 @@
 """The first `du` ever of a tree."""
 
+import subprocess
 from pathlib import Path
 
 from lab import peers, server, unions
 from lab.rounds import WrongResult
 from lab.row import Bar, Candidate, Metric, Row, command_time, cpu, step
 
-from .live import make_tree
-
 DIRECTORIES, FILES = 300, 100
 
 
 class Cold(Row):
-    """`du -s` of a tree that the mount has not shown before: 30 000 small files in 300 directories. The disk's own entries, inodes and
+    """`du -s` of a tree that the mount has not shown before: 30 000 files of 4 KiB in 300 directories. The disk's own entries, inodes and
     pages are warm for all, since `native` walks the tree in each round; what is cold is the mount. Ours has a view server that was started for
     the run, whose start, and that of the action, is not in the command's time, but is in the CPU time. overlayfs is mounted just before over the host's root, with chroot, so
     that for both `du` itself and its libraries come out of the cold mount. The FUSE peers show nothing but the tree, and `du` is
@@ -35,15 +34,14 @@ class Cold(Row):
         # A branch may show each name of a file with several links as a file of its own.
         self.least, self.most = (disk_usage(who, [*du(tree), *more]) for more in ([], ["-l"]))
         overlay = peers.Overlay(workspace.place(f"cold-{tree.name}-overlay"), who)
-        others, self.skipped = unions.those_that_work((unions.Mergerfs, unions.FuseOverlayfs, unions.Bindfs), place, [tree])
+        others, self.skipped = unions.those_that_work(unions.FUSE, place, [tree])
         ours = workspace.vfsrun(
-            f"vfsrun, {tree.name}", {"process": {"args": du(at)}, "vfs": {"branches": branches, "capture": False}},
+            "vfsrun", {"process": {"args": du(at)}, "vfs": {"branches": branches, "capture": False}},
             who, ["--quiet"], result=True)
-        ours.name = "vfsrun"
         self.candidates = [
             Candidate("native", who, du(tree)),
             Candidate("overlayfs", who, overlay.enter(du(tree)), before=lambda _: overlay.mount(), after=lambda _: overlay.unmount()),
-            *[self.peer(union, who, du(union.point)) for union in others],
+            *[union.new_for_each_run(Candidate(union.name, who, du(union.point))) for union in others],
             server.new_for_each_run(ours),
         ]
         for candidate in self.candidates:
@@ -56,15 +54,8 @@ class Cold(Row):
 
     def tree(self, workspace):
         """The directory, its path in the root of an action, and the branches of that."""
-        tree = make_tree(workspace.kept / "cold", DIRECTORIES, FILES)
+        tree = make_files(workspace.kept / "files")
         return tree, "/tree", [{"path": str(tree), "at": "/tree"}, {"host": "tools"}]
-
-    def peer(self, union, who, command):
-        def after(sample):
-            union.note_cpu(sample)
-            union.unmount()
-
-        return Candidate(union.name, who, command, before=lambda _: union.mount(), after=after)
 
     def is_all(self, sample):
         used = int(sample["stdout"].split()[0])
@@ -86,6 +77,19 @@ class ColdShare(Cold):
 
     def tree(self, _workspace):
         return Path("/usr/share"), "/usr/share", [{"host": "tools"}]
+
+
+def make_files(place):
+    """Files of 4 KiB, one in each directory of 8 KiB."""
+    if not place.is_dir():
+        unfinished = place.with_name(f"{place.name}.unfinished")
+        subprocess.run(["rm", "-rf", unfinished], check=True)
+        for directory in range(DIRECTORIES):
+            (unfinished / f"d{directory}").mkdir(parents=True)
+            for file in range(FILES):
+                (unfinished / f"d{directory}/f{file}").write_bytes(b"x" * (4096 if file else 8192))
+        unfinished.rename(place)
+    return place
 
 
 def disk_usage(who, command):

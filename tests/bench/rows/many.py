@@ -44,7 +44,7 @@ class Many(Row):
         self.skipped = []
         for count, these in ((1, [one]), (BRANCHES, directories)):
             place = workspace.place(f"many-{count}")
-            found, skipped = unions.those_that_work((unions.Overlayfs, unions.Mergerfs, unions.FuseOverlayfs), place, these)
+            found, skipped = unions.those_that_work(unions.ALL, place, these)
             self.candidates += [self.peer(union, f"{union.name}, {count}") for union in found]
             self.skipped += skipped
         self.metrics = []
@@ -69,13 +69,7 @@ class Many(Row):
 
     def peer(self, union, name):
         script = " && ".join(" ".join(self.probe.look(what, 1, union.point, where, inside=False)) for where, what in LOOKS.items())
-
-        def after(sample):
-            union.note_cpu(sample)
-            union.unmount()
-
-        candidate = Candidate(name, self.who, ["/bin/sh", "-c", script], before=lambda _: union.mount(), after=after)
-        return self.checked(candidate, name)
+        return self.checked(union.new_for_each_run(Candidate(name, self.who, ["/bin/sh", "-c", script])), name)
 
     def checked(self, candidate, name):
         def check(sample):
