@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from . import mounts
 from .caller import ENVIRONMENT
 from .row import Skip
 
@@ -48,7 +49,7 @@ class Overlay:
         """A fresh one."""
         self.unmount()
         for name in ("upper", "work", "root"):
-            shutil.rmtree(self.place / name, ignore_errors=True)
+            mounts.remove_tree(self.place / name)
             (self.place / name).mkdir()
         options = f"lowerdir=/,upperdir={self.place}/upper,workdir={self.place}/work,xino=on"
         script = (f"mount -t overlay bench -o '{options}' {self.root} && mount --rbind /dev {self.root}/dev && "

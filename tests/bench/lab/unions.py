@@ -1,14 +1,14 @@
 """Unions of directories by other programs, mounted at a directory of the host outside of what is timed. Needs root.
 
-Each keeps in the kernel what it can, for an hour at least: vfsrun does so, too."""
+Each keeps in the kernel what it can, for an hour at least: vfsrun does so, too. What has no upper is read-only, so that nothing
+gets through it to the directories."""
 
 import atexit
 import os
-import shutil
 import subprocess
 import time
 
-from . import server
+from . import mounts, server
 from .peers import need
 from .row import Skip
 
@@ -36,7 +36,7 @@ class Union:
         """A fresh one."""
         self.unmount()
         for name in ("upper", "work", "point"):
-            shutil.rmtree(self.place / name, ignore_errors=True)
+            mounts.remove_tree(self.place / name)
             (self.place / name).mkdir(parents=True)
         self.start()
 
@@ -53,8 +53,7 @@ class Union:
             time.sleep(0.01)
 
     def unmount(self):
-        if self.point.is_dir() and os.path.ismount(self.point):
-            subprocess.run(["umount", "-l", self.point], check=True)
+        mounts.unmount(self.point)
         if self.server:
             self.server.terminate()
             self.server.wait()
@@ -91,7 +90,7 @@ class Mergerfs(Union):
     def argv(self):
         need("mergerfs")
         options = ("cache.entry=3600,cache.attr=3600,cache.negative_entry=3600,cache.files=auto-full,cache.readdir=true,"
-                   "cache.symlinks=true,category.search=ff,func.getattr=ff,allow_other")
+                   "cache.symlinks=true,category.search=ff,func.getattr=ff,allow_other,ro")
         return ["mergerfs", "-f", "-o", options, ":".join(map(str, self.directories)), self.point]
 
 
@@ -114,7 +113,7 @@ class Bindfs(Union):
         need("bindfs")
         if len(self.directories) != 1:
             raise Skip("bindfs shows one directory")
-        return ["bindfs", "-f", "--multithreaded", "-o", f"kernel_cache,{CACHED}", self.directories[0], self.point]
+        return ["bindfs", "-f", "--multithreaded", "-o", f"ro,kernel_cache,{CACHED}", self.directories[0], self.point]
 
 
 FUSE = (Mergerfs, FuseOverlayfs, Bindfs)

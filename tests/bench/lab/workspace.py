@@ -1,12 +1,11 @@
 """The workspace: target/bench, its callers, and what several rows use."""
 
 import json
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from . import caller, server
+from . import caller, mounts, server
 from .row import Candidate
 
 
@@ -58,4 +57,4 @@ class Workspace:
             server.stop(root)
         for one in self._callers.values():
             one.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        mounts.remove_tree(self.scratch)
