@@ -10,10 +10,11 @@
 
    NAMES is a file with one path per line, relative to DIRECTORY. Prints one line:
 
-   WHAT COUNT VALUE SECONDS...
+   WHAT COUNT VALUE WALL:CPU...
 
    WHAT is the name of the list, or the label. COUNT: names, or lines that the command printed. VALUE: bytes by size or read, in pages that are there, the number that the
-   command's last line starts with, for `absent` 0. SECONDS: each pass. Any failure ends it with status 1. */
+   command's last line starts with, for `absent` 0. WALL:CPU: seconds of each pass, CPU of this
+   process and of the command. Any failure ends it with status 1. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -39,6 +41,14 @@ static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static double spent(void) {
+    struct timespec own;
+    struct rusage command;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own) || getrusage(RUSAGE_CHILDREN, &command)) fail("CPU time");
+    return own.tv_sec + own.tv_nsec / 1e9 + command.ru_utime.tv_sec + command.ru_stime.tv_sec +
+           (command.ru_utime.tv_usec + command.ru_stime.tv_usec) / 1e6;
 }
 
 static void stat_one(const char *name) {
@@ -130,7 +140,7 @@ int main(int words, char **word) {
         if (!strcmp(word[1], looks[each].word)) one = looks[each].one;
     int is_run = !strcmp(word[1], "run"), is_stream = !strcmp(word[1], "stream");
     int passes = atoi(word[2]);
-    double *took = calloc(passes, sizeof *took);
+    struct { double wall, cpu; } *took = calloc(passes, sizeof *took);
     char **names = NULL;
     long known = 0;
     if (!is_run && !is_stream) {
@@ -140,15 +150,16 @@ int main(int words, char **word) {
     }
     for (int pass = 0; pass < passes; pass++) {
         count = value = 0;
-        double began = now();
+        double began = now(), before = spent();
         if (is_run) run(word + 4);
         else if (is_stream) whole_one(word[3]), count = 1;
         else for (; count < known; count++) one(names[count]);
-        took[pass] = now() - began;
+        took[pass].wall = now() - began;
+        took[pass].cpu = spent() - before;
     }
     const char *label = is_run ? word[3] : is_stream ? word[1] : basename(word[4]);
     printf("%s %ld %ld", label, count, value);
-    for (int pass = 0; pass < passes; pass++) printf(" %.9f", took[pass]);
+    for (int pass = 0; pass < passes; pass++) printf(" %.9f:%.9f", took[pass].wall, took[pass].cpu);
     puts("");
     return 0;
 }

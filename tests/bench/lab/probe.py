@@ -6,7 +6,7 @@ library is in its figures."""
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List
+from typing import Tuple
 
 from .rounds import WrongResult
 from .row import Skip
@@ -17,11 +17,12 @@ AT = "/probe"
 
 @dataclass
 class Answer:
-    """One line of the probe; `seconds` has each pass."""
+    """One line of the probe; `seconds` and `cpu` have each pass."""
 
     count: int
     value: int
-    seconds: List[float]
+    seconds: Tuple[float, ...]
+    cpu: Tuple[float, ...]
 
 
 class Probe:
@@ -58,8 +59,9 @@ def answers(sample):
     """What the probe said, by its first word."""
     found = {}
     for line in sample["stdout"].splitlines():
-        what, count, value, *seconds = line.split()
-        found[what] = Answer(int(count), int(value), [float(one) for one in seconds])
+        what, count, value, *passes = line.split()
+        seconds, cpu = zip(*(map(float, one.split(":")) for one in passes))
+        found[what] = Answer(int(count), int(value), seconds, cpu)
     return found
 
 
