@@ -8,7 +8,9 @@ from pathlib import Path
 
 def below(directory):
     """Mount points at the directory or below, each after what it is mounted on."""
-    points = (line.split(" ")[4].encode().decode("unicode_escape") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    # Blanks are written as octal escapes.
+    points = (line.split(" ")[4].encode().decode("unicode_escape") for line in lines)
     return [point for point in points if Path(point).is_relative_to(directory)]
 
 

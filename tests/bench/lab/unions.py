@@ -1,7 +1,7 @@
 """Unions of directories by other programs, mounted at a directory of the host outside of what is timed. Needs root.
 
-Each keeps in the kernel what it can, for an hour at least: vfsrun does so, too. What has no upper is read-only, so that nothing
-gets through it to the directories."""
+Each keeps in the kernel what it can, for an hour at least: vfsrun does so, too. What has no upper is read-only, so that
+nothing gets through it to the directories."""
 
 import atexit
 import os
@@ -60,7 +60,8 @@ class Union:
             self.server = None
 
     def new_for_each_run(self, candidate):
-        """Mounts anew before each run of the candidate; the CPU time of the program that serves, start included, is the run's."""
+        """Mounts anew before each run of the candidate; the CPU time of the program that serves, start included, is the
+        run's."""
 
         def after(sample):
             if self.server:

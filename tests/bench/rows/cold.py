@@ -11,11 +11,11 @@ DIRECTORIES, FILES = 300, 100
 
 
 class Cold(Row):
-    """`du -s` of a tree that the mount has not shown before: 30 000 files of 4 KiB in 300 directories. The disk's own entries, inodes and
-    pages are warm for all, since `native` walks the tree in each round; what is cold is the mount. Ours has a view server that was started for
-    the run, whose start, and that of the action, is not in the command's time, but is in the CPU time. overlayfs is mounted just before over the host's root, with chroot, so
-    that for both `du` itself and its libraries come out of the cold mount. The FUSE peers show nothing but the tree, and `du` is
-    the host's, warm."""
+    """`du -s` of a tree that the mount has not shown before: 30 000 files of 4 KiB in 300 directories. The disk's own
+    entries, inodes and pages are warm for all, since `native` walks the tree in each round; what is cold is the mount. Ours
+    has a view server that was started for the run, whose start, and that of the action, is not in the command's time, but is
+    in the CPU time. overlayfs is mounted just before over the host's root, with chroot, so that for both `du` itself and its
+    libraries come out of the cold mount. The FUSE peers show nothing but the tree, and `du` is the host's, warm."""
 
     title = "first du of 30 000 files"
     rounds = 8
@@ -40,7 +40,8 @@ class Cold(Row):
             who, ["--quiet"], result=True)
         self.candidates = [
             Candidate("native", who, du(tree)),
-            Candidate("overlayfs", who, overlay.enter(du(tree)), before=lambda _: overlay.mount(), after=lambda _: overlay.unmount()),
+            Candidate("overlayfs", who, overlay.enter(du(tree)), before=lambda _: overlay.mount(),
+                      after=lambda _: overlay.unmount()),
             *[union.new_for_each_run(Candidate(union.name, who, du(union.point))) for union in others],
             server.new_for_each_run(ours),
         ]

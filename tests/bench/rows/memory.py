@@ -10,10 +10,11 @@ DIRECTORIES, FILES = 1000, 1000
 
 
 class Memory(Row):
-    """Resident memory of a view server that was started for the run (Rss of /proc/PID/smaps_rollup, with the program's own pages, which other processes
-    share): after /bin/true, and after `du --inodes` of a live branch of 1 000 000 empty files in 1 000 directories, the
-    most that is seen until it has come to rest, as it goes on putting names under watch after the run. Also of the same files in a
-    frozen branch, which is not watched. `peak` is the most there ever was, VmHWM. What the kernel keeps for its entries and watches is not in it."""
+    """Resident memory of a view server that was started for the run (Rss of /proc/PID/smaps_rollup, with the program's own
+    pages, which other processes share): after /bin/true, and after `du --inodes` of a live branch of 1 000 000 empty files
+    in 1 000 directories, the most that is seen until it has come to rest, as it goes on putting names under watch after the
+    run. Also of the same files in a frozen branch, which is not watched. `peak` is the most there ever was, VmHWM. What the
+    kernel keeps for its entries and watches is not in it."""
 
     title = "memory of the view server"
     rounds = 2

@@ -14,9 +14,10 @@ TOOLCHAIN, MOST = ("/usr/bin", "/usr/lib"), 1 << 30
 
 
 class Read(Row):
-    """A file of 1 GiB read from start to end, 128 KiB at a time, and once more in the same run, as told by the probe. Its pages are in the host's page cache;
-    the view's own pages are not there at the first reading, as its server, and the peers' mount, is new for each run. overlayfs has no pages of its own. A bar
-    of 3.33 × native is 0.3 of its speed. CPU is of the run with its server's, start included."""
+    """A file of 1 GiB read from start to end, 128 KiB at a time, and once more in the same run, as told by the probe. Its
+    pages are in the host's page cache; the view's own pages are not there at the first reading, as its server, and the
+    peers' mount, is new for each run. overlayfs has no pages of its own. A bar of 3.33 × native is 0.3 of its speed. CPU is
+    of the run with its server's, start included."""
 
     title = "1 GiB in sequence"
     rounds = 6
@@ -58,9 +59,10 @@ def read_all(sample):
 
 
 class Pages(Row):
-    """A toolchain of the host, files of /usr/bin and /usr/lib up to 1 GiB, read whole: how much of it is in the page cache then, as mincore(2) tells of
-    each file, once of the host's files and once of the same files as the command sees them. An overlay has no pages but the host's. Those of a view are its own beside the host's:
-    without passthrough the whole toolchain is there twice. Everything is in the host's page cache before; the view's server is new for each run."""
+    """A toolchain of the host, files of /usr/bin and /usr/lib up to 1 GiB, read whole: how much of it is in the page cache
+    then, as mincore(2) tells of each file, once of the host's files and once of the same files as the command sees them. An
+    overlay has no pages but the host's. Those of a view are its own beside the host's: without passthrough the whole
+    toolchain is there twice. Everything is in the host's page cache before; the view's server is new for each run."""
 
     title = "page cache of a toolchain"
     rounds = 3

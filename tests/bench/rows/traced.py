@@ -61,8 +61,8 @@ class Traced(Row):
 
 
 class TracedSqlite(Traced):
-    """sqlite (Debian's source, a hundred files, not the amalgamation) compiled by the host's cc with -O0, one file after the other,
-    and run once. Not by process; all else as in the row `traced`."""
+    """sqlite (Debian's source, a hundred files, not the amalgamation) compiled by the host's cc with -O0, one file after the
+    other, and run once. Not by process; all else as in the row `traced`."""
 
     title = "building sqlite, traced"
     rounds = 4

@@ -12,10 +12,10 @@ WORKS = {"names": "stat of each", "contents": "open, read and close of each", "f
 
 class Warm(Row):
     """30 000 files of 4 KiB in 300 directories, everything warm: a stat of each, open, read and close of each, `find -size`,
-    `du -s`. Each is done three times in one run and the better one of the last two counts, as told by the probe: no start of a run and no
-    look-up for the first time is in it. overlayfs is one mount of the host's root in all rounds, with chroot; the FUSE peers are
-    one mount of the tree, and `find` and `du` are the host's. CPU is of the same passes, without the servers, which have nothing to do but where a
-    peer is asked for each opening."""
+    `du -s`. Each is done three times in one run and the better one of the last two counts, as told by the probe: no start of
+    a run and no look-up for the first time is in it. overlayfs is one mount of the host's root in all rounds, with chroot;
+    the FUSE peers are one mount of the tree, and `find` and `du` are the host's. CPU is of the same passes, without the
+    servers, which have nothing to do but where a peer is asked for each opening."""
 
     title = "30 000 warm files"
     rounds = 10
