@@ -10,6 +10,7 @@ as_root_and_user!(
     what_the_action_wrote_is_no_input,
     processes_are_told_with_what_they_run,
     all_names_of_a_file_of_a_layer_are_told,
+    names_of_a_file_of_a_branch_are_told_each_by_itself,
     names_that_are_no_text_are_told,
     each_process_is_told_where_each_is_asked_for,
     files_that_were_opened_are_told_of_each_process,
@@ -111,6 +112,15 @@ fn all_names_of_a_file_of_a_layer_are_told(sandbox: &Sandbox) {
     assert_eq!(traced.seen_by("cat /src/two", "/src/two"), "read");
     assert!(traced.seen("/src/one").contains(&"read".to_owned()), "{:?}", traced.seen("/src/one"));
     assert_eq!(traced.seen("/src/other"), ["stat file"]);
+}
+
+fn names_of_a_file_of_a_branch_are_told_each_by_itself(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; echo x > src/one; ln src/one src/two; ln src/one src/three");
+    let script = "test -e /src/one; cat /src/two; [ /src/one -ef /src/two ]";
+    let traced = Traced::run(sandbox, &spec(sandbox, script), ACTION);
+    assert_eq!(traced.seen("/src/one"), ["stat file"]);
+    assert_eq!(traced.seen("/src/two"), ["read"]);
+    assert_eq!(traced.seen("/src/three"), [""; 0]);
 }
 
 fn names_that_are_no_text_are_told(sandbox: &Sandbox) {

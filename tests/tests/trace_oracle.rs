@@ -31,20 +31,26 @@ fn what_strace_reports_is_in_the_trace(sandbox: &Sandbox) {
     assert!(calls > 20 * ACTIONS * PROGRAMS, "only {calls} calls were compared");
 }
 
-/// Two branches of a few files, directories and links. Returns what nobody may enter or read.
+/// Two branches of a few files, directories and links of both sorts. Returns what nobody may enter or read.
 fn make_tree(sandbox: &Sandbox, random: &mut Random, action: usize) -> Vec<PathBuf> {
     let (mut script, mut closed) = (String::new(), Vec::new());
     for branch in ["one", "two"] {
         let _ = writeln!(script, "mkdir -p {action}/{branch}; cd {action}/{branch}");
+        let mut paths = Vec::new();
         for _ in 0..30 {
             let path = path_of(random, 3);
             let parent = Path::new(&path).parent().unwrap_or(Path::new("")).display().to_string();
             let _ = writeln!(script, "mkdir -p ./{parent} 2>/dev/null || true");
             let _ = match random.below(10) {
-                0..=3 => writeln!(script, "echo {path} > {path} 2>/dev/null || true"),
+                0..=2 => writeln!(script, "echo {path} > {path} 2>/dev/null || true"),
+                3 if !paths.is_empty() => {
+                    let other: &String = &paths[random.below(paths.len())];
+                    writeln!(script, "ln {other} {path} 2>/dev/null || true")
+                }
                 4..=5 => writeln!(script, "mkdir -p {path} 2>/dev/null || true"),
                 _ => writeln!(script, "ln -sn {} {path} 2>/dev/null || true", target(random)),
             };
+            paths.push(path);
         }
         let path = path_of(random, 2);
         let _ = writeln!(script, "[ -h {path} ] || chmod 0 {path} 2>/dev/null || true; cd ../..");

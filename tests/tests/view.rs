@@ -11,6 +11,7 @@ as_root_and_user!(
     a_view_tells_where_names_come_from,
     a_view_cannot_be_written,
     a_view_shows_changes_at_once,
+    names_of_a_file_that_come_and_go_are_links_in_a_view,
     branches_are_added_removed_and_reordered_live,
     an_open_file_stays_what_it_was,
     a_link_back_into_the_view_is_shown_as_a_link,
@@ -155,6 +156,26 @@ fn a_view_shows_changes_at_once(sandbox: &Sandbox) {
     // Once more, as soon as may be: the size is the same, and so may the time be.
     sandbox.sh("printf 'TWO!\\n' > src/file; rm -r src/dir; echo plain > src/dir");
     assert_eq!(view.sh(look), "TWO!\nother\nnew\n5\n.: dir file new  ./dir: own ");
+    view.umount();
+}
+
+fn names_of_a_file_that_come_and_go_are_links_in_a_view(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/d; cd src; echo x > a; ln a b; echo y > other");
+    let test = "names_of_a_file_that_come_and_go_are_links_in_a_view";
+    let list = json!([{ "path": "./src" }]);
+    let Some(view) = View::mount(sandbox, &branches(list), test) else { return };
+    // What a listing tells, and what stat tells.
+    let look = "ls -iR | grep -o '^ *[0-9]* .*' | sed 's/^ *//' | sort > ../listed
+        find . -mindepth 1 -printf '%i %f\\n' | sort | cmp - ../listed
+        find . -type f -printf '%p %n\\n' | sort | tr '\\n' ' '; find . -samefile $NAME | sort | tr '\\n' ' '";
+    let look = |name: &str| view.sh(&format!("NAME={name}; {look}"));
+    assert_eq!(look("a"), "./a 2 ./b 2 ./other 1 ./a ./b ");
+    sandbox.sh("cd src; ln other d/another; ln a d/c; rm a");
+    assert_eq!(look("b"), "./b 2 ./d/another 2 ./d/c 2 ./other 2 ./b ./d/c ");
+    assert_eq!(look("other"), "./b 2 ./d/another 2 ./d/c 2 ./other 2 ./d/another ./other ");
+    sandbox.sh("cd src; rm b; echo z > b");
+    assert_eq!(look("b"), "./b 1 ./d/another 2 ./d/c 1 ./other 2 ./b ");
+    assert_eq!(view.sh("cat b d/c d/another"), "z\nx\ny\n");
     view.umount();
 }
 

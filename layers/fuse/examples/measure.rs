@@ -1,6 +1,6 @@
 //! Measures the view server: attaching, looking up, listing, reading; beside the same on the host's own file system.
 //!
-//! `measure DIR [THREADS [clone-fd]]` walks DIR (say /usr/share). Needs root.
+//! `measure DIR [THREADS]` walks DIR (say /usr/share). Needs root.
 
 use std::error::Error;
 use std::fs;
@@ -26,10 +26,9 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
         [options::SUBCOMMAND, options] => return server::main(options),
-        [dir] => measure(Path::new(dir), 2, false),
-        [dir, threads] => measure(Path::new(dir), threads.parse().unwrap_or(2), false),
-        [dir, threads, "clone-fd"] => measure(Path::new(dir), threads.parse().unwrap_or(2), true),
-        _ => Err("usage: measure DIR [THREADS [clone-fd]]".into()),
+        [dir] => measure(Path::new(dir), 2),
+        [dir, threads] => measure(Path::new(dir), threads.parse().unwrap_or(2)),
+        _ => Err("usage: measure DIR [THREADS]".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,13 +39,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(tree: &Path, threads: usize, clone_fd: bool) -> Outcome<()> {
+fn measure(tree: &Path, threads: usize) -> Outcome<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount::set_propagation(open_dir(Path::new("/"))?, Propagation::Private, true)?;
     let temp = tempfile::tempdir()?;
     let mut options = ServerOptions::new(&temp.path().join("domain"))?;
-    (options.threads, options.clone_fd, options.idle_ms) = (threads, clone_fd, 200);
-    println!("{threads} threads{}, {}", if clone_fd { ", clone_fd" } else { "" }, tree.display());
+    (options.threads, options.idle_ms) = (threads, 200);
+    println!("{threads} threads, {}", tree.display());
     let start = Instant::now();
     let exe = std::env::current_exe()?;
     let mut view = View::connect_or_start(&options.dir, |domain, listener| {

@@ -64,11 +64,6 @@ pub fn missing() -> FileAttr {
     FileAttr { ino: INodeNo(0), ..view_root() }
 }
 
-/// Attributes no file can have: a size beyond the largest offset.
-pub fn unusable(ino: u64, kind: FileType) -> FileAttr {
-    FileAttr { ino: INodeNo(ino), kind, size: u64::MAX, ..view_root() }
-}
-
 fn moment(time: Time) -> SystemTime {
     let seconds = Duration::from_secs(time.sec.unsigned_abs());
     let nanoseconds = Duration::from_nanos(time.nsec.into());

@@ -32,6 +32,7 @@ use crate::bare_mounts::{self, MountName};
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::daemon::{self, DaemonError};
 use crate::domain::seqpacket;
+use crate::entry::Device;
 use crate::filesystem::{Top, ViewFs};
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::OpenFiles;
@@ -252,7 +253,7 @@ fn start(
     let context = Context::new(None);
     let bare = Arc::new(Bare { root: RwLock::new(root_of(Segment::build(described, &context)?)) });
     let listener = listen(name).map_err(step("listen for updates"))?;
-    let nodes = Arc::new(NodeTable::default());
+    let (nodes, device) = (Arc::new(NodeTable::default()), Arc::new(Device::default()));
     let filesystem = ViewFs {
         xattrs: true,
         top: Top::Bare(bare.clone()),
@@ -261,6 +262,7 @@ fn start(
         meter: Arc::default(),
         files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
         listings: Arc::default(),
+        device: device.clone(),
         trace: None,
     };
     if !can_mount() {
@@ -268,6 +270,7 @@ fn start(
     }
     let session = Session::new(filesystem, at, &config(name))
         .map_err(|source| ServeError::Mount { at: at.to_owned(), source: one_line(source) })?;
+    device.set(session.as_fd().try_clone_to_owned().map_err(step("keep the device"))?);
     let server = Arc::new(Server { context, bare, nodes, notifier: session.notifier() });
     let name = name.clone();
     thread::Builder::new()

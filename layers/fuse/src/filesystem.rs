@@ -19,8 +19,9 @@ use fuser::{
 use vfsrun_trace::{Mode, Outcome};
 use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node};
 
-use crate::attributes::{file_attr, file_type, missing, unusable, view_root};
+use crate::attributes::{file_attr, file_type, missing, view_root};
 use crate::bare::Bare;
+use crate::entry::{Device, Entries, Entry};
 use crate::keeper::Keeper;
 use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
@@ -54,6 +55,7 @@ pub struct ViewFs {
     pub meter: Arc<Meter>,
     pub files: Arc<OpenFiles>,
     pub listings: Arc<Listings>,
+    pub device: Arc<Device>,
     /// What the kernel asks is recorded.
     pub trace: Option<Arc<Recorder>>,
 }
@@ -70,13 +72,14 @@ impl ViewFs {
     }
 
     /// For the trace: who looked up what, and what came of it. Not at the top, which no action sees.
-    fn record_lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, told: &Result<Attr, Errno>) {
+    fn record_lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, told: &Result<Told, Errno>) {
         if let Some(trace) = &self.trace
             && let Some(dir) = self.nodes.get(parent.0)
         {
-            let has_names = |attr: &&Attr| attr.nlink > 1 && attr.kind == FileKind::Regular;
-            let named = told.as_ref().ok().filter(has_names).and_then(|attr| self.nodes.get(attr.ino));
-            trace.looked_up(request.pid(), (&dir.node, name), told, named.as_ref().map(|place| &*place.node));
+            let has_names = |told: &&Told| told.attr.nlink > 1 && told.attr.kind == FileKind::Regular;
+            let named = told.as_ref().ok().filter(has_names).map(|told| &*told.place.node);
+            let attr = told.as_ref().map(|told| &told.attr);
+            trace.looked_up(request.pid(), (&dir.node, name), attr, named);
         }
     }
 
@@ -116,7 +119,7 @@ impl ViewFs {
         if self.is_bare() && is_own() { Err(Errno::LOOP) } else { Ok(()) }
     }
 
-    fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Attr, Errno> {
+    fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Told, Errno> {
         let Some(registry) = self.list_of_segments(parent) else {
             let place = self.place(parent)?;
             return self.look_up_in(&place, &place.live.segment.lookups(&place.node), name);
@@ -125,12 +128,11 @@ impl ViewFs {
         let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
         let node = live.segment.root();
         let attr = live.segment.as_shown(live.segment.attr(&node)?);
-        self.nodes.remember(Place { live, node });
-        Ok(attr)
+        Ok(Told { place: Place { live, node }, attr })
     }
 
     /// `lookups` are those in `dir`.
-    fn look_up_in(&self, dir: &Place, lookups: &Lookups<'_>, name: &OsStr) -> Result<Attr, Errno> {
+    fn look_up_in(&self, dir: &Place, lookups: &Lookups<'_>, name: &OsStr) -> Result<Told, Errno> {
         self.refuse_too_many(&dir.live, &dir.node, name)?;
         let (node, attr) = lookups.lookup(name)?;
         if self.is_bare() && attr.kind == FileKind::Whiteout {
@@ -138,8 +140,7 @@ impl ViewFs {
         }
         let live = dir.live.clone();
         let attr = live.segment.as_shown(attr);
-        self.nodes.remember(Place { live, node });
-        Ok(attr)
+        Ok(Told { place: Place { live, node }, attr })
     }
 
     /// Many names make segments go that nobody uses; too many are an error.
@@ -258,16 +259,17 @@ impl ViewFs {
         Ok(())
     }
 
-    /// The attributes that go with an entry of a listing. The kernel shows an entry whose attributes are impossible
-    /// and asks for them when somebody uses the name, and so gets the error then.
-    fn entry_attributes(&self, told: Result<Attr, Errno>, entry: &DirEntry) -> FileAttr {
+    /// What goes with a listed name. The kernel asks about one that cannot be looked up when somebody uses it, and gets the
+    /// error then.
+    fn listed(&self, told: Result<Told, Errno>, listed: &DirEntry) -> (Entry, Option<Place>) {
         match told {
-            Ok(attr) => file_attr(&attr),
-            Err(_) => {
-                self.nodes.remember_again(entry.ino);
-                unusable(entry.ino, file_type(entry.kind))
-            }
+            Ok(told) => (self.entry(&told), Some(told.place)),
+            Err(_) => (Entry::listed(listed.ino, listed.kind), None),
         }
+    }
+
+    fn entry(&self, told: &Told) -> Entry {
+        Entry::of(&told.place.node, told.attr, self.keep())
     }
 
     fn xattr(&self, nodeid: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
@@ -298,6 +300,12 @@ impl ViewFs {
             self.listings.drop_kept(nodeid.0);
         }
     }
+}
+
+/// What the kernel is told of a name.
+struct Told {
+    place: Place,
+    attr: Attr,
 }
 
 /// A line of a listing.
@@ -340,7 +348,11 @@ impl Filesystem for ViewFs {
         let told = self.refuse_own(request).and_then(|()| self.look_up(parent, name));
         self.record_lookup(request, parent, name, &told);
         match told {
-            Ok(attr) => reply.entry(&self.keep(), &file_attr(&attr), Generation(0)),
+            Ok(told) => {
+                let entry = self.entry(&told);
+                self.nodes.remember(told.place);
+                entry.reply(&self.device, request.unique(), reply);
+            }
             // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
             Err(Errno::NOENT) if !self.is_bare() && parent != INodeNo::ROOT => {
                 self.meter.found_nothing();
@@ -482,11 +494,11 @@ impl Filesystem for ViewFs {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         nodeid: INodeNo,
         _file: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let _serving = self.meter.begin(Kind::Readdirplus);
         let dir = self.list_of_segments(nodeid).is_none().then(|| self.place(nodeid));
@@ -499,24 +511,21 @@ impl Filesystem for ViewFs {
             Some((dir, lookups)) => self.look_up_in(dir, lookups, name),
             None => self.look_up(nodeid, name),
         };
+        let mut entries = Entries::new(reply);
         let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
-            // The kernel takes no attributes for these two.
-            Name::Dot(ino, dots) => {
-                let attr = FileAttr { ino: INodeNo(ino), ..view_root() };
-                reply.add(INodeNo(ino), next, dots, &self.keep(), &attr, Generation(0))
-            }
-            Name::Entry(entry) => {
-                let attr = self.entry_attributes(look_up(&entry.name), entry);
-                let full = reply.add(attr.ino, next, &entry.name, &self.keep(), &attr, Generation(0));
-                if full {
-                    self.forget_node(attr.ino, 1);
+            Name::Dot(ino, dots) => !entries.add(next, OsStr::new(dots), &Entry::dots(ino)),
+            Name::Entry(listed) => {
+                let (entry, place) = self.listed(look_up(&listed.name), listed);
+                let has_room = entries.add(next, &listed.name, &entry);
+                if let Some(place) = place.filter(|_| has_room) {
+                    self.nodes.remember(place);
                 }
-                full
+                !has_room
             }
         });
         match outcome {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
+            Ok(()) => entries.reply(&self.device, request.unique()),
+            Err(error) => entries.refuse(errno(error)),
         }
     }
 

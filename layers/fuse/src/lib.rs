@@ -37,6 +37,7 @@ pub mod client;
 pub mod control;
 pub mod daemon;
 pub mod domain;
+mod entry;
 pub mod filesystem;
 mod keeper;
 pub mod kept_roots;

@@ -53,13 +53,6 @@ impl NodeTable {
         remembered.lookups += 1;
     }
 
-    /// As `remember`, for a node that need not be known.
-    pub fn remember_again(&self, nodeid: u64) {
-        if let Some(remembered) = self.shard(nodeid).get_mut(&nodeid) {
-            remembered.lookups += 1;
-        }
-    }
-
     /// Takes back `lookups`; true when the kernel knows the node no more.
     pub fn forget(&self, nodeid: u64, lookups: u64) -> bool {
         let gone = {

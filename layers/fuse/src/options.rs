@@ -24,8 +24,6 @@ pub struct ServerOptions {
     pub idle_ms: u64,
     /// Threads that serve kernel requests.
     pub threads: usize,
-    /// One /dev/fuse descriptor per thread instead of a shared one.
-    pub clone_fd: bool,
     /// The server unshares its mount namespace. False when its starter did so.
     pub unshare_mounts: bool,
     /// Segments without a client that are kept warm.
@@ -51,7 +49,6 @@ impl ServerOptions {
             clients: namespace::id(namespace::own()?)?,
             idle_ms: 60_000,
             threads: 2,
-            clone_fd: false,
             unshare_mounts: true,
             warm_segments: 64,
             warm_nodes: 2_000_000,

@@ -108,6 +108,7 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
             meter: meter.clone(),
             files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
             listings: Arc::default(),
+            device: Arc::default(),
             trace: trace.clone(),
         };
         serve_kernel(filesystem, device, options, &registry)?;
@@ -127,10 +128,11 @@ fn serve_kernel(
 ) -> Result<(), ServerError> {
     let (xattrs, files, listings) =
         (filesystem.xattrs, filesystem.files.clone(), filesystem.listings.clone());
+    let answers = device.try_clone().map_err(|source| ServerError::Session { source })?;
+    filesystem.device.set(answers);
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(options.threads.max(1));
-    config.clone_fd = options.clone_fd;
     let session = Session::from_fd(filesystem, device, SessionACL::All, config)
         .map_err(|source| ServerError::Session { source })?;
     registry.set_cache(xattrs, KernelCache { notifier: session.notifier(), files, listings });

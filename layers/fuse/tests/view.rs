@@ -4,11 +4,14 @@ mod support;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use support::{attach_host, host_segment, open_dir, settle, with_rig};
 use vfsrun_fuse::Visit;
+use vfsrun_union::SegmentSpec;
+use vfsrun_union::describe::{BranchSpec, Source, TypeConflict};
 
 #[test]
 fn names_bytes_and_links_of_a_host_directory_are_seen_through_the_mount() {
@@ -69,6 +72,35 @@ fn a_warm_segment_is_read_again_without_asking_the_server() {
                 before.readdir + before.readdirplus
             ),
         );
+    });
+}
+
+#[test]
+fn a_name_that_is_an_error_is_listed_among_others_and_the_error_is_told_to_who_uses_it() {
+    with_rig("error_listed", |rig| {
+        let (one, two) = (rig.dir("one"), rig.dir("two"));
+        fs::create_dir(one.join("both")).unwrap();
+        fs::write(two.join("both"), "a file here").unwrap();
+        for name in ["alone", "last"] {
+            fs::write(two.join(name), name).unwrap();
+        }
+        let branch = |root| BranchSpec::new(Source::Host { root, host: None }, "host");
+        let segment = SegmentSpec {
+            branches: vec![branch(0), branch(1)],
+            types: TypeConflict::Error,
+            ..SegmentSpec::default()
+        };
+        let mut view = rig.view();
+        let attached = view.attach(&segment, &[open_dir(&one).as_fd(), open_dir(&two).as_fd()]).unwrap();
+        let root = rig.mounted("root", &attached);
+        for _ in 0..2 {
+            assert_eq!(names(&root), ["alone", "both", "last"]);
+            let error = fs::symlink_metadata(root.join("both")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+            assert_eq!(fs::read_to_string(root.join("last")).unwrap(), "last");
+        }
+        let asked = view.stats().unwrap();
+        assert!(asked.readdirplus > 0, "{asked:?}");
     });
 }
 

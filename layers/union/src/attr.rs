@@ -27,7 +27,8 @@ pub struct Time {
 /// As in stat(2). `rdev` is not there because it is always 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
-    /// Below 2^48 and unique among the live nodes of one [`crate::InodeTable`]; low 32 bits as on the host.
+    /// Below 2^48; low 32 bits as on the host. Among the live nodes of one [`crate::InodeTable`] only the hard links that
+    /// a branch has of one file show the same.
     pub ino: u64,
     pub kind: FileKind,
     /// Permission bits, with set-id and sticky bits.
@@ -52,6 +53,6 @@ pub struct DirEntry {
     pub name: OsString,
     /// As `lookup` would say, followed links included.
     pub kind: FileKind,
-    /// The inode number of a node that is live; else the one `lookup` would most likely give.
+    /// What a node that is live shows; else the one `lookup` would most likely give.
     pub ino: u64,
 }

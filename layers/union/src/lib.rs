@@ -15,6 +15,7 @@ pub mod explain;
 pub mod fault;
 mod fingerprint;
 mod follow;
+mod hard_link;
 mod host;
 mod identity;
 pub mod inode;

@@ -199,7 +199,7 @@ impl Segment {
     fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
         let key = name.group.unwrap_or_else(|| dir.key().child(&name.name));
         let ino = match self.table.get(key) {
-            Some(node) => node.ino(),
+            Some(node) => node.shown(),
             None => inode::guess(name.low32, key.seed()),
         };
         DirEntry { name: name.name.clone(), kind, ino }

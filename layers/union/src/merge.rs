@@ -8,6 +8,7 @@ use crate::attr::{Attr, FileKind, Time};
 use crate::describe::{Policy, TypeConflict};
 use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
+use crate::hard_link::LinkedFile;
 use crate::node::NodeKey;
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::resolve::{Candidate, Told};
@@ -33,8 +34,10 @@ pub(crate) struct Seen {
     pub(crate) opaque: bool,
     /// Links followed for this name.
     pub(crate) follows: u8,
-    /// The hard links that are one file.
+    /// The hard links that are one node.
     pub(crate) group: Option<NodeKey>,
+    /// The file of a host branch that has other names.
+    pub(crate) linked: Option<LinkedFile>,
 }
 
 impl Seen {
@@ -50,12 +53,14 @@ impl Seen {
             opaque: false,
             follows: 0,
             group: None,
+            linked: None,
         }
     }
 
     /// A followed link is a file of its own: an inode shared by names with one link would make overlayfs write to all.
     pub(crate) fn own_inode(mut self) -> Seen {
         self.group = None;
+        self.linked = None;
         if self.attr.kind != FileKind::Directory {
             self.attr.nlink = 1;
         }
@@ -76,6 +81,7 @@ pub(crate) struct Found {
     pub(crate) opaque: bool,
     pub(crate) follows: u8,
     pub(crate) group: Option<NodeKey>,
+    pub(crate) linked: Option<LinkedFile>,
 }
 
 pub(crate) struct Merge {
@@ -210,6 +216,7 @@ impl Merge {
             opaque: self.opaque,
             follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
             group: top.seen.group,
+            linked: top.seen.linked,
             origins: self
                 .parts
                 .into_iter()

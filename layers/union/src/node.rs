@@ -7,11 +7,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use rustix::io::Errno;
 
 use crate::attr::FileKind;
+use crate::hard_link::{HardLink, LinkedFile, LinkedFiles};
 use crate::inode::InodeTable;
 use crate::origin::{Origin, Place};
 use crate::watch::{Coverage, Watches};
@@ -60,6 +61,8 @@ pub struct Node {
     name: OsString,
     key: NodeKey,
     ino: u64,
+    /// Rare, so that others need not carry its size.
+    hard_link: OnceLock<Box<HardLink>>,
     kind: FileKind,
     pub(crate) depth: usize,
     /// Links followed on the way here.
@@ -153,11 +156,18 @@ pub(crate) struct NewNode {
     pub(crate) object: u64,
     pub(crate) print: u64,
     pub(crate) low32: Option<u32>,
+    pub(crate) linked: Option<LinkedFile>,
 }
 
 impl Node {
+    /// Its own number: no other live node of the server has it.
     pub fn ino(&self) -> u64 {
         self.ino
+    }
+
+    /// The inode number that is shown of it: its own, or the one that is shown of all hard links of the file.
+    pub fn shown(&self) -> u64 {
+        self.hard_link.get().map_or(self.ino, |link| link.shown)
     }
 
     pub fn key(&self) -> NodeKey {
@@ -197,6 +207,11 @@ impl Node {
             Some(Place::Denied) => Err(Errno::ACCESS),
             _ => Ok(()),
         }
+    }
+
+    /// It is a name of a file that has others.
+    pub(crate) fn join(&self, file: LinkedFile) {
+        self.hard_link.get_or_init(|| Box::new(self.table.linked.join(file, || self.ino)));
     }
 
     /// Somebody has to look at it before it counts as what was served.
@@ -259,6 +274,7 @@ struct Shard {
 pub(crate) struct NodeTable {
     shards: [Mutex<Shard>; SHARDS],
     inodes: Arc<InodeTable>,
+    linked: LinkedFiles,
     watches: Arc<Watches>,
     /// Whether anything in it may change.
     live: bool,
@@ -276,7 +292,8 @@ pub(crate) enum Interned {
 impl NodeTable {
     pub(crate) fn new(inodes: Arc<InodeTable>, watches: Arc<Watches>, live: bool) -> Arc<NodeTable> {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Arc::new(NodeTable { shards, inodes, watches, live })
+        let linked = LinkedFiles::new(Arc::clone(&inodes));
+        Arc::new(NodeTable { shards, inodes, linked, watches, live })
     }
 
     pub(crate) fn get(&self, key: NodeKey) -> Option<Arc<Node>> {
@@ -316,11 +333,19 @@ impl NodeTable {
         key: NodeKey,
         new: NewNode,
     ) -> Arc<Node> {
+        let (ino, hard_link) = match new.linked {
+            Some(file) => {
+                let (ino, link) = self.linked.add(file, key.seed());
+                (ino, OnceLock::from(Box::new(link)))
+            }
+            None => (self.inodes.allocate(new.low32, key.seed()), OnceLock::new()),
+        };
         Arc::new(Node {
             parent: parent.cloned(),
             name: name.to_owned(),
             key,
-            ino: self.inodes.allocate(new.low32, key.seed()),
+            ino,
+            hard_link,
             kind: new.kind,
             depth: parent.map_or(0, |parent| parent.depth + 1),
             follows: new.follows,
@@ -386,7 +411,10 @@ impl NodeTable {
             shard.doubtful.remove(&node.key);
         }
         drop(shard);
-        self.inodes.release(node.ino);
+        match node.hard_link.get() {
+            Some(link) => self.linked.leave(link, node.ino),
+            None => self.inodes.release(node.ino),
+        }
     }
 
     fn shard(&self, key: NodeKey) -> MutexGuard<'_, Shard> {
@@ -415,6 +443,7 @@ mod tests {
             object: 1,
             print: 1,
             low32: None,
+            linked: None,
         };
         let intern = |parent: Option<&Arc<Node>>, key| match table.intern(parent, "x".as_ref(), key, new()) {
             Interned::New(node) => node,

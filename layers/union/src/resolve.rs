@@ -17,6 +17,7 @@ use crate::branch::{Branch, Content};
 use crate::describe::{Symlinks, Whiteouts};
 use crate::fault::FaultReason;
 use crate::fingerprint;
+use crate::hard_link::LinkedFile;
 use crate::host::{self, HostBranch, Mark};
 use crate::inode;
 use crate::inputs::{Input, InputChild};
@@ -353,6 +354,7 @@ impl Segment {
             opaque: false,
             follows,
             group: None,
+            linked: None,
         };
         Candidate { origin: Origin::at(index, Place::Alias(target)), seen: seen.own_inode() }
     }
@@ -422,6 +424,7 @@ impl Segment {
             opaque: false,
             follows: 0,
             group: None,
+            linked: linked_file(index, &attr, stat),
         }
     }
 
@@ -584,6 +587,12 @@ fn oci_mark(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Mark, Errno> {
         Err(Errno::NOENT | Errno::ACCESS) => Ok(Mark::None),
         Err(errno) => Err(errno),
     }
+}
+
+/// If what is shown is one of several names of a file.
+fn linked_file(branch: BranchIndex, attr: &Attr, stat: &Stat) -> Option<LinkedFile> {
+    let is_linked = attr.kind != FileKind::Directory && attr.nlink > 1;
+    is_linked.then_some(LinkedFile { branch, device: stat.st_dev, inode: stat.st_ino })
 }
 
 fn time_of_change(stat: &Stat) -> Time {

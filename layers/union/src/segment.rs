@@ -17,6 +17,7 @@ use crate::describe::{Order, Policy, Rule, SegmentSpec, Source, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::fingerprint;
+use crate::hard_link::LinkedFile;
 use crate::host;
 use crate::identity::Described;
 use crate::inputs::Input;
@@ -143,7 +144,7 @@ impl Segment {
             return Err(self.refuse_changed(node));
         }
         self.note(node, &State::of(&found));
-        Ok(Attr { ino: node.ino(), ..found.attr })
+        Ok(Attr { ino: node.shown(), ..found.attr })
     }
 
     /// What is told of attributes where no time may be later than described. What the segment itself gives out has the
@@ -303,7 +304,7 @@ impl Segment {
             }
         };
         self.note(&node, &state);
-        let attr = Attr { ino: node.ino(), ..attr };
+        let attr = Attr { ino: node.shown(), ..attr };
         (node, attr)
     }
 
@@ -368,6 +369,9 @@ impl Segment {
     /// Notes what is given out about a node, and a change if something else was given out before.
     fn note(&self, node: &Node, state: &State) {
         node.served.set_rights(state.rights);
+        if let Some(file) = state.linked {
+            node.join(file);
+        }
         if node.served.replace_print(state.print) != state.print {
             self.changed(node.path());
         }
@@ -451,12 +455,14 @@ struct State {
     print: u64,
     racy: bool,
     changed: Time,
+    linked: Option<LinkedFile>,
 }
 
 impl State {
     fn of(found: &Found) -> State {
         let rights = fingerprint::rights(&found.attr);
-        State { rights, print: found.print, racy: found.racy, changed: found.changed }
+        let Found { print, racy, changed, linked, .. } = *found;
+        State { rights, print, racy, changed, linked }
     }
 }
 
@@ -469,6 +475,7 @@ pub(crate) fn new_node(found: Found) -> NewNode {
         object: found.object,
         print: found.print,
         low32: found.low32,
+        linked: found.linked,
     }
 }
 

@@ -1,13 +1,16 @@
-//! Inode numbers: one per path, stable, the host's low half, unique among all segments of a server.
+//! Inode numbers: one per file, stable, the host's low half, unique among all segments of a server.
 
 mod support;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use support::*;
 use vfsrun_layers::Kind;
+use vfsrun_union::{Node, Segment};
 
 #[test]
 fn host_files_keep_the_low_half_and_two_places_of_one_file_differ() {
@@ -134,4 +137,109 @@ fn many_threads_get_one_node_for_one_name() {
     });
     assert_eq!(segment.live_nodes(), 1);
     assert_eq!(world.context.inodes.len(), 1);
+}
+
+/// As stat shows it.
+fn shown(segment: &Segment, node: &Node) -> u64 {
+    segment.attr(node).unwrap().ino
+}
+
+#[test]
+fn hard_links_of_a_host_branch_are_nodes_of_their_own_that_show_one_number() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "same"), ("d/", ""), ("x", "same"), ("s", "->a")]);
+    let link = |from: &str, to: &str| fs::hard_link(tree.join(from), tree.join(to)).unwrap();
+    link("a", "b");
+    link("a", "d/c");
+    link("s", "t");
+    let branches = vec![world.host(&tree), at("again", world.host(&tree))];
+    let segment = world.build(branches);
+    let nodes = ["a", "b", "d/c"].map(|path| get(&segment, path).unwrap());
+    let number = shown(&segment, &nodes[0]);
+    assert_eq!(number as u32, fs::metadata(tree.join("a")).unwrap().ino() as u32);
+    for node in &nodes {
+        assert_eq!((shown(&segment, node), node.shown()), (number, number));
+        assert_eq!(segment.attr(node).unwrap().nlink, 3);
+    }
+    assert_eq!(nodes.iter().map(|node| node.ino()).collect::<HashSet<_>>().len(), 3);
+    let links = ["s", "t"].map(|path| get(&segment, path).unwrap());
+    assert_eq!(shown(&segment, &links[0]), shown(&segment, &links[1]));
+    // Another file, and the same one in another branch.
+    let others = ["x", "again/a"].map(|path| get(&segment, path).unwrap());
+    for other in &others {
+        assert_ne!(shown(&segment, other), number, "{other:?}");
+    }
+    let also_there = get(&segment, "again/b").unwrap();
+    assert_eq!(shown(&segment, &also_there), shown(&segment, &others[1]));
+    let listed = segment.list(&segment.root()).unwrap();
+    let ino = |name: &str| listed.iter().find(|entry| entry.name == name).unwrap().ino;
+    assert_eq!((ino("a"), ino("b")), (number, number));
+}
+
+#[test]
+fn the_number_of_hard_links_stays_while_one_of_them_is_held() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "x")]);
+    fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+    let (branches, others) = (vec![world.host(&tree)], vec![world.host(&tree)]);
+    let segment = world.build(branches);
+    let (first, second) = (get(&segment, "a").unwrap(), get(&segment, "b").unwrap());
+    let number = first.shown();
+    drop(first);
+    // Of another segment, and so a number that is free.
+    let other_segment = world.build(others);
+    let other = get(&other_segment, "a").unwrap();
+    assert_ne!(other.shown(), number);
+    assert_eq!(get(&segment, "a").unwrap().shown(), number);
+    drop((second, other, other_segment));
+    assert_eq!(world.context.inodes.len(), 1, "the root's");
+}
+
+#[test]
+fn a_file_that_gets_and_loses_names_while_it_is_held_shows_the_number_of_them_all() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "x")]);
+    let branches = vec![world.host(&tree)];
+    let segment = world.build(branches);
+    let first = get(&segment, "a").unwrap();
+    let number = shown(&segment, &first);
+    fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+    assert_eq!(segment.attr(&first).unwrap().nlink, 2);
+    let second = get(&segment, "b").unwrap();
+    assert_eq!((shown(&segment, &first), shown(&segment, &second)), (number, number));
+    fs::remove_file(tree.join("b")).unwrap();
+    assert_eq!(shown(&segment, &first), number);
+    // A file in the place of one of the names is another one.
+    fs::write(tree.join("b"), "y").unwrap();
+    let other = get(&segment, "b").unwrap();
+    assert_ne!(shown(&segment, &other), number);
+    assert_eq!(other.shown(), other.ino());
+}
+
+#[test]
+fn a_name_that_is_looked_at_after_a_new_one_shows_the_same_number() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "x")]);
+    let branches = vec![world.host(&tree)];
+    let segment = world.build(branches);
+    let first = get(&segment, "a").unwrap();
+    fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+    let second = get(&segment, "b").unwrap();
+    let (_, attr) = segment.lookup_attr(&segment.root(), OsStr::new("a")).unwrap();
+    assert_eq!(attr.ino, shown(&segment, &second));
+    assert_eq!(shown(&segment, &first), attr.ino);
+    drop((first, second));
+    assert_eq!(world.context.inodes.len(), 1, "the root's");
+}
+
+#[test]
+fn inputs_are_no_hard_links() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "x")]);
+    fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+    let branches = vec![world.inputs(&tree, r#"{"one":"a","two":"b"}"#)];
+    let segment = world.build(branches);
+    let [one, two] = ["one", "two"].map(|path| get(&segment, path).unwrap());
+    assert_ne!(shown(&segment, &one), shown(&segment, &two));
+    assert_eq!((segment.attr(&one).unwrap().nlink, one.shown()), (1, one.ino()));
 }

@@ -122,6 +122,8 @@ impl Kernel {
     /// Everything that can be asked, the names in `absent` in each directory included; a line for each answer.
     fn everything(&mut self, absent: &[&str]) -> Vec<String> {
         let mut answers = Vec::new();
+        // Numbers are told by the first name that shows them.
+        let mut first_names = HashMap::new();
         let mut dirs = vec![(PathBuf::from("/"), self.segment.root())];
         while let Some((path, dir)) = dirs.pop() {
             let listed = self.list(&dir);
@@ -143,7 +145,9 @@ impl Kernel {
                     }
                     Ok(Some(node)) => {
                         let (attr, rights) = (self.attr(&node), self.rights[&node.ino()]);
-                        format!("{attr:?} {rights:?} {:?}", self.content(&node))
+                        let shown = self.attrs[&node.ino()].ino;
+                        let first = first_names.entry(shown).or_insert_with(|| path.clone()).display();
+                        format!("{attr:?} {rights:?} {:?} first {first}", self.content(&node))
                     }
                 };
                 answers.push(format!("{}: {answer}", path.display()));

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -228,6 +229,7 @@ impl ModelBranch {
         spec
     }
 
+    /// Files of equal content are one file.
     fn build_host(&self, world: &mut World, number: usize) -> BranchSpec {
         let files: Vec<(String, String)> = self
             .tree()
@@ -239,8 +241,28 @@ impl ModelBranch {
             })
             .collect();
         let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-        let dir = world.dir(&format!("host-{number}"), &files);
+        let dir = world.dir(&host_dir(number), &files);
+        let mut first = BTreeMap::new();
+        for (path, leaf) in self.tree() {
+            let Leaf::File(text) = leaf else { continue };
+            let file = dir.join(path.join("/"));
+            match first.entry(text) {
+                Entry::Vacant(entry) => drop(entry.insert(file)),
+                Entry::Occupied(first) => {
+                    std::fs::remove_file(&file).unwrap();
+                    std::fs::hard_link(first.get(), file).unwrap();
+                }
+            }
+        }
         world.host(&dir)
+    }
+
+    /// What makes it one file with what is elsewhere in the branch.
+    fn file_of(&self, world: &World, number: usize, path: &[&'static str]) -> Option<(usize, u64, u64)> {
+        let below = path.strip_prefix(self.at.as_slice()).filter(|_| self.of == Of::Host)?;
+        let file = world.path().join(host_dir(number)).join(below.join("/"));
+        let file = std::fs::symlink_metadata(file).unwrap();
+        (!file.is_dir()).then(|| (number, file.dev(), file.ino()))
     }
 
     fn build_layer(&self, world: &mut World) -> BranchSpec {
@@ -283,6 +305,10 @@ impl ModelBranch {
         });
         world.skeleton(entries.collect())
     }
+}
+
+fn host_dir(number: usize) -> String {
+    format!("host-{number}")
 }
 
 /// The whole merged tree: path → leaf, and the branches that it comes from.
@@ -464,6 +490,45 @@ proptest! {
     }
 
     #[test]
+    fn names_show_one_number_exactly_if_they_are_one_file_of_a_host_branch(
+        branches in branches(),
+        view in model_rules(),
+        held_before in any::<u64>(),
+    ) {
+        let mut world = World::new();
+        let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
+        let specs: Vec<_> = specs.collect();
+        let spec = SegmentSpec { branches: specs, rules: view.rules(), ..SegmentSpec::default() };
+        let segment = world.build_spec(spec).unwrap();
+        let merged = merge(&branches, &view);
+        let node = |path: &[&'static str]| get(&segment, &path.join("/")).unwrap();
+        let paths = || merged.keys().enumerate();
+        let before: Vec<_> = paths()
+            .filter(|(index, _)| held_before >> (index % 64) & 1 == 1)
+            .map(|(_, path)| node(path))
+            .collect();
+        let held: Vec<_> = merged.keys().map(|path| node(path)).collect();
+        drop(before);
+        let (mut files, mut numbers) = (BTreeMap::new(), BTreeMap::new());
+        for (path, node) in merged.keys().zip(&held) {
+            let from = merged[path].1[0];
+            let file = branches[from].file_of(&world, from, path);
+            let file = (file, file.is_none().then_some(path));
+            let number = segment.attr(node).unwrap().ino;
+            prop_assert_eq!(*files.entry(file).or_insert(number), number, "{:?}", path);
+            prop_assert_eq!(*numbers.entry(number).or_insert(file), file, "{:?}", path);
+            let (name, dir) = path.split_last().unwrap();
+            let listed = segment.list(&get(&segment, &dir.join("/")).unwrap()).unwrap();
+            let listed = listed.iter().find(|entry| entry.name == *name).unwrap();
+            prop_assert_eq!(listed.ino, number, "{:?}", path);
+        }
+        let own: BTreeSet<_> = held.iter().map(|node| node.ino()).collect();
+        prop_assert_eq!(own.len(), held.len());
+        drop(held);
+        prop_assert_eq!(world.context.inodes.len(), 1);
+    }
+
+    #[test]
     fn an_explanation_says_what_lookup_does_and_what_every_branch_has(
         branches in branches(),
         view in model_rules(),
@@ -581,19 +646,23 @@ proptest! {
             ..SegmentSpec::default()
         }).unwrap();
         let root = world.path().join("host-0");
-        let mut inos = BTreeSet::new();
+        let (mut inos, mut files) = (BTreeSet::new(), BTreeMap::new());
         let mut held = Vec::new();
         for (path, leaf) in branch.tree() {
             let path = path.join("/");
             let node = get(&segment, &path).unwrap();
-            let (wanted, ino) = by_kernel(&root, &path, matches!(leaf, Leaf::Link(_)), mode);
+            let is_link = matches!(leaf, Leaf::Link(_));
+            let (wanted, ino) = by_kernel(&root, &path, is_link, mode);
             prop_assert_eq!(node.kind(), wanted, "{}", path);
-            prop_assert_eq!(node.ino() as u32, ino as u32, "{}", path);
+            prop_assert_eq!(node.shown() as u32, ino as u32, "{}", path);
             prop_assert!(inos.insert(node.ino()), "{} has the inode number of another name", path);
+            // A link that is followed is no name of its target.
+            let file = (ino, (is_link && wanted != FileKind::Symlink).then(|| path.clone()));
+            prop_assert_eq!(files.entry(node.shown()).or_insert_with(|| file.clone()), &file);
             let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
             let listed = segment.list(&get(&segment, dir).unwrap()).unwrap();
             let listed = listed.iter().find(|entry| entry.name == OsStr::new(name)).unwrap();
-            prop_assert_eq!((listed.kind, listed.ino), (node.kind(), node.ino()), "{}", path);
+            prop_assert_eq!((listed.kind, listed.ino), (node.kind(), node.shown()), "{}", path);
             held.push(node);
         }
     }

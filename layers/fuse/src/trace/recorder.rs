@@ -65,7 +65,7 @@ impl Recorder {
         &self,
         thread: u32,
         (dir, name): (&Node, &OsStr),
-        told: &Result<Attr, Errno>,
+        told: Result<&Attr, &Errno>,
         node: Option<&Node>,
     ) {
         let outcome = match told {
