@@ -51,6 +51,12 @@ pub fn changer(sandbox: &Sandbox) -> PathBuf {
     executable(sandbox, CHANGER.get_or_init(|| compiled("changer", &[])), "changer/changer")
 }
 
+/// tests/fixtures/actor.c in the sandbox, `actor/actor`: does what programs do with files and prints what comes of it.
+pub fn actor(sandbox: &Sandbox) -> PathBuf {
+    static ACTOR: OnceLock<PathBuf> = OnceLock::new();
+    executable(sandbox, ACTOR.get_or_init(|| compiled("actor", &[])), "actor/actor")
+}
+
 /// tests/fixtures/seer.c, statically linked, in the sandbox: `seer/seer`.
 pub fn seer(sandbox: &Sandbox) -> PathBuf {
     static SEER: OnceLock<PathBuf> = OnceLock::new();
