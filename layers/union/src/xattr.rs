@@ -32,7 +32,7 @@ impl Segment {
             return self.tell_provenance(node, asked);
         }
         if !is_passed_on(name) {
-            return Err(Errno::NODATA);
+            return Err(if has_namespace(name) { Errno::NODATA } else { Errno::NOTSUP });
         }
         // Not earlier: overlayfs takes a name for absent if it cannot ask for its marks, and no mark is the branch's.
         node.refuse_denied()?;
@@ -119,6 +119,12 @@ pub(crate) fn top(node: &Node) -> Option<&Origin> {
 fn is_passed_on(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     bytes.starts_with(b"user.") && !bytes.starts_with(OURS) || name == "security.capability" || is_acl(name)
+}
+
+/// As on any file system, what is in none is not asked for but refused.
+fn has_namespace(name: &OsStr) -> bool {
+    let namespaces: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
+    namespaces.iter().any(|namespace| name.as_bytes().starts_with(namespace))
 }
 
 fn is_acl(name: &OsStr) -> bool {
