@@ -9,6 +9,8 @@ as_root_and_user!(
     set_id_bits_are_not_shown,
     owner_and_permissions_are_those_of_the_spec,
     owner_and_permissions_are_those_that_a_container_store_keeps,
+    attributes_and_lists_of_the_host_are_shown_where_the_spec_says_so,
+    attributes_and_lists_changed_between_runs_hold_in_the_next,
     ;
     root:
     action_with_other_ids_cannot_read_anothers_private_file,
@@ -18,6 +20,7 @@ as_root_and_user!(
     rights_changed_between_runs_hold_in_the_next,
     access_control_list_that_denies_holds,
     mask_of_an_access_control_list_is_no_right_of_the_group,
+    passed_access_control_lists_decide_as_on_the_host,
     user_cannot_read_what_is_roots,
     server_serves_its_own_user_only,
     action_with_other_ids_has_no_rewritten_permissions,
@@ -130,6 +133,120 @@ fn mask_of_an_access_control_list_is_no_right_of_the_group(sandbox: &Sandbox) {
     let output = as_ids(sandbox, 1234, "cat /src/secret", json!({ "path": "src", "at": "/src" }));
     assert_eq!((output.code(), output.stdout.as_str()), (1, ""));
     output.assert_stderr_has("Permission denied");
+}
+
+/// What getfattr and getfacl say inside, or `None`, said aloud, where they are not.
+fn has_attributes(test: &str) -> bool {
+    let missing = ["getfattr", "getfacl"].into_iter().find(|program| !vfsrun_tests::fixtures::has(program));
+    if let Some(missing) = missing {
+        vfsrun_tests::skip::loudly(&format!("rights::{test}"), &format!("{missing} is not installed"));
+    }
+    missing.is_none()
+}
+
+fn passing() -> Value {
+    json!({ "path": "src", "at": "/src", "xattrs": "pass" })
+}
+
+fn attributes_and_lists_of_the_host_are_shown_where_the_spec_says_so(sandbox: &Sandbox) {
+    if !has_attributes("attributes_and_lists_of_the_host_are_shown_where_the_spec_says_so") {
+        return;
+    }
+    // An id that has the same number inside and outside, and one that an ordinary user's namespace does not have.
+    let (own, foreign) = (sandbox.caller.uid(), 190_000);
+    sandbox.write("src/d/file", "text");
+    sandbox.write("src/foreign", "text");
+    sandbox.sh(&format!(
+        "cd src; setfattr -n user.said -v yes d/file; setfattr -n user.said -v so d
+         for forged in overlay.opaque vfsrun.path; do setfattr -n user.$forged -v y d; setfattr -n user.$forged -v y d/file; done
+         setfacl --set u::rw-,u:{own}:rwx,g::---,m::r--,o::--- d/file; setfacl -d -m u:{own}:r-x d
+         setfacl --set u::rw-,u:{foreign}:r--,g::---,m::r--,o::--- foreign"
+    ));
+    let look = "cd /src; getfattr -d d d/file; getfacl -nc d/file; stat -c %a d/file foreign";
+    let vfs = |branch: Value| json!({ "branches": [branch], "capture": false });
+    let output =
+        sandbox.run(&sandbox.shell_spec(look, &vfs(json!({ "path": "src", "at": "/src" })))).expect(0);
+    assert_eq!(output.stdout, "user::rw-\ngroup::---\nother::---\n\n600\n600\n");
+    // Also of copies: those that the overlay makes of what is changed, and those that programs make.
+    let script = format!(
+        "{look}; cp -a d/file d/copy; touch d/file; mkdir d/new
+         cmp d/file d/copy; for name in file copy; do getfattr --only-values -n user.said d/$name; getfacl -nc d/$name; done
+         getfacl -nc d/new | grep default:user:{own}"
+    );
+    let output = sandbox.run(&sandbox.shell_spec(&script, &vfs(passing()))).expect(0);
+    let list = format!("user::rw-\nuser:{own}:rwx\t#effective:r--\ngroup::---\nmask::r--\nother::---\n\n");
+    let foreign = if sandbox.caller == vfsrun_tests::Caller::Root { "640" } else { "600" };
+    let attributes = "# file: d\nuser.said=\"so\"\n\n# file: d/file\nuser.said=\"yes\"\n\n";
+    let copies = format!("yes{list}").repeat(2);
+    let expected = format!("{attributes}{list}640\n{foreign}\n{copies}default:user:{own}:r-x\n");
+    assert_eq!(output.stdout, expected, "{}", output.stderr);
+}
+
+fn attributes_and_lists_changed_between_runs_hold_in_the_next(sandbox: &Sandbox) {
+    if !has_attributes("attributes_and_lists_changed_between_runs_hold_in_the_next") {
+        return;
+    }
+    let own = sandbox.caller.uid();
+    sandbox.write("src/d/file", "text");
+    sandbox.sh(&format!("setfacl -m u:{own}:r-x src/d src/d/file"));
+    let vfs = json!({ "branches": [passing()], "capture": false });
+    let look = "cd /src; for name in d d/file; do getfattr -d $name; getfacl -nc $name; done";
+    let spec = sandbox.shell_spec(look, &vfs);
+    // By absolute names getfattr says something more.
+    let host = || sandbox.sh(&look.replace("/src", "src"));
+    for (index, change) in [
+        "true",
+        "setfattr -n user.said -v one src/d/file",
+        "setfattr -n user.said -v two src/d/file; setfattr -n user.said -v dir src/d",
+        "setfacl -m u:OWN:--- src/d/file",
+        "setfacl -m u:OWN:-w- src/d",
+        "setfattr -x user.said src/d; setfacl -b src/d/file",
+        "setfacl -b src/d",
+    ]
+    .iter()
+    .enumerate()
+    {
+        sandbox.sh(&change.replace("OWN", &own.to_string()));
+        // The second time, in the root that may have been kept.
+        for _ in 0..2 {
+            let output = sandbox.run(&spec).expect(0);
+            assert_eq!(output.stdout, host(), "{change}");
+            assert!(index == 0 || output.warm()[0], "{change}: {:#}", output.result);
+        }
+    }
+}
+
+fn passed_access_control_lists_decide_as_on_the_host(sandbox: &Sandbox) {
+    sandbox.write("src/secret", "secret");
+    let list = |users: &str| set_acl(sandbox, &format!("u::rw-,{users},g::---,o::---,m::r--"));
+    if !list("u:1234:rw-") {
+        return;
+    }
+    let read = |id| as_ids(sandbox, id, "cat /src/secret; echo x >> /src/secret", passing());
+    let assert_read = |id, is_read: bool| {
+        let output = read(id);
+        assert_eq!(output.stdout.contains("secret"), is_read, "{id}: {}", output.stdout);
+        output.assert_stderr_has("Permission denied");
+    };
+    // The mask takes the right to write.
+    assert_read(1234, true);
+    assert_read(1111, false);
+    // Neither the attributes that the kernel has nor its list outlive the next change.
+    assert!(list("u:1234:---,u:1111:r--"));
+    assert_read(1234, false);
+    assert_read(1111, true);
+    sandbox.sh("setfacl -b src/secret; chmod 644 src/secret");
+    assert_read(1234, true);
+    sandbox.sh("setfacl -m u:1234:--- src/secret");
+    assert_read(1234, false);
+    assert_read(1111, true);
+    // Nor those of the directory above.
+    sandbox.sh("setfacl -b src/secret; setfacl -m u:1234:r-x,o::--- src");
+    assert_read(1234, true);
+    assert_read(1111, false);
+    sandbox.sh("setfacl -m u:1111:r-x,u:1234:r-- src");
+    assert_read(1234, false);
+    assert_read(1111, true);
 }
 
 fn user_cannot_read_what_is_roots(_: &Sandbox) {

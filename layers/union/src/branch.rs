@@ -12,7 +12,7 @@ use vfsrun_layers::LayerStore;
 use vfsrun_sys::image;
 
 use crate::context::Context;
-use crate::describe::{BranchSpec, FdIndex, Live, Rewrite, Rule, Scope, Source, Symlinks, Whiteouts};
+use crate::describe::{BranchSpec, FdIndex, Live, Rewrite, Rule, Scope, Source, Symlinks, Whiteouts, Xattrs};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
 use crate::inputs::InputIndex;
@@ -33,6 +33,7 @@ pub(crate) struct Branch {
     pub(crate) live: bool,
     pub(crate) watching: Live,
     pub(crate) whiteouts: Whiteouts,
+    pub(crate) xattrs: Xattrs,
     pub(crate) rewrite: Option<Rewrite>,
     /// Change times of its files come from this machine's clock.
     pub(crate) has_our_clock: bool,
@@ -60,7 +61,7 @@ impl Branch {
     pub(crate) fn has_marks(&self) -> bool {
         match &self.content {
             Content::Layer(layer) => layer.layer.has_marks(),
-            Content::Host(_) => self.whiteouts != Whiteouts::None,
+            Content::Host(_) => self.whiteouts != Whiteouts::None || self.xattrs != Xattrs::Off,
             Content::Inputs(_) => false,
         }
     }
@@ -106,7 +107,7 @@ impl Branch {
             watching = Live::Sweep;
         }
         let has_our_clock = has_our_clock(&content);
-        let whiteouts = spec.whiteouts;
+        let (whiteouts, xattrs) = (spec.whiteouts, spec.xattrs);
         let rewrite = Some(spec.rewrite).filter(|rewrite| *rewrite != Rewrite::default());
         Ok(Branch {
             label,
@@ -118,6 +119,7 @@ impl Branch {
             live,
             watching,
             whiteouts,
+            xattrs,
             rewrite,
             has_our_clock,
             content,

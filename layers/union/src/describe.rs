@@ -61,6 +61,9 @@ pub struct BranchSpec {
     /// Of a host directory: what in it speaks of the branches below. A layer has its own way.
     #[serde(default)]
     pub whiteouts: Whiteouts,
+    /// Of a host directory. A layer's are shown.
+    #[serde(default)]
+    pub xattrs: Xattrs,
     /// Of a host directory: what is shown instead of its files' own. The description's author answers for who may read
     /// them then.
     #[serde(default)]
@@ -82,6 +85,7 @@ impl BranchSpec {
             frozen: false,
             live: Live::default(),
             whiteouts: Whiteouts::default(),
+            xattrs: Xattrs::default(),
             rewrite: Rewrite::default(),
             label: label.into(),
         }
@@ -270,6 +274,18 @@ pub enum Whiteouts {
     Overlay,
     /// An unpacked layer of an image: `.wh.NAME` and `.wh..wh..opq`.
     Oci,
+}
+
+/// What becomes of a host file's extended attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Xattrs {
+    /// None is shown, and a file with an access control list has its owner's rights alone.
+    #[default]
+    Off,
+    /// Those in `user` are shown but for marks of overlayfs and what only the view says, and access control lists, unless
+    /// an id in them, the file's owner or its group is none of the server's user namespace or is shown as another.
+    Pass,
 }
 
 /// Owners and permissions that are shown instead of a file's own.

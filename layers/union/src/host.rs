@@ -1,6 +1,6 @@
 //! The host: files reached beneath descriptors, and what stat says of them.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use vfsrun_sys::{beneath, xattr};
 
+use crate::acl::{self, List};
 use crate::attr::{Attr, FileKind, Time};
+use crate::branch::Branch;
 use crate::describe::Rewrite;
 use crate::fingerprint;
 use crate::origin::{Anchor, Start};
@@ -243,14 +246,11 @@ pub(crate) fn kind_of(kind: FileType) -> Option<FileKind> {
 
 /// What is shown of a host file (with `ino` still 0): set-id bits gone, owners rewritten, no permission that the server
 /// itself does not have. `None` for devices.
-pub(crate) fn attr_of(
-    fd: BorrowedFd<'_>,
-    stat: &Stat,
-    owners: &Owners,
-    rewrite: Option<&Rewrite>,
-) -> Option<Attr> {
-    let mut attr = plain_attr(stat, may_have_list(stat) && has_access_list(fd))?;
+pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners, branch: &Branch) -> Option<Attr> {
+    let list = || acl::of_host(fd, acl::ACCESS, stat, owners, branch);
+    let mut attr = plain_attr(stat, may_have_list(stat) && matches!(list(), List::Hidden))?;
     let is_dir = attr.kind == FileKind::Directory;
+    let rewrite = branch.rewrite.as_ref();
     let rewritten = owners.of_host(attr.uid, attr.gid);
     (attr.uid, attr.gid) = rewritten.unwrap_or((attr.uid, attr.gid));
     if let Some(rewrite) = rewrite {
@@ -271,11 +271,11 @@ pub(crate) fn attr_of(
 }
 
 /// The same for a file whose owner and permissions are those of the host.
-pub(crate) fn plain_attr(stat: &Stat, has_list: bool) -> Option<Attr> {
+pub(crate) fn plain_attr(stat: &Stat, hides_list: bool) -> Option<Attr> {
     let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
     let mut perm = stat.st_mode as u16 & perm_mask(kind == FileKind::Directory);
-    if has_list {
-        // The list may give less than the mode says, to anybody but the owner; the view does not carry it.
+    if hides_list {
+        // The list may give less than the mode says, to anybody but the owner.
         perm &= !0o077;
     }
     let time = |sec: i64, nsec: u64| Time { sec, nsec: nsec as u32 };
@@ -303,7 +303,7 @@ pub(crate) fn glance(dir: &OwnedFd, name: &OsStr) -> Result<Option<(Stat, bool)>
     if !may_have_list(&stat) {
         return Ok(Some((stat, false)));
     }
-    let Ok(has_list) = xattr::is_set_at(dir, name, ACCESS_LIST) else { return Ok(None) };
+    let Ok(has_list) = xattr::is_set_at(dir, name, acl::ACCESS) else { return Ok(None) };
     // Had another file been in its place for a moment, its ctime would tell, if it is not that young.
     let is_same = !fingerprint::is_racy(&stat) && fingerprint::print(&look()?) == fingerprint::print(&stat);
     Ok(is_same.then_some((stat, has_list)))
@@ -339,15 +339,40 @@ fn parse_overridden(text: &str) -> Option<Overridden> {
     Some(Overridden { uid, gid, perm: (mode & 0o7777) as u16 })
 }
 
-const ACCESS_LIST: &CStr = c"system.posix_acl_access";
-
 /// Whether a POSIX access control list could take away what the mode gives.
 fn may_have_list(stat: &Stat) -> bool {
     stat.st_mode & 0o077 != 0 && FileType::from_raw_mode(stat.st_mode) != FileType::Symlink
 }
 
-fn has_access_list(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::getxattr_query(magic_link(fd), ACCESS_LIST).is_ok_and(|length| length > 0)
+/// An extended attribute of what `fd` (O_PATH) holds, but for a symlink, which it would follow.
+pub(crate) fn get_xattr(fd: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<Vec<u8>, Errno> {
+    let path = magic_link(fd);
+    grow(|buffer| rustix::fs::getxattr(&path, name, buffer))
+}
+
+/// The names of all of them.
+pub(crate) fn list_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+    let path = magic_link(fd);
+    let list = grow(|buffer| rustix::fs::listxattr(&path, buffer))?;
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
+}
+
+/// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
+const LONGEST_XATTR: usize = 1 << 16;
+
+fn grow(mut ask: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match ask(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < LONGEST_XATTR => buffer = vec![0; LONGEST_XATTR],
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 pub(crate) fn join(base: &Path, rest: &Path) -> PathBuf {

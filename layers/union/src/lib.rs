@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acl;
 pub mod attr;
 mod branch;
 pub mod context;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::fcntl::AtFlags;
 use nix::unistd::AccessFlags;
 
+use crate::acl::{self, Whose};
 use crate::describe::{IdExtent, IdMap, PermChange, Rewrite};
 
 /// What stat shows for an id that the namespace does not map (/proc/sys/kernel/overflowuid, never changed in practice).
@@ -32,25 +33,19 @@ impl Owners {
         (outside(&self.ids.uids, uid).unwrap_or(no_uid), outside(&self.ids.gids, gid).unwrap_or(no_gid))
     }
 
-    /// From an access control list recorded in a layer. posix_acl_xattr.h: a 32-bit version, then entries of a 16-bit
-    /// tag, 16-bit permissions and a 32-bit id. An entry for an id that nobody here can have is left out, for the
+    /// From an access control list recorded in a layer. An entry for an id that nobody here can have is left out, for the
     /// kernel refuses the whole of a list that has one.
-    pub(crate) fn acl_of_layer(&self, acl: &[u8]) -> Vec<u8> {
-        const ACL_USER: u16 = 0x02;
-        const ACL_GROUP: u16 = 0x08;
-        let Some((version, entries)) = acl.split_at_checked(4) else { return acl.to_vec() };
-        let mut shown = version.to_vec();
-        for entry in entries.chunks(8) {
-            let &[tag0, tag1, perm0, perm1, id0, id1, id2, id3] = entry else { return acl.to_vec() };
-            let id = u32::from_le_bytes([id0, id1, id2, id3]);
-            let moved = match u16::from_le_bytes([tag0, tag1]) {
-                ACL_USER => outside(&self.ids.uids, id),
-                ACL_GROUP => outside(&self.ids.gids, id),
-                _ => Some(id),
+    pub(crate) fn acl_of_layer(&self, list: &[u8]) -> Vec<u8> {
+        let Some(entries) = acl::entries(list) else { return list.to_vec() };
+        let mut shown = list[..4].to_vec();
+        for (whose, entry) in entries {
+            let moved = match whose {
+                Whose::User(uid) => outside(&self.ids.uids, uid).map(u32::to_le_bytes),
+                Whose::Group(gid) => outside(&self.ids.gids, gid).map(u32::to_le_bytes),
+                Whose::Unnamed => Some([entry[4], entry[5], entry[6], entry[7]]),
             };
             if let Some(id) = moved {
-                shown.extend([tag0, tag1, perm0, perm1]);
-                shown.extend(id.to_le_bytes());
+                shown.extend([&entry[..4], &id].concat());
             }
         }
         shown

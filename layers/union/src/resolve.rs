@@ -14,7 +14,7 @@ use vfsrun_layers::Kind;
 
 use crate::attr::{Attr, FileKind, Time};
 use crate::branch::{Branch, Content};
-use crate::describe::{Symlinks, Whiteouts};
+use crate::describe::{Symlinks, Whiteouts, Xattrs};
 use crate::fault::FaultReason;
 use crate::fingerprint;
 use crate::hard_link::LinkedFile;
@@ -380,6 +380,8 @@ impl Segment {
             && branch.rewrite.is_none()
             && let Some((stat, has_list)) = host::glance(dir, name)?
             && self.owners.of_host(stat.st_uid, stat.st_gid).is_none()
+            // Whether a list can be shown is a matter of what it says.
+            && !(has_list && branch.xattrs == Xattrs::Pass)
         {
             return Ok(host::plain_attr(&stat, has_list).map(|attr| self.seen(index, &stat, attr)));
         }
@@ -396,7 +398,7 @@ impl Segment {
             Whiteouts::Oci => oci_mark(fd, &stat)?,
         };
         let attr = match mark {
-            Mark::None | Mark::Opaque => host::attr_of(fd, &stat, &self.owners, branch.rewrite.as_ref()),
+            Mark::None | Mark::Opaque => host::attr_of(fd, &stat, &self.owners, branch),
             Mark::Whiteout => Some(self.whiteout()),
             Mark::OnlyAPart => return Err(Errno::OPNOTSUPP),
         };

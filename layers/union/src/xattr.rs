@@ -2,22 +2,21 @@
 //! hides lower segments says so, and only one with whiteouts in it makes the overlay look for them.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
+use crate::acl::{self, List};
 use crate::attr::FileKind;
 use crate::branch::Content;
-use crate::describe::Whiteouts;
+use crate::describe::{Whiteouts, Xattrs};
 use crate::host;
 use crate::layer::is_overlay_mark;
+use crate::merge::Found;
 use crate::node::Node;
 use crate::origin::{Origin, Place};
 use crate::segment::Segment;
-
-/// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
-const MAX: usize = 1 << 16;
 
 /// What only we say, and only when asked by name: copies and overlayfs's copy-up take along what is listed.
 const OURS: &[u8] = b"user.vfsrun.";
@@ -44,9 +43,7 @@ impl Segment {
                 let value = entry.meta.xattrs.get(name).ok_or(Errno::NODATA)?;
                 Ok(if is_acl(name) { self.owners.acl_of_layer(value) } else { value.clone() })
             }
-            _ => self.on_host(node, origin, Err(Errno::NODATA), |path| {
-                grow(|buffer| rustix::fs::getxattr(path, name, buffer))
-            }),
+            _ => self.xattr_of_host(node, origin, name),
         }
     }
 
@@ -60,11 +57,7 @@ impl Segment {
                 let entry = layer.layer.entry(layer.layer.content(*position).unwrap_or(*position));
                 entry.meta.xattrs.keys().cloned().collect()
             }
-            _ => self.on_host(node, origin, Ok(Vec::new()), |path| {
-                let list = grow(|buffer| rustix::fs::listxattr(path, buffer))?;
-                let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-                Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
-            })?,
+            _ => self.xattr_names_of_host(node, origin)?,
         };
         Ok(names.into_iter().filter(|name| is_passed_on(name) && !is_overlay_mark(name)).collect())
     }
@@ -92,21 +85,48 @@ impl Segment {
         })
     }
 
-    /// `otherwise` for what is no host file, and for symlinks, which have none of the attributes that are passed on.
-    fn on_host<T>(
-        &self,
-        node: &Node,
-        origin: &Origin,
-        otherwise: Result<T, Errno>,
-        ask: impl FnOnce(&str) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        if node.kind() == FileKind::Symlink {
-            return otherwise;
-        }
-        let Some(fd) = self.open_origin(node, origin)? else { return otherwise };
-        match ask(&host::magic_link(fd.as_fd())) {
-            Err(Errno::NOTSUP) => otherwise,
-            other => other,
+    /// Errors: NODATA for what is no host file, IO if it is not what was shown.
+    fn xattr_of_host(&self, node: &Node, origin: &Origin, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let Some(fd) = self.open_for_xattrs(node, origin)? else { return Err(Errno::NODATA) };
+        let value = if is_acl(name) {
+            let (stat, branch) = (rustix::fs::fstat(&fd)?, self.branch(origin.branch));
+            match acl::of_host(fd.as_fd(), name, &stat, &self.owners, branch) {
+                List::Shown(list) => Ok(list),
+                List::None | List::Hidden => Err(Errno::NODATA),
+            }
+        } else if is_of_host(name) {
+            host::get_xattr(fd.as_fd(), name)
+        } else {
+            Err(Errno::NODATA)
+        };
+        // Also of what is not there: the mode that was shown may be the mask of a list.
+        self.refuse_what_changed(node)?;
+        value.map_err(|errno| if errno == Errno::NOTSUP { Errno::NODATA } else { errno })
+    }
+
+    fn xattr_names_of_host(&self, node: &Node, origin: &Origin) -> Result<Vec<OsString>, Errno> {
+        let Some(fd) = self.open_for_xattrs(node, origin)? else { return Ok(Vec::new()) };
+        let names = match host::list_xattrs(fd.as_fd()) {
+            Err(Errno::NOTSUP) => Vec::new(),
+            names => names?,
+        };
+        self.refuse_what_changed(node)?;
+        let is_shown = |name: &OsString| !is_acl(name) || self.xattr_of_host(node, origin, name).is_ok();
+        Ok(names.into_iter().filter(|name| is_of_host(name) && is_shown(name)).collect())
+    }
+
+    /// `None` where attributes are not shown, and for symlinks, which have none of those that are.
+    fn open_for_xattrs(&self, node: &Node, origin: &Origin) -> Result<Option<OwnedFd>, Errno> {
+        let are_shown = self.branch(origin.branch).xattrs == Xattrs::Pass && node.kind() != FileKind::Symlink;
+        if are_shown { self.open_origin(node, origin) } else { Ok(None) }
+    }
+
+    fn refuse_what_changed(&self, node: &Node) -> Result<(), Errno> {
+        let same = |found: &Found| found.object == node.object && found.print == node.served.print();
+        match self.resolve_again(node) {
+            Ok(found) if same(&found) => Ok(()),
+            Ok(_) | Err(Errno::STALE) => Err(self.refuse_changed(node)),
+            Err(errno) => Err(errno),
         }
     }
 }
@@ -116,9 +136,13 @@ pub(crate) fn top(node: &Node) -> Option<&Origin> {
     node.origins.iter().find(|origin| !origin.synthetic)
 }
 
+/// File capabilities are shown of layers alone, as set-id bits are.
 fn is_passed_on(name: &OsStr) -> bool {
-    let bytes = name.as_bytes();
-    bytes.starts_with(b"user.") && !bytes.starts_with(OURS) || name == "security.capability" || is_acl(name)
+    is_of_host(name) && !name.as_bytes().starts_with(OURS) || name == "security.capability"
+}
+
+fn is_of_host(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"user.") || is_acl(name)
 }
 
 /// As on any file system, what is in none is not asked for but refused.
@@ -128,19 +152,5 @@ fn has_namespace(name: &OsStr) -> bool {
 }
 
 fn is_acl(name: &OsStr) -> bool {
-    name == "system.posix_acl_access" || name == "system.posix_acl_default"
-}
-
-fn grow(mut ask: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match ask(&mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < MAX => buffer = vec![0; MAX],
-            Err(errno) => return Err(errno),
-        }
-    }
+    [acl::ACCESS, acl::DEFAULT].iter().any(|acl| acl.to_bytes() == name.as_bytes())
 }

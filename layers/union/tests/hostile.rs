@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, renameat_with};
 use support::*;
 use vfsrun_layers::Kind;
-use vfsrun_union::describe::{RuleAction, Scope, Symlinks};
+use vfsrun_union::describe::{BranchSpec, RuleAction, Scope, Symlinks, Xattrs};
 use vfsrun_union::{Errno, FileKind};
 
 fn is_root() -> bool {
@@ -40,6 +40,8 @@ fn forged_overlay_marks_are_neither_listed_nor_answered() {
         "user.overlay.whiteout",
         "trusted.overlay.opaque",
         "trusted.overlay.redirect",
+        "user.vfsrun.path",
+        "trusted.x",
     ];
     for name in marks {
         set_xattr(&tree.join("d"), name, b"y");
@@ -48,11 +50,14 @@ fn forged_overlay_marks_are_neither_listed_nor_answered() {
     let said = set_xattr(&tree.join("d/f"), "user.said", b"yes");
     let mut layer_file = entry("lf", world.blob("x"));
     layer_file = with_xattrs(layer_file, &[("user.said", "yes")]);
-    let branches = vec![world.host(&tree), world.layer(vec![layer_file])];
+    let passing = BranchSpec { xattrs: Xattrs::Pass, ..world.host(&tree) };
+    let branches = vec![passing, world.layer(vec![layer_file])];
     let segment = world.build(branches);
     for path in ["d", "d/f", "lf"] {
         let node = get(&segment, path).unwrap();
-        for name in marks.iter().chain(&["user.overlay.origin", "trusted.overlay.metacopy", "trusted.x"]) {
+        for name in
+            marks.iter().chain(&["user.overlay.origin", "trusted.overlay.metacopy", "security.capability"])
+        {
             let answer = segment.get_xattr(&node, OsStr::new(name));
             assert_eq!(answer.unwrap_err(), Errno::NODATA, "{path} {name}");
         }

@@ -10,13 +10,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use proptest::prelude::*;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, XattrFlags};
 use support::*;
 use vfsrun_layers::Kind;
 use vfsrun_sys::beneath;
 use vfsrun_union::describe::{
     BranchSpec, Conditions, Names, Policy, Rule, RuleAction, Scope, SegmentSpec, SizeRange, SkeletonContent,
-    SkeletonEntry, Symlinks, TypeConflict,
+    SkeletonEntry, Symlinks, TypeConflict, Xattrs,
 };
 use vfsrun_union::{Account, Errno, Explanation, Fate, FileKind, Segment, stack};
 
@@ -48,7 +48,12 @@ struct ModelBranch {
     at: Vec<&'static str>,
     leaves: Vec<(Vec<&'static str>, Leaf)>,
     rules: ModelRules,
+    /// Whether the extended attributes of a host's files are shown.
+    passes: bool,
 }
+
+/// Every file of the host has it, with its text as the value.
+const XATTR: &str = "user.text";
 
 /// Of a branch or of the view: what hides, and of two rivals the one that comes first.
 #[derive(Clone, Debug, Default)]
@@ -254,7 +259,13 @@ impl ModelBranch {
                 }
             }
         }
-        world.host(&dir)
+        for (path, text) in
+            files.iter().filter(|(path, text)| !path.ends_with('/') && !text.starts_with("->"))
+        {
+            rustix::fs::lsetxattr(dir.join(path), XATTR, text.as_bytes(), XattrFlags::empty()).unwrap();
+        }
+        let xattrs = if self.passes { Xattrs::Pass } else { Xattrs::Off };
+        BranchSpec { xattrs, ..world.host(&dir) }
     }
 
     /// What makes it one file with what is elsewhere in the branch.
@@ -442,12 +453,8 @@ fn branches() -> impl Strategy<Value = Vec<ModelBranch>> {
     let at = prop_oneof![Just(0), Just(0), Just(0), Just(1), Just(2)]
         .prop_flat_map(|length| prop::collection::vec(prop::sample::select(&NAMES[..]), length));
     let leaves = prop::collection::vec((path(), leaf()), 0..14);
-    let branch = (of, at, leaves, model_rules()).prop_map(|(of, at, leaves, rules)| ModelBranch {
-        of,
-        at,
-        leaves,
-        rules,
-    });
+    let branch = (of, at, leaves, model_rules(), any::<bool>())
+        .prop_map(|(of, at, leaves, rules, passes)| ModelBranch { of, at, leaves, rules, passes });
     prop::collection::vec(branch, 0..6)
 }
 
@@ -487,6 +494,15 @@ proptest! {
             }
         }}}
         prop_assert_eq!(segment.faults(), []);
+        let passing = |from: &[usize]| from.iter().any(|index| branches[*index].of == Of::Host && branches[*index].passes);
+        prop_assert!(segment.needs_xattrs() || !branches.iter().any(|branch| branch.of == Of::Host && branch.passes));
+        for (path, (leaf, from)) in merge(&branches, &view) {
+            let Leaf::File(text) = leaf else { continue };
+            let node = get(&segment, &path.join("/")).unwrap();
+            let told = segment.get_xattr(&node, OsStr::new(XATTR)).ok();
+            prop_assert_eq!(told, passing(&from).then(|| text.into_bytes()), "{:?}", path);
+            prop_assert_eq!(segment.list_xattrs(&node).unwrap().len(), usize::from(passing(&from)), "{:?}", path);
+        }
     }
 
     #[test]
@@ -638,7 +654,7 @@ proptest! {
         of_view in any::<bool>(),
     ) {
         let mut world = World::new();
-        let branch = ModelBranch { of: Of::Host, at: Vec::new(), leaves, rules: ModelRules::default() };
+        let branch = ModelBranch { of: Of::Host, at: Vec::new(), leaves, rules: ModelRules::default(), passes: false };
         let host = branch.build(&mut world, 0);
         let scope = if of_view { Scope::View } else { Scope::Branch };
         let segment = world.build_spec(SegmentSpec {

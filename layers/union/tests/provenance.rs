@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use support::*;
 use vfsrun_layers::{Digest, Kind};
-use vfsrun_union::describe::{BranchSpec, RuleAction, SegmentSpec};
+use vfsrun_union::describe::{BranchSpec, RuleAction, SegmentSpec, Xattrs};
 use vfsrun_union::{Described, Errno, Segment};
 
 fn named(label: &str, branch: BranchSpec) -> BranchSpec {
@@ -70,7 +70,7 @@ fn nothing_is_told_unless_asked_for_and_nothing_forged_is_passed_on() {
     set(&tree.join("host"), "user.vfsrun.branch");
     set(&tree.join("host"), "user.vfsrun.digest");
     set(&tree.join("host"), "user.own");
-    let host = named("host", world.host(&tree));
+    let host = BranchSpec { xattrs: Xattrs::Pass, ..named("host", world.host(&tree)) };
     let file =
         with_xattrs(entry("layer", world.blob("x")), &[("user.vfsrun.path", "forged"), ("user.own", "x")]);
     let layer = named("layer", world.layer(vec![file]));

@@ -11,7 +11,7 @@ use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
     BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Scope, SegmentSpec, Source,
-    Symlinks, TypeConflict, Whiteouts,
+    Symlinks, TypeConflict, Whiteouts, Xattrs,
 };
 
 use crate::facts::{Image, PathKind};
@@ -369,6 +369,10 @@ fn described(branch: &Branch, ids: Option<&Ids>, source: Source, label: String) 
             vfs::Whiteouts::None => Whiteouts::None,
             vfs::Whiteouts::Overlay => Whiteouts::Overlay,
             vfs::Whiteouts::Oci => Whiteouts::Oci,
+        },
+        xattrs: match branch.xattrs {
+            vfs::Xattrs::Off => Xattrs::Off,
+            vfs::Xattrs::Pass => Xattrs::Pass,
         },
         rewrite: Rewrite {
             override_stat: branch.override_stat,

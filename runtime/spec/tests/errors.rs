@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, live, whiteouts, overrideStat, owner, perms, mode"
+         rules, symlinks, scope, frozen, live, whiteouts, xattrs, overrideStat, owner, perms, mode"
     );
 }
 
@@ -313,6 +313,20 @@ fn whiteouts_are_of_host_directories() {
 }
 
 #[test]
+fn attributes_are_passed_of_host_directories() {
+    for source in [r#""layer": "a""#, r#""image": "a""#, r#""inputs": "a""#, r#""host": "tools""#] {
+        assert_eq!(
+            branch(&format!(r#"{{{source}, "xattrs": "pass"}}"#)),
+            "vfs.branches[0].xattrs: is for directories of the host; a layer has the attributes that it records"
+        );
+    }
+    assert_eq!(
+        branch(r#"{"path": "a", "xattrs": "map"}"#),
+        r#"vfs.branches[0].xattrs: unknown value "map", expected one of off, pass"#
+    );
+}
+
+#[test]
 fn read_write_branch_takes_nothing_a_bind_cannot_do() {
     for field in [
         r#""hide": ["x"]"#,
@@ -323,6 +337,7 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""frozen": true"#,
         r#""live": "sweep""#,
         r#""whiteouts": "oci""#,
+        r#""xattrs": "pass""#,
         r#""overrideStat": true"#,
         r#""owner": {"uid": 1}"#,
         r#""perms": "+r""#,

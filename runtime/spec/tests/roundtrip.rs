@@ -10,7 +10,7 @@ use serde_json::Value;
 use vfsrun_spec::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, FileType, Landlock, LandlockRules, Live, NameRule,
     Names, Network, OneOrMore, Order, Owner, Policy, Predicates, Rule, RuleAction, Scope, Size, SizeRange,
-    Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
+    Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, Xattrs,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -96,6 +96,7 @@ fn branch() -> impl Strategy<Value = Branch> {
             frozen,
             live,
             whiteouts: Whiteouts::None,
+            xattrs: Xattrs::Off,
             override_stat: false,
             owner: Owner::default(),
             perms: None,
@@ -103,17 +104,22 @@ fn branch() -> impl Strategy<Value = Branch> {
         },
     );
     let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
+    let xattrs = prop_oneof![Just(Xattrs::Off), Just(Xattrs::Pass)];
     let owner =
         (option::of(any::<u32>()), option::of(any::<u32>())).prop_map(|(uid, gid)| Owner { uid, gid });
     let perms =
         option::of("[ugo]{1,3}[-+=][rwxX]{0,4}".prop_map(|text| text.parse().expect("as chmod takes it")));
-    let marked = (host_path(), marked, owner, perms).prop_map(|(path, whiteouts, owner, perms)| Branch {
-        whiteouts,
-        override_stat: owner.uid.is_some(),
-        owner,
-        perms,
-        ..Branch::new(BranchSource::Path(path))
-    });
+    let marked =
+        (host_path(), marked, xattrs, owner, perms).prop_map(|(path, whiteouts, xattrs, owner, perms)| {
+            Branch {
+                whiteouts,
+                xattrs,
+                override_stat: owner.uid.is_some(),
+                owner,
+                perms,
+                ..Branch::new(BranchSource::Path(path))
+            }
+        });
     let read_write = (host_path(), path_in_root())
         .prop_filter("a place below /", |(_, at)| at.components().count() > 1)
         .prop_map(|(path, at)| Branch {

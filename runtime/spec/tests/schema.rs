@@ -60,6 +60,8 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"glob": "a", "overrideStat": true})),
         with_branch(json!({"glob": "~/parts/[a-c]*/{x", "whiteouts": "oci"})),
         with_branch(json!({"layer": "a", "whiteouts": "none"})),
+        with_branch(json!({"glob": "a", "xattrs": "pass"})),
+        with_branch(json!({"layer": "a", "xattrs": "off"})),
         with_vfs(json!({"provenance": true})),
     ];
     let schema = validator();
@@ -131,6 +133,9 @@ fn bad_specs_are_refused_by_both() {
         with_vfs(json!({"order": {"shuffle": 1, "sorted": true}})),
         with_vfs(json!({"latestTime": "now"})),
         with_branch(json!({"layer": "a", "whiteouts": "overlay"})),
+        with_branch(json!({"layer": "a", "xattrs": "pass"})),
+        with_branch(json!({"path": "a", "xattrs": "on"})),
+        with_branch(json!({"path": "a", "mode": "rw", "at": "/a", "xattrs": "pass"})),
         with_branch(json!({"path": "a", "whiteouts": "aufs"})),
         with_branch(json!({"image": ""})),
         with_branch(json!({"path": "a", "perms": "755"})),

@@ -6,7 +6,7 @@ use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Names, Network, Owner, Predicates,
-    Rule, Scope, Size, SizeRange, Symlinks, Whiteouts, image_parts,
+    Rule, Scope, Size, SizeRange, Symlinks, Whiteouts, Xattrs, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -46,6 +46,10 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
     if branch.whiteouts != Whiteouts::None && !is_on_host {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
+    }
+    if branch.xattrs != Xattrs::Off && !is_on_host {
+        let cause = "is for directories of the host; a layer has the attributes that it records";
+        return Err(Problem::new(format!("{path}.xattrs"), cause));
     }
     for (field, said) in rewriting(branch) {
         if said && !is_on_host {
@@ -207,6 +211,7 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("frozen", branch.frozen),
         ("live", branch.live != Live::Auto),
         ("whiteouts", branch.whiteouts != Whiteouts::None),
+        ("xattrs", branch.xattrs != Xattrs::Off),
     ];
     match contradictions.into_iter().chain(rewriting(branch)).find(|(_, said)| *said) {
         Some((field, _)) => {

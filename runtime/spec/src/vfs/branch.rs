@@ -27,6 +27,8 @@ pub struct Branch {
     pub live: Live,
     /// How a directory of the host says which names of the branches below are deleted.
     pub whiteouts: Whiteouts,
+    /// What of the files' extended attributes is shown.
+    pub xattrs: Xattrs,
     /// Owners and modes are those that a rootless container store keeps in an attribute.
     pub override_stat: bool,
     /// Shown instead of the owners of the files.
@@ -57,6 +59,7 @@ impl Branch {
             frozen: false,
             live: Live::default(),
             whiteouts: Whiteouts::default(),
+            xattrs: Xattrs::default(),
             override_stat: false,
             owner: Owner::default(),
             perms: None,
@@ -143,6 +146,17 @@ pub enum Whiteouts {
     Oci,
 }
 
+/// `xattrs`: what becomes of the extended attributes and access control lists of a directory of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xattrs {
+    /// None is shown.
+    #[default]
+    Off,
+    /// Those in `user` and access control lists are.
+    Pass,
+}
+
 /// `owner`: ids as the command sees them; what is not said stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -190,6 +204,8 @@ struct BranchFields {
     live: Live,
     #[serde(default)]
     whiteouts: Whiteouts,
+    #[serde(default)]
+    xattrs: Xattrs,
     #[serde(default, rename = "overrideStat")]
     override_stat: bool,
     #[serde(default)]
@@ -233,6 +249,7 @@ impl TryFrom<BranchFields> for Branch {
             frozen: fields.frozen,
             live: fields.live,
             whiteouts: fields.whiteouts,
+            xattrs: fields.xattrs,
             override_stat: fields.override_stat,
             owner: fields.owner,
             perms: fields.perms,
@@ -272,7 +289,7 @@ fn one_source(
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 14)?;
+        let mut object = serializer.serialize_struct("Branch", 15)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Glob(pattern) => object.serialize_field("glob", pattern)?,
@@ -307,6 +324,9 @@ impl Serialize for Branch {
         }
         if self.whiteouts != defaults.whiteouts {
             object.serialize_field("whiteouts", &self.whiteouts)?;
+        }
+        if self.xattrs != defaults.xattrs {
+            object.serialize_field("xattrs", &self.xattrs)?;
         }
         if self.override_stat {
             object.serialize_field("overrideStat", &true)?;

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
+pub use branch::{
+    Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, Xattrs, image_parts,
+};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
 pub use one_or_more::OneOrMore;
