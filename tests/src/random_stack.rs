@@ -40,6 +40,9 @@ const PARTS: [&str; 10] = [
     "mksocket HERE",
 ];
 
+/// What some of that has.
+const ATTRIBUTES: [&str; 2] = ["setxattr PATH user.a LETTER", "setxattr PATH user.b LETTER"];
+
 /// What a program does, some of it more often. FILE, DIR, LINK and PATH (of any type) are most often there, and now and then
 /// something else, or the same in other words.
 const DEEDS: [&str; 72] = [
@@ -157,14 +160,17 @@ pub struct Branch {
 pub type Known = (String, char);
 
 impl RandomStack {
-    pub fn new(random: &mut Random, cases: usize, mounter: Mounter) -> RandomStack {
+    pub fn new(random: &mut Random, cases: usize, mounter: Mounter, has_xattrs: bool) -> RandomStack {
         let count = 1 + random.below(4);
         let mut branches: Vec<_> = (0..count)
             .map(|index| Branch { is_marked: index + 1 < count && random.below(3) > 0, parts: Vec::new() })
             .collect();
         for case in 0..cases {
-            let mut builder =
-                Builder { chooser: Chooser { random, case, known: Vec::new() }, below: Vec::new() };
+            let mut builder = Builder {
+                chooser: Chooser { random, case, known: Vec::new() },
+                below: Vec::new(),
+                has_xattrs,
+            };
             // From the bottom: marks speak of what is below them.
             for branch in branches.iter_mut().rev() {
                 branch.parts.push(builder.build(branch.is_marked.then_some(mounter.space())));
@@ -202,6 +208,7 @@ struct Builder<'a> {
     chooser: Chooser<'a>,
     /// The same of the branches below.
     below: Vec<Known>,
+    has_xattrs: bool,
 }
 
 impl Builder<'_> {
@@ -213,6 +220,9 @@ impl Builder<'_> {
             commands.extend(parent(&path).map(|parent| format!("mkdirs {parent}")));
             commands.push(self.chooser.fill_one_of(&PARTS).replace("HERE", &path));
             self.add(&path);
+        }
+        if self.has_xattrs {
+            commands.extend((0..4).map(|_| self.chooser.fill_one_of(&ATTRIBUTES)));
         }
         if let Some(space) = marks {
             self.mark(space, &mut commands);
