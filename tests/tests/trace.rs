@@ -20,6 +20,7 @@ as_root_and_user!(
     log_of_a_killed_run_is_shown_and_told_to_be_cut_short,
     command_that_is_not_there_is_told_where_it_was_looked_for,
     log_that_cannot_be_written_fails_the_run,
+    only_a_trace_is_replaced_by_a_trace,
     bundle_cannot_be_traced,
 );
 
@@ -250,6 +251,28 @@ fn log_that_cannot_be_written_fails_the_run(sandbox: &Sandbox) {
     shown.assert_stderr_has("cut short");
     let other = sandbox.call(&["trace", "show", "spec.json"]).expect(125);
     other.assert_stderr_has("vfsrun: cannot show spec.json: it is not a log of a traced action\n");
+}
+
+fn only_a_trace_is_replaced_by_a_trace(sandbox: &Sandbox) {
+    sandbox.write("src/f", "x");
+    sandbox.write_json("spec.json", &spec(sandbox, "cat /src/f"));
+    sandbox
+        .sh("ln -s spec.json link; touch empty; printf '{\"vfsrun-trace\":99,\"new\":1}\\n\\1\\2' > newer");
+    let run = |log: &str| sandbox.call(&["./spec.json", "--trace", "--trace-log", log]);
+    let before = std::fs::read(sandbox.path("spec.json")).unwrap();
+    for log in ["spec.json", "link", "src/f"] {
+        let refused = run(log).expect(125);
+        refused.assert_stderr_has(&format!(
+            "vfsrun: --trace: cannot write {log}: it is there and is no trace\n"
+        ));
+    }
+    assert_eq!(std::fs::read(sandbox.path("spec.json")).unwrap(), before);
+    assert_eq!(std::fs::read(sandbox.path("src/f")).unwrap(), b"x");
+    for log in ["empty", "newer", "newer"] {
+        assert_eq!(run(log).expect(0).stdout, "x");
+        let paths = sandbox.call(&["trace", "show", "--paths", log]).expect(0).stdout;
+        assert!(paths.contains("read             /src/f\n"), "{paths}");
+    }
 }
 
 fn bundle_cannot_be_traced(sandbox: &Sandbox) {

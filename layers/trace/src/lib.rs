@@ -19,7 +19,7 @@ mod writer;
 use serde::{Deserialize, Serialize};
 
 pub use record::{FileType, Outcome, Process};
-pub use trace::{Seen, Trace, TraceError};
+pub use trace::{Seen, Trace, TraceError, is_log};
 pub use writer::{Counts, LogWriter, PathNumber, ProcessNumber};
 
 /// Of the log; it changes whenever a record does.

@@ -53,6 +53,15 @@ pub struct Trace {
 const MOST_HEADER: u64 = 16 << 20;
 const ENOENT: i32 = 2;
 
+/// Whether this begins as a log does, of whatever version.
+pub fn is_log(file: impl Read) -> io::Result<bool> {
+    match read_header(&mut BufReader::new(file)) {
+        Ok(_) | Err(TraceError::Version { .. }) => Ok(true),
+        Err(TraceError::Read { source }) => Err(source),
+        Err(TraceError::NotATrace | TraceError::Damaged { .. }) => Ok(false),
+    }
+}
+
 impl Trace {
     /// Reads a log to its end. One that breaks off is no error: what is there is there.
     pub fn read(log: impl Read) -> Result<Trace, TraceError> {

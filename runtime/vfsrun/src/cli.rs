@@ -134,7 +134,7 @@ pub struct RunSpec {
     /// whole action (the default), or at its cost of each process
     #[arg(long, value_name = "WHOSE", num_args = 0..=1, require_equals = true, default_missing_value = "action")]
     pub trace: Option<Whose>,
-    /// Where the trace goes [default: the spec's name with .trace, in the current directory]
+    /// Where the trace goes; an earlier trace there is replaced, nothing else [default: the spec's name with .trace, in the current directory]
     #[arg(long, value_name = "FILE", requires = "trace")]
     pub trace_log: Option<PathBuf>,
     /// Write what happened as JSON

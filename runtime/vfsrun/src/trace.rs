@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,9 +22,20 @@ impl TraceRequest {
         Path::new(name.unwrap_or("vfsrun".as_ref())).with_added_extension("trace")
     }
 
-    /// What was in the file before is gone. A pipe is written to.
+    /// An earlier log is replaced, a file of anything else left as it is: it may be the spec. A pipe is written to.
     pub fn create_log(&self) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(true).open(&self.log)
+        let log = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log)?;
+        let metadata = log.metadata()?;
+        if metadata.is_file() && metadata.len() > 0 {
+            // What is judged is what is open: the path may be another file's by now.
+            let before = File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))?;
+            if !vfsrun_trace::is_log(before)? {
+                let message = "it is there and is no trace";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+            }
+            log.set_len(0)?;
+        }
+        Ok(log)
     }
 }
 
