@@ -13,6 +13,7 @@ as_root_and_user!(
     directory_and_its_tar_import_as_one_layer,
     exported_layer_imports_as_the_same_layer,
     odd_names_are_told_at_import,
+    names_begin_no_line_and_command_no_terminal,
     removed_layer_is_gone,
     layer_that_another_name_keeps_stays,
     store_is_taken_from_the_environment,
@@ -128,6 +129,42 @@ fn odd_names_are_told_at_import(sandbox: &Sandbox) {
     sandbox.sh("rm tree/makefile tree/bad*");
     let output = sandbox.call(&["layer", "import", "plain", "tree"]).expect(0);
     assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+}
+
+fn names_begin_no_line_and_command_no_terminal(sandbox: &Sandbox) {
+    // A line that is none, the colour red, and the same in one character.
+    let name = "a\nok\u{1b}[31m\u{9b}31m";
+    let target = "to\u{1b}]0;title\u{7}";
+    sandbox.write(format!("src/{name}"), "x");
+    sandbox.write(format!("src/{}", name.to_uppercase()), "x");
+    std::os::unix::fs::symlink(target, sandbox.path("src/link")).unwrap();
+    let spec = sandbox.shell_spec(
+        "cat /src/a*; readlink /src/link > /dev/null",
+        &json!({ "branches": [{ "path": "src", "at": "/src" }], "capture": false }),
+    );
+    sandbox.write_json("spec.json", &spec);
+    sandbox.sh(": > spec.trace");
+    let path = format!("/src/{name}");
+    let (shown, shown_target) = ("a\\nok\\u{1b}[31m\\u{9b}31m", "to\\u{1b}]0;title\\u{7}");
+    let traced = ["a%0Aok%1B[31m\\u{9b}31m", "to%1B]0;title%07"];
+    let commands: [(&[&str], &[&str]); 6] = [
+        (&["layer", "import", "odd", "src"], &[shown]),
+        (&["layer", "show", "odd"], &[shown, shown_target]),
+        (&["which", "spec.json", &path, "/src/link"], &[shown, shown_target]),
+        (&["./spec.json", "--trace"], &[]),
+        (&["trace", "show", "spec.trace"], &traced),
+        (&["trace", "show", "--paths", "spec.trace"], &traced),
+    ];
+    for (arguments, texts) in commands {
+        let output = sandbox.call(arguments).expect(0);
+        let printed = format!("{}{}", output.stdout, output.stderr);
+        assert!(!printed.chars().any(|c| c.is_control() && c != '\n'), "{arguments:?}: {printed:?}");
+        assert!(!printed.lines().any(|line| line.starts_with("ok")), "{arguments:?}: {printed}");
+        assert!(texts.iter().all(|text| printed.contains(text)), "{arguments:?}: {printed}");
+    }
+    let exact = sandbox.call(&["which", "--json", "spec.json", &path]).expect(0).stdout;
+    let exact: Value = serde_json::from_str(&exact).unwrap();
+    assert_eq!(exact[0]["path"], path);
 }
 
 fn removed_layer_is_gone(sandbox: &Sandbox) {

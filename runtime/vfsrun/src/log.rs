@@ -41,14 +41,8 @@ impl Log {
 
     /// Why this program fails: on stderr, and as exactly one line of the log file.
     pub fn error(&self, message: &str) {
-        // Paths in it may be anybody's.
-        eprintln!("vfsrun: {}", one_line(message));
+        note(message);
         self.write("error", message);
-    }
-
-    /// Something the user should know although the run goes on.
-    pub fn note(&self, message: &str) {
-        eprintln!("vfsrun: {}", one_line(message));
     }
 
     fn write(&self, level: &str, message: &str) {
@@ -65,6 +59,11 @@ impl Log {
             let _ = writeln!(file, "{line}");
         }
     }
+}
+
+/// Something the user should know: one line on stderr, whatever names are in it.
+pub fn note(message: &str) {
+    eprintln!("vfsrun: {}", one_line(message));
 }
 
 /// RFC 3339 in UTC, to the second.

@@ -43,7 +43,7 @@ const OWN_FAILURE: u8 = 125;
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
     if let Some(hint) = cli::meant_spec(&given) {
-        eprintln!("vfsrun: `run` takes a container, not a spec; {hint}");
+        log::note(&format!("`run` takes a container, not a spec; {hint}"));
         return ExitCode::from(OWN_FAILURE);
     }
     let cli = match Cli::try_parse_from(cli::arguments(given)) {
@@ -59,12 +59,12 @@ fn main() -> ExitCode {
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("vfsrun: {}", vfsrun_sys::chain(&error));
+            log::note(&vfsrun_sys::chain(&error));
             return ExitCode::from(OWN_FAILURE);
         }
     };
     let code = match cli.command {
-        Command::RunSpec(arguments) => commands::run::run(&arguments, &cli.global, &log),
+        Command::RunSpec(arguments) => commands::run::run(&arguments, &cli.global),
         Command::Plan { spec } => commands::plan::plan(spec, &cli.global),
         Command::Spec { resolve, schema, spec } => commands::spec::spec(spec, resolve, schema, &cli.global),
         Command::Which { json, spec, paths } => commands::which::which(spec, &paths, json, &cli.global),

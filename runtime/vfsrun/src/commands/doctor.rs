@@ -6,7 +6,7 @@ use vfsrun_plan::facts::Caller;
 
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print_lines};
 use crate::cli::Global;
 use crate::{directories, probe};
 
@@ -24,6 +24,17 @@ enum State {
     Lacks,
     /// Composed roots do not run.
     Fails,
+}
+
+impl Finding {
+    fn line(&self) -> String {
+        let mark = match self.state {
+            State::Works => "ok  ",
+            State::Lacks => "thin",
+            State::Fails => "FAIL",
+        };
+        format!("{mark}  {:<16} {}", self.what, self.says)
+    }
 }
 
 pub fn doctor(global: &Global) -> Outcome {
@@ -44,17 +55,8 @@ pub fn doctor(global: &Global) -> Outcome {
         proc_visible(),
         kernel(),
     ];
-    let mut text = String::new();
-    for finding in &findings {
-        let mark = match finding.state {
-            State::Works => "ok  ",
-            State::Lacks => "thin",
-            State::Fails => "FAIL",
-        };
-        text.push_str(&format!("{mark}  {:<16} {}\n", finding.what, finding.says));
-    }
     let failed = findings.iter().any(|finding| finding.state == State::Fails);
-    super::spec::print(&text)?;
+    print_lines(findings.iter().map(Finding::line))?;
     Ok(if failed { 1 } else { 0 })
 }
 

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use vfsrun_layers::{ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar};
-use vfsrun_spec::one_line;
+use vfsrun_layers::{Entry, ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print_lines};
 use crate::cli::{Global, Layer};
+use crate::log::note;
 use crate::progress::Progress;
 use crate::{directories, probe};
 
@@ -56,7 +56,7 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
         count => format!(", {count} devices and sockets left out"),
     };
     let (digest, files) = (imported.digest, imported.files);
-    eprintln!("vfsrun: layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes));
+    note(&format!("layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes)));
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     tell_odd_names(&OddNames::of(&manifest));
     Ok(0)
@@ -69,53 +69,49 @@ fn tell_odd_names(odd: &OddNames) {
     let names: Vec<_> = odd.undecodable.iter().map(|name| format!("{name:?}")).collect();
     for (what, all) in [("names that differ in case alone", pairs), ("names that are no UTF-8", names)] {
         let more = all.len().saturating_sub(SHOWN);
-        let shown = all.iter().take(SHOWN).map(|name| one_line(name)).collect::<Vec<_>>().join(", ");
+        let shown = all[..all.len() - more].join(", ");
         match (all.is_empty(), more) {
             (true, _) => {}
-            (false, 0) => eprintln!("vfsrun: {what}: {shown}"),
-            (false, more) => eprintln!("vfsrun: {what}: {shown} and {more} more"),
+            (false, 0) => note(&format!("{what}: {shown}")),
+            (false, more) => note(&format!("{what}: {shown} and {more} more")),
         }
     }
 }
 
 fn list(store: &LayerStore) -> Outcome {
     let layers = store.list().map_err(|error| Failure::own(&error))?;
-    let mut text = format!("{:<24} {:<19} {:>8} {:>10}  {}\n", "NAME", "DIGEST", "FILES", "SIZE", "AGE");
+    let mut lines = vec![format!("{:<24} {:<19} {:>8} {:>10}  {}", "NAME", "DIGEST", "FILES", "SIZE", "AGE")];
     for layer in layers {
         let names = if layer.names.is_empty() { "-".to_owned() } else { layer.names.join(",") };
         let files = layer.files.map_or("damaged".to_owned(), |files| files.to_string());
         let size = layer.bytes.map_or_else(String::new, bytes);
         let age = layer.created.elapsed().map_or_else(|_| String::new(), |age| elapsed(age.as_secs()));
-        text.push_str(&format!(
-            "{names:<24} {:<19} {files:>8} {size:>10}  {age}\n",
-            &layer.digest.to_string()[..19]
-        ));
+        let digest = &layer.digest.to_string()[..19];
+        lines.push(format!("{names:<24} {digest:<19} {files:>8} {size:>10}  {age}"));
     }
-    super::spec::print(&text)
+    print_lines(lines)
 }
 
 fn show(store: &LayerStore, layer: &str) -> Outcome {
     let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
-    let mut text = format!("{digest}\n");
-    for entry in &manifest.entries {
-        let (letter, rest) = match &entry.kind {
-            Kind::Directory { opaque: false } => ('d', String::new()),
-            Kind::Directory { opaque: true } => ('d', " (opaque)".to_owned()),
-            Kind::File { size, .. } => ('-', format!(" {size}")),
-            Kind::Symlink { target } => ('l', format!(" -> {}", target.display())),
-            Kind::HardLink { to } => ('h', format!(" = /{}", to.display())),
-            Kind::Whiteout => ('x', " (deleted)".to_owned()),
-            Kind::Fifo => ('p', String::new()),
-            Kind::Device { block, major, minor } => {
-                (if *block { 'b' } else { 'c' }, format!(" {major}:{minor}"))
-            }
-        };
-        let meta = &entry.meta;
-        let path = entry.path.display();
-        text.push_str(&format!("{letter}{:04o} {:>5} {:>5} /{path}{rest}\n", meta.mode, meta.uid, meta.gid));
-    }
-    super::spec::print(&text)
+    print_lines(std::iter::once(digest.to_string()).chain(manifest.entries.iter().map(entry_line)))
+}
+
+fn entry_line(entry: &Entry) -> String {
+    let (letter, rest) = match &entry.kind {
+        Kind::Directory { opaque: false } => ('d', String::new()),
+        Kind::Directory { opaque: true } => ('d', " (opaque)".to_owned()),
+        Kind::File { size, .. } => ('-', format!(" {size}")),
+        Kind::Symlink { target } => ('l', format!(" -> {}", target.display())),
+        Kind::HardLink { to } => ('h', format!(" = /{}", to.display())),
+        Kind::Whiteout => ('x', " (deleted)".to_owned()),
+        Kind::Fifo => ('p', String::new()),
+        Kind::Device { block, major, minor } => (if *block { 'b' } else { 'c' }, format!(" {major}:{minor}")),
+    };
+    let meta = &entry.meta;
+    let path = entry.path.display();
+    format!("{letter}{:04o} {:>5} {:>5} /{path}{rest}", meta.mode, meta.uid, meta.gid)
 }
 
 fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
@@ -126,15 +122,15 @@ fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
         (0, 0) => String::new(),
         (owners, xattrs) => format!("; not set without more rights: {owners} owners, {xattrs} attributes"),
     };
-    eprintln!("vfsrun: {} names in {}{lost}", exported.entries, directory.display());
+    note(&format!("{} names in {}{lost}", exported.entries, directory.display()));
     Ok(0)
 }
 
 fn remove(store: &LayerStore, layer: &str) -> Outcome {
     let removed = store.remove(layer).map_err(|error| Failure::own(&error))?;
     match removed.layer {
-        Some(digest) => eprintln!("vfsrun: removed {digest}, {} given back", bytes(removed.bytes)),
-        None => eprintln!("vfsrun: removed the name {layer}; another one keeps the layer"),
+        Some(digest) => note(&format!("removed {digest}, {} given back", bytes(removed.bytes))),
+        None => note(&format!("removed the name {layer}; another one keeps the layer")),
     }
     Ok(0)
 }

@@ -11,7 +11,9 @@ pub mod view;
 pub mod which;
 
 use std::error::Error;
+use std::io::{self, Write};
 
+use vfsrun_spec::one_line;
 use vfsrun_sys::chain;
 
 /// A command's failure, as it leaves the program.
@@ -28,3 +30,18 @@ impl Failure {
 }
 
 pub type Outcome = Result<u8, Failure>;
+
+/// Prints what programs read, as it is. Ends quietly when nobody reads any more (`| head`).
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{}", text.strip_suffix('\n').unwrap_or(text)) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::own(&error)),
+        _ => Ok(0),
+    }
+}
+
+/// Prints what people read: whatever is named in a line, it begins no other one, and no terminal obeys it.
+fn print_lines(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Outcome {
+    let lines: Vec<_> = lines.into_iter().map(|line| one_line(line.as_ref())).collect();
+    print(&lines.join("\n"))
+}

@@ -15,5 +15,5 @@ pub fn new(args: &[String]) -> Outcome {
         "vfs": { "branches": [{ "host": "tools" }] },
     });
     let text = serde_json::to_string_pretty(&spec).map_err(|error| Failure::own(&error))?;
-    super::spec::print(&text)
+    super::print(&text)
 }

@@ -12,7 +12,7 @@ pub fn plan(spec: PathBuf, global: &Global) -> Outcome {
     let (_, _, plan) = decide::plan_only(&request)
         .map_err(|error| Failure { message: chain(&error), code: error.exit_code() })?;
     let text = serde_json::to_string_pretty(&plan).map_err(|error| Failure::own(&error))?;
-    super::spec::print(&text)
+    super::print(&text)
 }
 
 pub(super) fn request(spec: PathBuf, global: &Global) -> Request {

@@ -3,14 +3,14 @@
 use super::{Failure, Outcome};
 use crate::cli::{Global, RunSpec, Whose};
 use crate::decide::Request;
-use crate::log::Log;
+use crate::log::note;
 use crate::run;
 use crate::trace::TraceRequest;
 use crate::{result_file, summary};
 use vfsrun_fuse::TraceMode;
 use vfsrun_sys::chain;
 
-pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
+pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
     let request = Request {
         spec: arguments.spec.clone(),
         env: arguments.env.clone(),
@@ -21,7 +21,7 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
         runtime: global.root.clone(),
         store: global.store.clone(),
     };
-    let outcome = run::run(&request, |text| log.note(text));
+    let outcome = run::run(&request, note);
     let failure = |error: &run::RunError| Failure { message: chain(error), code: error.exit_code() };
     if let Some(path) = &arguments.result {
         let text = match &outcome {
@@ -33,19 +33,19 @@ pub fn run(arguments: &RunSpec, global: &Global, log: &Log) -> Outcome {
             let message = format!("--result: cannot write {}: {error}", path.display());
             match &outcome {
                 // The run's own failure is the more important one.
-                Err(failed) => log.note(&format!("{message}; {}", chain(failed))),
+                Err(failed) => note(&format!("{message}; {}", chain(failed))),
                 Ok(_) => return Err(Failure { message, code: 125 }),
             }
         }
     }
     let outcome = outcome.map_err(|error| failure(&error))?;
     if !arguments.quiet && !outcome.inputs_changed.is_empty() {
-        log.note(&summary::changed_line(&outcome));
+        note(&summary::changed_line(&outcome));
     }
     // A plain bundle is run as other runtimes run it: silently.
     let has_news = outcome.captured.is_some() || outcome.ended.timed_out || outcome.trace.is_some();
     if !arguments.quiet && has_news {
-        log.note(&summary::line(&outcome));
+        note(&summary::line(&outcome));
     }
     Ok(outcome.ended.code)
 }

@@ -1,9 +1,8 @@
 //! `vfsrun spec`: a spec as it is understood, or complete.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 use crate::cli::Global;
 use crate::{decide, run};
 use vfsrun_sys::chain;
@@ -20,13 +19,4 @@ pub fn spec(spec: Option<PathBuf>, resolve: bool, schema: bool, global: &Global)
     };
     let text = serde_json::to_string_pretty(&config).map_err(|error| Failure::own(&error))?;
     print(&text)
-}
-
-/// Prints and ends quietly when nobody reads any more (`| head`).
-pub(super) fn print(text: &str) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", text.trim_end()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::own(&error)),
-        _ => Ok(0),
-    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vfsrun_layers::escape;
 use vfsrun_trace::{FileType, Outcome as Told, Process, Seen};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print, print_lines};
 use crate::cli::Trace;
 
 pub fn trace(command: &Trace) -> Outcome {
@@ -21,12 +21,11 @@ pub fn trace(command: &Trace) -> Outcome {
     };
     let log = File::open(file).map_err(|error| failed(&error))?;
     let trace = vfsrun_trace::Trace::read(log).map_err(|error| failed(&error))?;
-    let text = match (json, paths) {
-        (true, _) => objects(&trace),
-        (_, true) => lines(&trace),
-        _ => tree(&trace),
-    };
-    super::spec::print(&text)?;
+    match (json, paths) {
+        (true, _) => print(&objects(&trace)),
+        (_, true) => print_lines(lines(&trace).lines()),
+        _ => print_lines(tree(&trace).lines()),
+    }?;
     if trace.is_cut_short {
         let message = format!("{} is cut short: the run was killed, or failed", file.display());
         return Err(Failure { message, code: 125 });
@@ -195,7 +194,7 @@ fn digest(digest: [u8; 32]) -> String {
     format!("b3:{}", blake3::Hash::from_bytes(digest).to_hex())
 }
 
-/// `%XX` for bytes that are no text, as in a layer's manifest: a name breaks no line, and no terminal obeys it.
+/// `%XX` for bytes that are no text, as in a layer's manifest: a name breaks no line.
 fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     escape::push(&mut text, bytes);

@@ -11,7 +11,7 @@ use vfsrun_union::describe::{BranchSpec, SegmentSpec, Source};
 use vfsrun_union::explain::{Account, Deletion, Explanation, Fate, Outcome as Shown};
 use vfsrun_union::{Context, Described, Errno, FileKind, Segment, SegmentError, stack};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print, print_lines};
 use crate::cli::Global;
 use crate::decide::{self, Planned};
 use crate::run::RunError;
@@ -40,10 +40,9 @@ pub fn which(spec: PathBuf, paths: &[PathBuf], as_json: bool, global: &Global) -
     if as_json {
         let answers: Vec<Value> = answers.iter().map(Answer::json).collect();
         let text = serde_json::to_string_pretty(&answers).map_err(|error| Failure::own(&error))?;
-        super::spec::print(&text)?;
+        print(&text)?;
     } else {
-        let text: Vec<String> = answers.iter().map(Answer::text).collect();
-        super::spec::print(&text.join("\n"))?;
+        print_lines(answers.iter().flat_map(Answer::lines))?;
     }
     Ok(if answers.iter().all(Answer::is_there) { 0 } else { 1 })
 }
@@ -122,7 +121,7 @@ impl Answer {
         }
     }
 
-    fn text(&self) -> String {
+    fn lines(&self) -> Vec<String> {
         let asked = self.asked.display();
         let name = if self.path == self.asked {
             asked.to_string()
@@ -138,9 +137,7 @@ impl Answer {
             let reason = reason(account, &self.path).map(|reason| format!(", {reason}")).unwrap_or_default();
             format!("  {} {}{file}{reason}", fate(account), account.label)
         });
-        // A name of a branch cannot break the line that tells of it.
-        let lines: Vec<_> = std::iter::once(format!("{name}: {what}")).chain(branches).collect();
-        lines.iter().map(|line| vfsrun_spec::one_line(line)).collect::<Vec<_>>().join("\n")
+        std::iter::once(format!("{name}: {what}")).chain(branches).collect()
     }
 
     fn json(&self) -> Value {
