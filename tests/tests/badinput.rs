@@ -26,7 +26,7 @@ as_root_and_user!(
     option_that_does_not_exist,
     variable_without_a_name,
     field_that_is_not_built_is_refused,
-    log_rule_is_refused,
+    log_rule_of_a_branch_or_none,
     rule_that_is_none,
     store_that_is_a_file,
     root_that_is_open_to_others,
@@ -264,10 +264,13 @@ fn field_that_is_not_built_is_refused(sandbox: &Sandbox) {
     assert_refused(sandbox, &sandbox.run(&spec), 125, &["spec.json", "hooks", "does not build"]);
 }
 
-fn log_rule_is_refused(sandbox: &Sandbox) {
-    let rules = json!({ "rules": [{ "match": "*.h", "action": "log" }] });
-    let output = sandbox.run(&sandbox.shell_spec("true", &rules));
-    assert_refused(sandbox, &output, 125, &["spec.json", "vfs.rules[0].action", "log"]);
+fn log_rule_of_a_branch_or_none(sandbox: &Sandbox) {
+    let log = |pattern: &str| json!([{ "match": pattern, "action": "log" }]);
+    let branches = json!({ "branches": [{ "path": ".", "at": "/src", "rules": log("*.h") }] });
+    let output = sandbox.run(&sandbox.shell_spec("true", &branches));
+    assert_refused(sandbox, &output, 125, &["spec.json", "vfs.branches[0].rules[0].action", "vfs.rules"]);
+    let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "rules": log("# x") })));
+    assert_refused(sandbox, &output, 125, &["spec.json", "vfs.rules", "\"# x\" is no pattern", "comment"]);
 }
 
 fn rule_that_is_none(sandbox: &Sandbox) {

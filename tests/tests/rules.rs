@@ -11,6 +11,8 @@ as_root_and_user!(
     large_file_that_is_truncated_is_shown_to_the_next_run,
     file_that_changes_hands_is_judged_anew_by_the_next_run,
     file_comes_back_when_the_one_before_it_goes,
+    use_of_what_log_rules_fit_is_told_every_time,
+    log_rules_beside_a_trace,
 );
 
 /// What `find` reads from the directory and what `stat` says of each name must be the same, and of what is hidden there
@@ -216,5 +218,73 @@ fn file_comes_back_when_the_one_before_it_goes(sandbox: &Sandbox) {
             ("rm src/a.raw", "a.jpg"),
             ("echo x > src/a.raw", "a.raw"),
         ],
+    );
+}
+
+const USES: &str = "cat /src/d/used; test -e /src/d/seen; cat /src/d/none; ls /src/d/below; readlink /src/link; \
+                    cat /src/hidden; cat /src/d/x.o; cat /src/other; true";
+
+/// Sources, and rules that record some of what `USES` does.
+fn logging(sandbox: &Sandbox) -> Value {
+    sandbox.sh("mkdir -p src/d/below; cd src; touch d/used d/seen d/unused d/x.o d/below/f hidden other; ln -s d/used link");
+    let rules = json!([
+        { "match": "/src/hidden", "action": "hide" },
+        { "match": "/src/d/*", "action": "log" },
+        { "regex": "!\\.o$", "action": "log" },
+        { "match": "hidden", "action": "log" },
+        { "match": "/src/", "type": "symlink", "action": "log" },
+        { "match": "/src/link", "type": "symlink", "action": "log" },
+    ]);
+    json!({ "branches": [{ "path": "src", "at": "/src" }], "rules": rules, "capture": false })
+}
+
+fn logged() -> Value {
+    let rule = "/src/d/*";
+    json!([
+        { "path": "/src/d/below", "rule": rule, "outcome": "listed" },
+        { "path": "/src/d/none", "rule": rule, "outcome": "absent", "errno": "ENOENT" },
+        { "path": "/src/d/seen", "rule": rule, "outcome": "stat", "type": "file" },
+        { "path": "/src/d/used", "rule": rule, "outcome": "read" },
+        { "path": "/src/hidden", "rule": "hidden", "outcome": "absent", "errno": "ENOENT" },
+        { "path": "/src/link", "rule": "/src/link", "outcome": "link", "target": "d/used" },
+    ])
+}
+
+fn use_of_what_log_rules_fit_is_told_every_time(sandbox: &Sandbox) {
+    let vfs = logging(sandbox);
+    let mut silent = vfs.clone();
+    silent["rules"] = json!([vfs["rules"][0]]);
+    let unlogged = sandbox.run(&sandbox.shell_spec(USES, &silent)).expect(0);
+    assert_eq!(unlogged.result["logged"], Value::Null);
+    // A shared server would have answered the second one from what the kernel knows.
+    for _ in 0..2 {
+        let output = sandbox.run(&sandbox.shell_spec(USES, &vfs)).expect(0);
+        assert_eq!(output.result["logged"], logged());
+        assert_eq!(output.result["trace"], Value::Null, "nobody asked for it");
+        assert_eq!(output.stdout, unlogged.stdout, "what is shown stays as it is");
+        output.assert_stderr_has(
+            "vfsrun: log rules fit what was used: /src/d/below (listed), /src/d/none (absent), /src/d/seen (stat) and 3 more\n",
+        );
+    }
+    let unused = sandbox.run(&sandbox.shell_spec("true", &vfs)).expect(0);
+    assert_eq!((&unused.result["logged"], unused.stderr.as_str()), (&json!([]), ""));
+    assert!(!sandbox.path("spec.trace").exists());
+    sandbox.assert_nothing_left();
+}
+
+fn log_rules_beside_a_trace(sandbox: &Sandbox) {
+    let spec = sandbox.shell_spec(USES, &logging(sandbox));
+    for trace in ["--trace", "--trace=process"] {
+        let output = sandbox.run_named("spec.json", &spec, &[trace, "--quiet"]).expect(0);
+        assert_eq!(output.result["logged"], logged());
+        assert_eq!(output.result["trace"]["file"], "spec.trace");
+        assert!(!output.stderr.contains("vfsrun: "), "{}", output.stderr);
+        let paths = sandbox.call(&["trace", "show", "--paths", "spec.trace"]).expect(0).stdout;
+        assert!(paths.contains("read             /src/other\n"), "{paths}");
+    }
+    sandbox.sh("mkfifo pipe; cat pipe > log 2> errors &");
+    let piped = sandbox.run_named("spec.json", &spec, &["--trace", "--trace-log", "pipe"]).expect(125);
+    piped.assert_stderr_has(
+        "vfsrun: --trace: cannot write pipe: rules with \"log\" need a file to read back\n",
     );
 }

@@ -65,9 +65,17 @@ pub fn is_log(file: impl Read) -> io::Result<bool> {
 impl Trace {
     /// Reads a log to its end. One that breaks off is no error: what is there is there.
     pub fn read(log: impl Read) -> Result<Trace, TraceError> {
+        Trace::read_by(Reader::default(), log)
+    }
+
+    /// The same without the processes: one outcome for each path, however many have seen it.
+    pub fn read_as_one(log: impl Read) -> Result<Trace, TraceError> {
+        Trace::read_by(Reader { as_one: true, ..Reader::default() }, log)
+    }
+
+    fn read_by(mut reader: Reader, log: impl Read) -> Result<Trace, TraceError> {
         let mut log = BufReader::new(log);
         let Header { mode, segments, .. } = read_header(&mut log)?;
-        let mut reader = Reader::default();
         let mut record = 0;
         let is_cut_short = loop {
             record += 1;
@@ -125,6 +133,8 @@ fn read_header(log: &mut impl BufRead) -> Result<Header, TraceError> {
 /// Puts records together as they come.
 #[derive(Default)]
 struct Reader {
+    /// All processes are nobody.
+    as_one: bool,
     processes: Vec<Process>,
     /// From the log's numbers of processes, less one: the same process may have been told twice.
     by_number: Vec<usize>,
@@ -141,6 +151,7 @@ struct Reader {
 impl Reader {
     fn take(&mut self, record: Record) -> Result<(), &'static str> {
         match record {
+            Record::Process(_) if self.as_one => Ok(()),
             Record::Process(process) => self.process(process),
             Record::Name { parent, name } => {
                 let parent = self.path(parent)?;
@@ -153,6 +164,7 @@ impl Reader {
             Record::Saw { process, path, outcome } => {
                 let process = match process {
                     0 => None,
+                    _ if self.as_one => None,
                     number => Some(self.number(number)?),
                 };
                 let path = self.path(path)?;

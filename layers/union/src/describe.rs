@@ -152,6 +152,15 @@ pub struct NameRule {
     pub action: RuleAction,
 }
 
+/// Names whose use is recorded. No part of a segment: it changes nothing of what is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogRule {
+    /// Relative to the root of the view.
+    pub names: Names,
+    /// One of these.
+    pub types: Option<Vec<FileKind>>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Names {

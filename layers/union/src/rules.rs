@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use crate::attr::{Attr, FileKind};
-use crate::describe::{Conditions, NameRule, Names, Rule, RuleAction};
+use crate::describe::{Conditions, LogRule, NameRule, Names, Rule, RuleAction};
 use crate::only::Only;
 use crate::priority::Priority;
 
@@ -271,6 +272,37 @@ impl Matcher {
     }
 }
 
+/// Rules that refuse nothing: they say of a path that was used whether one of them fits it.
+#[derive(Debug)]
+pub struct LogRules(Rules);
+
+impl LogRules {
+    /// Errors: the pattern that is none, and why.
+    pub fn new(rules: &[LogRule]) -> Result<LogRules, (String, PatternError)> {
+        let any_action = RuleAction::Hide;
+        let rules = rules.iter().cloned().map(|LogRule { names, types }| {
+            let conditions = Conditions { types, ..Conditions::default() };
+            Rule::Names(NameRule { names, conditions, action: any_action })
+        });
+        Ok(LogRules(Rules::new(&rules.collect::<Vec<_>>())?))
+    }
+
+    /// The rule that fits `path` (relative to the root) with what lies there, as it was written. What fits a directory
+    /// fits all that is below, unless a rule says otherwise of a name further down.
+    pub fn fitting(&self, path: &Path, kind: Option<FileKind>) -> Option<&str> {
+        // No rule asks for whiteouts: what is not there is of no type.
+        let own = (path, kind.unwrap_or(FileKind::Whiteout));
+        let above = path.ancestors().skip(1).map(|directory| (directory, FileKind::Directory));
+        let said = iter::once(own)
+            .chain(above)
+            .find_map(|(path, kind)| last((&self.0, path), &Subject::of_kind(kind)));
+        match said? {
+            Said::Action(_, position) => Some(self.0.pattern(position)),
+            Said::TakenBack => None,
+        }
+    }
+}
+
 enum Said {
     /// Of the rule at this position.
     Action(RuleAction, usize),
@@ -427,6 +459,25 @@ mod tests {
         assert_eq!(verdict(&first, &none, "src/a.c", false), Verdict::Show);
         let second = rules(&[("*.o", Hide), ("*.o", Only)]);
         assert_eq!(verdict(&second, &none, "a.o", false), Verdict::Show);
+    }
+
+    #[test]
+    fn log_rules_fit_below_directories_until_one_takes_it_back() {
+        let pattern = |text: &str, types| LogRule { names: Names::Pattern(text.to_owned()), types };
+        let links = Some(vec![FileKind::Symlink]);
+        let rules = [pattern("/a/", None), pattern("!*.o", None), pattern("l*", links)];
+        let rules = LogRules::new(&rules).unwrap();
+        let fitting = |path: &str, kind| rules.fitting(Path::new(path), kind);
+        let file = Some(FileKind::Regular);
+        assert_eq!(fitting("a", Some(FileKind::Directory)), Some("/a/"));
+        assert_eq!(fitting("a/b/c", file), Some("/a/"));
+        assert_eq!(fitting("a/b/none", None), Some("/a/"));
+        assert_eq!(fitting("a/b.o", file), None);
+        assert_eq!(fitting("a/b.o/c", file), None);
+        assert_eq!(fitting("a", None), None, "it is no directory");
+        assert_eq!(fitting("l", Some(FileKind::Symlink)), Some("l*"));
+        assert_eq!(fitting("l", file), None);
+        assert_eq!(fitting("", Some(FileKind::Directory)), None);
     }
 
     #[test]

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use vfsrun_spec::Spec;
-use vfsrun_spec::vfs::{NameRule, Rule, RuleAction};
-
 use vfsrun_union::PatternError;
 
 use crate::facts::Facts;
@@ -45,10 +43,8 @@ pub enum PlanError {
     Image { at: String, reason: String },
     #[error("{at}: this host has no tools that the preset knows: neither /usr/bin nor a NixOS profile")]
     NoHostTools { at: String },
-    #[error(
-        "{at}: \"log\" needs a traced action, which this version does not build; use \"hide\" or \"deny\""
-    )]
-    LogRule { at: String },
+    #[error("vfs.rules: {pattern:?} is no pattern")]
+    LogRule { pattern: String, source: PatternError },
     #[error("{at}: it is not a regular expression")]
     Regex { at: String, source: PatternError },
     #[error("{at}: this version does not build it")]
@@ -129,20 +125,6 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     ];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {
         Some((_, at)) => Err(PlanError::NotBuilt { at }),
-        None => refuse_log_rules(spec),
-    }
-}
-
-fn refuse_log_rules(spec: &Spec) -> Result<(), PlanError> {
-    let Some(vfs) = &spec.vfs else { return Ok(()) };
-    let whole = vfs.rules.iter().enumerate().map(|(i, rule)| (format!("vfs.rules[{i}].action"), rule));
-    let branches = vfs.branches.iter().enumerate().flat_map(|(b, branch)| {
-        let rules = branch.rules.iter().enumerate();
-        rules.map(move |(i, rule)| (format!("vfs.branches[{b}].rules[{i}].action"), rule))
-    });
-    let logs = |rule: &Rule| matches!(rule, Rule::Names(NameRule { action: RuleAction::Log, .. }));
-    match whole.chain(branches).find(|(_, rule)| logs(rule)) {
-        Some((at, _)) => Err(PlanError::LogRule { at }),
         None => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::oci::{NamespaceType, RlimitType};
-use vfsrun_union::describe::SegmentSpec;
+use vfsrun_union::describe::{LogRule, SegmentSpec};
 
 use crate::ids::Extent;
 
@@ -32,6 +32,8 @@ pub struct Plan {
     pub sysctl: Vec<(String, String)>,
     pub sandbox: Sandbox,
     pub capture: Option<Capture>,
+    /// The use of what these fit is recorded, for which the run is traced.
+    pub log: Vec<LogRule>,
     /// Seconds after which the action is ended.
     pub time_limit: Option<f64>,
     /// Said once on stderr before the run.

@@ -3,8 +3,8 @@
 use vfsrun_spec::Vfs;
 use vfsrun_spec::vfs::{self, Branch, OneOrMore};
 use vfsrun_union::attr::FileKind;
-use vfsrun_union::describe::{Conditions, NameRule, Names, Rule, RuleAction, SizeRange};
-use vfsrun_union::rules::regex;
+use vfsrun_union::describe::{Conditions, LogRule, NameRule, Names, Rule, RuleAction, SizeRange};
+use vfsrun_union::rules::{LogRules, regex};
 
 use crate::plan::Ids;
 use crate::{PlanError, ids};
@@ -39,9 +39,11 @@ pub(crate) fn of_branch(branch: &Branch, ids: Option<&Ids>) -> Vec<Rule> {
     rules
 }
 
+/// Those that say what is shown.
 pub(crate) fn described(rules: &[vfs::Rule], ids: Option<&Ids>) -> Vec<Rule> {
     rules
         .iter()
+        .filter(|rule| !rule.logs())
         .map(|rule| match rule {
             vfs::Rule::Names(rule) => Rule::Names(name_rule(rule, ids)),
             vfs::Rule::ExtensionPriority(extensions) => Rule::ExtensionPriority(extensions.clone()),
@@ -49,8 +51,22 @@ pub(crate) fn described(rules: &[vfs::Rule], ids: Option<&Ids>) -> Vec<Rule> {
         .collect()
 }
 
+/// Errors: a pattern that is none.
+pub(crate) fn of_log(vfs: &Vfs) -> Result<Vec<LogRule>, PlanError> {
+    let named = vfs.rules.iter().filter_map(|rule| match rule {
+        vfs::Rule::Names(rule) if rule.action == vfs::RuleAction::Log => Some(rule),
+        _ => None,
+    });
+    let rules: Vec<_> =
+        named.map(|rule| LogRule { names: described_names(&rule.names), types: kinds(rule) }).collect();
+    match LogRules::new(&rules) {
+        Ok(_) => Ok(rules),
+        Err((pattern, source)) => Err(PlanError::LogRule { pattern, source }),
+    }
+}
+
 fn name_rule(rule: &vfs::NameRule, ids: Option<&Ids>) -> NameRule {
-    let vfs::Predicates { types, owners, groups, size } = &rule.predicates;
+    let vfs::Predicates { types: _, owners, groups, size } = &rule.predicates;
     let ids_outside = |wanted: &Option<OneOrMore<u32>>, map: fn(&Ids) -> &Vec<ids::Extent>| {
         let wanted = wanted.as_ref()?.0.iter();
         // An id that does not exist inside is nobody's.
@@ -58,13 +74,9 @@ fn name_rule(rule: &vfs::NameRule, ids: Option<&Ids>) -> NameRule {
         Some(wanted.filter_map(outside).collect())
     };
     NameRule {
-        names: match &rule.names {
-            vfs::Names::Pattern(pattern) => Names::Pattern(pattern.clone()),
-            vfs::Names::Regex(regex) => Names::Regex(regex.clone()),
-            vfs::Names::All => Names::All,
-        },
+        names: described_names(&rule.names),
         conditions: Conditions {
-            types: types.as_ref().map(|types| types.0.iter().copied().map(kind).collect()),
+            types: kinds(rule),
             owners: ids_outside(owners, |ids| &ids.uids),
             groups: ids_outside(groups, |ids| &ids.gids),
             size: size.map(|size| SizeRange {
@@ -75,9 +87,21 @@ fn name_rule(rule: &vfs::NameRule, ids: Option<&Ids>) -> NameRule {
         action: match rule.action {
             vfs::RuleAction::Hide => RuleAction::Hide,
             vfs::RuleAction::Deny => RuleAction::Deny,
-            vfs::RuleAction::Log => unreachable!("log rules are refused before segments are cut"),
+            vfs::RuleAction::Log => unreachable!("log rules are no part of a segment"),
         },
     }
+}
+
+fn described_names(names: &vfs::Names) -> Names {
+    match names {
+        vfs::Names::Pattern(pattern) => Names::Pattern(pattern.clone()),
+        vfs::Names::Regex(regex) => Names::Regex(regex.clone()),
+        vfs::Names::All => Names::All,
+    }
+}
+
+fn kinds(rule: &vfs::NameRule) -> Option<Vec<FileKind>> {
+    rule.predicates.types.as_ref().map(|types| types.0.iter().copied().map(kind).collect())
 }
 
 fn kind(file_type: vfs::FileType) -> FileKind {

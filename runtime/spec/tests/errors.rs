@@ -280,6 +280,22 @@ fn extension_priority_stands_alone_and_prefers_one_to_another() {
 }
 
 #[test]
+fn log_goes_by_paths_and_types_of_the_root() {
+    let rules = r#""rules": [{"match": "x", "action": "hide"}, {"match": "y", "action": "log"}]"#;
+    assert_eq!(
+        branch(&format!(r#"{{"path": "a", {rules}}}"#)),
+        r#"vfs.branches[0].rules[1].action: "log" goes by paths of the root, whichever branch has them; set it in vfs.rules"#
+    );
+    for field in [r#""owner": 0"#, r#""group": [1, 2]"#, r#""size": {"min": 1}"#] {
+        let name = field.split('"').nth(1).unwrap();
+        assert_eq!(
+            vfs(&format!(r#""rules": [{{"match": "x", {field}, "action": "log"}}]"#)),
+            format!(r#"vfs.rules[0].{name}: "log" goes by match, regex and type alone"#)
+        );
+    }
+}
+
+#[test]
 fn a_frozen_branch_is_not_live() {
     assert_eq!(
         branch(r#"{"path": "a", "frozen": true, "live": "watch"}"#),

@@ -24,12 +24,16 @@ fn host_path() -> impl Strategy<Value = PathBuf> {
     prop_oneof![path_in_root(), "(~/|\\./|[a-z.])[a-zA-Z0-9./ -]{0,8}".prop_map(PathBuf::from)]
 }
 
-fn rules() -> impl Strategy<Value = Vec<Rule>> {
+fn rules(of_branch: bool) -> impl Strategy<Value = Vec<Rule>> {
     let action = prop_oneof![Just(RuleAction::Hide), Just(RuleAction::Deny), Just(RuleAction::Log)];
-    let named = (names(), predicates(), action).prop_map(|(names, predicates, action)| {
+    let named = (names(), predicates(), action).prop_map(move |(names, predicates, action)| {
         // Of no name and nothing else there is nothing to say.
         let is_nothing = names == Names::All && predicates == Predicates::default();
         let names = if is_nothing { Names::Regex("x".into()) } else { names };
+        let closer = Predicates { types: predicates.types.clone(), ..Predicates::default() } != predicates;
+        // What is recorded has a path and a type, and is of the whole root.
+        let action =
+            if action == RuleAction::Log && (closer || of_branch) { RuleAction::Hide } else { action };
         Rule::Names(NameRule { names, predicates, action })
     });
     let extensions = prop::sample::subsequence(vec!["raw".to_owned(), "JPEG".into(), "jpg~".into()], 2..=3);
@@ -84,8 +88,8 @@ fn changes() -> impl Strategy<Value = (bool, Live)> {
 
 fn branch() -> impl Strategy<Value = Branch> {
     let patterns = || vec("\\PC{0,8}", 0..3);
-    let read_only = (source(), path_in_root(), patterns(), patterns(), rules(), links(), changes()).prop_map(
-        |(source, at, hide, only, rules, (symlinks, scope), (frozen, live))| Branch {
+    let read_only = (source(), path_in_root(), patterns(), patterns(), rules(true), links(), changes())
+        .prop_map(|(source, at, hide, only, rules, (symlinks, scope), (frozen, live))| Branch {
             source,
             at,
             hide,
@@ -101,8 +105,7 @@ fn branch() -> impl Strategy<Value = Branch> {
             owner: Owner::default(),
             perms: None,
             access: Access::ReadOnly,
-        },
-    );
+        });
     let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
     let xattrs = prop_oneof![Just(Xattrs::Off), Just(Xattrs::Pass)];
     let owner =
@@ -163,7 +166,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
     let time_limit = (1_u64..100_000_000_000).prop_map(Duration::from_millis);
     (
         vec(branch(), 1..4),
-        rules(),
+        rules(false),
         decisions(),
         upper(),
         capture(),

@@ -1,6 +1,5 @@
 //! Deciding: from the command line to a plan. Up to here nothing is done that would have to be undone.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
 use crate::run::RunError;
-use crate::trace::TraceRequest;
+use crate::trace::{Trace, TraceRequest};
 use crate::{directories, images, kept_root, probe, seal, seccomp_filter};
 
 /// What the command line says about a run.
@@ -48,12 +47,6 @@ pub struct Decided {
     pub trace: Option<Trace>,
 }
 
-/// A trace that is going to be made.
-pub struct Trace {
-    pub request: TraceRequest,
-    pub log: File,
-}
-
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).
 pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunError> {
     let seal = |privileged| seal::ensure(privileged).map_err(|source| RunError::Seal { source });
@@ -71,7 +64,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let filter = filter(&plan)?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
-    let trace = request.trace.clone().map(|request| open_trace(request, &plan)).transpose()?;
+    let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
     let root_key =
         store.as_ref().filter(|_| trace.is_none()).map(|store| kept_root::key(&plan, store)).transpose();
     let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
@@ -90,13 +83,16 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
 }
 
 /// The log, before anything is asked of the branches: it may lie in one.
-fn open_trace(request: TraceRequest, plan: &Plan) -> Result<Trace, RunError> {
-    if let Root::Directory { .. } = plan.root {
-        return Err(RunError::NothingToTrace);
+fn open_trace(
+    request: Option<&TraceRequest>,
+    plan: &Plan,
+    store: Option<&LayerStore>,
+) -> Result<Option<Trace>, RunError> {
+    match (&plan.root, store) {
+        (Root::View { .. }, Some(store)) => Ok(Trace::open(request, &plan.log, store.path())?),
+        _ if request.is_some() => Err(RunError::NothingToTrace),
+        _ => Ok(None),
     }
-    let log = request.create_log();
-    let log = log.map_err(|source| RunError::TraceLog { path: request.log.clone(), source })?;
-    Ok(Trace { request, log })
 }
 
 /// What a spec comes to here, with nothing done but the store made and images brought into it if they were not there.

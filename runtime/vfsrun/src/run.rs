@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
-use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, Patience, Visit};
+use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
 use vfsrun_layers::{CaptureError, Captured, ImageError, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
 
-use crate::decide::{self, Decided, Request, Trace};
+use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
-use crate::trace::{self, Traced};
+use crate::trace::{self, EndError, TraceLogError, Traced};
 use crate::upper::{self, Upper};
 use crate::view::{self, AttachedView, PendingView, ViewError};
 
@@ -44,8 +44,8 @@ pub enum RunError {
     Seal { source: io::Error },
     #[error("descriptor {0} is a directory: a command that starts with it could leave its root by it")]
     DirectoryAsStdio(u32),
-    #[error("--trace: cannot write {}", path.display())]
-    TraceLog { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    TraceLog(#[from] TraceLogError),
     #[error("--trace: the root of a plain bundle is no view; give the spec a \"vfs\"")]
     NothingToTrace,
     #[error("linux.seccomp")]
@@ -74,11 +74,15 @@ pub enum RunError {
 
 /// The first few.
 pub fn some_of(paths: &[PathBuf]) -> String {
+    first_of(paths.iter().map(|path| path.display().to_string()))
+}
+
+pub fn first_of(mut words: impl Iterator<Item = String>) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
-    match paths.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+    let shown = words.by_ref().take(SHOWN).collect::<Vec<_>>().join(", ");
+    match words.count() {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -320,14 +324,14 @@ fn look_back(
     let Some(attached) = view else { return Ok((Visit::default(), None)) };
     let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
     let mut visit = attached.view.visit(&names).map_err(|_| SuperviseError::ServerDied)?;
-    let Some(Trace { request, .. }) = &decided.trace else { return Ok((visit, None)) };
-    match trace::end(request, &mut attached.view) {
+    let Some(trace) = &decided.trace else { return Ok((visit, None)) };
+    match trace::end(trace, &mut attached.view) {
         Ok(traced) => Ok((visit, Some(traced))),
-        Err(ClientError::Refused { message }) => {
-            visit.faults.push(format!("{}: {message}", request.log.display()));
+        Err(EndError::Client(_)) => Err(SuperviseError::ServerDied.into()),
+        Err(error) => {
+            visit.faults.push(format!("{}: {}", trace.name(), vfsrun_sys::chain(&error)));
             Ok((visit, None))
         }
-        Err(_) => Err(SuperviseError::ServerDied.into()),
     }
 }
 

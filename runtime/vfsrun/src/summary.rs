@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use vfsrun_fuse::{AttachedSegment, TraceCounts, TraceMode};
 use vfsrun_sys::chain;
 
-use crate::run::{Outcome, RunError, Times, some_of};
-use crate::trace::Traced;
+use crate::run::{Outcome, RunError, Times, first_of, some_of};
+use crate::trace::{Logged, Traced, escaped, tell, told};
 
 /// Version of the `--result` file; it changes when a field's meaning does.
 const VERSION: u32 = 1;
@@ -26,8 +28,7 @@ pub fn line(outcome: &Outcome) -> String {
     if outcome.ended.timed_out {
         text.push_str("time limit reached, ");
     }
-    if let Some(trace) = &outcome.trace {
-        let Traced { counts, log, .. } = trace;
+    if let Some(trace @ Traced { counts, log: Some(log), .. }) = &outcome.trace {
         let _ =
             write!(text, "{} paths of {} processes in {}, ", counts.paths, counts.processes, log.display());
         if trace.mode == TraceMode::Process {
@@ -48,6 +49,14 @@ pub fn changed_line(outcome: &Outcome) -> String {
     format!("inputs changed during the run: {changed}{}", consequence.unwrap_or_default())
 }
 
+/// `log rules fit what was used: /etc/passwd (read), /src/.envrc (absent)`
+pub fn logged_line(outcome: &Outcome) -> Option<String> {
+    let logged = outcome.trace.as_ref()?.logged.as_deref()?;
+    let names =
+        logged.iter().map(|Logged { path, outcome, .. }| format!("{} ({})", path.display(), told(outcome).0));
+    (!logged.is_empty()).then(|| format!("log rules fit what was used: {}", first_of(names)))
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ResultFile<'a> {
@@ -62,6 +71,7 @@ struct ResultFile<'a> {
     inputs_changed_during_run: Vec<String>,
     root_was_kept: bool,
     trace: Option<Trace<'a>>,
+    logged: Option<Vec<Value>>,
     notes: &'a [String],
     seconds: Seconds,
 }
@@ -120,8 +130,7 @@ struct Seconds {
 
 /// The `--result` file of a run that did not come to an end of its own.
 pub fn json_of_failure(error: &RunError) -> serde_json::Result<String> {
-    let mut file =
-        serde_json::json!({ "vfsrunResult": VERSION, "status": error.exit_code(), "error": chain(error) });
+    let mut file = json!({ "vfsrunResult": VERSION, "status": error.exit_code(), "error": chain(error) });
     if !error.inputs_changed().is_empty() {
         file["inputsChangedDuringRun"] = readable(error.inputs_changed()).into();
     }
@@ -155,7 +164,8 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
         segments: outcome.segments.iter().map(segment).collect(),
         inputs_changed_during_run: readable(&outcome.inputs_changed),
         root_was_kept: outcome.root_was_kept,
-        trace: outcome.trace.as_ref().map(trace),
+        trace: outcome.trace.as_ref().and_then(trace),
+        logged: outcome.trace.as_ref().and_then(logged),
         notes: &outcome.plan.notes,
         seconds: seconds(&outcome.times),
     };
@@ -172,17 +182,27 @@ fn segment(segment: &AttachedSegment) -> Segment {
     Segment { warm: *warm, looked_at: *looked_at, check_seconds: check.as_secs_f64() }
 }
 
-fn trace(traced: &Traced) -> Trace<'_> {
+/// `None`: nobody asked for it.
+fn trace(traced: &Traced) -> Option<Trace<'_>> {
     let TraceCounts { processes, paths, bytes } = traced.counts;
-    Trace {
-        file: traced.log.to_string_lossy(),
+    Some(Trace {
+        file: traced.log.as_ref()?.to_string_lossy(),
         mode: traced.mode,
         processes,
         paths,
         bytes,
         server_cpu_seconds: traced.cpu.as_secs_f64(),
         server_requests: traced.requests,
-    }
+    })
+}
+
+fn logged(traced: &Traced) -> Option<Vec<Value>> {
+    let object = |Logged { path, outcome, rule }: &Logged| {
+        let mut object = json!({ "path": escaped(path.as_os_str().as_bytes()), "rule": rule });
+        tell(outcome, &mut object);
+        object
+    };
+    Some(traced.logged.as_ref()?.iter().map(object).collect())
 }
 
 fn seconds(times: &Times) -> Seconds {

@@ -6,7 +6,15 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use serde_json::Value;
+use thiserror::Error;
 use vfsrun_fuse::{ClientError, TraceCounts, TraceMode, View};
+use vfsrun_layers::escape;
+use vfsrun_trace::{FileType, Outcome, TraceError};
+use vfsrun_union::FileKind;
+use vfsrun_union::describe::LogRule;
+use vfsrun_union::rules::LogRules;
 
 /// What the command line says about a trace.
 #[derive(Clone, Debug)]
@@ -23,13 +31,12 @@ impl TraceRequest {
     }
 
     /// An earlier log is replaced, a file of anything else left as it is: it may be the spec. A pipe is written to.
-    pub fn create_log(&self) -> io::Result<File> {
+    fn create_log(&self) -> io::Result<File> {
         let log = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log)?;
         let metadata = log.metadata()?;
         if metadata.is_file() && metadata.len() > 0 {
             // What is judged is what is open: the path may be another file's by now.
-            let before = File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))?;
-            if !vfsrun_trace::is_log(before)? {
+            if !vfsrun_trace::is_log(open_again(&log)?)? {
                 let message = "it is there and is no trace";
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
             }
@@ -39,22 +46,207 @@ impl TraceRequest {
     }
 }
 
+/// A trace that is going to be made: because it was asked for, or for the sake of log rules.
+pub struct Trace {
+    pub mode: TraceMode,
+    pub log: File,
+    /// `None`: the log is nobody's, and gone with the run.
+    pub path: Option<PathBuf>,
+    /// With what the log is read back by.
+    rules: Option<(LogRules, File)>,
+}
+
+impl Trace {
+    /// `None`: neither the command line nor the plan's rules want one. A log that is nobody's lies in `directory`.
+    pub fn open(
+        request: Option<&TraceRequest>,
+        rules: &[LogRule],
+        directory: &Path,
+    ) -> Result<Option<Trace>, TraceLogError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            |source| TraceLogError { path, source }
+        };
+        let (mode, log, path) = match request {
+            None if rules.is_empty() => return Ok(None),
+            None => (TraceMode::Action, tempfile::tempfile_in(directory).map_err(failed(directory))?, None),
+            Some(request) => {
+                let log = request.create_log().map_err(failed(&request.log))?;
+                (request.mode, log, Some(request.log.clone()))
+            }
+        };
+        let rules = if rules.is_empty() {
+            None
+        } else {
+            let read_back = readable(&log).map_err(failed(path.as_deref().unwrap_or(directory)))?;
+            let rules = LogRules::new(rules).expect("LogRules::new: the plan has tried them");
+            Some((rules, read_back))
+        };
+        Ok(Some(Trace { mode, log, path, rules }))
+    }
+
+    /// As messages name it.
+    pub fn name(&self) -> String {
+        self.path.as_ref().map_or_else(|| "log rules".to_owned(), |path| path.display().to_string())
+    }
+}
+
+#[derive(Debug, Error)]
+#[error("--trace: cannot write {}", path.display())]
+pub struct TraceLogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn open_again(log: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))
+}
+
+fn readable(log: &File) -> io::Result<File> {
+    if log.metadata()?.is_file() {
+        open_again(log)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "rules with \"log\" need a file to read back"))
+    }
+}
+
 /// What a trace came to.
 #[derive(Clone, Debug)]
 pub struct Traced {
     pub mode: TraceMode,
-    pub log: PathBuf,
+    /// `None`: nobody asked for it.
+    pub log: Option<PathBuf>,
     pub counts: TraceCounts,
     /// Of the server, since its start.
     pub cpu: Duration,
     /// That the kernel has made.
     pub requests: u64,
+    /// What was used of the names that log rules fit, sorted; `None` without such rules.
+    pub logged: Option<Vec<Logged>>,
 }
 
+/// The use of a name that a log rule fits.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Absolute in the root.
+    pub path: PathBuf,
+    pub outcome: Outcome,
+    /// As it was written.
+    pub rule: String,
+}
+
+#[derive(Debug, Error)]
+pub enum EndError {
+    #[error(transparent)]
+    Client(ClientError),
+    #[error("{message}")]
+    Incomplete { message: String },
+    #[error("more than {MOST_PATHS} paths were used")]
+    TooMany,
+    #[error("the trace is cut short")]
+    CutShort,
+    #[error(transparent)]
+    Read(#[from] TraceError),
+}
+
+impl From<ClientError> for EndError {
+    fn from(error: ClientError) -> EndError {
+        match error {
+            ClientError::Refused { message } => EndError::Incomplete { message },
+            other => EndError::Client(other),
+        }
+    }
+}
+
+/// So many paths of a trace are looked through for log rules: some 200 bytes of memory each.
+const MOST_PATHS: u64 = 4_000_000;
+
 /// Ends the log and asks what it cost. Errors: it is not complete.
-pub fn end(request: &TraceRequest, view: &mut View) -> Result<Traced, ClientError> {
+pub fn end(trace: &Trace, view: &mut View) -> Result<Traced, EndError> {
     let counts = view.end_trace()?;
     let stats = view.stats()?;
-    let TraceRequest { mode, log } = request.clone();
-    Ok(Traced { mode, log, counts, cpu: Duration::from_micros(stats.cpu_us), requests: stats.requests() })
+    let logged = trace.rules.as_ref().map(|(rules, log)| logged(rules, log, &counts)).transpose()?;
+    Ok(Traced {
+        mode: trace.mode,
+        log: trace.path.clone(),
+        counts,
+        cpu: Duration::from_micros(stats.cpu_us),
+        requests: stats.requests(),
+        logged,
+    })
+}
+
+fn logged(rules: &LogRules, log: &File, counts: &TraceCounts) -> Result<Vec<Logged>, EndError> {
+    if counts.paths > MOST_PATHS {
+        return Err(EndError::TooMany);
+    }
+    let trace = vfsrun_trace::Trace::read_as_one(log)?;
+    if trace.is_cut_short {
+        return Err(EndError::CutShort);
+    }
+    let fitting = trace.outcomes().into_iter().filter_map(|(path, outcome)| {
+        let rule = rules.fitting(path.strip_prefix("/").unwrap_or(&path), kind(outcome))?.to_owned();
+        Some(Logged { path, outcome: outcome.clone(), rule })
+    });
+    Ok(fitting.collect())
+}
+
+/// What lies there, as far as the outcome tells.
+fn kind(outcome: &Outcome) -> Option<FileKind> {
+    Some(match outcome {
+        Outcome::Failed(_) => return None,
+        Outcome::Read | Outcome::Stat(FileType::Regular) => FileKind::Regular,
+        Outcome::Listed | Outcome::Stat(FileType::Directory) => FileKind::Directory,
+        Outcome::Link(_) | Outcome::Stat(FileType::Symlink) => FileKind::Symlink,
+        Outcome::Stat(FileType::Fifo) => FileKind::Fifo,
+        Outcome::Stat(FileType::Socket) => FileKind::Socket,
+    })
+}
+
+/// An outcome in words: what it is, and with the key that it has in JSON what more there is to it.
+pub fn told(outcome: &Outcome) -> (&'static str, Option<(&'static str, String)>) {
+    match outcome {
+        Outcome::Failed(errno) if *errno == Errno::ENOENT as i32 => {
+            ("absent", Some(("errno", error(*errno))))
+        }
+        Outcome::Failed(errno) => ("failed", Some(("errno", error(*errno)))),
+        Outcome::Stat(kind) => ("stat", Some(("type", type_of(*kind).to_owned()))),
+        Outcome::Read => ("read", None),
+        Outcome::Listed => ("listed", None),
+        Outcome::Link(target) => ("link", Some(("target", escaped(target)))),
+    }
+}
+
+/// Adds it to an object of JSON.
+pub fn tell(outcome: &Outcome, object: &mut Value) {
+    let (word, more) = told(outcome);
+    object["outcome"] = word.into();
+    if let Some((key, value)) = more {
+        object[key] = value.into();
+    }
+}
+
+fn type_of(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "link",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+    }
+}
+
+/// `ENOENT`
+fn error(errno: i32) -> String {
+    match Errno::from_raw(errno) {
+        Errno::UnknownErrno => errno.to_string(),
+        known => format!("{known:?}"),
+    }
+}
+
+/// `%XX` for bytes that are no text, as in a layer's manifest: a name breaks no line.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    escape::push(&mut text, bytes);
+    text
 }

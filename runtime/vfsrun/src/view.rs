@@ -17,9 +17,9 @@ use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 
-use crate::decide::Trace;
 use crate::id_maps::{self, IdMapError};
 use crate::seal;
+use crate::trace::Trace;
 
 #[derive(Debug, Error)]
 pub enum ViewError {
@@ -64,7 +64,7 @@ pub fn ask(
         .iter()
         .map(|segment| open_all(&segment.opens, Some(store)))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut view = connect(facts, runtime, trace.map(|trace| trace.request.mode))?;
+    let mut view = connect(facts, runtime, trace.map(|trace| trace.mode))?;
     if let Some(trace) = trace {
         view.begin_trace(trace.log.as_fd(), segments.iter().map(described).collect())?;
     }

@@ -6,7 +6,7 @@ use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Names, Network, Owner, Predicates,
-    Rule, Scope, Size, SizeRange, Symlinks, Whiteouts, Xattrs, image_parts,
+    Rule, RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, Xattrs, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -38,6 +38,10 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         }
     }
     rules(&format!("{path}.rules"), &branch.rules)?;
+    if let Some(index) = branch.rules.iter().position(Rule::logs) {
+        let cause = "\"log\" goes by paths of the root, whichever branch has them; set it in vfs.rules";
+        return Err(Problem::new(format!("{path}.rules[{index}].action"), cause));
+    }
     if branch.frozen && branch.live != Live::Auto {
         let cause = "has no effect on a frozen branch, which is never checked; leave one of them out";
         return Err(Problem::new(format!("{path}.live"), cause));
@@ -121,6 +125,9 @@ fn rules(path: &str, rules: &[Rule]) -> Result<(), Problem> {
             Rule::Names(rule) => {
                 names(&path, &rule.names)?;
                 predicates(&path, &rule.predicates)?;
+                if rule.action == RuleAction::Log {
+                    log_predicates(&path, &rule.predicates)?;
+                }
             }
             Rule::ExtensionPriority(list) => extensions(&format!("{path}.extensionPriority"), list)?,
         }
@@ -164,6 +171,18 @@ fn predicates(path: &str, predicates: &Predicates) -> Result<(), Problem> {
             format!("min {min} is above max {max}, which fits nothing"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// A trace tells nothing else.
+fn log_predicates(path: &str, predicates: &Predicates) -> Result<(), Problem> {
+    let Predicates { types: _, owners, groups, size } = predicates;
+    let unknown = [("owner", owners.is_some()), ("group", groups.is_some()), ("size", size.is_some())];
+    match unknown.into_iter().find(|(_, said)| *said) {
+        Some((field, _)) => {
+            Err(Problem::new(format!("{path}.{field}"), "\"log\" goes by match, regex and type alone"))
+        }
+        None => Ok(()),
     }
 }
 

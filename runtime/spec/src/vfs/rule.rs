@@ -72,8 +72,14 @@ pub enum RuleAction {
     Hide,
     /// Listed, and EACCES when used.
     Deny,
-    /// Every first use is recorded.
+    /// Its use is recorded; what is shown stays as it is. In the rules of the whole root alone.
     Log,
+}
+
+impl Rule {
+    pub fn logs(&self) -> bool {
+        matches!(self, Rule::Names(NameRule { action: RuleAction::Log, .. }))
+    }
 }
 
 /// A rule as it is written in JSON, before it is known to be one of the two.

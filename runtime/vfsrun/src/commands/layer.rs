@@ -10,10 +10,8 @@ use super::{Failure, Outcome, print_lines};
 use crate::cli::{Global, Layer};
 use crate::log::note;
 use crate::progress::Progress;
+use crate::run::first_of;
 use crate::{directories, probe};
-
-/// So many odd names are told, of each kind.
-const SHOWN: usize = 3;
 
 pub fn layer(command: &Layer, global: &Global) -> Outcome {
     let path = directories::store(global.store.as_deref(), probe::caller().privileged)
@@ -68,12 +66,8 @@ fn tell_odd_names(odd: &OddNames) {
         odd.collisions.iter().map(|(one, two)| format!("{} and {}", one.display(), two.display())).collect();
     let names: Vec<_> = odd.undecodable.iter().map(|name| format!("{name:?}")).collect();
     for (what, all) in [("names that differ in case alone", pairs), ("names that are no UTF-8", names)] {
-        let more = all.len().saturating_sub(SHOWN);
-        let shown = all[..all.len() - more].join(", ");
-        match (all.is_empty(), more) {
-            (true, _) => {}
-            (false, 0) => note(&format!("{what}: {shown}")),
-            (false, more) => note(&format!("{what}: {shown} and {more} more")),
+        if !all.is_empty() {
+            note(&format!("{what}: {}", first_of(all.into_iter())));
         }
     }
 }

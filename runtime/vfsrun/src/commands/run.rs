@@ -42,8 +42,12 @@ pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
     if !arguments.quiet && !outcome.inputs_changed.is_empty() {
         note(&summary::changed_line(&outcome));
     }
+    if let Some(line) = summary::logged_line(&outcome).filter(|_| !arguments.quiet) {
+        note(&line);
+    }
     // A plain bundle is run as other runtimes run it: silently.
-    let has_news = outcome.captured.is_some() || outcome.ended.timed_out || outcome.trace.is_some();
+    let is_traced = outcome.trace.as_ref().is_some_and(|trace| trace.log.is_some());
+    let has_news = outcome.captured.is_some() || outcome.ended.timed_out || is_traced;
     if !arguments.quiet && has_news {
         note(&summary::line(&outcome));
     }

@@ -5,13 +5,12 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use serde_json::{Value, json};
-use vfsrun_layers::escape;
-use vfsrun_trace::{FileType, Outcome as Told, Process, Seen};
+use serde_json::json;
+use vfsrun_trace::{Outcome as Told, Process, Seen};
 
 use super::{Failure, Outcome, print, print_lines};
 use crate::cli::Trace;
+use crate::trace::{escaped, tell, told};
 
 pub fn trace(command: &Trace) -> Outcome {
     let Trace::Show { json, paths, file } = command;
@@ -35,17 +34,15 @@ pub fn trace(command: &Trace) -> Outcome {
 
 /// Each path once.
 fn lines(trace: &vfsrun_trace::Trace) -> String {
-    trace.outcomes().into_iter().map(|(path, told)| line(&path, told)).collect()
+    trace.outcomes().into_iter().map(|(path, outcome)| line(&path, outcome)).collect()
 }
 
-/// `stat directory  /usr`
-fn line(path: &Path, told: &Told) -> String {
+/// `stat   directory /usr`
+fn line(path: &Path, outcome: &Told) -> String {
     let path = escaped(path.as_os_str().as_bytes());
-    match told {
-        Told::Failed(errno) => format!("{} {:<9} {path}\n", word(told), error(*errno)),
-        Told::Stat(kind) => format!("stat   {:<9} {path}\n", type_of(*kind)),
-        Told::Link(target) => format!("link   {:<9} {path} -> {}\n", "", escaped(target)),
-        Told::Read | Told::Listed => format!("{:<6} {:<9} {path}\n", word(told), ""),
+    match told(outcome) {
+        (word, Some(("target", target))) => format!("{word:<6} {:<9} {path} -> {target}\n", ""),
+        (word, more) => format!("{word:<6} {:<9} {path}\n", more.map(|(_, more)| more).unwrap_or_default()),
     }
 }
 
@@ -71,17 +68,8 @@ fn objects(trace: &vfsrun_trace::Trace) -> String {
         let mut object = json!({
             "process": process.map_or(0, |index| index + 1),
             "path": escaped(trace.path(*path).as_os_str().as_bytes()),
-            "outcome": word(outcome),
         });
-        let more: Option<(&str, Value)> = match outcome {
-            Told::Failed(errno) => Some(("errno", error(*errno).into())),
-            Told::Stat(kind) => Some(("type", type_of(*kind).into())),
-            Told::Link(target) => Some(("target", escaped(target).into())),
-            Told::Read | Told::Listed => None,
-        };
-        if let Some((key, value)) = more {
-            object[key] = value;
-        }
+        tell(outcome, &mut object);
         let _ = writeln!(text, "{object}");
     }
     text
@@ -161,42 +149,6 @@ fn arguments(all: &[u8]) -> impl Iterator<Item = &[u8]> {
     all.split(|byte| *byte == 0)
 }
 
-fn word(told: &Told) -> &'static str {
-    match told {
-        Told::Failed(errno) if *errno == Errno::ENOENT as i32 => "absent",
-        Told::Failed(_) => "failed",
-        Told::Stat(_) => "stat",
-        Told::Read => "read",
-        Told::Listed => "listed",
-        Told::Link(_) => "link",
-    }
-}
-
-fn type_of(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Regular => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "link",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "socket",
-    }
-}
-
-/// `ENOENT`
-fn error(errno: i32) -> String {
-    match Errno::from_raw(errno) {
-        Errno::UnknownErrno => errno.to_string(),
-        known => format!("{known:?}"),
-    }
-}
-
 fn digest(digest: [u8; 32]) -> String {
     format!("b3:{}", blake3::Hash::from_bytes(digest).to_hex())
-}
-
-/// `%XX` for bytes that are no text, as in a layer's manifest: a name breaks no line.
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    escape::push(&mut text, bytes);
-    text
 }
