@@ -59,7 +59,7 @@ fn manifest(dir: &Path, what: &str, order: impl Fn(usize) -> usize) {
     let path = dir.join("inputs.json");
     let text = format!(r#"{{"version": 1, "files": {{ {} }}}}"#, files.join(",\n"));
     std::fs::write(&path, text).expect("write the manifest");
-    let source = Source::Inputs { manifest: 0, base: 1, host: 2, store: None };
+    let source = Source::Inputs { manifest: 0, base: Some(1), host: 2, store: None };
     let spec = spec(vec![source]);
     let context = Context::default();
     let fds = || vec![open(&path), open(dir), open(Path::new("/"))];

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::describe::{BranchSpec, FdIndex, Live, Rewrite, Rule, Scope, Source, Symlinks, Whiteouts, Xattrs};
 use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
-use crate::inputs::InputIndex;
+use crate::inputs::{InputIndex, Reach};
 use crate::layer::{Blobs, LayerBranch};
 use crate::rules::Rules;
 
@@ -219,7 +219,7 @@ impl Labelled<'_> {
     fn inputs(
         &self,
         manifest: FdIndex,
-        base: FdIndex,
+        base: Option<FdIndex>,
         host: FdIndex,
         store: Option<FdIndex>,
     ) -> Result<InputsBranch, SegmentError> {
@@ -227,8 +227,9 @@ impl Labelled<'_> {
         let store = store.map(|store| self.store(store)).transpose()?;
         let bytes = self.fds.manifests.borrow_mut().remove(&manifest);
         let bytes = bytes.ok_or_else(|| self.missing(manifest))?;
-        let index = InputIndex::parse(bytes, store.is_some()).map_err(bad)?;
-        Ok(InputsBranch { index, base: self.get(base)?, host: self.get(host)?, store })
+        let reach = Reach { blobs: store.is_some(), relative: base.is_some() };
+        let index = InputIndex::parse(bytes, reach).map_err(bad)?;
+        Ok(InputsBranch { index, base: self.get(base.unwrap_or(host))?, host: self.get(host)?, store })
     }
 
     fn label(&self) -> String {

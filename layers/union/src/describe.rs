@@ -104,8 +104,8 @@ pub enum Source {
     /// A layer of the store whose root directory is `store`.
     Layer { digest: String, store: FdIndex },
     /// An input manifest: `manifest` is open for reading, relative host paths start at `base`, absolute ones at
-    /// `host`, digests are looked up in `store`.
-    Inputs { manifest: FdIndex, base: FdIndex, host: FdIndex, store: Option<FdIndex> },
+    /// `host`, digests are looked up in `store`. Without a `base` there are no relative ones.
+    Inputs { manifest: FdIndex, base: Option<FdIndex>, host: FdIndex, store: Option<FdIndex> },
     /// Directories and small files that the view needs whatever its layers hold (mount points, /etc/passwd).
     Skeleton { entries: Vec<SkeletonEntry> },
 }

@@ -46,7 +46,8 @@ impl Described {
         let text = serde_json::to_vec(&spec)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(text.len() as u64).to_le_bytes()).update(&text);
-        for fd in &self.fds {
+        // Of a manifest the content counts, wherever it lies.
+        for (_, fd) in self.fds.iter().enumerate().filter(|(index, _)| !self.manifests.contains_key(index)) {
             for number in place(fd)? {
                 hasher.update(&number.to_le_bytes());
             }

@@ -15,6 +15,8 @@
 //! and has the host file's mode and owner. An object names a blob of the layer store, shown as 0644 (0755 with
 //! `executable`), owned by root, mtime 1. Directories are implied: 0755, root, mtime 1.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
 use vfsrun_layers::Digest;
 
@@ -42,6 +44,25 @@ pub enum InputsError {
     FileAndDirectory { key: String, below: String },
     #[error("files[{key:?}] is a blob, but the branch has no layer store")]
     NoStore { key: String },
+    #[error("files[{key:?}] is a relative host path, and a manifest in the store lies in no directory")]
+    Relative { key: String },
+}
+
+/// What a manifest may name beside absolute host paths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    pub(crate) blobs: bool,
+    pub(crate) relative: bool,
+}
+
+/// The blobs that a manifest names, each once, sorted. Errors: it is none that may lie in a store.
+pub fn blobs_of_stored(manifest: Vec<u8>) -> Result<Vec<Digest>, InputsError> {
+    let index = InputIndex::parse(manifest, Reach { blobs: true, relative: false })?;
+    let blob = |(_, target): &(Span, Target)| match target {
+        Target::Blob { digest, .. } => Some(*digest),
+        Target::Host(_) => None,
+    };
+    Ok(index.files.iter().filter_map(blob).collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 /// What an input is made from.
@@ -74,7 +95,7 @@ pub(crate) enum InputChild {
 
 impl InputIndex {
     /// Errors: the key and what is wrong with it.
-    pub(crate) fn parse(bytes: Vec<u8>, has_store: bool) -> Result<InputIndex, InputsError> {
+    pub(crate) fn parse(bytes: Vec<u8>, reach: Reach) -> Result<InputIndex, InputsError> {
         let text = String::from_utf8(bytes).map_err(|error| InputsError::Encoding(error.utf8_error()))?;
         u32::try_from(text.len()).map_err(|_| InputsError::TooLarge)?;
         let (mut files, escaped) = read(&text)?;
@@ -84,7 +105,7 @@ impl InputIndex {
         let key = |span: Span| &text[span.start as usize..(span.start + span.len) as usize];
         // The stable sort, because manifests are written in runs that are in order, which it finds.
         files.sort_by(|a, b| key(a.0).cmp(key(b.0)));
-        check(&files, has_store, key)?;
+        check(&files, reach, key)?;
         Ok(InputIndex { text, files })
     }
 
@@ -157,7 +178,7 @@ fn compare_to_dir(path: &[u8], name: &[u8]) -> std::cmp::Ordering {
 /// One pass over the sorted files: a file that is also a directory is a string prefix of everything between the two.
 fn check<'a>(
     files: &[(Span, Target)],
-    has_store: bool,
+    reach: Reach,
     key: impl Fn(Span) -> &'a str,
 ) -> Result<(), InputsError> {
     let mut prefixes: Vec<&str> = Vec::new();
@@ -166,8 +187,12 @@ fn check<'a>(
         if !is_plain(path) {
             return Err(InputsError::Path { key: path.to_owned() });
         }
-        if !has_store && matches!(target, Target::Blob { .. }) {
-            return Err(InputsError::NoStore { key: path.to_owned() });
+        match target {
+            Target::Blob { .. } if !reach.blobs => return Err(InputsError::NoStore { key: path.to_owned() }),
+            Target::Host(host) if !reach.relative && !key(*host).starts_with('/') => {
+                return Err(InputsError::Relative { key: path.to_owned() });
+            }
+            _ => {}
         }
         while prefixes.pop_if(|prefix| !path.starts_with(*prefix)).is_some() {}
         if let Some(file) = prefixes.last() {
@@ -198,8 +223,10 @@ fn is_plain(path: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ALL: Reach = Reach { blobs: true, relative: true };
+
     fn index(files: &str) -> Result<InputIndex, InputsError> {
-        InputIndex::parse(format!(r#"{{"version":1,"files":{files}}}"#).into_bytes(), true)
+        InputIndex::parse(format!(r#"{{"version":1,"files":{files}}}"#).into_bytes(), ALL)
     }
 
     #[test]
@@ -247,7 +274,7 @@ mod tests {
 
     #[test]
     fn other_versions_unknown_fields_and_trailing_text_are_refused() {
-        let parse = |text: &str| InputIndex::parse(text.as_bytes().to_vec(), true).unwrap_err();
+        let parse = |text: &str| InputIndex::parse(text.as_bytes().to_vec(), ALL).unwrap_err();
         assert!(matches!(parse(r#"{"version":2,"files":{}}"#), InputsError::Version(2)));
         assert!(matches!(parse(r#"{"version":1,"files":{},"x":1}"#), InputsError::Json(_)));
         assert!(matches!(parse(r#"{"version":1,"files":{}} x"#), InputsError::Json(_)));
@@ -257,7 +284,23 @@ mod tests {
     #[test]
     fn a_blob_without_a_store_is_refused() {
         let text = format!(r#"{{"version":1,"files":{{"a":{{"digest":"{}"}}}}}}"#, Digest::of(b""));
-        let error = InputIndex::parse(text.into_bytes(), false).unwrap_err();
+        let error = InputIndex::parse(text.into_bytes(), Reach { blobs: false, ..ALL }).unwrap_err();
         assert!(matches!(error, InputsError::NoStore { .. }));
+    }
+
+    #[test]
+    fn a_stored_manifest_names_blobs_and_absolute_paths_alone() {
+        let [one, two] = [b"1", b"2"].map(|content| Digest::of(content));
+        let text = |more: &str| {
+            let files = format!(
+                r#""a":{{"digest":"{one}"}},"b":{{"digest":"{two}"}},"c":{{"digest":"{one}"}}{more}"#
+            );
+            format!(r#"{{"version":1,"files":{{{files}}}}}"#).into_bytes()
+        };
+        let mut sorted = vec![one, two];
+        sorted.sort();
+        assert_eq!(blobs_of_stored(text(r#","d":"/etc/hosts""#)).unwrap(), sorted);
+        let error = blobs_of_stored(text(r#","d":"hosts""#)).unwrap_err();
+        assert!(error.to_string().starts_with(r#"files["d"] is a relative host path"#), "{error}");
     }
 }

@@ -143,6 +143,11 @@ pub enum Open {
         path: PathBuf,
         at: String,
     },
+    /// An input manifest of the store.
+    StoredInputs {
+        digest: String,
+        at: String,
+    },
     /// The caller's `/`.
     HostRoot,
     Store,

@@ -200,6 +200,10 @@ impl Cutter<'_> {
             BranchSource::Layer(layer) => self.add_layer(branch, layer, at),
             BranchSource::Image(image) => self.add_image(branch, image, at),
             BranchSource::Inputs(file) => self.add_inputs(branch, file, at),
+            BranchSource::StoredInputs(digest) => {
+                self.add_stored_inputs(branch, digest, at);
+                Ok(())
+            }
             BranchSource::HostTools => self.add_host_tools(branch, at),
         }
     }
@@ -287,11 +291,23 @@ impl Cutter<'_> {
         let label = format!("{at} ({})", path.display());
         let base = path.parent().unwrap_or(Path::new("/")).to_path_buf();
         let manifest = self.open(Open::File { path, at: at_inputs.clone() });
-        let base = self.open(Open::Path { path: base, at: at_inputs });
+        let base = Some(self.open(Open::Path { path: base, at: at_inputs }));
+        self.push_inputs(branch, manifest, base, label);
+        Ok(())
+    }
+
+    /// Nothing in it depends on where the spec lies, so that all specs that name it share it.
+    fn add_stored_inputs(&mut self, branch: &Branch, digest: &str, at: &str) {
+        let at_inputs = format!("{at}.inputs");
+        let label = format!("{at} (inputs {digest})");
+        let manifest = self.open(Open::StoredInputs { digest: digest.to_owned(), at: at_inputs });
+        self.push_inputs(branch, manifest, None, label);
+    }
+
+    fn push_inputs(&mut self, branch: &Branch, manifest: usize, base: Option<usize>, label: String) {
         let host = self.open(Open::HostRoot);
         let store = Some(self.open(Open::Store));
         self.push(described(branch, self.ids, Source::Inputs { manifest, base, host, store }, label));
-        Ok(())
     }
 
     fn add_host_tools(&mut self, branch: &Branch, at: &str) -> Result<(), PlanError> {
@@ -333,7 +349,7 @@ impl Cutter<'_> {
         let opens = &mut self.current().opens;
         let known = match what {
             Open::HostRoot | Open::Store => opens.iter().position(|known| *known == what),
-            Open::Path { .. } | Open::File { .. } => None,
+            Open::Path { .. } | Open::File { .. } | Open::StoredInputs { .. } => None,
         };
         known.unwrap_or_else(|| {
             opens.push(what);

@@ -69,6 +69,7 @@ fn source() -> impl Strategy<Value = BranchSource> {
             .prop_map(BranchSource::Glob),
         "[a-z0-9./-]{1,8}(:[a-z0-9.]{1,4})?".prop_map(BranchSource::Image),
         host_path().prop_map(BranchSource::Inputs),
+        "b3:[0-9a-f]{64}".prop_map(BranchSource::StoredInputs),
         Just(BranchSource::HostTools),
     ]
 }

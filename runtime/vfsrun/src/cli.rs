@@ -109,6 +109,9 @@ pub enum Command {
     /// Import, list, show, export and remove layers
     #[command(subcommand)]
     Layer(Layer),
+    /// Keep input manifests in the layer store
+    #[command(subcommand)]
+    Inputs(Inputs),
     /// Show what traced actions looked at
     #[command(subcommand)]
     Trace(Trace),
@@ -192,6 +195,21 @@ pub enum Layer {
     Export { layer: String, directory: PathBuf },
     /// Remove a name, and the layer when nothing else names it
     Rm { layer: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Inputs {
+    /// Put a manifest into the store and print its digest, by which a spec can name it
+    ///
+    /// It is kept, with the blobs that it names, under the name of a layer: `vfsrun layer rm NAME` lets it go.
+    #[command(
+        after_help = "Example:\n  vfsrun inputs add hello/inputs manifest.json\n  # { \"inputs\": \"b3:…\" } in the spec's branches"
+    )]
+    Add {
+        name: String,
+        /// A file whose host paths are absolute
+        manifest: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
 use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, TraceMode, View};
-use vfsrun_layers::LayerStore;
+use vfsrun_layers::{LayerStore, StoreError};
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
@@ -25,6 +25,8 @@ use crate::trace::Trace;
 pub enum ViewError {
     #[error("{at}: cannot open {}", path.display())]
     Open { at: String, path: PathBuf, source: io::Error },
+    #[error("{at}")]
+    StoredInputs { at: String, source: StoreError },
     #[error("cannot look at this program's own file and namespaces")]
     Self_ { source: io::Error },
     #[error(transparent)]
@@ -157,8 +159,13 @@ fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewErro
         Open::Path { path, at } => (path.as_path(), at.as_str(), OFlags::PATH),
         Open::File { path, at } => (path.as_path(), at.as_str(), OFlags::RDONLY),
         Open::HostRoot => (Path::new("/"), "the host's root", OFlags::PATH),
+        Open::StoredInputs { digest, at } => {
+            let digest = digest.parse().expect("a spec with another text is refused when it is parsed");
+            let opened = of_vfs(store).open_inputs(&digest);
+            return opened.map_err(|source| ViewError::StoredInputs { at: at.clone(), source });
+        }
         Open::Store => {
-            let store = store.expect("only a spec with vfs names the store, and it has one");
+            let store = of_vfs(store);
             let copy = store.as_fd().try_clone_to_owned();
             return copy.map_err(|source| ViewError::Open {
                 at: "the layer store".into(),
@@ -172,6 +179,10 @@ fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewErro
         path: path.into(),
         source: errno.into(),
     })
+}
+
+fn of_vfs(store: Option<&LayerStore>) -> &LayerStore {
+    store.expect("only a spec with vfs names the store, and it has one")
 }
 
 /// Servers are shared by those who could do without: one user, one user and mount namespace, the same ids, and the

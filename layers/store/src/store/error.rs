@@ -42,6 +42,8 @@ pub enum StoreError {
     Blob { path: PathBuf, blob: Digest, fault: BlobFault },
     #[error("blob {blob} is {fault}; `vfsrun layer import` of the same source mends it")]
     DamagedBlob { blob: Digest, fault: BlobFault },
+    #[error("input manifest {digest} is {fault}; `vfsrun inputs add` of the same file mends it")]
+    Inputs { digest: Digest, fault: BlobFault },
     #[error("layer {digest} is in use by the name {}: remove the name instead", names.join(", "))]
     Named { digest: Digest, names: Vec<String> },
     #[error(

@@ -15,6 +15,7 @@
 
 mod blobs;
 mod error;
+mod inputs;
 mod list;
 mod names;
 mod remove;

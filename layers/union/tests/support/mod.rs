@@ -84,7 +84,7 @@ impl World {
         std::fs::write(&path, format!(r#"{{"version":1,"files":{files}}}"#)).unwrap();
         let (manifest, base) = (self.fd(&path), self.fd(base));
         let (host, store) = (self.fd(Path::new("/")), self.fd(&self.path().join("store")));
-        branch(Source::Inputs { manifest, base, host, store: Some(store) })
+        branch(Source::Inputs { manifest, base: Some(base), host, store: Some(store) })
     }
 
     pub fn skeleton(&mut self, entries: Vec<SkeletonEntry>) -> BranchSpec {

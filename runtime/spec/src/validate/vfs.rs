@@ -76,6 +76,7 @@ fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
     match source {
         BranchSource::Path(file) => host_path(&format!("{path}.path"), file),
         BranchSource::Inputs(file) => host_path(&format!("{path}.inputs"), file),
+        BranchSource::StoredInputs(digest) => whole_digest(&format!("{path}.inputs"), digest),
         BranchSource::Glob(pattern) => {
             let path = format!("{path}.glob");
             host_path(&path, Path::new(pattern))?;
@@ -116,6 +117,15 @@ fn layer_name(path: &str, name: &str) -> Result<(), Problem> {
         return Err(Problem::new(path, format!("{name:?} has white space in it")));
     }
     Ok(())
+}
+
+fn whole_digest(path: &str, text: &str) -> Result<(), Problem> {
+    let digits = text.strip_prefix("b3:").unwrap_or_default();
+    if digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(());
+    }
+    let cause = "begins as a digest and is none: b3: and 64 lower-case hexadecimal digits; a file of that name starts with ./";
+    Err(Problem::new(path, cause))
 }
 
 fn rules(path: &str, rules: &[Rule]) -> Result<(), Problem> {

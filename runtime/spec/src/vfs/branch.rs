@@ -81,6 +81,8 @@ pub enum BranchSource {
     Image(String),
     /// `inputs`: a manifest file that maps paths in the root to host files or digests.
     Inputs(PathBuf),
+    /// `inputs`: the same out of the layer store: `b3:` and 64 hexadecimal digits.
+    StoredInputs(String),
     /// `"host": "tools"`: this host's compiler and libraries.
     HostTools,
 }
@@ -186,7 +188,7 @@ struct BranchFields {
     glob: Option<String>,
     layer: Option<String>,
     image: Option<String>,
-    inputs: Option<PathBuf>,
+    inputs: Option<String>,
     host: Option<HostPreset>,
     at: Option<PathBuf>,
     #[serde(default)]
@@ -265,7 +267,7 @@ fn one_source(
     glob: Option<String>,
     layer: Option<String>,
     image: Option<String>,
-    inputs: Option<PathBuf>,
+    inputs: Option<String>,
     host: Option<HostPreset>,
 ) -> Result<BranchSource, String> {
     let said = [
@@ -273,7 +275,7 @@ fn one_source(
         glob.map(|pattern| ("glob", BranchSource::Glob(pattern))),
         layer.map(|layer| ("layer", BranchSource::Layer(layer))),
         image.map(|image| ("image", BranchSource::Image(image))),
-        inputs.map(|file| ("inputs", BranchSource::Inputs(file))),
+        inputs.map(|text| ("inputs", inputs_source(text))),
         host.map(|HostPreset::Tools| ("host", BranchSource::HostTools)),
     ];
     let mut said = said.into_iter().flatten();
@@ -286,6 +288,11 @@ fn one_source(
     }
 }
 
+/// What begins as a digest is one; a file of such a name is `./b3:…`.
+fn inputs_source(text: String) -> BranchSource {
+    if text.starts_with("b3:") { BranchSource::StoredInputs(text) } else { BranchSource::Inputs(text.into()) }
+}
+
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
@@ -296,6 +303,7 @@ impl Serialize for Branch {
             BranchSource::Layer(layer) => object.serialize_field("layer", layer)?,
             BranchSource::Image(image) => object.serialize_field("image", image)?,
             BranchSource::Inputs(file) => object.serialize_field("inputs", file)?,
+            BranchSource::StoredInputs(digest) => object.serialize_field("inputs", digest)?,
             BranchSource::HostTools => object.serialize_field("host", "tools")?,
         }
         if self.at != defaults.at {

@@ -1,6 +1,7 @@
 //! Commands: one file each.
 
 pub mod doctor;
+pub mod inputs;
 pub mod layer;
 pub mod new;
 pub mod plan;
