@@ -12,6 +12,7 @@ as_root_and_user!(
     a_view_cannot_be_written,
     a_view_shows_changes_at_once,
     names_of_a_file_that_come_and_go_are_links_in_a_view,
+    a_view_is_as_large_as_what_its_branches_lie_on,
     branches_are_added_removed_and_reordered_live,
     an_open_file_stays_what_it_was,
     a_link_back_into_the_view_is_shown_as_a_link,
@@ -177,6 +178,42 @@ fn names_of_a_file_that_come_and_go_are_links_in_a_view(sandbox: &Sandbox) {
     assert_eq!(look("b"), "./b 1 ./d/another 2 ./d/c 1 ./other 2 ./b ");
     assert_eq!(view.sh("cat b d/c d/another"), "z\nx\ny\n");
     view.umount();
+}
+
+fn a_view_is_as_large_as_what_its_branches_lie_on(sandbox: &Sandbox) {
+    let test = "a_view_is_as_large_as_what_its_branches_lie_on";
+    // Blocks in units of 4096 bytes, and files: what does not change while others write.
+    let size = |path: &str| {
+        let told = sandbox.sh(&format!("stat -f -c '%b %S %c' {path}"));
+        let [blocks, unit, files] =
+            told.split_whitespace().map(|number| number.parse().unwrap()).collect::<Vec<u64>>()[..]
+        else {
+            panic!("{told}")
+        };
+        (blocks * unit / 4096, files)
+    };
+    let (here, there) = (size("."), size("/dev/shm"));
+    if sandbox.sh("stat -c %d . /dev/shm | uniq | wc -l").trim() == "1" {
+        return skip::loudly(&format!("view::{test}"), "/dev/shm is on the disk of the tests");
+    }
+    sandbox.write("one/a", "a");
+    sandbox.write("two/b", "b");
+    sandbox.call(&["layer", "import", "layer", "two"]).expect(0);
+    let here_alone = json!([{ "path": "./one" }, { "path": "./two" }, { "layer": "layer" }]);
+    let Some(view) = View::mount(sandbox, &branches(here_alone), test) else { return };
+    assert_eq!(size("look"), here);
+    let df = sandbox.sh("df --output=avail look | tail -1").trim().parse::<u64>().unwrap();
+    assert!(df > 0, "it is not said to be full");
+    view.update(&branches(json!([{ "path": "./one" }, { "path": "/dev/shm", "at": "/shm" }]))).expect(0);
+    assert_eq!(size("look"), (here.0 + there.0, here.1 + there.1));
+    view.umount();
+    // In a run it is the upper that may become full.
+    let spec = sandbox.shell_spec(
+        "stat -f -c '%b %S %c' / /src",
+        &json!({ "branches": [{ "path": "/dev/shm", "at": "/src" }], "capture": false }),
+    );
+    let upper = sandbox.sh("stat -f -c '%b %S %c' ../store");
+    assert_eq!(sandbox.run(&spec).expect(0).stdout, [upper.as_str(); 2].concat());
 }
 
 fn branches_are_added_removed_and_reordered_live(sandbox: &Sandbox) {

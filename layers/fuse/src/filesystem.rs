@@ -17,7 +17,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use vfsrun_trace::{Mode, Outcome};
-use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node};
+use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node, Space};
 
 use crate::attributes::{file_attr, file_type, missing, view_root};
 use crate::bare::Bare;
@@ -531,8 +531,15 @@ impl Filesystem for ViewFs {
 
     fn statfs(&self, _request: &Request, _nodeid: INodeNo, reply: ReplyStatfs) {
         let _serving = self.meter.begin(Kind::Statfs);
-        // Full, as every read-only file system; names of 255 bytes.
-        reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
+        // What a segment lies on is nothing to an action, whose own answer is the upper's.
+        let Space { total, free, available, files, free_files } = match &self.top {
+            Top::Bare(bare) => bare.root().live.segment.space(),
+            Top::Segments { .. } => Space::default(),
+        };
+        const BLOCK: u32 = 4096;
+        const LONGEST_NAME: u32 = 255;
+        let [blocks, free, available] = [total, free, available].map(|bytes| bytes / u64::from(BLOCK));
+        reply.statfs(blocks, free, available, files, free_files, BLOCK, LONGEST_NAME, BLOCK);
     }
 
     fn getxattr(&self, _request: &Request, nodeid: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
