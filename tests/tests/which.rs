@@ -10,6 +10,8 @@ as_root_and_user!(
     which_needs_no_server_and_leaves_nothing,
     which_of_a_bundle_is_its_directory,
     bad_paths_and_specs_are_errors,
+    odd_names_are_told_with_their_branches,
+    odd_names_are_found_below_links_that_lead_in_circles,
     ; root: a_file_of_an_image_is_named_in_it,
 );
 
@@ -135,6 +137,48 @@ fn which_says_what_a_mount_covers(sandbox: &Sandbox) {
         which(sandbox, "/cache/lost", 1)[0],
         format!("/cache/lost: not there: covered by the mount at /cache, and there is no {cache}/lost")
     );
+}
+
+fn odd(sandbox: &Sandbox, vfs: &Value, code: i32) -> Vec<String> {
+    sandbox.write_json("spec.json", &json!({ "process": { "args": ["true"] }, "vfs": vfs }));
+    let output = sandbox.call(&["which", "--odd", "spec.json"]).expect(code);
+    assert_eq!(output.stderr, "");
+    output.stdout.lines().map(str::to_owned).collect()
+}
+
+fn odd_names_are_told_with_their_branches(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p one/Dir/x two/dir/X two/Dir/X layer; touch one/readme two/README two/Hidden one/hidden layer/ReadMe");
+    sandbox.sh("touch one/Dir/x/$(printf 'a\\377\\033')");
+    sandbox.call(&["layer", "import", "--", "layer", "layer"]).expect(0);
+    let at = sandbox.scratch().display().to_string();
+    let [one, two] = [0, 1].map(|i| format!("vfs.branches[{i}].path ({at}/{})", ["one", "two"][i]));
+    let branches = json!([{ "path": "one", "at": "/src" }, { "path": "two", "at": "/src", "hide": ["Hidden"] },
+                          { "layer": "layer", "at": "/src" }]);
+    let layer = "vfs.branches[2] (layer layer)";
+    assert_eq!(
+        odd(sandbox, &json!({ "branches": branches }), 1),
+        [
+            format!("differ in case alone: /src/README of {two} and /src/ReadMe of {layer}"),
+            format!("differ in case alone: /src/Dir of {one}, {two} and /src/dir of {two}"),
+            format!("differ in case alone: /src/ReadMe of {layer} and /src/readme of {one}"),
+            format!("differ in case alone: /src/Dir/X of {two} and /src/Dir/x of {one}"),
+            format!("no UTF-8: \"/src/Dir/x/a\\xFF\\u{{1b}}\" of {one}"),
+        ]
+    );
+    assert_eq!(odd(sandbox, &json!({ "branches": [branches[2]] }), 0), [""; 0]);
+    let both = sandbox.call(&["which", "--odd", "spec.json", "/src"]).expect(125);
+    both.assert_stderr_has("cannot be used with");
+}
+
+fn odd_names_are_found_below_links_that_lead_in_circles(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/a/b; ln -s .. src/a/up; ln -s ../.. src/a/b/top; ln -s b src/a/c; touch src/a/b/f src/a/b/F");
+    let vfs = |scope: &str| json!({ "branches": [{ "path": "src", "at": "/src", "symlinks": "all", "scope": scope }] });
+    for scope in ["view", "branch", "host"] {
+        let lines = odd(sandbox, &vfs(scope), 1);
+        // Each directory once, by whichever of its names.
+        assert_eq!(lines.len(), 1, "{scope}: {lines:?}");
+        assert!(lines[0].contains("/F of vfs.branches[0].path ("), "{scope}: {lines:?}");
+    }
 }
 
 fn which_prints_json(sandbox: &Sandbox) {

@@ -31,6 +31,6 @@ pub use ids::{IdExtent, IdMap};
 pub use image::{Image, ImageError};
 pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
-pub use odd_names::OddNames;
+pub use odd_names::{OddNames, without_case};
 pub use store::{BlobFault, LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer, flags};
 pub use tree::Tree;

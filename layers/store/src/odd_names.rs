@@ -1,6 +1,7 @@
 //! Odd names: those that other systems cannot keep apart, or cannot write.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::Manifest;
@@ -20,11 +21,11 @@ impl OddNames {
         let mut folded: HashMap<(&Path, String), &Path> = HashMap::new();
         for entry in &manifest.entries {
             let (Some(parent), Some(name)) = (entry.path.parent(), entry.path.file_name()) else { continue };
-            let Some(name) = name.to_str() else {
+            let Some(name) = without_case(name) else {
                 odd.undecodable.push(entry.path.clone());
                 continue;
             };
-            if let Some(other) = folded.insert((parent, name.to_lowercase()), &entry.path) {
+            if let Some(other) = folded.insert((parent, name), &entry.path) {
                 odd.collisions.push((other.to_owned(), entry.path.clone()));
             }
         }
@@ -32,9 +33,13 @@ impl OddNames {
     }
 }
 
+/// What names of one directory have in common that differ in case alone; `None` for a name that is no UTF-8.
+pub fn without_case(name: &OsStr) -> Option<String> {
+    Some(name.to_str()?.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;

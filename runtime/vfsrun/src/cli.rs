@@ -82,16 +82,19 @@ pub enum Command {
     },
     /// Say which branch a path of the root comes from, what it shadows, and which rule hides it
     #[command(
-        after_help = "Exit status 0 if all paths are there, 1 if one is not.\n\nExample:\n  vfsrun which spec.json /etc/passwd /usr/bin/make"
+        after_help = "Exit status 0 if all paths are there, 1 if one is not; with --odd 1 if there are odd names.\n\nExamples:\n  vfsrun which spec.json /etc/passwd /usr/bin/make\n  vfsrun which --odd spec.json"
     )]
     Which {
+        /// Look through the whole root for names of one directory that differ in case alone, and for names that are no UTF-8
+        #[arg(long, conflicts_with_all = ["json", "paths"])]
+        odd: bool,
         /// Print an array with an object per path
         #[arg(long)]
         json: bool,
         /// A spec, a directory with config.json, or - for stdin
         spec: PathBuf,
         /// Absolute, in the root
-        #[arg(required = true)]
+        #[arg(required_unless_present = "odd")]
         paths: Vec<PathBuf>,
     },
     /// Mount a spec's branches at a directory, to look at them without a run

@@ -44,7 +44,7 @@ fn import(name: &str, directory: &Path, store: &LayerStore) -> Result<(), ImageE
     if image.layers(store).is_ok() {
         return Ok(());
     }
-    let progress = Progress::start(&format!("importing {name}"));
+    let progress = Progress::of_bytes(&format!("importing {name}"));
     let imported = without_threads_left(|| image.import_missing(store, |file| progress.reader(file)));
     progress.end();
     imported

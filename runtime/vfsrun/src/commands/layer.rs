@@ -39,7 +39,7 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
         );
         return Err(Failure { message, code: 125 });
     }
-    let progress = Progress::start(&format!("importing {}", source.display()));
+    let progress = Progress::of_bytes(&format!("importing {}", source.display()));
     let options = ImportOptions::default();
     let imported = if is_directory {
         import_dir(file.as_fd(), &options, store)

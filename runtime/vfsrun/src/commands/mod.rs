@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod inputs;
 pub mod layer;
 pub mod new;
+pub mod odd;
 pub mod plan;
 pub mod run;
 pub mod spec;
@@ -34,8 +35,7 @@ pub type Outcome = Result<u8, Failure>;
 
 /// Prints what programs read, as it is. Ends quietly when nobody reads any more (`| head`).
 fn print(text: &str) -> Outcome {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{}", text.strip_suffix('\n').unwrap_or(text)) {
+    match write_out(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::own(&error)),
         _ => Ok(0),
     }
@@ -45,4 +45,8 @@ fn print(text: &str) -> Outcome {
 fn print_lines(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Outcome {
     let lines: Vec<_> = lines.into_iter().map(|line| one_line(line.as_ref())).collect();
     print(&lines.join("\n"))
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", text.strip_suffix('\n').unwrap_or(text))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use thiserror::Error;
+use vfsrun_layers::LayerStore;
 use vfsrun_plan::plan::{self, Mount, MountKind, Open, Root};
 use vfsrun_union::describe::{BranchSpec, SegmentSpec, Source};
 use vfsrun_union::explain::{Account, Deletion, Explanation, Fate, Outcome as Shown};
@@ -19,7 +20,7 @@ use crate::view::{self, FileLimit, ViewError};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
-enum WhichError {
+pub(super) enum WhichError {
     #[error("{}", file.display())]
     View { file: PathBuf, source: ViewError },
     #[error("{}: cannot read an input manifest", file.display())]
@@ -61,16 +62,23 @@ fn build(planned: &Planned) -> Result<Vec<Segment>, WhichError> {
             bundle.as_slice()
         }
     };
-    let file = || planned.file.clone();
-    let context = Context::default();
-    let build = |segment: &plan::Segment| {
-        let fds = view::open_all(&segment.opens, planned.store.as_ref());
-        let fds = fds.map_err(|source| WhichError::View { file: file(), source })?;
-        let described = Described::read(segment.spec.clone(), fds)
-            .map_err(|source| WhichError::Read { file: file(), source })?;
-        Segment::build(described, &context).map_err(|source| WhichError::Build { file: file(), source })
-    };
-    segments.iter().map(build).collect()
+    let (context, store) = (Context::default(), planned.store.as_ref());
+    segments.iter().map(|segment| build_one(segment, store, &planned.file, &context)).collect()
+}
+
+/// A segment of the spec in `file`.
+pub(super) fn build_one(
+    segment: &plan::Segment,
+    store: Option<&LayerStore>,
+    file: &Path,
+    context: &Context,
+) -> Result<Segment, WhichError> {
+    let file = || file.to_owned();
+    let fds = view::open_all(&segment.opens, store);
+    let fds = fds.map_err(|source| WhichError::View { file: file(), source })?;
+    let described = Described::read(segment.spec.clone(), fds)
+        .map_err(|source| WhichError::Read { file: file(), source })?;
+    Segment::build(described, context).map_err(|source| WhichError::Build { file: file(), source })
 }
 
 /// The root of a plain bundle.
