@@ -1,7 +1,8 @@
 //! An image as a branch: a directory in the OCI image layout, as skopeo, buildah and umoci write it, or a file system in
 //! a file.
 
-use vfsrun_tests::{Output, Sandbox, Value, as_root_and_user, fixtures, json, skip};
+use nix::sys::signal::Signal;
+use vfsrun_tests::{Output, Sandbox, Value, as_root_and_user, command, fixtures, json, processes, skip};
 
 as_root_and_user!(
     layers_of_an_image_are_shown_one_above_the_other,
@@ -17,6 +18,8 @@ as_root_and_user!(
     root:
     file_systems_in_files_are_branches,
     file_that_is_no_image_is_refused,
+    image_that_no_loop_device_is_left_for_is_refused,
+    killed_server_gives_the_loop_device_back,
     user_is_told_to_unpack_an_image,
 );
 
@@ -194,6 +197,50 @@ fn file_that_is_no_image_is_refused(sandbox: &Sandbox) {
         sandbox.sh("mkdir tree; mkfs.erofs cut tree > log; truncate -s 1100 cut");
         run(sandbox, "cut", "true").expect(125).assert_stderr_has("the kernel cannot mount it");
     }
+}
+
+fn image_that_no_loop_device_is_left_for_is_refused(sandbox: &Sandbox) {
+    if !has_images() {
+        return;
+    }
+    // What no kernel takes as it is: its blocks have a size that does not exist.
+    sandbox.sh(
+        "mkdir tree; mksquashfs tree a.squashfs -quiet -no-progress > log; mkfs.erofs bad.erofs tree > log",
+    );
+    sandbox.sh("printf '\\377' | dd of=bad.erofs bs=1 seek=1036 conv=notrunc 2> log");
+    for (image, said) in [
+        ("a.squashfs", "the kernel cannot mount it: there is no loop device for it: "),
+        ("bad.erofs", "the kernel cannot mount it: as a file: "),
+        ("bad.erofs", "; by a loop device: there is no loop device for it: "),
+    ] {
+        let branch = json!({ "image": image, "at": "/src" });
+        sandbox.write_json("spec.json", &sandbox.shell_spec("true", &json!({ "branches": [branch] })));
+        // In a namespace of its own, whose server asks there.
+        let hide = "mount --bind /dev/null /dev/loop-control";
+        let output = command::run(&mut sandbox.script_in_namespace(hide, "vfsrun ./spec.json")).expect(125);
+        output.assert_stderr_has(said);
+    }
+}
+
+fn killed_server_gives_the_loop_device_back(sandbox: &Sandbox) {
+    if !has_images() {
+        return;
+    }
+    sandbox.sh("mkdir tree; echo text > tree/f; mksquashfs tree a.squashfs -quiet -no-progress > log");
+    let devices = || {
+        let backing = sandbox.sh("cat /sys/block/loop*/loop/backing_file 2> /dev/null || true");
+        backing.lines().filter(|file| file.starts_with(&*sandbox.scratch().to_string_lossy())).count()
+    };
+    let branch = json!({ "image": "a.squashfs", "at": "/src" });
+    let script = "cat /src/f; echo ready; while :; do sleep 0.05; done";
+    let run = sandbox.start(&sandbox.shell_spec(script, &json!({ "branches": [branch] })));
+    run.until_stdout_has("ready");
+    assert_eq!(devices(), 1);
+    let [server] = sandbox.servers()[..] else { panic!("one server") };
+    processes::send(server, Signal::SIGKILL);
+    assert_eq!(run.wait().expect(125).stdout, "text\nready\n");
+    processes::until("the loop device is free", || devices() == 0);
+    sandbox.assert_nothing_left();
 }
 
 fn user_is_told_to_unpack_an_image(_: &Sandbox) {

@@ -1,6 +1,6 @@
 //! What a root shows of its branches: which file of several, what is deleted, in which order, with which times.
 
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json, skip};
 
 as_root_and_user!(
     newest_file_is_shown_also_after_it_changed,
@@ -14,6 +14,7 @@ as_root_and_user!(
     pattern_is_as_many_branches_as_it_matches,
     pattern_of_the_home_directory_is_of_no_other,
     hundreds_of_branches_are_one_tree,
+    thousands_of_branches_are_all_there,
 );
 
 fn newest_file_is_shown_also_after_it_changed(sandbox: &Sandbox) {
@@ -146,4 +147,23 @@ fn hundreds_of_branches_are_one_tree(sandbox: &Sandbox) {
     let script = "ls /src/d | wc -l; cat /src/d/499 /src/same";
     let spec = sandbox.shell_spec(script, &json!({ "branches": branches, "capture": false }));
     assert_eq!(sandbox.run(&spec).expect(0).stdout, "400\n499\n100\n");
+}
+
+fn thousands_of_branches_are_all_there(sandbox: &Sandbox) {
+    let most: u64 = sandbox.sh("ulimit -Hn").trim().parse().unwrap_or(u64::MAX);
+    if most < 10_000 {
+        return skip::loudly("union::thousands_of_branches_are_all_there", "too few open files are allowed");
+    }
+    sandbox.sh("seq 1001 5000 | sed 's|.*|parts/&/d|' | xargs mkdir -p");
+    sandbox.sh("for i in $(seq 1001 5000); do echo $i > parts/$i/d/$i; echo $i > parts/$i/same; done");
+    let branches = json!([{ "glob": "parts/*", "at": "/src" }]);
+    // A name is looked for in one branch after the other, so not all of them are read.
+    let script = "ls /src/d | sha256sum; cd /src/d; cat 1001 3000 4999 5000 ../same; cat none || true";
+    let spec = sandbox.shell_spec(script, &json!({ "branches": branches, "capture": false }));
+    let all = sandbox.sh("seq 1001 5000 | sha256sum");
+    for run in ["first", "warm"] {
+        let output = sandbox.run(&spec).expect(0);
+        assert_eq!(output.stdout, format!("{all}1001\n3000\n4999\n5000\n1001\n"), "{run}");
+        assert_eq!(output.warm()[0], run == "warm");
+    }
 }

@@ -16,18 +16,30 @@ use crate::mount::{Attr, NewMount};
 pub fn mount(file: impl AsFd) -> io::Result<OwnedFd> {
     let file = file.as_fd();
     let kind = kind(file)?;
-    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
-    let mount = |source: &str| {
-        NewMount::of(kind)?.option(c"source", source.as_bytes())?.flag(c"ro")?.create(attributes)
-    };
-    if kind == EROFS {
-        // Since Linux 6.12 it takes a file as it is.
-        if let Ok(mount) = mount(&format!("/proc/self/fd/{}", file.as_raw_fd())) {
-            return Ok(mount);
-        }
+    if kind != EROFS {
+        return mount_by_loop(kind, file);
     }
-    let device = attach_loop(file)?;
-    mount(&format!("/proc/self/fd/{}", device.as_raw_fd()))
+    // Since Linux 6.12 it takes a file as it is.
+    mount_file(kind, file).or_else(|first| mount_by_loop(kind, file).map_err(|second| both(&first, &second)))
+}
+
+fn mount_file(kind: &CStr, file: impl AsFd) -> io::Result<OwnedFd> {
+    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
+    let source = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    NewMount::of(kind)?.option(c"source", source.as_bytes())?.flag(c"ro")?.create(attributes)
+}
+
+fn mount_by_loop(kind: &CStr, file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let device = attach_loop(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("there is no loop device for it: {error}")))?;
+    mount_file(kind, device)
+}
+
+/// The kernel's word on the image is in the first one, unless it takes no files.
+fn both(first: &io::Error, second: &io::Error) -> io::Error {
+    let [one, two] = [first, second].map(ToString::to_string);
+    let text = if one == two { one } else { format!("as a file: {one}; by a loop device: {two}") };
+    io::Error::new(second.kind(), text)
 }
 
 const EROFS: &CStr = c"erofs";
