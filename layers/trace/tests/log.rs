@@ -66,6 +66,18 @@ fn what_one_segment_has_is_not_absent() {
 }
 
 #[test]
+fn as_one_all_processes_saw_what_any_of_them_did() {
+    let bytes = log(|writer| {
+        saw(writer, &process(1), "/a", Outcome::Stat(FileType::Regular));
+        saw(writer, &process(2), "/a", Outcome::Read);
+        saw(writer, &process(2), "/b", Outcome::Failed(ENOENT));
+    });
+    let (trace, as_one) = (Trace::read(&bytes[..]).unwrap(), Trace::read_as_one(&bytes[..]).unwrap());
+    assert_eq!((as_one.processes.len(), as_one.seen.len()), (0, 2));
+    assert_eq!(paths(&as_one), paths(&trace));
+}
+
+#[test]
 fn an_error_of_one_segment_is_the_roots() {
     let bytes = log(|writer| {
         saw(writer, &process(1), "/a", Outcome::Failed(13));

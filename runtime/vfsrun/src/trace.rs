@@ -158,8 +158,8 @@ impl From<ClientError> for EndError {
     }
 }
 
-/// So many paths of a trace are looked through for log rules: some 200 bytes of memory each.
-const MOST_PATHS: u64 = 4_000_000;
+/// So many paths of a trace are looked through for log rules: half a kilobyte of memory each.
+const MOST_PATHS: u64 = 2_000_000;
 
 /// Ends the log and asks what it cost. Errors: it is not complete.
 pub fn end(trace: &Trace, view: &mut View) -> Result<Traced, EndError> {
@@ -249,4 +249,46 @@ pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::new();
     escape::push(&mut text, bytes);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use vfsrun_trace::LogWriter;
+    use vfsrun_union::describe::Names;
+
+    use super::*;
+
+    fn log(write: impl FnOnce(&mut LogWriter<File>)) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        let written = file.try_clone().unwrap();
+        let mut writer = LogWriter::begin(written, TraceMode::Action, Vec::new(), u64::MAX).unwrap();
+        write(&mut writer);
+        writer.flush().unwrap();
+        file.rewind().unwrap();
+        file
+    }
+
+    fn everything() -> LogRules {
+        LogRules::new(&[LogRule { names: Names::Pattern("*".to_owned()), types: None }]).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_told_whole_is_not_told() {
+        let cut = log(|_| {});
+        let error = logged(&everything(), &cut, &TraceCounts::default()).unwrap_err();
+        assert_eq!(error.to_string(), "the trace is cut short");
+        let whole = log(|writer| assert_eq!(writer.end().unwrap().paths, 0));
+        let many = TraceCounts { paths: MOST_PATHS + 1, ..TraceCounts::default() };
+        let error = logged(&everything(), &whole, &many).unwrap_err();
+        assert_eq!(error.to_string(), "more than 2000000 paths were used");
+        assert!(logged(&everything(), &whole, &TraceCounts::default()).unwrap().is_empty());
+        let mut damaged = log(|_| {});
+        damaged.seek(io::SeekFrom::End(0)).unwrap();
+        damaged.write_all(&[0xff]).unwrap();
+        damaged.rewind().unwrap();
+        let error = logged(&everything(), &damaged, &TraceCounts::default()).unwrap_err();
+        assert!(error.to_string().starts_with("record 1 is damaged"), "{error}");
+    }
 }
