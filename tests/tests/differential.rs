@@ -4,7 +4,7 @@
 //! `VFSRUN_TEST_ROUNDS=N` tries N times as many stacks, and `VFSRUN_TEST_SEED=N` others. A failure tells the seed, what the
 //! branches of the case are, and what was done in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use vfsrun_tests::changes::Random;
 use vfsrun_tests::random_stack::{self, Branch, Known, Mounter, PLACE, RandomStack};
@@ -58,8 +58,6 @@ struct Stack<'a> {
     stack: RandomStack,
     /// Of each case.
     deeds: Vec<Vec<String>>,
-    /// Of each case and branch the names of one file, by the first of them.
-    links: BTreeMap<(usize, usize), BTreeMap<String, String>>,
 }
 
 impl Stack<'_> {
@@ -71,8 +69,8 @@ impl Stack<'_> {
         xattrs: &'static str,
     ) -> Stack<'a> {
         let stack = RandomStack::new(random, CASES, mounter, xattrs != "off");
-        let (name, deeds, links) = (format!("stack{number}"), Vec::new(), BTreeMap::new());
-        let mut built = Stack { sandbox, name, mounter, xattrs, stack, deeds, links };
+        let (name, deeds) = (format!("stack{number}"), Vec::new());
+        let mut built = Stack { sandbox, name, mounter, xattrs, stack, deeds };
         built.make_branches(random);
         let mut script = vec!["unprivileged".to_owned()];
         for (case, deeds) in built.deeds.iter().enumerate() {
@@ -101,11 +99,8 @@ impl Stack<'_> {
         let mut dumps = said.split("dumped\n");
         for case in 0..CASES {
             let mut known = BTreeSet::new();
-            for index in 0..self.stack.branches.len() {
+            for _ in &self.stack.branches {
                 let dump: Vec<_> = dumps.next().expect("every part is dumped").lines().collect();
-                let links = dump.iter().filter_map(|line| sameness(line));
-                let links = links.map(|(path, first)| (path.to_owned(), first.to_owned())).collect();
-                self.links.insert((case, index), links);
                 known.extend(dump.iter().filter_map(|line| known_from(line)));
             }
             self.deeds.push(random_stack::deeds(
@@ -239,8 +234,8 @@ impl Case<'_> {
         }
         let action: Vec<_> = action.tree.iter().map(|line| self.without_refusal(line)).collect();
         let meant = |line: &&&str| self.is_stale_whiteout(line) && !action.iter().any(|said| said == **line);
-        let kernel: Vec<_> = kernel.tree.iter().filter(|line| !meant(line)).collect();
-        let kernel: Vec<_> = kernel.into_iter().map(|line| self.without_lower_links(line, &action)).collect();
+        let kernel: Vec<_> =
+            kernel.tree.iter().filter(|line| !meant(line)).map(|line| (*line).to_owned()).collect();
         if kernel == action {
             return Ok(());
         }
@@ -294,27 +289,6 @@ impl Case<'_> {
         let mut parts = self.stack.stack.branches.iter().flat_map(|branch| &branch.parts[self.index]);
         parts.any(|command| command.contains(".overlay.whiteout"))
     }
-
-    /// The hard links of a branch have inode numbers of their own (docs/spec.md, "What an action's root does not do").
-    fn without_lower_links(&self, line: &str, action: &[String]) -> String {
-        match sameness(line) {
-            Some((path, first))
-                if self.are_one_below(path, first) && !action.iter().any(|said| said == line) =>
-            {
-                line.trim_end_matches(&format!(" same {first}")).to_owned()
-            }
-            _ => line.to_owned(),
-        }
-    }
-
-    /// Whether a branch has two names for one file.
-    fn are_one_below(&self, path: &str, other: &str) -> bool {
-        (0..self.stack.stack.branches.len()).any(|branch| {
-            let links = &self.stack.links[&(self.index, branch)];
-            let first_of = |path| links.get(path).map_or(path, String::as_str);
-            first_of(path) == first_of(other)
-        })
-    }
 }
 
 /// Whether the kernel refuses to remove a directory for whiteouts by attribute alone, which it does not know in a
@@ -329,16 +303,6 @@ fn known_from(line: &str) -> Option<Known> {
     let path = path.strip_prefix("./").unwrap_or(path);
     // Of a whiteout, and of what the builder has closed, there is nothing to use.
     rest.starts_with(['-', 'd', 'l', 'p', 's']).then(|| (path.to_owned(), rest.chars().next().unwrap_or('-')))
-}
-
-/// Of a line `at PATH …`.
-fn path_of(line: &str) -> &str {
-    line.split(' ').nth(1).unwrap_or(line)
-}
-
-/// The path, and the first one of the same file.
-fn sameness(line: &str) -> Option<(&str, &str)> {
-    line.split_once(" same ").map(|(rest, first)| (path_of(rest), first))
 }
 
 /// As runtime/vfsrun mounts it.
