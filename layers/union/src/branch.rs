@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +64,24 @@ impl Branch {
             Content::Host(_) => self.whiteouts != Whiteouts::None || self.xattrs != Xattrs::Off,
             Content::Inputs(_) => false,
         }
+    }
+
+    /// All that it is reached by.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let (files, store) = match &self.content {
+            Content::Host(HostBranch { root, host, image }) => {
+                let others = [host, image].into_iter().flatten();
+                (others.chain([root]).collect::<Vec<_>>(), None)
+            }
+            Content::Layer(LayerBranch { blobs: Blobs::Store(store), .. }) => (Vec::new(), Some(store)),
+            Content::Layer(_) => (Vec::new(), None),
+            Content::Inputs(inputs) => (vec![&inputs.base, &inputs.host], inputs.store.as_ref()),
+        };
+        files
+            .into_iter()
+            .map(|file| file.as_fd())
+            .chain(store.into_iter().flat_map(LayerStore::descriptors))
+            .collect()
     }
 
     pub(crate) fn new(spec: BranchSpec, fds: &Fds, context: &Context) -> Result<Branch, SegmentError> {
@@ -258,8 +276,7 @@ pub(crate) fn read_all(file: &OwnedFd) -> std::io::Result<Vec<u8>> {
 }
 
 fn check_root(host: &HostBranch, label: &str, at: &[OsString]) -> Result<(), SegmentError> {
-    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(&*host.root);
-    let stat = rustix::fs::fstat(fd)
+    let stat = rustix::fs::fstat(&*host.root)
         .map_err(|errno| SegmentError::Root { label: label.to_owned(), source: errno.into() })?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
@@ -284,6 +301,6 @@ fn bad_place(label: &str, at: &Path) -> SegmentError {
 impl InputsBranch {
     /// Opens (O_PATH) the host file of an input, symlinks followed.
     pub(crate) fn open_host(&self, path: &str) -> Result<OwnedFd, rustix::io::Errno> {
-        host::open_on_host(&self.host, std::os::fd::AsFd::as_fd(&*self.base), Path::new(path))
+        host::open_on_host(&self.host, self.base.as_fd(), Path::new(path))
     }
 }

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, Weak};
 
 use vfsrun_layers::{Digest, LayerStore, StoreError};
 
+use crate::describe::SegmentSpec;
 use crate::inode::InodeTable;
 use crate::layer::LayerTree;
 use crate::moment::Clock;
+use crate::mount_table::MountTable;
+use crate::slow::Slowness;
 use crate::watch::{self, Watches};
 
 /// One per server.
@@ -18,6 +21,8 @@ pub struct Context {
     pub inodes: Arc<InodeTable>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) clock: Arc<Clock>,
+    /// The table of mounts, and how often it had changed when it was read.
+    table: Mutex<(Option<u64>, Arc<MountTable>)>,
 }
 
 impl Context {
@@ -25,7 +30,32 @@ impl Context {
     pub fn new(mounts: Option<OwnedFd>) -> Context {
         let watches = Arc::new(Watches::new(mounts));
         let clock = Arc::new(Clock::new());
-        Context { layers: LayerCache::default(), inodes: Arc::default(), watches, clock }
+        Context {
+            layers: LayerCache::default(),
+            inodes: Arc::default(),
+            watches,
+            clock,
+            table: Mutex::default(),
+        }
+    }
+
+    /// Where a segment of this description is slow now. Asks no file system.
+    pub fn slowness(&self, spec: &SegmentSpec, fds: &[OwnedFd]) -> Slowness {
+        Slowness::of(spec, fds, &self.mount_table())
+    }
+
+    /// Takes in what has happened to watched files and to the table of mounts. Before a slow segment is looked at.
+    pub fn hear(&self) -> u64 {
+        self.watches.hear()
+    }
+
+    fn mount_table(&self) -> Arc<MountTable> {
+        let now = self.hear();
+        let mut table = self.table.lock().expect("no holder of the table of mounts panics");
+        if table.0 != Some(now) {
+            *table = (Some(now), Arc::new(self.watches.mount_table()));
+        }
+        Arc::clone(&table.1)
     }
 
     /// How many files and directories are watched.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,18 @@ pub struct SegmentSpec {
     /// Names tell by extended attributes where they come from, paths of the host among it.
     #[serde(default)]
     pub provenance: bool,
+    /// Milliseconds after which a question to a slow file system is given up; `None`: [`DEADLINE`].
+    #[serde(default)]
+    pub deadline: Option<u64>,
+}
+
+/// How long a slow file system (of another machine, or of a program) may take to answer if nothing is said.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+impl SegmentSpec {
+    pub fn deadline(&self) -> Duration {
+        self.deadline.map_or(DEADLINE, Duration::from_millis)
+    }
 }
 
 /// One source of names within a segment.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -27,6 +28,8 @@ pub enum FaultReason {
     TooManyNames { most: usize },
     /// More names in use than the server may remember.
     TooManyNodes { most: usize },
+    /// What has it did not answer in time.
+    NoAnswer { branch: String, within: Duration },
     /// The name meant one thing when it was served and another afterwards, so that somebody got an error.
     Changed,
 }
@@ -56,6 +59,9 @@ impl fmt::Display for Fault {
             FaultReason::TooManyNames { most } => write!(f, "/{path}: it has more than {most} names"),
             FaultReason::TooManyNodes { most } => {
                 write!(f, "/{path}: more than {most} names are in use at once")
+            }
+            FaultReason::NoAnswer { branch, within } => {
+                write!(f, "/{path}: {branch} did not answer within {} s", within.as_secs_f64())
             }
             FaultReason::Changed => write!(f, "/{path}: changed while it was served"),
         }

@@ -197,12 +197,13 @@ pub(crate) fn oci_marker(name: &OsStr) -> OsString {
 
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    // Of the thread, which may have a table of descriptors of its own.
+    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
 }
 
 /// Errors: /proc is not procfs.
 pub(crate) fn verify_proc() -> io::Result<()> {
-    let stat = rustix::fs::statfs("/proc/self/fd")?;
+    let stat = rustix::fs::statfs("/proc/thread-self/fd")?;
     if stat.f_type == rustix::fs::PROC_SUPER_MAGIC {
         return Ok(());
     }

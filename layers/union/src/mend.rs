@@ -28,6 +28,31 @@ pub enum Forget<'a> {
     Node { ino: u64 },
 }
 
+/// The same, to be told later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedForget {
+    ino: u64,
+    name: Option<OsString>,
+}
+
+impl Forget<'_> {
+    pub fn to_owned(self) -> OwnedForget {
+        match self {
+            Forget::Name { dir, name } => OwnedForget { ino: dir, name: Some(name.to_owned()) },
+            Forget::Node { ino } => OwnedForget { ino, name: None },
+        }
+    }
+}
+
+impl OwnedForget {
+    pub fn as_forget(&self) -> Forget<'_> {
+        match &self.name {
+            Some(name) => Forget::Name { dir: self.ino, name },
+            None => Forget::Node { ino: self.ino },
+        }
+    }
+}
+
 impl Segment {
     /// False if only a new segment helps. The nodes that are kept count as served in their present state before they
     /// are forgotten, so that whoever asks meanwhile is answered from that.

@@ -2,7 +2,7 @@
 //! or equal ctime, whatever changed one before an earlier one.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
@@ -31,6 +31,10 @@ impl Clock {
         let stamps: BTreeSet<_> = (0..8).filter_map(|_| clock.stamp().ok()).collect();
         // A tick may end meanwhile, but not two.
         Clock { fine: stamps.len() > 2, ..clock }
+    }
+
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 
     /// [`NEVER`] where there is no such file to be had.

@@ -1,10 +1,11 @@
 //! A segment: branches merged into one read-only tree. First found wins, directories merge.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use vfsrun_layers::Kind;
@@ -24,6 +25,7 @@ use crate::inputs::Input;
 use crate::layer::open_blob;
 use crate::mend::Forget;
 use crate::merge::{Found, Merge};
+use crate::moment::Clock;
 use crate::names::NameIndexes;
 use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
@@ -31,6 +33,7 @@ use crate::owners::Owners;
 use crate::priority::KnownRivals;
 use crate::resolve::{Asked, Candidate, Dirs, ViewLinks};
 use crate::rules::Rules;
+use crate::slow::Slowness;
 use crate::sweep::Thoroughness;
 use crate::visits::Visits;
 use crate::watch::Watches;
@@ -59,8 +62,12 @@ pub struct Segment {
     /// The changes of the table of mounts that all nodes have been looked at after.
     pub(crate) swept: AtomicU64,
     pub(crate) looked_at: AtomicUsize,
+    pub(crate) compared: AtomicU64,
     pub(crate) provenance: bool,
     marked: bool,
+    pub(crate) slowness: Slowness,
+    deadline: Duration,
+    clock: Arc<Clock>,
     root: OnceLock<Arc<Node>>,
     changed: AtomicBool,
     pub(crate) visits: Visits,
@@ -71,6 +78,7 @@ impl Segment {
     /// Opens what is described. Errors: a bad description, branch root, layer, input manifest or pattern.
     pub fn build(described: Described, context: &Context) -> Result<Segment, SegmentError> {
         let Described { spec, fds, manifests } = described;
+        let (slowness, deadline) = (context.slowness(&spec, &fds), spec.deadline());
         let count = spec.branches.len();
         if BranchIndex::try_from(count).is_err() {
             return Err(SegmentError::TooManyBranches { count });
@@ -103,7 +111,11 @@ impl Segment {
             table: NodeTable::new(Arc::clone(&context.inodes), Arc::clone(&watches), live),
             swept: AtomicU64::new(watches.hear()),
             looked_at: AtomicUsize::new(0),
+            compared: AtomicU64::new(0),
             watches,
+            slowness,
+            deadline,
+            clock: Arc::clone(&context.clock),
             root: OnceLock::new(),
             changed: AtomicBool::new(false),
             visits: Visits::new(Arc::clone(&context.clock)),
@@ -200,6 +212,27 @@ impl Segment {
         Errno::IO
     }
 
+    /// What was asked about `name` in `dir` was not answered in time: the error that the asker gets. Without a name it was
+    /// asked about `dir` itself.
+    pub fn refuse_waiting(&self, dir: &Node, name: Option<&OsStr>) -> Errno {
+        let branch =
+            self.slow_label(dir.parent().filter(|_| name.is_none()).map_or(dir, Arc::as_ref)).to_owned();
+        let path = name.map_or_else(|| dir.path(), |name| dir.path().join(name));
+        self.fault(path, FaultReason::NoAnswer { branch, within: self.deadline });
+        Errno::IO
+    }
+
+    /// How long who is asked may take to answer.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// All that a thread needs that answers for the segment.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let of_branches = self.branches.iter().flat_map(Branch::descriptors);
+        of_branches.chain(self.clock.descriptor()).collect()
+    }
+
     /// Opens a regular file for reading. Errors: IO if it is not what its attributes said, or its blob is gone or
     /// damaged; ACCESS for what is denied.
     pub fn open(&self, node: &Node) -> Result<OwnedFd, Errno> {
@@ -280,6 +313,11 @@ impl Segment {
     /// How many nodes the last sweep has looked at.
     pub fn looked_at(&self) -> usize {
         self.looked_at.load(Ordering::Relaxed)
+    }
+
+    /// Of how many nodes sweeps have found out what they are now: one that goes on is not stuck.
+    pub fn compared(&self) -> u64 {
+        self.compared.load(Ordering::Relaxed)
     }
 
     /// How many nodes the next sweep has to look at, if no event comes before.

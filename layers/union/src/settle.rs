@@ -40,6 +40,10 @@ impl Segment {
                 if !go_on() {
                     return;
                 }
+                // What is slow changes without events.
+                if self.may_wait(node.parent().unwrap_or(node)) {
+                    continue;
+                }
                 if !self.may_change(node) {
                     node.settle();
                 } else if self.is_settled_state(node) && (effort == Effort::All || !node.coverage.must_wait())

@@ -69,7 +69,8 @@ impl Segment {
         if !self.has_live_branches() {
             return Vec::new();
         }
-        let mounts = self.watches.hear();
+        // Where it is slow this thread may have descriptors of its own, and its caller has heard.
+        let mounts = if self.is_slow() { self.watches.heard() } else { self.watches.hear() };
         let mounts_changed = self.swept.load(Ordering::Acquire) != mounts;
         let mut nodes = if mounts_changed { self.table.live() } else { self.table.doubtful() };
         self.looked_at.store(nodes.len(), Ordering::Relaxed);
@@ -83,6 +84,7 @@ impl Segment {
                     if enough.load(Ordering::Relaxed) {
                         return stale;
                     }
+                    self.compared.fetch_add(1, Ordering::Relaxed);
                     // Another mount may have the same numbers as the one that was there.
                     let is_mount = mounts_changed && self.is_mounted(node, &mut dirs);
                     let now = if is_mount { Some(Now::Gone) } else { self.compare(node, &mut dirs) };

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use vfsrun_sys::lease::{self, Writer};
 
 use crate::host;
+use crate::mount_table::{MountId, MountTable};
 use crate::node::Node;
 
 /// Number of a watch: never used twice in the life of a queue.
@@ -173,6 +174,11 @@ impl Watches {
         mounted
     }
 
+    /// How often the table of mounts had changed when anybody heard last.
+    pub(crate) fn heard(&self) -> u64 {
+        self.mounted.load(SeqCst)
+    }
+
     /// Watches `subjects`, which are all that `node` comes from. When they are watched, `is_as_served` says whether they
     /// are still what was served; if so, the node is no longer in doubt.
     pub(crate) fn cover(
@@ -236,18 +242,14 @@ impl Watches {
         rustix::fs::fstatfs(fd).is_ok_and(|fs| TRUSTED.contains(&(fs.f_type as u64)))
     }
 
-    /// Whether the table of mounts that is polled has this mount: else nobody tells when something is mounted below it.
-    pub(crate) fn has_mount(&self, id: u64) -> bool {
-        let Some(mounts) = &self.mounts else { return false };
-        let mut table = Vec::new();
-        let mut chunk = [0; 16 * 1024];
-        while let Ok(length @ 1..) = rustix::io::pread(mounts, &mut chunk, table.len() as u64) {
-            table.extend_from_slice(&chunk[..length]);
-        }
-        let id = id.to_string();
-        table
-            .split(|byte| *byte == b'\n')
-            .any(|line| line.split(|byte| *byte == b' ').next() == Some(id.as_bytes()))
+    /// The table of mounts that is polled, empty without one.
+    pub(crate) fn mount_table(&self) -> MountTable {
+        self.mounts.as_ref().map(MountTable::read).unwrap_or_default()
+    }
+
+    /// Whether that table has this mount: else nobody tells when something is mounted below it.
+    pub(crate) fn has_mount(&self, id: MountId) -> bool {
+        self.mount_table().get(id).is_some()
     }
 
     /// How many files are watched.
@@ -282,7 +284,8 @@ impl State {
                     ended.push(event.wd());
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
+                // A thread with descriptors of its own does not have the queue; another one will read it.
+                Err(Errno::AGAIN | Errno::BADF) => break,
                 Err(_) => {
                     lost = true;
                     break;

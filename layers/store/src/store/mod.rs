@@ -82,7 +82,7 @@ impl LayerStore {
 
     /// A store that exists, by a descriptor of its directory: for a process that only reads it.
     pub fn from_fd(root: OwnedFd) -> Result<LayerStore, StoreError> {
-        let link = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let link = format!("/proc/thread-self/fd/{}", root.as_raw_fd());
         let path = std::fs::read_link(link).unwrap_or_else(|_| PathBuf::from("layer store"));
         if !check_version(&root, &path)? {
             return Err(StoreError::NotAStore { path });
@@ -100,6 +100,11 @@ impl LayerStore {
     /// The store's directory, to pass on to another process.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// All that it is reached by.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 6] {
+        [&self.root, &self.blobs, &self.layers, &self.names, &self.runs, &self.tmp].map(AsFd::as_fd)
     }
 
     /// Where the store was opened; for messages.
