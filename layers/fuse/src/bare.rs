@@ -26,14 +26,15 @@ use thiserror::Error;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::{chain, fd_passing, privileges};
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Context, Described, Segment, SegmentError};
+use vfsrun_union::{Context, Described, Segment, SegmentError, own_mounts};
 
 use crate::bare_mounts::{self, MountName};
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::daemon::{self, DaemonError};
 use crate::domain::seqpacket;
 use crate::entry::Device;
-use crate::filesystem::{Top, ViewFs};
+use crate::errands::Errands;
+use crate::filesystem::{Adapter, Top, ViewFs};
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::OpenFiles;
 use crate::registry::Live;
@@ -239,6 +240,7 @@ struct Server {
     context: Context,
     bare: Arc<Bare>,
     nodes: Arc<NodeTable>,
+    errands: Arc<Errands>,
     notifier: Notifier,
 }
 
@@ -247,11 +249,14 @@ fn start(
     at: &Path,
     name: &MountName,
     guard: OwnedFd,
-) -> Result<Session<ViewFs>, ServeError> {
+) -> Result<Session<Adapter>, ServeError> {
     abort_on_panic();
-    // Without watches: what nobody keeps nobody has to check.
-    let context = Context::new(None);
-    let bare = Arc::new(Bare { root: RwLock::new(root_of(Segment::build(described, &context)?)) });
+    let errands = Arc::new(Errands::start().map_err(step("start its threads"))?);
+    // Nothing is ever watched: what nobody keeps nobody has to check. The table says what is slow.
+    let context = Context::new(Some(own_mounts().map_err(step("open the table of mounts"))?));
+    let segment = Segment::build(described, &context)?;
+    errands.expect(&segment);
+    let bare = Arc::new(Bare { root: RwLock::new(root_of(segment)) });
     let listener = listen(name).map_err(step("listen for updates"))?;
     let (nodes, device) = (Arc::new(NodeTable::default()), Arc::new(Device::default()));
     let filesystem = ViewFs {
@@ -264,14 +269,15 @@ fn start(
         listings: Arc::default(),
         device: device.clone(),
         trace: None,
+        errands: errands.clone(),
     };
     if !can_mount() {
         return Err(ServeError::NoHelper);
     }
-    let session = Session::new(filesystem, at, &config(name))
+    let session = Session::new(Adapter(Arc::new(filesystem)), at, &config(name))
         .map_err(|source| ServeError::Mount { at: at.to_owned(), source: one_line(source) })?;
     device.set(session.as_fd().try_clone_to_owned().map_err(step("keep the device"))?);
-    let server = Arc::new(Server { context, bare, nodes, notifier: session.notifier() });
+    let server = Arc::new(Server { context, bare, nodes, errands, notifier: session.notifier() });
     let name = name.clone();
     thread::Builder::new()
         .name("guard".to_owned())
@@ -365,7 +371,9 @@ fn attend(server: &Server, channel: &mut Channel) {
 impl Server {
     fn update(&self, spec: SegmentSpec, descriptors: Vec<OwnedFd>) -> Result<(), ServeError> {
         let described = Described::read(spec, descriptors).map_err(step("read an input manifest"))?;
-        let new = root_of(Segment::build(described, &self.context)?);
+        let segment = Segment::build(described, &self.context)?;
+        self.errands.expect(&segment);
+        let new = root_of(segment);
         let old = std::mem::replace(&mut *self.bare.root.write().expect(NO_PANIC), new);
         // The kernel would find out at the next use of each name; until then the old branches would stay open.
         self.nodes.for_each_name(

@@ -16,13 +16,14 @@ use vfsrun_union::{Changes, FaultReason};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
 use crate::domain::{Domain, DomainError, SocketFile};
+use crate::errands::Errands;
 use crate::keeper::Keeper;
 use crate::kept_roots::{KeptRoot, RootKey};
 use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
 use crate::nodes::NodeTable;
 use crate::options::ServerOptions;
-use crate::protocol::{Health, PROTOCOL, Reply, Request, Visit};
+use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats, Visit};
 use crate::registry::{Registry, Use, root_key};
 use crate::trace::Recorder;
 use crate::walker::Walker;
@@ -63,6 +64,7 @@ pub struct Control {
     pub keeper: Keeper,
     /// Of a server that traces.
     pub trace: Option<Arc<Recorder>>,
+    pub errands: Arc<Errands>,
 }
 
 /// What a client has of the server.
@@ -236,7 +238,7 @@ impl Control {
             }
             Request::EndTrace => self.end_trace().unwrap_or_else(failed),
             Request::Ping => Reply::Pong(self.health()),
-            Request::Stats => Reply::Stats(self.meter.stats()),
+            Request::Stats => Reply::Stats(Stats { slow: self.errands.handed(), ..self.meter.stats() }),
             Request::Visit { segment } => {
                 match held.segments.iter().find(|used| used.live().name == segment) {
                     Some(used) => Reply::Visit(visit(used)),

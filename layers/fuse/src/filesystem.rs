@@ -2,8 +2,9 @@
 //! ever, what a bare mount answers not at all.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use fuser::{
     AccessFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, RequestId,
 };
 use vfsrun_trace::{Mode, Outcome};
 use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node, Space};
@@ -22,6 +23,7 @@ use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node, Space};
 use crate::attributes::{file_attr, file_type, missing, view_root};
 use crate::bare::Bare;
 use crate::entry::{Device, Entries, Entry};
+use crate::errands::Errands;
 use crate::keeper::Keeper;
 use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
@@ -58,6 +60,17 @@ pub struct ViewFs {
     pub device: Arc<Device>,
     /// What the kernel asks is recorded.
     pub trace: Option<Arc<Recorder>>,
+    /// Who asks where it is slow.
+    pub errands: Arc<Errands>,
+}
+
+/// What the kernel talks to.
+pub struct Adapter(pub Arc<ViewFs>);
+
+/// A question to a slow file system: about a name in a directory, or about a node.
+struct Question {
+    place: Place,
+    name: Option<OsString>,
 }
 
 impl ViewFs {
@@ -72,14 +85,14 @@ impl ViewFs {
     }
 
     /// For the trace: who looked up what, and what came of it. Not at the top, which no action sees.
-    fn record_lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, told: &Result<Told, Errno>) {
+    fn record_lookup(&self, pid: u32, parent: INodeNo, name: &OsStr, told: &Result<Told, Errno>) {
         if let Some(trace) = &self.trace
             && let Some(dir) = self.nodes.get(parent.0)
         {
             let has_names = |told: &&Told| told.attr.nlink > 1 && told.attr.kind == FileKind::Regular;
             let named = told.as_ref().ok().filter(has_names).map(|told| &*told.place.node);
             let attr = told.as_ref().map(|told| &told.attr);
-            trace.looked_up(request.pid(), (&dir.node, name), attr, named);
+            trace.looked_up(pid, (&dir.node, name), attr, named);
         }
     }
 
@@ -114,15 +127,69 @@ impl ViewFs {
 
     /// A branch may lead back into a bare mount by a link of the host: a thread of this process would wait for another one,
     /// and when all do, not even killing the process helps.
-    fn refuse_own(&self, request: &Request) -> Result<(), Errno> {
-        let is_own = || Path::new("/proc/self/task").join(request.pid().to_string()).exists();
+    fn refuse_own(&self, pid: u32) -> Result<(), Errno> {
+        let is_own = || Path::new("/proc/self/task").join(pid.to_string()).exists();
         if self.is_bare() && is_own() { Err(Errno::LOOP) } else { Ok(()) }
     }
 
+    /// What the question is where asking may be slow.
+    fn slow_question(&self, nodeid: INodeNo, name: Option<&OsStr>) -> Option<Question> {
+        if !self.errands.are_needed() {
+            return None;
+        }
+        let (place, name) = match (self.list_of_segments(nodeid), name) {
+            (Some(registry), Some(name)) => {
+                let live = registry.by_name(name)?;
+                (Place { node: live.segment.root(), live }, None)
+            }
+            (Some(_), None) => return None,
+            (None, name) => (self.place(nodeid).ok()?, name),
+        };
+        let (segment, node) = (&place.live.segment, &place.node);
+        let is_slow = match name {
+            Some(_) => segment.may_wait(node),
+            None => segment.may_wait(node.parent().unwrap_or(node)) || segment.may_wait(node),
+        };
+        is_slow.then(|| Question { name: name.map(OsStr::to_owned), place })
+    }
+
+    /// Has `work` done by an errand; `tell` says to the kernel what came of it.
+    fn hand<T: Send + 'static>(
+        self: &Arc<ViewFs>,
+        Question { place, name }: Question,
+        work: impl FnOnce(&ViewFs) -> Result<T, Errno> + Send + 'static,
+        tell: impl FnOnce(&ViewFs, Result<T, Errno>) + Send + 'static,
+    ) {
+        let (worker, teller) = (Arc::clone(self), Arc::clone(self));
+        let errand = place.live.errand();
+        self.errands.hand(
+            errand,
+            move || work(&worker),
+            move |found| {
+                let refused = || Err(place.live.segment.refuse_waiting(&place.node, name.as_deref()));
+                tell(&teller, found.unwrap_or_else(refused));
+            },
+        );
+    }
+
+    /// Does `work` about the node here, or has it done by an errand.
+    fn ask<T: Send + 'static>(
+        self: &Arc<ViewFs>,
+        nodeid: INodeNo,
+        work: impl FnOnce(&ViewFs) -> Result<T, Errno> + Send + 'static,
+        tell: impl FnOnce(&ViewFs, Result<T, Errno>) + Send + 'static,
+    ) {
+        match self.slow_question(nodeid, None) {
+            Some(question) => self.hand(question, work, tell),
+            None => tell(self, work(self)),
+        }
+    }
+
+    /// The kernel is to be told and the place remembered, or neither.
     fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Told, Errno> {
         let Some(registry) = self.list_of_segments(parent) else {
-            let place = self.place(parent)?;
-            return self.look_up_in(&place, &place.live.segment.lookups(&place.node), name);
+            let dir = self.place(parent)?;
+            return self.look_up_in(&dir, &dir.live.segment.lookups(&dir.node), name);
         };
         let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
         let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
@@ -177,11 +244,7 @@ impl ViewFs {
             }
             other => other?,
         }
-        .ok_or_else(|| {
-            // The page would be kept for ever, and would be torn.
-            self.files.tear(nodeid.0);
-            place.live.segment.refuse_changed(&place.node)
-        })
+        .ok_or_else(|| self.refuse_torn(nodeid, &place))
     }
 
     /// `None` if the file is not what the kernel was told.
@@ -192,9 +255,20 @@ impl ViewFs {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<Option<usize>, Errno> {
+        let file = self.files.get(nodeid.0, || open_file(place))?;
+        self.read_file(nodeid, place, &file, offset, buffer)
+    }
+
+    fn read_file(
+        &self,
+        nodeid: INodeNo,
+        place: &Place,
+        file: &OpenFile,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<usize>, Errno> {
         let segment = &place.live.segment;
         let attr = || segment.attr(&place.node);
-        let file = self.files.get(nodeid.0, || OpenFile::new(segment.open(&place.node)?, attr()?))?;
         let length = read_fully(file.as_fd(), offset, buffer)?;
         // Opened again, because of a blob the attributes cannot tell that it was written to.
         let told_now = || segment.open(&place.node).and_then(|_| attr());
@@ -210,8 +284,24 @@ impl ViewFs {
         }
     }
 
+    /// By an errand, whose files are its own: one is opened for each read.
+    fn read_alone(&self, nodeid: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let place = self.place(nodeid)?;
+        let file = self.files.get_alone(nodeid.0, || open_file(&place))?;
+        let mut buffer = vec![0; size as usize];
+        let length = self.read_file(nodeid, &place, &file, offset, &mut buffer)?;
+        buffer.truncate(length.ok_or_else(|| self.refuse_torn(nodeid, &place))?);
+        Ok(buffer)
+    }
+
+    /// The page would be kept for ever, and would be torn.
+    fn refuse_torn(&self, nodeid: INodeNo, place: &Place) -> Errno {
+        self.files.tear(nodeid.0);
+        place.live.segment.refuse_changed(&place.node)
+    }
+
     /// The names of a directory without `.` and `..`, and the number of the directory above it.
-    fn list(&self, nodeid: INodeNo, offset: u64) -> Result<(Arc<[DirEntry]>, u64), Errno> {
+    fn list(&self, nodeid: INodeNo, offset: u64) -> Result<Listed, Errno> {
         if let Some(registry) = self.list_of_segments(nodeid) {
             let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
             let entry = |live: Arc<Live>| DirEntry {
@@ -237,16 +327,16 @@ impl ViewFs {
         &self,
         nodeid: INodeNo,
         offset: u64,
+        (listing, above): Listed,
         mut add: impl FnMut(u64, Name<'_>) -> bool,
-    ) -> Result<(), Errno> {
-        let (listing, above) = self.list(nodeid, offset)?;
+    ) {
         let dots = [Name::Dot(nodeid.0, "."), Name::Dot(above, "..")];
         let names = dots.into_iter().chain(listing.iter().map(Name::Entry));
         let mut told = false;
         for (index, name) in names.enumerate().skip(offset as usize) {
             if add(index as u64 + 1, name) {
                 self.listings.keep(nodeid.0, &listing);
-                return Ok(());
+                return;
             }
             told = true;
         }
@@ -256,7 +346,6 @@ impl ViewFs {
         } else {
             self.listings.drop_kept(nodeid.0);
         }
-        Ok(())
     }
 
     /// What goes with a listed name. The kernel asks about one that cannot be looked up when somebody uses it, and gets the
@@ -294,6 +383,67 @@ impl ViewFs {
         Ok(joined)
     }
 
+    fn tell_looked_up(
+        &self,
+        (request, pid): (RequestId, u32),
+        (parent, name): (INodeNo, &OsStr),
+        told: Result<Told, Errno>,
+        reply: ReplyEntry,
+    ) {
+        self.record_lookup(pid, parent, name, &told);
+        match told {
+            Ok(told) => {
+                let entry = self.entry(&told);
+                self.nodes.remember(told.place);
+                entry.reply(&self.device, request, reply);
+            }
+            // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
+            Err(Errno::NOENT) if !self.is_bare() && parent != INodeNo::ROOT => {
+                self.meter.found_nothing();
+                reply.entry(&self.keep(), &missing(), Generation(0));
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn tell_read(&self, told: Result<&[u8], Errno>, reply: ReplyData) {
+        match told {
+            Ok(data) => {
+                self.meter.read_bytes(data.len());
+                reply.data(data);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// `entry` is what goes with a listed name.
+    fn tell_listed_plus(
+        &self,
+        request: RequestId,
+        (nodeid, offset): (INodeNo, u64),
+        told: Result<Listed, Errno>,
+        entry: impl Fn(&DirEntry) -> (Entry, Option<Place>),
+        reply: ReplyDirectoryPlus,
+    ) {
+        let mut entries = Entries::new(reply);
+        let listed = match told {
+            Ok(listed) => listed,
+            Err(error) => return entries.refuse(errno(error)),
+        };
+        self.for_each_entry(nodeid, offset, listed, |next, name| match name {
+            Name::Dot(ino, dots) => !entries.add(next, OsStr::new(dots), &Entry::dots(ino)),
+            Name::Entry(listed) => {
+                let (entry, place) = entry(listed);
+                let has_room = entries.add(next, &listed.name, &entry);
+                if let Some(place) = place.filter(|_| has_room) {
+                    self.nodes.remember(place);
+                }
+                !has_room
+            }
+        });
+        entries.reply(&self.device, request);
+    }
+
     fn forget_node(&self, nodeid: INodeNo, lookups: u64) {
         if self.nodes.forget(nodeid.0, lookups) {
             self.files.close(nodeid.0);
@@ -308,6 +458,13 @@ struct Told {
     attr: Attr,
 }
 
+/// A listing, and the number of the directory above.
+type Listed = (Arc<[DirEntry]>, u64);
+
+fn open_file(Place { live, node }: &Place) -> Result<OpenFile, Errno> {
+    OpenFile::new(live.segment.open(node)?, live.segment.attr(node)?)
+}
+
 /// A line of a listing.
 #[derive(Clone, Copy)]
 enum Name<'a> {
@@ -315,7 +472,15 @@ enum Name<'a> {
     Entry(&'a DirEntry),
 }
 
-impl Filesystem for ViewFs {
+impl Deref for Adapter {
+    type Target = Arc<ViewFs>;
+
+    fn deref(&self) -> &Arc<ViewFs> {
+        &self.0
+    }
+}
+
+impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let mut wanted =
             InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_MAX_PAGES;
@@ -345,21 +510,19 @@ impl Filesystem for ViewFs {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _serving = self.meter.begin(Kind::Lookup);
-        let told = self.refuse_own(request).and_then(|()| self.look_up(parent, name));
-        self.record_lookup(request, parent, name, &told);
-        match told {
-            Ok(told) => {
-                let entry = self.entry(&told);
-                self.nodes.remember(told.place);
-                entry.reply(&self.device, request.unique(), reply);
-            }
-            // Nodeid 0: the kernel remembers that there is nothing. Not at the top, where segments come.
-            Err(Errno::NOENT) if !self.is_bare() && parent != INodeNo::ROOT => {
-                self.meter.found_nothing();
-                reply.entry(&self.keep(), &missing(), Generation(0));
-            }
-            Err(error) => reply.error(errno(error)),
+        let asker = (request.unique(), request.pid());
+        if let Err(error) = self.refuse_own(asker.1) {
+            return reply.error(errno(error));
         }
+        let Some(question) = self.slow_question(parent, Some(name)) else {
+            return self.tell_looked_up(asker, (parent, name), self.look_up(parent, name), reply);
+        };
+        let (name, asked) = (name.to_owned(), name.to_owned());
+        self.hand(
+            question,
+            move |view| view.look_up(parent, &asked),
+            move |view, told| view.tell_looked_up(asker, (parent, &name), told, reply),
+        );
     }
 
     fn forget(&self, _request: &Request, nodeid: INodeNo, lookups: u64) {
@@ -369,26 +532,35 @@ impl Filesystem for ViewFs {
 
     fn getattr(&self, request: &Request, nodeid: INodeNo, _file: Option<FileHandle>, reply: ReplyAttr) {
         let _serving = self.meter.begin(Kind::Getattr);
-        match self.refuse_own(request).and_then(|()| self.attributes(nodeid)) {
+        let pid = request.pid();
+        if let Err(error) = self.refuse_own(pid) {
+            return reply.error(errno(error));
+        }
+        let tell = move |view: &ViewFs, told: Result<FileAttr, Errno>| match told {
             Ok(attr) => {
-                self.record(nodeid, |trace, node| trace.told(request.pid(), node));
-                reply.attr(&self.keep(), &attr);
+                view.record(nodeid, |trace, node| trace.told(pid, node));
+                reply.attr(&view.keep(), &attr);
             }
             Err(error) => reply.error(errno(error)),
-        }
+        };
+        self.ask(nodeid, move |view| view.attributes(nodeid), tell);
     }
 
     fn readlink(&self, request: &Request, nodeid: INodeNo, reply: ReplyData) {
         let _serving = self.meter.begin(Kind::Readlink);
-        match self.place(nodeid).and_then(|place| place.live.segment.read_link(&place.node)) {
+        let pid = request.pid();
+        let work = move |view: &ViewFs| {
+            let place = view.place(nodeid)?;
+            place.live.segment.read_link(&place.node)
+        };
+        let tell = move |view: &ViewFs, told: Result<Vec<u8>, Errno>| match told {
             Ok(target) => {
-                self.record(nodeid, |trace, node| {
-                    trace.saw(request.pid(), node, Outcome::Link(target.clone()))
-                });
+                view.record(nodeid, |trace, node| trace.saw(pid, node, Outcome::Link(target.clone())));
                 reply.data(&target);
             }
             Err(error) => reply.error(errno(error)),
-        }
+        };
+        self.ask(nodeid, work, tell);
     }
 
     fn open(&self, request: &Request, nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -454,17 +626,18 @@ impl Filesystem for ViewFs {
     ) {
         thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
         let _serving = self.meter.begin(Kind::Read);
+        if let Some(question) = self.slow_question(nodeid, None) {
+            let work = move |view: &ViewFs| view.read_alone(nodeid, offset, size);
+            return self.hand(question, work, move |view, told| {
+                view.tell_read(told.as_deref().map_err(|error| *error), reply);
+            });
+        }
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size as usize {
                 buffer.resize(size as usize, 0);
             }
-            match self.read_at(nodeid, offset, &mut buffer[..size as usize]) {
-                Ok(length) => {
-                    self.meter.read_bytes(length);
-                    reply.data(&buffer[..length]);
-                }
-                Err(error) => reply.error(errno(error)),
-            }
+            let told = self.read_at(nodeid, offset, &mut buffer[..size as usize]);
+            self.tell_read(told.map(|length| &buffer[..length]), reply);
         });
     }
 
@@ -477,19 +650,22 @@ impl Filesystem for ViewFs {
         mut reply: ReplyDirectory,
     ) {
         let _serving = self.meter.begin(Kind::Readdir);
-        let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
-            Name::Dot(ino, dots) => reply.add(INodeNo(ino), next, FileType::Directory, dots),
-            Name::Entry(entry) => {
-                reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name.as_os_str())
-            }
-        });
-        match outcome {
-            Ok(()) => {
-                self.record(nodeid, |trace, node| trace.saw(request.pid(), node, Outcome::Listed));
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(error)),
-        }
+        let pid = request.pid();
+        let tell = move |view: &ViewFs, told: Result<Listed, Errno>| {
+            let listed = match told {
+                Ok(listed) => listed,
+                Err(error) => return reply.error(errno(error)),
+            };
+            view.for_each_entry(nodeid, offset, listed, |next, name| match name {
+                Name::Dot(ino, dots) => reply.add(INodeNo(ino), next, FileType::Directory, dots),
+                Name::Entry(entry) => {
+                    reply.add(INodeNo(entry.ino), next, file_type(entry.kind), entry.name.as_os_str())
+                }
+            });
+            view.record(nodeid, |trace, node| trace.saw(pid, node, Outcome::Listed));
+            reply.ok();
+        };
+        self.ask(nodeid, move |view| view.list(nodeid, offset), tell);
     }
 
     fn readdirplus(
@@ -501,6 +677,15 @@ impl Filesystem for ViewFs {
         reply: ReplyDirectoryPlus,
     ) {
         let _serving = self.meter.begin(Kind::Readdirplus);
+        let unique = request.unique();
+        if let Some(question) = self.slow_question(nodeid, None) {
+            // One slow name does not keep the others.
+            let work = move |view: &ViewFs| view.list(nodeid, offset);
+            return self.hand(question, work, move |view, told| {
+                let entry = |listed: &DirEntry| (Entry::listed(listed.ino, listed.kind), None);
+                view.tell_listed_plus(unique, (nodeid, offset), told, entry, reply);
+            });
+        }
         let dir = self.list_of_segments(nodeid).is_none().then(|| self.place(nodeid));
         let dir = match dir.transpose() {
             Ok(dir) => dir,
@@ -511,22 +696,8 @@ impl Filesystem for ViewFs {
             Some((dir, lookups)) => self.look_up_in(dir, lookups, name),
             None => self.look_up(nodeid, name),
         };
-        let mut entries = Entries::new(reply);
-        let outcome = self.for_each_entry(nodeid, offset, |next, name| match name {
-            Name::Dot(ino, dots) => !entries.add(next, OsStr::new(dots), &Entry::dots(ino)),
-            Name::Entry(listed) => {
-                let (entry, place) = self.listed(look_up(&listed.name), listed);
-                let has_room = entries.add(next, &listed.name, &entry);
-                if let Some(place) = place.filter(|_| has_room) {
-                    self.nodes.remember(place);
-                }
-                !has_room
-            }
-        });
-        match outcome {
-            Ok(()) => entries.reply(&self.device, request.unique()),
-            Err(error) => entries.refuse(errno(error)),
-        }
+        let listed = |listed: &DirEntry| self.listed(look_up(&listed.name), listed);
+        self.tell_listed_plus(unique, (nodeid, offset), self.list(nodeid, offset), listed, reply);
     }
 
     fn statfs(&self, _request: &Request, _nodeid: INodeNo, reply: ReplyStatfs) {
@@ -547,7 +718,9 @@ impl Filesystem for ViewFs {
         if !self.xattrs {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        answer_xattr(self.xattr(nodeid, name), size, reply);
+        let name = name.to_owned();
+        let work = move |view: &ViewFs| view.xattr(nodeid, &name);
+        self.ask(nodeid, work, move |_, told| answer_xattr(told, size, reply));
     }
 
     fn listxattr(&self, _request: &Request, nodeid: INodeNo, size: u32, reply: ReplyXattr) {
@@ -555,7 +728,8 @@ impl Filesystem for ViewFs {
         if !self.xattrs {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        answer_xattr(self.xattr_names(nodeid), size, reply);
+        let work = move |view: &ViewFs| view.xattr_names(nodeid);
+        self.ask(nodeid, work, move |_, told| answer_xattr(told, size, reply));
     }
 
     fn flush(

@@ -25,6 +25,7 @@
 //! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
 //! - A server that traces has one client: [`trace`] writes what its action asks.
 //! - [`bare`] serves one segment at a directory of the host, for people to look at.
+//! - What may wait for another machine or program (errands.rs) is asked by threads that nobody waits for.
 //! - [`registry`], [`nodes`], [`filesystem`] serve; [`control`] talks to clients.
 
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 mod entry;
+mod errands;
 pub mod filesystem;
 mod keeper;
 pub mod kept_roots;

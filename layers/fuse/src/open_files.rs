@@ -80,6 +80,16 @@ impl OpenFiles {
         Ok(opened)
     }
 
+    /// As `get`, for a thread that has descriptors of its own: the file is not kept.
+    pub fn get_alone(
+        &self,
+        nodeid: u64,
+        open: impl FnOnce() -> Result<OpenFile, Errno>,
+    ) -> Result<OpenFile, Errno> {
+        let is_torn = self.shard(nodeid).torn.contains(&nodeid);
+        if is_torn { Err(Errno::IO) } else { open() }
+    }
+
     /// The kernel has forgotten the node.
     pub fn close(&self, nodeid: u64) {
         let mut shard = self.shard(nodeid);

@@ -29,7 +29,7 @@ use vfsrun_trace::Counts;
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,8 @@ pub struct Stats {
     pub statfs: u64,
     /// Everything else, refused writes included.
     pub other: u64,
+    /// What was asked of slow file systems, requests of the kernel and others.
+    pub slow: u64,
     /// CPU time in microseconds.
     pub cpu_us: u64,
 }

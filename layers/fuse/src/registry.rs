@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use fuser::INodeNo;
 use thiserror::Error;
 use vfsrun_union::describe::SegmentSpec;
-use vfsrun_union::{Changes, Context, Described, Effort, Forget, Segment, SegmentError, Time};
+use vfsrun_union::{
+    Changes, Context, Described, Effort, Fault, FaultReason, Forget, Segment, SegmentError, Slowness, Time,
+};
 
+use crate::errands::{Errand, Errands, Progress, Subject};
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
 use crate::nodes::{NodeTable, Place};
@@ -30,6 +33,10 @@ pub enum AttachError {
     Identity { source: io::Error },
     #[error("cannot build the segment")]
     Build { source: Box<SegmentError> },
+    #[error("{branches} did not answer within {} s", within.as_secs_f64())]
+    NoAnswer { branches: String, within: Duration },
+    #[error("cannot copy descriptors")]
+    Copy { source: io::Error },
 }
 
 /// A segment that can be attached or that somebody is still inside of.
@@ -75,6 +82,7 @@ pub struct Registry {
     /// Of the mount without extended attributes and of the one with them.
     caches: [OnceLock<KernelCache>; 2],
     pub roots: KeptRoots,
+    errands: Arc<Errands>,
 }
 
 /// What an attach had to do to have the segment up to date.
@@ -94,7 +102,7 @@ pub struct Use {
 }
 
 impl Registry {
-    pub fn new(warmth: Warmth, context: Context) -> Registry {
+    pub fn new(warmth: Warmth, context: Context, errands: Arc<Errands>) -> Registry {
         Registry {
             context,
             warmth,
@@ -106,6 +114,7 @@ impl Registry {
             clock: AtomicU64::new(0),
             caches: Default::default(),
             roots: KeptRoots::new(warmth.roots),
+            errands,
         }
     }
 
@@ -121,14 +130,17 @@ impl Registry {
         spec: SegmentSpec,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Use, Check), AttachError> {
-        let described = Described::read(spec, descriptors);
-        let (described, identity) = described
-            .and_then(|described| described.identity().map(|identity| (described, identity)))
-            .map_err(|source| AttachError::Identity { source })?;
+        let slowness = self.context.slowness(&spec, &descriptors);
+        self.try_slow(&slowness, &spec, &descriptors)?;
+        let (described, identity) = identify(spec, descriptors)?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();
         let mut current = lock(&slot.0);
         let began = Instant::now();
-        if let Some(live) = current.as_ref().filter(|live| self.is_up_to_date(live)) {
+        // Something may have been mounted below a branch since.
+        let known = current.as_ref().filter(|live| *live.segment.slowness() == slowness);
+        if let Some(live) = known
+            && self.is_up_to_date(live)?
+        {
             let (looked_at, took) = (live.segment.looked_at(), began.elapsed());
             return Ok((self.hold(live), Check { warm: true, looked_at, took }));
         }
@@ -138,6 +150,7 @@ impl Registry {
         let segment = Segment::build(described, &self.context)
             .map_err(|source| AttachError::Build { source: Box::new(source) })?
             .with_name_indexes(MANY_BRANCHES);
+        self.errands.expect(&segment);
         let live = Arc::new(Live::new(self.new_name(identity), segment, identity));
         let held = self.hold(&live);
         self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());
@@ -153,18 +166,47 @@ impl Registry {
         Ok((held, check))
     }
 
+    /// What an attach does, done once by a thread that nobody misses: a dead file system says nothing to that one.
+    fn try_slow(
+        &self,
+        slowness: &Slowness,
+        spec: &SegmentSpec,
+        descriptors: &[OwnedFd],
+    ) -> Result<(), AttachError> {
+        let Some(place) = slowness.mount() else { return Ok(()) };
+        let copy = |fds: &[OwnedFd]| -> Result<Vec<OwnedFd>, AttachError> {
+            let copies = fds.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
+            copies.map_err(|source| AttachError::Copy { source })
+        };
+        let subject = Arc::new(copy(descriptors)?);
+        let deadline = spec.deadline();
+        let errand = Errand { place, deadline, subject: subject.clone(), progress: None };
+        let tried = spec.clone();
+        let work = move || {
+            let (described, _) = identify(tried, copy(&subject)?)?;
+            Segment::build(described, &Context::new(None))
+                .map(drop)
+                .map_err(|source| AttachError::Build { source: Box::new(source) })
+        };
+        self.errands.wait(errand, work).unwrap_or_else(|| {
+            let labels = spec.branches.iter().map(|branch| branch.label.as_str());
+            let branches = slowness.of_these(labels).collect::<Vec<_>>().join(", ");
+            Err(AttachError::NoAnswer { branches, within: deadline })
+        })
+    }
+
     /// Brings the segment up to date if it can be; the caller holds its slot, so that nobody comes to be inside.
-    fn is_up_to_date(&self, live: &Live) -> bool {
+    fn is_up_to_date(&self, live: &Arc<Live>) -> Result<bool, AttachError> {
         // A segment that once failed somebody is not handed to the next: its faults would be taken for theirs.
         if !live.segment.faults().is_empty() {
-            return false;
+            return Ok(false);
         }
         // What an action inside has been told is also in the overlay above, where nobody can make it be forgotten.
         let Some(cache) = self.cache(live).filter(|_| live.users.load(SeqCst) == 0) else {
-            return live.segment.is_current();
+            return self.look_at(live, Segment::is_current);
         };
         let (mut changed, mut forgotten) = (false, true);
-        let up_to_date = live.segment.bring_up_to_date(|what| {
+        let mut forget = |what: Forget<'_>| {
             if !std::mem::replace(&mut changed, true) {
                 live.state.fetch_add(1, SeqCst);
                 self.roots.forget_segment(&live.name);
@@ -178,8 +220,48 @@ impl Registry {
                 tracing::debug!(?what, %error, "the kernel did not forget");
                 forgotten = false;
             }
-        });
-        up_to_date && forgotten && live.segment.faults().is_empty()
+        };
+        let up_to_date = if live.segment.is_slow() {
+            // An errand cannot make the kernel forget. Nobody is inside meanwhile.
+            let (up_to_date, stale) = self.look_at(live, |segment| {
+                let mut stale = Vec::new();
+                (segment.bring_up_to_date(|what| stale.push(what.to_owned())), stale)
+            })?;
+            stale.iter().for_each(|what| forget(what.as_forget()));
+            up_to_date
+        } else {
+            live.segment.bring_up_to_date(forget)
+        };
+        Ok(up_to_date && forgotten && live.segment.faults().is_empty())
+    }
+
+    /// What `look` finds in the segment; where it is slow, found by an errand. If that got no answer it is a fault of the
+    /// segment from now on, so that nobody takes what comes late for the truth.
+    fn look_at<T: Send + 'static>(
+        &self,
+        live: &Arc<Live>,
+        look: impl FnOnce(&Segment) -> T + Send + 'static,
+    ) -> Result<T, AttachError> {
+        let segment = &live.segment;
+        if !segment.is_slow() {
+            return Ok(look(segment));
+        }
+        let no_answer = || AttachError::NoAnswer {
+            branches: segment.slow_labels().collect::<Vec<_>>().join(", "),
+            within: segment.deadline(),
+        };
+        let is_lost = |fault: &Fault| matches!(fault.reason, FaultReason::NoAnswer { .. });
+        if segment.faults().iter().any(is_lost) {
+            return Err(no_answer());
+        }
+        self.context.hear();
+        let (worker, seen) = (live.clone(), live.clone());
+        let progress: Progress = Box::new(move || seen.segment.compared());
+        let errand = Errand { progress: Some(progress), ..live.errand() };
+        self.errands.wait(errand, move || look(&worker.segment)).ok_or_else(|| {
+            segment.refuse_waiting(&segment.root(), None);
+            no_answer()
+        })
     }
 
     pub fn by_name(&self, name: &OsStr) -> Option<Arc<Live>> {
@@ -338,9 +420,28 @@ impl Live {
         usize::try_from(self.nodes.load(SeqCst)).unwrap_or(0)
     }
 
+    /// About this segment.
+    pub(crate) fn errand(self: &Arc<Live>) -> Errand {
+        let place = self.segment.slowness().mount().unwrap_or_default();
+        Errand { place, deadline: self.segment.deadline(), subject: self.clone(), progress: None }
+    }
+
     pub(crate) fn count_node(&self, change: isize) {
         self.nodes.fetch_add(change, SeqCst);
     }
+}
+
+impl Subject for Live {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.segment.descriptors()
+    }
+}
+
+fn identify(spec: SegmentSpec, descriptors: Vec<OwnedFd>) -> Result<(Described, blake3::Hash), AttachError> {
+    let described = Described::read(spec, descriptors);
+    described
+        .and_then(|described| described.identity().map(|identity| (described, identity)))
+        .map_err(|source| AttachError::Identity { source })
 }
 
 impl Use {
@@ -350,7 +451,9 @@ impl Use {
 
     /// What has changed since the segment was up to date. Asked when its user has done.
     pub fn changes(&self) -> Changes {
-        self.live.segment.changes_since(self.began)
+        let began = self.began;
+        // Without an answer it is a fault, which is told.
+        self.registry.look_at(&self.live, move |segment| segment.changes_since(began)).unwrap_or_default()
     }
 }
 

@@ -14,7 +14,8 @@ use vfsrun_union::Context;
 use crate::control::{Control, ControlError, Walkers};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
-use crate::filesystem::{Top, ViewFs};
+use crate::errands::Errands;
+use crate::filesystem::{Adapter, Top, ViewFs};
 use crate::keeper::Keeper;
 use crate::kernel_cache::KernelCache;
 use crate::meter::Meter;
@@ -44,6 +45,8 @@ pub enum ServerError {
     Session { source: io::Error },
     #[error("cannot start the keeper")]
     Keeper { source: io::Error },
+    #[error("cannot start the thread for slow file systems")]
+    Errands { source: io::Error },
     #[error("cannot serve clients")]
     Control(#[from] ControlError),
 }
@@ -94,7 +97,8 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     let marked = ViewMount::new(&domain, "marked")?;
     let warmth =
         Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };
-    let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts))));
+    let errands = Arc::new(Errands::start().map_err(|source| ServerError::Errands { source })?);
+    let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts)), errands.clone()));
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let keeper = Keeper::start(registry.clone(), nodes.clone());
     let keeper = keeper.map_err(|source| ServerError::Keeper { source })?;
@@ -110,12 +114,13 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
             listings: Arc::default(),
             device: Arc::default(),
             trace: trace.clone(),
+            errands: errands.clone(),
         };
         serve_kernel(filesystem, device, options, &registry)?;
         mount.walker().map_err(|source| ServerError::Session { source })
     };
     let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
-    let control = Control { domain, walkers, registry, nodes, meter, keeper, trace };
+    let control = Control { domain, walkers, registry, nodes, meter, keeper, trace, errands };
     Ok(Arc::new(control).serve(listener, options)?)
 }
 
@@ -133,7 +138,7 @@ fn serve_kernel(
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(options.threads.max(1));
-    let session = Session::from_fd(filesystem, device, SessionACL::All, config)
+    let session = Session::from_fd(Adapter(Arc::new(filesystem)), device, SessionACL::All, config)
         .map_err(|source| ServerError::Session { source })?;
     registry.set_cache(xattrs, KernelCache { notifier: session.notifier(), files, listings });
     thread::Builder::new()

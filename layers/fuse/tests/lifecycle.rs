@@ -147,9 +147,9 @@ fn a_branch_that_hangs_is_told_from_a_server_that_hangs() {
     with_rig("hung_branch", |rig| {
         let host = rig.dir("host");
         fs::write(host.join("file"), "content").unwrap();
-        // The branch is itself a view, of a server that stops.
+        // In the branch something is mounted that was not there when it was attached: a view, of a server that stops.
         let mut below = rig.view();
-        let branch = rig.mounted("branch", &attach_host(&mut below, &host));
+        let branch = rig.dir("branch");
         let dir = rig.dir("above");
         let options = ServerOptions::new(&dir.join("domain")).unwrap();
         let mut above = View::connect_or_start(&options.dir, |domain, listener| {
@@ -157,8 +157,10 @@ fn a_branch_that_hangs_is_told_from_a_server_that_hangs() {
         })
         .unwrap();
         let root = rig.mounted("root", &attach_host(&mut above, &branch));
+        rig.mounted("branch/below", &attach_host(&mut below, &host));
         stop(&below);
-        let mut reader = Command::new("cat").arg(root.join("file")).stderr(Stdio::null()).spawn().unwrap();
+        let mut reader =
+            Command::new("cat").arg(root.join("below/file")).stderr(Stdio::null()).spawn().unwrap();
         let patience = Patience {
             period: Duration::from_millis(20),
             request: Duration::from_millis(300),

@@ -125,7 +125,8 @@ fn extent(branch: &BranchSpec, fds: &[OwnedFd], table: &MountTable) -> (Extent, 
     let (found, leads_to_host) = match &branch.source {
         Source::Host { root, .. } => (vec![of(*root)], follows && branch.scope == Scope::Host),
         Source::Inputs { manifest, base, store, .. } => {
-            let mut found = vec![alone(of(*manifest)), of(*base)];
+            let mut found = vec![alone(of(*manifest))];
+            found.extend(base.map(of));
             found.extend(store.map(|store| alone(of(store))));
             (found, true)
         }
