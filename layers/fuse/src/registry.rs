@@ -131,6 +131,9 @@ impl Registry {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(Use, Check), AttachError> {
         let slowness = self.context.slowness(&spec, &descriptors);
+        // Where nobody waits, it makes no difference.
+        let deadline = slowness.mount().map(|_| spec.deadline().as_millis() as u64);
+        let spec = SegmentSpec { deadline, ..spec };
         self.try_slow(&slowness, &spec, &descriptors)?;
         let (described, identity) = identify(spec, descriptors)?;
         let slot = lock(&self.slots).entry(identity).or_default().clone();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hanging::{CONTENT, Hanging};
+use hanging::{CONTENT, Hanging, Which};
 use rustix::process::{Signal, pidfd_send_signal};
 use support::{Rig, attach_host, ended_within, eventually, host_segment, open_dir, with_rig};
 use vfsrun_fuse::{Attached, ClientError, View};
@@ -81,7 +81,7 @@ fn look_up_read_and_listing_end_in_eio_at_the_deadline_and_tell_it() {
         // So that the kernel knows the file, and has only to read it.
         fs::metadata(scene.root.join("f1")).unwrap();
         fs::metadata(scene.root.join("dir")).unwrap();
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let began = Instant::now();
         assert_eio(fs::metadata(scene.root.join("f2")));
         assert!(began.elapsed() >= DEADLINE);
@@ -101,7 +101,7 @@ fn other_segments_of_the_server_are_served_meanwhile_and_take_no_errand() {
     with_rig("slow_others", |rig| {
         rig.options.threads = 1;
         let scene = Scene::new(rig);
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let mut readers: Vec<_> = (0..8).map(|n| cat(&scene.root.join(format!("f{n}")))).collect();
         eventually("the questions are asked", || scene.hanging.unanswered() > 0);
         let host = rig.dir("host");
@@ -127,7 +127,7 @@ fn other_segments_of_the_server_are_served_meanwhile_and_take_no_errand() {
 fn more_questions_than_there_may_be_errands_are_errors_and_the_server_answers() {
     with_rig("slow_many", |rig| {
         let mut scene = Scene::new(rig);
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let mut readers: Vec<_> = (0..150).map(|n| cat(&scene.root.join(format!("f{n}")))).collect();
         for reader in &mut readers {
             scene.view.ping(Duration::from_secs(5)).unwrap();
@@ -148,7 +148,7 @@ fn attaching_a_branch_that_does_not_answer_ends_in_an_error_that_names_it() {
         let branch = rig.dir("branch");
         let hanging = Hanging::mount(&branch).unwrap();
         let root = open_dir(&branch);
-        hanging.hang();
+        hanging.hang(Which::All);
         let mut view = rig.view();
         let spec = SegmentSpec { deadline: Some(DEADLINE.as_millis() as u64), ..host_segment() };
         let error = view.attach(&spec, &[root.as_fd()]).unwrap_err();
@@ -164,7 +164,7 @@ fn a_warm_segment_whose_branch_does_not_answer_any_more_is_an_error_and_later_a_
     with_rig("slow_warm", |rig| {
         let mut scene = Scene::new(rig);
         fs::read(scene.root.join("file")).unwrap();
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let root = open_dir(&scene.branch);
         let spec = SegmentSpec { deadline: Some(DEADLINE.as_millis() as u64), ..host_segment() };
         scene.view.attach(&spec, &[root.as_fd()]).unwrap_err();
@@ -180,7 +180,7 @@ fn a_warm_segment_whose_branch_does_not_answer_any_more_is_an_error_and_later_a_
 fn when_the_branch_answers_again_everything_works() {
     with_rig("slow_again", |rig| {
         let mut scene = Scene::new(rig);
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let mut readers: Vec<_> = (0..80).map(|n| cat(&scene.root.join(format!("f{n}")))).collect();
         for reader in &mut readers {
             eventually("the reader ends", || reader.try_wait().unwrap().is_some());
@@ -207,7 +207,7 @@ fn an_answer_that_came_too_late_is_not_remembered() {
         let mut scene = Scene::new(rig);
         fs::metadata(scene.root.join("file")).unwrap();
         let before = scene.view.ping(SOON).unwrap().nodes;
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         assert_eio(fs::metadata(scene.root.join("f1")));
         scene.hanging.go_on();
         // Another errand, behind that one.
@@ -220,7 +220,7 @@ fn an_answer_that_came_too_late_is_not_remembered() {
 fn a_killed_server_frees_everybody_whatever_its_errands_wait_for() {
     with_rig("slow_killed", |rig| {
         let scene = Scene::new(rig);
-        scene.hanging.hang();
+        scene.hanging.hang(Which::All);
         let mut readers: Vec<_> = (0..4).map(|n| cat(&scene.root.join(format!("f{n}")))).collect();
         eventually("the questions are asked", || scene.hanging.unanswered() >= 4);
         let began = Instant::now();
@@ -251,7 +251,7 @@ fn only_what_lies_below_a_slow_mount_is_asked_by_errands() {
         assert_eq!(view.stats().unwrap().slow, before);
         assert_eq!(fs::read_to_string(root.join("a/mnt/file")).unwrap(), CONTENT);
         assert!(view.stats().unwrap().slow > before);
-        hanging.hang();
+        hanging.hang(Which::All);
         assert_eio(fs::metadata(root.join("a/mnt/f1")));
         assert_eq!(fs::read_dir(root.join("b")).unwrap().count(), 1);
     });

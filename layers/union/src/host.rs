@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -196,14 +196,11 @@ pub(crate) fn oci_marker(name: &OsStr) -> OsString {
 }
 
 /// The one way to say "this very file" to calls that take no descriptor. /proc is verified when a segment is built.
-pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> String {
-    // Of the thread, which may have a table of descriptors of its own.
-    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
-}
+pub(crate) use vfsrun_sys::fd_passing::magic_link;
 
 /// Errors: /proc is not procfs.
 pub(crate) fn verify_proc() -> io::Result<()> {
-    let stat = rustix::fs::statfs("/proc/thread-self/fd")?;
+    let stat = rustix::fs::statfs("/proc/self/fd")?;
     if stat.f_type == rustix::fs::PROC_SUPER_MAGIC {
         return Ok(());
     }

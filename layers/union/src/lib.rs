@@ -64,7 +64,7 @@ pub use rules::PatternError;
 pub use rustix::io::Errno;
 pub use segment::{Lookups, Segment};
 pub use settle::Effort;
-pub use slow::Slowness;
+pub use slow::{Slowness, may_be_slow};
 pub use space::Space;
 pub use visits::Changes;
 pub use watch::{can_watch, own_mounts};

@@ -11,6 +11,7 @@ use crate::mount_table::{Mount, MountId, MountTable, mount_of, path_of};
 use crate::node::Node;
 use crate::origin::Origin;
 use crate::segment::Segment;
+use crate::watch::own_mounts;
 
 /// File systems of other machines and of programs, as the table of mounts names them; `fuse.sshfs` is a `fuse`.
 const SLOW: [&str; 15] = [
@@ -116,6 +117,14 @@ impl Segment {
         let slow = origins.find(|origin| self.is_slow_in(dir, origin));
         slow.map_or("", |origin| self.branch(origin.branch).label.as_str())
     }
+}
+
+/// Whether one of these paths may turn out to lie on a slow file system, whatever links there are on the way. Errors: /proc is
+/// not mounted.
+pub fn may_be_slow(paths: &[PathBuf]) -> std::io::Result<bool> {
+    let table = MountTable::read(&own_mounts()?);
+    let mut slow = table.mounts().map(|(_, mount)| mount).filter(|mount| is_slow(mount));
+    Ok(slow.any(|mount| !is_apart(&mount.point) || paths.iter().any(|path| path.starts_with(&mount.point))))
 }
 
 fn extent(branch: &BranchSpec, fds: &[OwnedFd], table: &MountTable) -> (Extent, Option<MountId>) {

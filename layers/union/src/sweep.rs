@@ -97,7 +97,8 @@ impl Segment {
             }
             stale
         };
-        let mut stale = if nodes.len() < PARALLEL {
+        // A thread that is started by one with descriptors of its own does not know that.
+        let mut stale = if nodes.len() < PARALLEL || self.is_slow() {
             check(&nodes)
         } else {
             let (left, right) = nodes.split_at(nodes.len() / 2);

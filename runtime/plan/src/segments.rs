@@ -74,6 +74,7 @@ fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
         },
         latest: vfs.latest_time,
         provenance: vfs.provenance,
+        deadline: vfs.deadline.map(|deadline| deadline.as_millis() as u64),
         ..SegmentSpec::default()
     }
 }

@@ -139,6 +139,7 @@ fn wrong_type_is_said_in_words_of_json() {
 
 #[test]
 fn null_in_vfs_is_refused() {
+    assert_eq!(vfs(r#""deadline": "1 s""#), r#"vfs.deadline: invalid type: string "1 s", expected a number"#);
     assert_eq!(vfs(r#""timeLimit": null"#), "vfs.timeLimit: null; leave the field out for its default");
     assert_eq!(
         branch(r#"{"path": "a", "at": null}"#),
@@ -390,7 +391,11 @@ fn sizes_and_times_out_of_range_are_refused() {
     assert_eq!(vfs(r#""upper": {"size": 0}"#), "vfs.upper.size: 0, expected at least one byte");
     assert_eq!(
         vfs(r#""timeLimit": -1"#),
-        "vfs.timeLimit: -1 is no time limit, expected 0.001 to 1000000000 seconds"
+        "vfs.timeLimit: -1 is out of range, expected 0.001 to 1000000000 seconds"
+    );
+    assert_eq!(
+        vfs(r#""deadline": 0"#),
+        "vfs.deadline: 0 is out of range, expected 0.001 to 1000000000 seconds"
     );
 }
 

@@ -164,7 +164,7 @@ fn decisions() -> impl Strategy<Value = (TypeConflict, Policy, Order, Option<i64
 
 fn vfs() -> impl Strategy<Value = Vfs> {
     let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
-    let time_limit = (1_u64..100_000_000_000).prop_map(Duration::from_millis);
+    let seconds = || option::of((1_u64..100_000_000_000).prop_map(Duration::from_millis));
     (
         vec(branch(), 1..4),
         rules(false),
@@ -173,7 +173,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         capture(),
         landlock(),
         option::of(network),
-        option::of(time_limit),
+        (seconds(), seconds()),
         any::<(bool, bool)>(),
     )
         .prop_map(
@@ -185,7 +185,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 capture,
                 landlock,
                 network,
-                time_limit,
+                (time_limit, deadline),
                 (stdin, provenance),
             )| Vfs {
                 branches,
@@ -199,6 +199,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 landlock,
                 network,
                 time_limit,
+                deadline,
                 stdin,
                 provenance,
             },

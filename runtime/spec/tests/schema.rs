@@ -66,6 +66,7 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"glob": "a", "xattrs": "pass"})),
         with_branch(json!({"layer": "a", "xattrs": "off"})),
         with_vfs(json!({"provenance": true})),
+        with_vfs(json!({"deadline": 2.5})),
     ];
     let schema = validator();
     for spec in good {
@@ -172,6 +173,8 @@ fn bad_specs_are_refused_by_both() {
         with_vfs(json!({"network": "bridge"})),
         with_vfs(json!({"timeLimit": 0})),
         with_vfs(json!({"timeLimit": null})),
+        with_vfs(json!({"deadline": 0})),
+        with_vfs(json!({"deadline": "30"})),
         with_vfs(json!({"stdin": "yes"})),
         with_vfs(json!({"provenance": "all"})),
     ];

@@ -1,5 +1,6 @@
 //! A descriptor on its way to another process: sent over a Unix socket (SCM_RIGHTS), or inherited through exec.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -95,7 +96,19 @@ pub fn keep_only(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         }
         first = number + 1;
     }
-    close_own(first, u32::MAX)
+    close_own(first, u32::MAX)?;
+    HAS_OWN.set(true);
+    Ok(())
+}
+
+thread_local!(static HAS_OWN: Cell<bool> = const { Cell::new(false) });
+
+/// The link in /proc that leads to what `fd` holds, for calls that take no descriptor. Of the calling thread, and not of
+/// threads that one with a table of its own has started.
+pub fn magic_link(fd: BorrowedFd<'_>) -> String {
+    // The other one would do for all threads, but the kernel walks longer.
+    let whose = if HAS_OWN.get() { "thread-self" } else { "self" };
+    format!("/proc/{whose}/fd/{}", fd.as_raw_fd())
 }
 
 fn close_own(first: u32, last: u32) -> io::Result<()> {
@@ -138,9 +151,10 @@ mod tests {
         std::thread::scope(|scope| {
             let thread = || {
                 keep_only(&[kept.as_fd()]).unwrap();
-                (rustix::fs::fstat(&kept).is_ok(), rustix::fs::fstat(&other).is_ok())
+                let linked = std::fs::read_link(magic_link(kept.as_fd())).is_ok();
+                (rustix::fs::fstat(&kept).is_ok(), linked, rustix::fs::fstat(&other).is_ok())
             };
-            assert_eq!(scope.spawn(thread).join().unwrap(), (true, false));
+            assert_eq!(scope.spawn(thread).join().unwrap(), (true, true, false));
         });
         rustix::fs::fstat(&other).unwrap();
     }

@@ -137,6 +137,7 @@ struct Loaded {
 
 fn load_all(request: &Request) -> Result<Loaded, RunError> {
     let (spec, file) = load(request)?;
+    reach(&spec, &file)?;
     let store = open_store(&spec, request)?;
     if let Some(store) = &store {
         images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
@@ -149,6 +150,11 @@ fn load_all(request: &Request) -> Result<Loaded, RunError> {
     Ok(Loaded { spec, file, store, facts })
 }
 
+fn reach(spec: &Spec, file: &Path) -> Result<(), RunError> {
+    probe::reach::reach(spec, &directory_of(file))
+        .map_err(|source| RunError::Reach { file: file.to_path_buf(), source })
+}
+
 /// For commands that only look at a spec.
 pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
     let (spec, file) = load(request)?;
@@ -157,6 +163,7 @@ pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
         Some(_) => existing_store(request)?,
         None => None,
     };
+    reach(&spec, &file)?;
     let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file, source })?;
     Ok((spec, facts, plan))

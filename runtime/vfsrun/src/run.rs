@@ -17,6 +17,7 @@ use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
+use crate::probe::reach::ReachError;
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
@@ -34,6 +35,8 @@ pub enum RunError {
     Plan { file: PathBuf, source: PlanError },
     #[error("{}: {at}", file.display())]
     Image { file: PathBuf, at: String, source: ImageError },
+    #[error("{}", file.display())]
+    Reach { file: PathBuf, source: ReachError },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
@@ -288,7 +291,7 @@ fn lay_base(
         unreachable!("segments are asked for only for a view, which has a store");
     };
     let failed = |source| RunError::View { file: decided.file.clone(), source };
-    let (mut attached, mounts) = asked.attached().map_err(failed)?;
+    let (mut attached, mounts) = supervise::while_interruptible(|| asked.attached())?.map_err(failed)?;
     let segments = match mounts {
         Mounts::New(segments) => segments,
         Mounts::Kept(kept) => match kept_root::take(&decided.plan, kept, store) {

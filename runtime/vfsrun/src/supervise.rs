@@ -87,6 +87,19 @@ pub fn take_signals() -> Result<SignalFd, SuperviseError> {
     SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
+/// Waits for what others have to do before the command can start, and may never do: until then ending signals are for
+/// this process, and with it init ends.
+pub fn while_interruptible<T>(wait: impl FnOnce() -> T) -> Result<T, SuperviseError> {
+    let failed =
+        |errno: nix::Error| SuperviseError::Step { step: "let signals through", source: errno.into() };
+    let ending: SigSet =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+    ending.thread_unblock().map_err(failed)?;
+    let waited = wait();
+    ending.thread_block().map_err(failed)?;
+    Ok(waited)
+}
+
 /// Sees the action through to its end: no process of it is left that could read or write.
 pub fn to_end(
     init: &Init,

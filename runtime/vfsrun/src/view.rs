@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -36,6 +37,11 @@ pub enum ViewError {
     #[error("cannot enter the user namespace of the view server")]
     Enter { source: io::Error },
 }
+
+/// A large live branch is swept.
+const ATTACH: Duration = Duration::from_secs(120);
+/// How often the server may wait for a slow branch before it gives it up.
+const SLOW_STEPS: u32 = 4;
 
 /// A connection to a server that is bringing the plan's segments up to date.
 pub struct PendingView {
@@ -75,6 +81,8 @@ pub fn ask(
         .zip(&opened)
         .map(|(segment, fds)| (&segment.spec, fds.iter().map(AsFd::as_fd).collect()))
         .collect();
+    let deadlines = segments.iter().map(|segment| segment.spec.deadline());
+    view.set_attach_timeout(ATTACH + SLOW_STEPS * deadlines.max().unwrap_or_default());
     view.ask_for(&asked, root_key)?;
     if !facts.caller.privileged {
         let namespace = view.user_namespace();

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,6 +14,7 @@ use fuser::{
     LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, Request, Session, SessionACL,
 };
+use nix::mount::{MntFlags, umount2};
 
 pub const CONTENT: &str = "content";
 
@@ -26,12 +27,26 @@ const NUMBERED: u64 = 1000;
 
 /// Mounted until it is dropped; what was not answered is answered then.
 pub struct Hanging {
+    at: PathBuf,
     waiting: Arc<Waiting>,
     _session: BackgroundSession,
 }
 
 /// What is not answered. `None`: everything is.
-type Waiting = Mutex<Option<Vec<Box<dyn FnOnce() + Send>>>>;
+type Waiting = Mutex<Option<Unanswered>>;
+
+struct Unanswered {
+    which: Which,
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// Which questions are not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// Those of statfs, of which the kernel keeps no answer.
+    Statfs,
+}
 
 impl Hanging {
     pub fn mount(at: &Path) -> io::Result<Hanging> {
@@ -40,28 +55,30 @@ impl Hanging {
         config.mount_options = vec![MountOption::RO, MountOption::DefaultPermissions];
         config.acl = SessionACL::All;
         let session = Session::new(Tree(Arc::clone(&waiting)), at, &config)?.spawn()?;
-        Ok(Hanging { waiting, _session: session })
+        Ok(Hanging { at: at.to_owned(), waiting, _session: session })
     }
 
-    pub fn hang(&self) {
-        self.waiting.lock().unwrap().get_or_insert_default();
+    pub fn hang(&self, which: Which) {
+        *self.waiting.lock().unwrap() = Some(Unanswered { which, answers: Vec::new() });
     }
 
     /// How many questions wait for an answer.
     pub fn unanswered(&self) -> usize {
-        self.waiting.lock().unwrap().as_ref().map_or(0, Vec::len)
+        self.waiting.lock().unwrap().as_ref().map_or(0, |unanswered| unanswered.answers.len())
     }
 
     /// First what was asked meanwhile.
     pub fn go_on(&self) {
         let waiting = self.waiting.lock().unwrap().take();
-        waiting.into_iter().flatten().for_each(|answer| answer());
+        waiting.into_iter().flat_map(|unanswered| unanswered.answers).for_each(|answer| answer());
     }
 }
 
 impl Drop for Hanging {
     fn drop(&mut self) {
         self.go_on();
+        // A warm segment holds it.
+        let _ = umount2(&self.at, MntFlags::MNT_DETACH);
     }
 }
 
@@ -69,9 +86,15 @@ struct Tree(Arc<Waiting>);
 
 impl Tree {
     fn answer(&self, answer: impl FnOnce() + Send + 'static) {
+        self.answer_if(Which::All, answer);
+    }
+
+    fn answer_if(&self, kind: Which, answer: impl FnOnce() + Send + 'static) {
         match &mut *self.0.lock().unwrap() {
-            Some(waiting) => waiting.push(Box::new(answer)),
-            None => answer(),
+            Some(waiting) if [Which::All, kind].contains(&waiting.which) => {
+                waiting.answers.push(Box::new(answer))
+            }
+            _ => answer(),
         }
     }
 }
@@ -186,6 +209,6 @@ impl Filesystem for Tree {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.answer(move || reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096));
+        self.answer_if(Which::Statfs, move || reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096));
     }
 }

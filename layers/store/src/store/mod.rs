@@ -24,12 +24,13 @@ mod writer;
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use vfsrun_sys::fd_passing;
 
 use crate::digest::Digest;
 use crate::manifest::Manifest;
@@ -82,8 +83,8 @@ impl LayerStore {
 
     /// A store that exists, by a descriptor of its directory: for a process that only reads it.
     pub fn from_fd(root: OwnedFd) -> Result<LayerStore, StoreError> {
-        let link = format!("/proc/thread-self/fd/{}", root.as_raw_fd());
-        let path = std::fs::read_link(link).unwrap_or_else(|_| PathBuf::from("layer store"));
+        let path = std::fs::read_link(fd_passing::magic_link(root.as_fd()))
+            .unwrap_or_else(|_| PathBuf::from("layer store"));
         if !check_version(&root, &path)? {
             return Err(StoreError::NotAStore { path });
         }

@@ -9,8 +9,8 @@ mod one_or_more;
 mod order;
 mod perms;
 mod rule;
+mod seconds;
 mod size;
-mod time_limit;
 mod upper;
 
 use std::time::Duration;
@@ -65,8 +65,12 @@ pub struct Vfs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// After this the command is killed; `None` is no limit. Seconds in JSON, to the millisecond.
-    #[serde(with = "time_limit", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "seconds", skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<Duration>,
+    /// How long a branch on a file system of another machine or of a program may take to answer; `None` is the server's
+    /// default. Seconds in JSON, to the millisecond.
+    #[serde(with = "seconds", skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Duration>,
     /// Whether the command reads the caller's standard input; false is /dev/null.
     #[serde(skip_serializing_if = "is_default")]
     pub stdin: bool,

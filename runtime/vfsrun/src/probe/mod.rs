@@ -1,6 +1,7 @@
 //! Probing: finding out what is true here, before anything is decided.
 
 pub mod host_tools;
+pub mod reach;
 pub mod subids;
 
 use std::collections::BTreeMap;

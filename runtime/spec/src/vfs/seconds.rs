@@ -1,4 +1,4 @@
-//! A time limit: seconds in JSON, a [`Duration`] in whole milliseconds here.
+//! How long something may take: seconds in JSON, a [`Duration`] in whole milliseconds here.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     // Rounded: serde_json reads 16509335.14 as the float next to the nearest one, which is off by a nanosecond.
     let milliseconds = (seconds * 1000.0).round();
     if !(1.0..=MOST_SECONDS * 1000.0).contains(&milliseconds) {
-        let cause = format_args!("{seconds} is no time limit, expected 0.001 to {MOST_SECONDS} seconds");
+        let cause = format_args!("{seconds} is out of range, expected 0.001 to {MOST_SECONDS} seconds");
         return Err(de::Error::custom(cause));
     }
     Ok(Some(Duration::from_millis(milliseconds as u64)))
