@@ -15,7 +15,9 @@ as_root_and_user!(
     branch_that_does_not_answer_the_server_is_an_error,
     program_ends_by_a_signal_while_a_branch_does_not_answer,
     program_ends_by_a_signal_while_the_server_waits_for_a_branch,
-    killed_program_and_server_leave_nobody_behind,
+    action_of_a_killed_program_ends_at_once,
+    killed_program_and_server_leave_nobody_behind;
+    root: view_gives_eio_at_the_deadline,
 );
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hanging");
@@ -168,25 +170,59 @@ fn program_ends_by_a_signal_while_a_branch_does_not_answer(sandbox: &Sandbox) {
     processes::until("nobody is stuck", || stuck(sandbox).is_empty());
 }
 
+/// An action that waits for the branch in three ways, and the end of all arguments that only it has.
+fn asking(sandbox: &Sandbox, hanging: &mut Hanging) -> (Background, String) {
+    let name = format!("f{}", std::process::id());
+    let script = format!("cat /slow/{name} & cat /slow/1{name} /slow/{name} & ls /slow /slow/{name} & wait");
+    let mut run = waiting(sandbox, &script, 3600.0);
+    hanging.hang();
+    drop(go(&mut run));
+    hanging.until_asked();
+    (run, name)
+}
+
+fn until_gone(name: &str) {
+    let is_of_action = |argument: &String| argument.starts_with("/slow/") && argument.ends_with(name);
+    processes::until("the end of the action", || {
+        !processes::all().iter().any(|process| process.arguments.iter().any(is_of_action))
+    });
+}
+
+fn action_of_a_killed_program_ends_at_once(sandbox: &Sandbox) {
+    let Some(mut hanging) = mounted(sandbox) else { return };
+    let (run, name) = asking(sandbox, &mut hanging);
+    run.send(Signal::SIGKILL);
+    run.wait();
+    until_gone(&name);
+    sandbox.run(&sandbox.shell_spec("true", &json!({}))).expect(0);
+    assert_eq!(sandbox.servers().len(), 1, "the same server");
+}
+
 fn killed_program_and_server_leave_nobody_behind(sandbox: &Sandbox) {
     let Some(mut hanging) = mounted(sandbox) else { return };
-    // A time to sleep that no other test's command line has.
-    let name = format!("f{}", std::process::id());
-    let script = format!("cat /slow/{name} & cat /slow/1{name} /slow/{name} & wait");
-    let mut run = waiting(sandbox, &script, 3600.0);
-    let server = sandbox.servers()[0];
-    hanging.hang();
-    let _stdin = go(&mut run);
-    hanging.until_asked();
+    let (run, name) = asking(sandbox, &mut hanging);
     run.send(Signal::SIGKILL);
-    processes::send(server, Signal::SIGKILL);
+    processes::send(sandbox.servers()[0], Signal::SIGKILL);
     run.wait();
-    processes::until("the end of the action", || {
-        processes::all()
-            .iter()
-            .all(|process| !process.arguments.iter().any(|argument| argument.ends_with(&name)))
-    });
+    until_gone(&name);
     assert_eq!(stuck(sandbox), [0; 0]);
     hanging.go_on();
     assert_eq!(sandbox.run(&spec(sandbox, "cat /slow/file", 30.0)).expect(0).stdout, "content");
+}
+
+fn view_gives_eio_at_the_deadline(sandbox: &Sandbox) {
+    let Some(mut hanging) = mounted(sandbox) else { return };
+    sandbox.dir("look");
+    sandbox.write_json("view.json", &spec(sandbox, "true", 0.5));
+    sandbox.call(&["view", "mount", "view.json", "look"]).expect(0);
+    assert_eq!(sandbox.sh("cat look/slow/file"), "content");
+    hanging.hang();
+    // More than the view's server has threads for the kernel.
+    let script = "for n in 1 2 3 4 5 6 7 8; do stat look/slow/f$n & done; wait; ls -d look/usr";
+    let output = vfsrun_tests::command::run(sandbox.command("sh").args(["-c", script])).expect(0);
+    assert_eq!(output.stdout, "look/usr\n");
+    assert_eq!(output.stderr.matches("Input/output error").count(), 8, "{}", output.stderr);
+    hanging.go_on();
+    assert_eq!(sandbox.sh("cat look/slow/file"), "content");
+    sandbox.call(&["view", "umount", "look"]).expect(0);
 }

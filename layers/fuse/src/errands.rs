@@ -36,8 +36,15 @@ pub struct Errand {
     pub deadline: Duration,
     /// Held until the errand is done, however late, so that the errand's own hold is never the last one.
     pub subject: Arc<dyn Subject>,
-    /// Of an errand that is many questions: how many were answered. One that goes on is not given up.
+    /// Of an errand that is many questions, which a client asks: how many were answered. One that goes on is not given up.
+    /// `None`: it is a question of the kernel.
     pub progress: Option<Progress>,
+}
+
+impl Errand {
+    fn is_abandoned(&self) -> bool {
+        self.progress.is_none() && self.subject.is_deserted()
+    }
 }
 
 pub type Progress = Box<dyn Fn() -> u64 + Send>;
@@ -46,6 +53,11 @@ pub type Progress = Box<dyn Fn() -> u64 + Send>;
 pub trait Subject: Send + Sync {
     /// The only ones that an errand about it may use.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Nobody is inside any more who is to get an answer: who still asks is being killed, and waits for one.
+    fn is_deserted(&self) -> bool {
+        false
+    }
 }
 
 impl Subject for Vec<OwnedFd> {
@@ -64,6 +76,7 @@ pub struct Errands {
 enum Event {
     Begin(Box<Task>),
     Done(Number),
+    Abandon,
 }
 
 type Number = u64;
@@ -133,6 +146,11 @@ impl Errands {
         receiver.recv().ok().flatten()
     }
 
+    /// Gives up what the kernel asks about subjects that are deserted.
+    pub fn abandon(&self) {
+        self.events.send(Event::Abandon).expect("that thread ends with the process");
+    }
+
     /// How many there have been.
     pub fn handed(&self) -> u64 {
         self.handed.load(Relaxed)
@@ -169,6 +187,7 @@ impl Desk {
             match event {
                 Ok(Event::Begin(task)) => self.begin(*task),
                 Ok(Event::Done(number)) => self.done(number),
+                Ok(Event::Abandon) => self.abandon(),
                 Err(RecvTimeoutError::Timeout) => self.give_up(Instant::now()),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -185,7 +204,11 @@ impl Desk {
             lost += usize::from(is_lost);
             lost_of_place += usize::from(is_lost && is_of_place);
         }
-        if lost >= MOST || lost_of_place >= MOST_OF_PLACE || self.waiting.len() >= MOST_WAITING {
+        if task.errand.is_abandoned()
+            || lost >= MOST
+            || lost_of_place >= MOST_OF_PLACE
+            || self.waiting.len() >= MOST_WAITING
+        {
             // Nobody says that any of them will ever be done.
             (task.tell)(false);
         } else if all >= MOST || of_place >= MOST_OF_PLACE {
@@ -227,6 +250,17 @@ impl Desk {
         // Each finds its place or waits again, behind the others.
         for task in std::mem::take(&mut self.waiting) {
             self.begin(task);
+        }
+    }
+
+    fn abandon(&mut self) {
+        for Running { errand, hope } in self.running.values_mut() {
+            if let Some(hope) = hope.take_if(|_| errand.is_abandoned()) {
+                (hope.tell)(false);
+            }
+        }
+        for task in std::mem::take(&mut self.waiting) {
+            if task.errand.is_abandoned() { (task.tell)(false) } else { self.waiting.push_back(task) }
         }
     }
 

@@ -23,7 +23,7 @@ use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node, Space};
 use crate::attributes::{file_attr, file_type, missing, view_root};
 use crate::bare::Bare;
 use crate::entry::{Device, Entries, Entry};
-use crate::errands::Errands;
+use crate::errands::{Errands, Subject};
 use crate::keeper::Keeper;
 use crate::listings::Listings;
 use crate::meter::{Kind, Meter};
@@ -166,8 +166,13 @@ impl ViewFs {
             errand,
             move || work(&worker),
             move |found| {
-                let refused = || Err(place.live.segment.refuse_waiting(&place.node, name.as_deref()));
-                tell(&teller, found.unwrap_or_else(refused));
+                let Place { live, node } = &place;
+                let refused = || match live.is_deserted() {
+                    // Nobody is told, so nobody was told wrong.
+                    true => Errno::IO,
+                    false => live.segment.refuse_waiting(node, name.as_deref()),
+                };
+                tell(&teller, found.unwrap_or_else(|| Err(refused())));
             },
         );
     }

@@ -51,6 +51,8 @@ pub struct Live {
     /// The registry's clock when it was used last.
     used: AtomicU64,
     superseded: AtomicBool,
+    /// Its last user has gone: who still asks is being killed.
+    deserted: AtomicBool,
     /// Counts how often the kernel had to forget something of it.
     state: AtomicU64,
 }
@@ -390,6 +392,7 @@ impl Registry {
 
     fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {
         live.users.fetch_add(1, SeqCst);
+        live.deserted.store(false, SeqCst);
         live.used.store(self.tick(), SeqCst);
         Use { live: live.clone(), registry: self.clone(), began: live.segment.begin_visit() }
     }
@@ -414,6 +417,7 @@ impl Live {
             nodes: AtomicIsize::new(0),
             used: AtomicU64::new(0),
             superseded: AtomicBool::new(false),
+            deserted: AtomicBool::new(false),
             state: AtomicU64::new(0),
         }
     }
@@ -437,6 +441,10 @@ impl Live {
 impl Subject for Live {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.segment.descriptors()
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.deserted.load(SeqCst)
     }
 }
 
@@ -472,6 +480,10 @@ impl Drop for Use {
         self.live.used.store(self.registry.tick(), SeqCst);
         if self.live.users.fetch_sub(1, SeqCst) > 1 {
             return;
+        }
+        if self.live.segment.is_slow() {
+            self.live.deserted.store(true, SeqCst);
+            self.registry.errands.abandon();
         }
         if self.live.superseded.load(SeqCst) {
             self.registry.remove(&self.live);
