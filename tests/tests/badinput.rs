@@ -28,6 +28,7 @@ as_root_and_user!(
     field_that_is_not_built_is_refused,
     log_rule_of_a_branch_or_none,
     rule_that_is_none,
+    deadline_that_is_none,
     store_that_is_a_file,
     root_that_is_open_to_others,
     error_is_written_to_the_log_once,
@@ -287,6 +288,13 @@ fn rule_that_is_none(sandbox: &Sandbox) {
         let branches = json!([{ "path": ".", "at": "/src", "rules": rules }]);
         let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "branches": branches })));
         assert_refused(sandbox, &output, 125, &[&["spec.json", "vfs.branches[0]."], &words[..]].concat());
+    }
+}
+
+fn deadline_that_is_none(sandbox: &Sandbox) {
+    for deadline in [json!(0), json!(-1), json!("5"), json!(null)] {
+        let output = sandbox.run(&sandbox.shell_spec("echo must not run", &json!({ "deadline": deadline })));
+        assert_refused(sandbox, &output, 125, &["spec.json", "vfs.deadline: "]);
     }
 }
 

@@ -273,3 +273,18 @@ fn a_slow_file_system_mounted_since_makes_a_new_segment_that_knows_it() {
         assert!(view.stats().unwrap().slow > before);
     });
 }
+
+#[test]
+fn a_deadline_makes_no_other_segment_where_nothing_is_slow() {
+    with_rig("slow_deadline", |rig| {
+        let host = rig.dir("host");
+        let mut view = rig.view();
+        let first = attach(&mut view, &host).unwrap();
+        assert_eq!(attach_host(&mut view, &host).segment, first.segment);
+        let scene = Scene::new(rig);
+        assert_ne!(attach_host(&mut view, &scene.branch).segment, scene.segment);
+        let same = SegmentSpec { deadline: Some(DEADLINE.as_millis() as u64), ..host_segment() };
+        let again = view.attach(&same, &[open_dir(&scene.branch).as_fd()]).unwrap();
+        assert!(again.warm && again.segment == scene.segment);
+    });
+}
