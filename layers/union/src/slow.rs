@@ -131,29 +131,33 @@ fn extent(branch: &BranchSpec, fds: &[OwnedFd], table: &MountTable) -> (Extent, 
     let follows = branch.symlinks != Symlinks::Never;
     // One that is missing is an error of the segment, which says whose it is.
     let of = |index: FdIndex| fds.get(index).map_or((Extent::Nowhere, None), |fd| below(fd, table));
-    let (found, leads_to_host) = match &branch.source {
-        Source::Host { root, .. } => (vec![of(*root)], follows && branch.scope == Scope::Host),
+    let (found, has_same_paths) = match &branch.source {
+        Source::Host { root, .. } => (vec![of(*root)], !follows),
         Source::Inputs { manifest, base, store, .. } => {
             let mut found = vec![alone(of(*manifest))];
             found.extend(base.map(of));
             found.extend(store.map(|store| alone(of(store))));
-            (found, true)
+            (found, false)
         }
         Source::Layer { store, .. } => (vec![alone(of(*store))], false),
         Source::Image { file } => (vec![alone(of(*file))], false),
         Source::Skeleton { .. } => (Vec::new(), false),
     };
-    let mount = found.iter().find_map(|(_, mount)| *mount);
-    let on_host = || {
-        let mut slow = table.mounts().filter(|(_, mount)| is_slow(mount) && !is_apart(&mount.point));
-        slow.next().map(|(id, _)| id)
-    };
-    if leads_to_host && let Some(id) = mount.or_else(on_host) {
-        return (Extent::Everywhere, Some(id));
-    }
     match found.into_iter().find(|(extent, _)| *extent != Extent::Nowhere) {
-        Some((Extent::Below(points), mount)) if !follows => (Extent::Below(points), mount),
-        Some((_, mount)) => (Extent::Everywhere, mount),
+        // Below its root only what has the same path there as in the view is known to be there.
+        Some((_, mount)) if !has_same_paths => (Extent::Everywhere, mount),
+        Some(found) => found,
+        None if follows && branch.scope == Scope::Host => anywhere(table),
+        None => (Extent::Nowhere, None),
+    }
+}
+
+/// Of links that may lead to any place of the host.
+fn anywhere(table: &MountTable) -> (Extent, Option<MountId>) {
+    let slow = table.mounts().filter(|(_, mount)| is_slow(mount) && !is_apart(&mount.point));
+    // The same one each time.
+    match slow.map(|(id, _)| id).min() {
+        Some(id) => (Extent::Everywhere, Some(id)),
         None => (Extent::Nowhere, None),
     }
 }
@@ -254,6 +258,16 @@ mod tests {
         assert_eq!(extent(found("ext4", &elsewhere, follow(Scope::Host))), Extent::Everywhere);
         let apart = [("/run/user/1000/gvfs", "fuse.gvfsd-fuse"), ("/proc/sys/fs/binfmt_misc", "autofs")];
         assert_eq!(extent(found("ext4", &apart, follow(Scope::Host))), Extent::Nowhere);
+    }
+
+    #[test]
+    fn an_input_manifest_is_slow_where_relative_paths_may_lead_to_what_is_slow() {
+        let inputs = |branch: &mut BranchSpec| {
+            branch.source = Source::Inputs { manifest: 0, base: 0, host: 0, store: None };
+        };
+        assert_eq!(extent(found("ext4", &[("./a", "nfs4")], inputs)), Extent::Everywhere);
+        assert_eq!(extent(found("nfs4", &[], inputs)), Extent::Everywhere);
+        assert_eq!(extent(found("ext4", &[("/net", "nfs4")], inputs)), Extent::Nowhere);
     }
 
     #[test]
