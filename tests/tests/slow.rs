@@ -192,8 +192,9 @@ fn action_of_a_killed_program_ends_at_once(sandbox: &Sandbox) {
     let Some(mut hanging) = mounted(sandbox) else { return };
     let (run, name) = asking(sandbox, &mut hanging);
     run.send(Signal::SIGKILL);
-    run.wait();
+    // First, for whoever is stuck holds the output open.
     until_gone(&name);
+    run.wait();
     sandbox.run(&sandbox.shell_spec("true", &json!({}))).expect(0);
     assert_eq!(sandbox.servers().len(), 1, "the same server");
 }
@@ -203,8 +204,8 @@ fn killed_program_and_server_leave_nobody_behind(sandbox: &Sandbox) {
     let (run, name) = asking(sandbox, &mut hanging);
     run.send(Signal::SIGKILL);
     processes::send(sandbox.servers()[0], Signal::SIGKILL);
-    run.wait();
     until_gone(&name);
+    run.wait();
     assert_eq!(stuck(sandbox), [0; 0]);
     hanging.go_on();
     assert_eq!(sandbox.run(&spec(sandbox, "cat /slow/file", 30.0)).expect(0).stdout, "content");
