@@ -707,15 +707,19 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, _request: &Request, _nodeid: INodeNo, reply: ReplyStatfs) {
         let _serving = self.meter.begin(Kind::Statfs);
-        // What a segment lies on is nothing to an action, whose own answer is the upper's.
-        let Space { total, free, available, files, free_files } = match &self.top {
-            Top::Bare(bare) => bare.root().live.segment.space(),
-            Top::Segments { .. } => Space::default(),
+        let tell = |Space { total, free, available, files, free_files }| {
+            const BLOCK: u32 = 4096;
+            const LONGEST_NAME: u32 = 255;
+            let [blocks, free, available] = [total, free, available].map(|bytes| bytes / u64::from(BLOCK));
+            reply.statfs(blocks, free, available, files, free_files, BLOCK, LONGEST_NAME, BLOCK);
         };
-        const BLOCK: u32 = 4096;
-        const LONGEST_NAME: u32 = 255;
-        let [blocks, free, available] = [total, free, available].map(|bytes| bytes / u64::from(BLOCK));
-        reply.statfs(blocks, free, available, files, free_files, BLOCK, LONGEST_NAME, BLOCK);
+        // What a segment lies on is nothing to an action, whose own answer is the upper's.
+        if !self.is_bare() {
+            return tell(Space::default());
+        }
+        let work = |view: &ViewFs| Ok(view.place(INodeNo::ROOT)?.live.segment.space());
+        // One that does not answer counts nothing.
+        self.ask(INodeNo::ROOT, work, move |_, told| tell(told.unwrap_or_default()));
     }
 
     fn getxattr(&self, _request: &Request, nodeid: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

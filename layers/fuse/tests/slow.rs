@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hanging::{CONTENT, Hanging, Which};
 use rustix::process::{Signal, pidfd_send_signal};
-use support::{Rig, attach_host, ended_within, eventually, host_segment, open_dir, with_rig};
+use support::{Rig, attach_host, ended_within, eventually, host_segment, open_dir, settle, with_rig};
 use vfsrun_fuse::{Attached, ClientError, View};
 use vfsrun_union::SegmentSpec;
 
@@ -278,6 +278,7 @@ fn a_slow_file_system_mounted_since_makes_a_new_segment_that_knows_it() {
 fn a_deadline_makes_no_other_segment_where_nothing_is_slow() {
     with_rig("slow_deadline", |rig| {
         let host = rig.dir("host");
+        settle();
         let mut view = rig.view();
         let first = attach(&mut view, &host).unwrap();
         assert_eq!(attach_host(&mut view, &host).segment, first.segment);

@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn an_input_manifest_is_slow_where_relative_paths_may_lead_to_what_is_slow() {
         let inputs = |branch: &mut BranchSpec| {
-            branch.source = Source::Inputs { manifest: 0, base: 0, host: 0, store: None };
+            branch.source = Source::Inputs { manifest: 0, base: Some(0), host: 0, store: None };
         };
         assert_eq!(extent(found("ext4", &[("./a", "nfs4")], inputs)), Extent::Everywhere);
         assert_eq!(extent(found("nfs4", &[], inputs)), Extent::Everywhere);
