@@ -158,11 +158,12 @@ const OTHER_CLOCK: [u64; 9] = [
     0x0bd0_0bd0, // lustre
 ];
 
-/// False for a branch in another mount namespace, or in none.
+/// Whether the table of mounts that is polled has the branch's: else nobody tells when something is mounted below it. False
+/// for a branch in another mount namespace, or in none.
 fn has_polled_mounts(content: &Content, context: &Context) -> bool {
     let Content::Host(host) = content else { return true };
     let mount = statx(&host.root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
-    mount.is_ok_and(|mount| context.watches.has_mount(mount.stx_mnt_id))
+    mount.is_ok_and(|mount| context.mount_table().get(mount.stx_mnt_id).is_some())
 }
 
 fn has_our_clock(content: &Content) -> bool {

@@ -49,7 +49,8 @@ impl Context {
         self.watches.hear()
     }
 
-    fn mount_table(&self) -> Arc<MountTable> {
+    /// Read again only when it has changed.
+    pub(crate) fn mount_table(&self) -> Arc<MountTable> {
         let now = self.hear();
         let mut table = self.table.lock().expect("no holder of the table of mounts panics");
         if table.0 != Some(now) {

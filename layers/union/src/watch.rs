@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use vfsrun_sys::lease::{self, Writer};
 
 use crate::host;
-use crate::mount_table::{MountId, MountTable};
+use crate::mount_table::MountTable;
 use crate::node::Node;
 
 /// Number of a watch: never used twice in the life of a queue.
@@ -245,11 +245,6 @@ impl Watches {
     /// The table of mounts that is polled, empty without one.
     pub(crate) fn mount_table(&self) -> MountTable {
         self.mounts.as_ref().map(MountTable::read).unwrap_or_default()
-    }
-
-    /// Whether that table has this mount: else nobody tells when something is mounted below it.
-    pub(crate) fn has_mount(&self, id: MountId) -> bool {
-        self.mount_table().get(id).is_some()
     }
 
     /// How many files are watched.
