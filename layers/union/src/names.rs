@@ -49,8 +49,17 @@ struct All {
 struct Known {
     object: u64,
     print: u64,
-    /// `None` as long as one name has been looked up, or if there can be none.
-    index: Option<Arc<NameIndex>>,
+    attempt: Attempt,
+}
+
+/// What came of the wish for an index.
+#[derive(Clone)]
+enum Attempt {
+    /// One name is not worth it, or a change might not show yet.
+    Later,
+    /// There is none of this state: another attempt would list the directory for nothing.
+    Failed,
+    Made(Arc<NameIndex>),
 }
 
 pub(crate) struct NameIndex {
@@ -74,13 +83,13 @@ impl NameIndexes {
     }
 
     /// `None`: the directory is in another state than before.
-    fn get(&self, dir: &Node) -> Option<Option<Arc<NameIndex>>> {
+    fn get(&self, dir: &Node) -> Option<Attempt> {
         let all = self.all.lock().expect("no holder of the indexes panics");
         let known = all.known.get(&dir.key())?;
-        (known.object == dir.object && known.print == dir.served.print()).then(|| known.index.clone())
+        (known.object == dir.object && known.print == dir.served.print()).then(|| known.attempt.clone())
     }
 
-    fn put(&self, dir: &Node, print: u64, index: Option<Arc<NameIndex>>, table: &NodeTable) {
+    fn put(&self, dir: &Node, print: u64, attempt: Attempt, table: &NodeTable) {
         let mut all = self.all.lock().expect("no holder of the indexes panics");
         let all = &mut *all;
         if all.known.len() >= all.tidy_at {
@@ -89,8 +98,10 @@ impl NameIndexes {
             all.tidy_at = 2 * all.known.len() + 16;
         }
         all.names -= all.known.remove(&dir.key()).map_or(0, |known| known.names());
-        let index = index.filter(|index| all.names + index.names.len() <= MOST_NAMES);
-        let known = Known { object: dir.object, print, index };
+        let mut known = Known { object: dir.object, print, attempt };
+        if all.names + known.names() > MOST_NAMES {
+            known.attempt = Attempt::Failed;
+        }
         all.names += known.names();
         all.known.insert(dir.key(), known);
     }
@@ -98,7 +109,10 @@ impl NameIndexes {
 
 impl Known {
     fn names(&self) -> usize {
-        self.index.as_ref().map_or(0, |index| index.names.len())
+        match &self.attempt {
+            Attempt::Made(index) => index.names.len(),
+            Attempt::Later | Attempt::Failed => 0,
+        }
     }
 }
 
@@ -117,20 +131,23 @@ impl Segment {
             return None;
         }
         let print = dir.served.print();
-        let index = match self.name_indexes.get(dir) {
-            // One name is not worth it.
-            None => None,
-            Some(Some(index)) => return Some(index),
-            Some(None) => self.index_names(dirs, dir, print).ok().flatten().map(Arc::new),
+        let attempt = match self.name_indexes.get(dir) {
+            None => Attempt::Later,
+            Some(Attempt::Failed) => return None,
+            Some(Attempt::Made(index)) => return Some(index),
+            Some(Attempt::Later) => self.index_names(dirs, dir, print).unwrap_or(Attempt::Failed),
         };
-        self.name_indexes.put(dir, print, index.clone(), &self.table);
-        index
+        self.name_indexes.put(dir, print, attempt.clone(), &self.table);
+        match attempt {
+            Attempt::Made(index) => Some(index),
+            Attempt::Later | Attempt::Failed => None,
+        }
     }
 
-    /// `None` if no index can say what the directory holds in the state that has this print.
-    fn index_names(&self, dirs: &Dirs, dir: &Arc<Node>, print: u64) -> Result<Option<NameIndex>, Errno> {
+    /// Of what the directory holds in the state that has this print.
+    fn index_names(&self, dirs: &Dirs, dir: &Arc<Node>, print: u64) -> Result<Attempt, Errno> {
         if self.state_of(dirs, dir)? != Some(print) {
-            return Ok(None);
+            return Ok(Attempt::Later);
         }
         let mut index = NameIndex { names: Vec::new(), asked: Vec::new() };
         for (position, origin) in dir.origins.iter().enumerate() {
@@ -158,12 +175,13 @@ impl Segment {
                 _ => index.asked.push(position),
             }
             if index.names.len() > MOST_NAMES {
-                return Ok(None);
+                return Ok(Attempt::Failed);
             }
         }
         index.names.sort_unstable();
         index.names.shrink_to_fit();
-        Ok((self.state_of(dirs, dir)? == Some(print)).then_some(index))
+        let is_same = self.state_of(dirs, dir)? == Some(print);
+        Ok(if is_same { Attempt::Made(Arc::new(index)) } else { Attempt::Later })
     }
 
     /// The print of the directory as it is now; `None` if it may change without another one.
@@ -184,5 +202,36 @@ impl Segment {
             identity.add(origin, origin.object, print);
         }
         Ok(Some(identity.finish(dir.opaque).1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::describe::{BranchSpec, SegmentSpec, Source};
+    use crate::{Context, Described};
+
+    #[test]
+    fn a_directory_whose_names_have_no_room_is_not_listed_for_each_of_them() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("name"), "").unwrap();
+        let branches = vec![BranchSpec::new(Source::Host { root: 0, host: None }, "test")];
+        let spec = SegmentSpec { branches, ..SegmentSpec::default() };
+        let described = Described::read(spec, vec![File::open(temp.path()).unwrap().into()]).unwrap();
+        let segment = Segment::build(described, &Context::default()).unwrap().with_name_indexes(1);
+        // Until a change made now would show in the directory's ctime.
+        std::thread::sleep(Duration::from_millis(40));
+        let root = segment.root();
+        let index = || segment.name_index(&Dirs::default(), &root);
+        let others_have = |names| segment.name_indexes.all.lock().unwrap().names = names;
+        assert!(index().is_none());
+        others_have(MOST_NAMES);
+        // Whoever made it may use it.
+        assert!(index().is_some());
+        others_have(0);
+        assert!(index().is_none());
     }
 }
