@@ -101,6 +101,13 @@ impl Trace {
 
     /// The outcome of each path for the action as a whole, sorted bytewise.
     pub fn outcomes(&self) -> Vec<(PathBuf, &Outcome)> {
+        let mut outcomes: Vec<_> = self.each_outcome().collect();
+        outcomes.sort_by(|(a, _), (b, _)| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        outcomes
+    }
+
+    /// The same in no order, one path at a time: the command decides how many there are, and how long.
+    pub fn each_outcome(&self) -> impl Iterator<Item = (PathBuf, &Outcome)> {
         let mut strongest: HashMap<usize, &Outcome> = HashMap::new();
         for seen in &self.seen {
             let known = strongest.entry(seen.path).or_insert(&seen.outcome);
@@ -108,10 +115,7 @@ impl Trace {
                 *known = &seen.outcome;
             }
         }
-        let mut outcomes: Vec<_> =
-            strongest.into_iter().map(|(path, outcome)| (self.path(path), outcome)).collect();
-        outcomes.sort_by(|(a, _), (b, _)| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-        outcomes
+        strongest.into_iter().map(|(path, outcome)| (self.path(path), outcome))
     }
 }
 

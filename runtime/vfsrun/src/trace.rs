@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,6 +144,8 @@ pub enum EndError {
     Incomplete { message: String },
     #[error("more than {MOST_PATHS} paths were used")]
     TooMany,
+    #[error("fitting paths are longer than {} MiB together", MOST_FITTING >> 20)]
+    TooLong,
     #[error("the trace is cut short")]
     CutShort,
     #[error(transparent)]
@@ -160,6 +163,8 @@ impl From<ClientError> for EndError {
 
 /// So many paths of a trace are looked through for log rules: half a kilobyte of memory each.
 const MOST_PATHS: u64 = 2_000_000;
+/// Bytes of all paths that log rules fit.
+const MOST_FITTING: usize = 128 << 20;
 
 /// Ends the log and asks what it cost. Errors: it is not complete.
 pub fn end(trace: &Trace, view: &mut View) -> Result<Traced, EndError> {
@@ -184,11 +189,15 @@ fn logged(rules: &LogRules, log: &File, counts: &TraceCounts) -> Result<Vec<Logg
     if trace.is_cut_short {
         return Err(EndError::CutShort);
     }
-    let fitting = trace.outcomes().into_iter().filter_map(|(path, outcome)| {
-        let rule = rules.fitting(path.strip_prefix("/").unwrap_or(&path), kind(outcome))?.to_owned();
-        Some(Logged { path, outcome: outcome.clone(), rule })
-    });
-    Ok(fitting.collect())
+    let (mut fitting, mut room) = (Vec::new(), MOST_FITTING);
+    for (path, outcome) in trace.each_outcome() {
+        let below_root = path.strip_prefix("/").unwrap_or(&path);
+        let Some(rule) = rules.fitting(below_root, kind(outcome)).map(str::to_owned) else { continue };
+        room = room.checked_sub(path.as_os_str().len()).ok_or(EndError::TooLong)?;
+        fitting.push(Logged { path, outcome: outcome.clone(), rule });
+    }
+    fitting.sort_by(|a, b| a.path.as_os_str().as_bytes().cmp(b.path.as_os_str().as_bytes()));
+    Ok(fitting)
 }
 
 /// What lies there, as far as the outcome tells.
@@ -255,7 +264,7 @@ pub fn escaped(bytes: &[u8]) -> String {
 mod tests {
     use std::io::{Seek, Write};
 
-    use vfsrun_trace::LogWriter;
+    use vfsrun_trace::{LogWriter, Process};
     use vfsrun_union::describe::Names;
 
     use super::*;
@@ -290,5 +299,24 @@ mod tests {
         damaged.rewind().unwrap();
         let error = logged(&everything(), &damaged, &TraceCounts::default()).unwrap_err();
         assert!(error.to_string().starts_with("record 1 is damaged"), "{error}");
+    }
+
+    #[test]
+    fn paths_that_rules_fit_have_room_for_so_many_bytes_only() {
+        const DEPTH: u128 = 1000;
+        let long = "d".repeat(200);
+        let names: Vec<_> = (0..1000).map(|number: u128| (DEPTH + 1 + number, number.to_string())).collect();
+        let deep = log(|writer| {
+            let process = writer.process(Process::default()).unwrap();
+            for (key, name) in &names {
+                let above = (1..=DEPTH).rev().map(|key| (key, long.as_bytes()));
+                let upwards = std::iter::once((*key, name.as_bytes())).chain(above);
+                let path = writer.path(upwards).unwrap();
+                writer.saw(process, path, Outcome::Read).unwrap();
+            }
+            writer.end().unwrap();
+        });
+        let error = logged(&everything(), &deep, &TraceCounts::default()).unwrap_err();
+        assert_eq!(error.to_string(), "fitting paths are longer than 128 MiB together");
     }
 }
