@@ -64,9 +64,10 @@ impl Trace {
         rules: &[LogRule],
         directory: &Path,
     ) -> Result<Option<Trace>, TraceLogError> {
+        let asked_by = if request.is_some() { "--trace" } else { "vfs.rules: log" };
         let failed = |path: &Path| {
             let path = path.to_owned();
-            |source| TraceLogError { path, source }
+            move |source| TraceLogError { asked_by, path, source }
         };
         let (mode, log, path) = match request {
             None if rules.is_empty() => return Ok(None),
@@ -93,8 +94,9 @@ impl Trace {
 }
 
 #[derive(Debug, Error)]
-#[error("--trace: cannot write {}", path.display())]
+#[error("{asked_by}: cannot write {}", path.display())]
 pub struct TraceLogError {
+    asked_by: &'static str,
     path: PathBuf,
     source: io::Error,
 }
@@ -299,6 +301,13 @@ mod tests {
         damaged.rewind().unwrap();
         let error = logged(&everything(), &damaged, &TraceCounts::default()).unwrap_err();
         assert!(error.to_string().starts_with("record 1 is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_log_for_rules_that_cannot_be_is_their_error() {
+        let rule = LogRule { names: Names::All, types: None };
+        let error = Trace::open(None, &[rule], Path::new("/dev/null")).err().unwrap();
+        assert_eq!(error.to_string(), "vfs.rules: log: cannot write /dev/null");
     }
 
     #[test]
