@@ -132,12 +132,11 @@ pub(crate) fn may_fold_case(dir: &OwnedFd) -> bool {
 /// Whether a name is found in a directory (O_PATH) exactly if it is listed there (linux/magic.h). Others may find what they
 /// do not list, as automounters do.
 pub(crate) fn lists_what_it_finds(dir: &OwnedFd) -> bool {
-    const LISTING: [u64; 8] = [
+    const LISTING: [u64; 7] = [
         0xef53,      // ext4
         0x5846_5342, // xfs
         0x9123_683e, // btrfs
         0xf2f5_2010, // f2fs
-        0x2fc1_2fc1, // zfs
         0x0102_1994, // tmpfs
         0xe0f5_e1e2, // erofs
         0x7371_7368, // squashfs
