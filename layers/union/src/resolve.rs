@@ -540,11 +540,15 @@ fn is_shown_rival(verdict: Verdict, found: &Candidate) -> bool {
     !verdict.hides() && is_rival(found.seen.attr.kind)
 }
 
-/// The host directories that a directory of the view is made of, each opened and verified once.
+/// The host directories that a directory of the view is made of, each opened and verified once, but for those beyond
+/// [`MOST_OPEN`].
 #[derive(Default)]
 pub(crate) struct Dirs(RefCell<Vec<OpenDir>>);
 
 type OpenDir = (BranchIndex, *const Anchor, Rc<OwnedFd>);
+
+/// A directory may be merged from thousands, and the descriptors of a process are few.
+const MOST_OPEN: usize = 256;
 
 impl Dirs {
     /// The one that is `origin` of `dir`. Errors: STALE if it is not a directory of the host, or another one by now.
@@ -560,7 +564,10 @@ impl Dirs {
             return Ok(Rc::clone(open));
         }
         let open = Rc::new(open_dir(dir, origin, host, anchor)?);
-        self.0.borrow_mut().push((key.0, key.1, Rc::clone(&open)));
+        let mut all = self.0.borrow_mut();
+        if all.len() < MOST_OPEN {
+            all.push((key.0, key.1, Rc::clone(&open)));
+        }
         Ok(open)
     }
 }
@@ -632,4 +639,29 @@ pub(crate) fn open_dir(
     })?;
     let same = fingerprint::object(&rustix::fs::fstat(&dir)?) == origin.object;
     if same { Ok(dir) } else { Err(Errno::STALE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::describe::{BranchSpec, SegmentSpec, Source};
+    use crate::{Context, Described};
+
+    #[test]
+    fn of_many_directories_few_stay_open() {
+        let temp = tempfile::tempdir().unwrap();
+        let count = MOST_OPEN + 10;
+        let host = |root| BranchSpec::new(Source::Host { root, host: None }, "test");
+        let spec = SegmentSpec { branches: (0..count).map(host).collect(), ..SegmentSpec::default() };
+        let fds = (0..count).map(|_| File::open(temp.path()).unwrap().into()).collect();
+        let segment = Segment::build(Described::read(spec, fds).unwrap(), &Context::default()).unwrap();
+        let (root, dirs) = (segment.root(), Dirs::default());
+        for _ in 0..2 {
+            root.origins.iter().for_each(|origin| drop(dirs.open(&segment, &root, origin).unwrap()));
+        }
+        assert_eq!(root.origins.len(), count);
+        assert_eq!(dirs.0.borrow().len(), MOST_OPEN);
+    }
 }
