@@ -207,9 +207,6 @@ impl ViewFs {
     fn look_up_in(&self, dir: &Place, lookups: &Lookups<'_>, name: &OsStr) -> Result<Told, Errno> {
         self.refuse_too_many(&dir.live, &dir.node, name)?;
         let (node, attr) = lookups.lookup(name)?;
-        if self.is_bare() && attr.kind == FileKind::Whiteout {
-            return Err(Errno::NOENT);
-        }
         let live = dir.live.clone();
         let attr = live.segment.as_shown(attr);
         Ok(Told { place: Place { live, node }, attr })
@@ -318,12 +315,7 @@ impl ViewFs {
             return Ok((names.into(), INodeNo::ROOT.0));
         }
         let Place { live, node } = self.place(nodeid)?;
-        let listing = self.listings.get(nodeid.0, offset, || {
-            let mut names = live.segment.list(&node)?;
-            // A note to an overlay, and there is none above a bare mount.
-            names.retain(|entry| !self.is_bare() || entry.kind != FileKind::Whiteout);
-            Ok(names)
-        })?;
+        let listing = self.listings.get(nodeid.0, offset, || live.segment.list(&node))?;
         Ok((listing, node.parent().map_or(INodeNo::ROOT.0, |parent| parent.ino())))
     }
 

@@ -57,11 +57,11 @@ pub(crate) struct InputsBranch {
 }
 
 impl Branch {
-    /// Whether overlayfs or a program may find extended attributes in it.
-    pub(crate) fn has_marks(&self) -> bool {
+    /// Whether overlayfs or a program may find extended attributes in it; at the `bottom` nothing has to be hidden.
+    pub(crate) fn has_marks(&self, bottom: bool) -> bool {
         match &self.content {
-            Content::Layer(layer) => layer.layer.has_marks(),
-            Content::Host(_) => self.whiteouts != Whiteouts::None || self.xattrs != Xattrs::Off,
+            Content::Layer(layer) => layer.layer.has_xattrs() || !bottom && layer.layer.hides(),
+            Content::Host(_) => self.xattrs != Xattrs::Off || !bottom && self.whiteouts != Whiteouts::None,
             Content::Inputs(_) => false,
         }
     }

@@ -38,6 +38,9 @@ pub struct SegmentSpec {
     /// Names tell by extended attributes where they come from, paths of the host among it.
     #[serde(default)]
     pub provenance: bool,
+    /// No other branch has anything that this one would have to hide: neither deleted names nor opaque directories are shown.
+    #[serde(default)]
+    pub bottom: bool,
     /// Milliseconds after which a question to a slow file system is given up; `None`: [`DEADLINE`].
     #[serde(default)]
     pub deadline: Option<u64>,
@@ -47,6 +50,15 @@ pub struct SegmentSpec {
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 impl SegmentSpec {
+    /// Whether two branches may have the same name: branches that share no place cannot disagree.
+    pub fn branches_meet(&self) -> bool {
+        let hosts = self.branches.iter().filter(|branch| !matches!(branch.source, Source::Skeleton { .. }));
+        let mut places: Vec<_> = hosts.map(|branch| branch.at.as_path()).collect();
+        // What lies below a place comes right after it.
+        places.sort_unstable();
+        places.windows(2).any(|two| two[1].starts_with(two[0]))
+    }
+
     pub fn deadline(&self) -> Duration {
         self.deadline.map_or(DEADLINE, Duration::from_millis)
     }

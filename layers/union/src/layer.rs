@@ -48,13 +48,14 @@ impl LayerTree {
         LayerTree { tree, links, whiteouts }
     }
 
-    /// Extended attributes, deleted names or opaque directories.
-    pub(crate) fn has_marks(&self) -> bool {
-        let marked = |entry: &Entry| {
-            !entry.meta.xattrs.is_empty()
-                || matches!(entry.kind, Kind::Directory { opaque: true } | Kind::Whiteout)
-        };
-        self.tree.entries().iter().any(marked)
+    pub(crate) fn has_xattrs(&self) -> bool {
+        self.tree.entries().iter().any(|entry| !entry.meta.xattrs.is_empty())
+    }
+
+    /// Whether it has deleted names or opaque directories.
+    pub(crate) fn hides(&self) -> bool {
+        let hides = |entry: &Entry| matches!(entry.kind, Kind::Directory { opaque: true } | Kind::Whiteout);
+        self.tree.entries().iter().any(hides)
     }
 
     pub(crate) fn root(&self) -> Option<u32> {

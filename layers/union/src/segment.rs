@@ -14,7 +14,7 @@ use vfsrun_sys::lease::{self, Writer};
 use crate::attr::{Attr, DirEntry, FileKind, Time};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
-use crate::describe::{Order, Policy, Rule, SegmentSpec, Source, TypeConflict};
+use crate::describe::{Order, Policy, Rule, SegmentSpec, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::fingerprint;
@@ -65,6 +65,7 @@ pub struct Segment {
     pub(crate) compared: AtomicU64,
     pub(crate) provenance: bool,
     marked: bool,
+    bottom: bool,
     pub(crate) slowness: Slowness,
     deadline: Duration,
     clock: Arc<Clock>,
@@ -100,7 +101,8 @@ impl Segment {
             has_priorities: any_rules(&|rules| !rules.priorities.is_empty()),
             known_rivals: KnownRivals::default(),
             name_indexes: NameIndexes::default(),
-            marked: judged || branches.iter().any(Branch::has_marks),
+            marked: judged || branches.iter().any(|branch| branch.has_marks(spec.bottom)),
+            bottom: spec.bottom,
             branches,
             rules,
             types: spec.types,
@@ -172,6 +174,10 @@ impl Segment {
     pub fn list(&self, dir: &Arc<Node>) -> Result<Vec<DirEntry>, Errno> {
         match self.list_merged(dir) {
             Err(Errno::STALE) => Err(self.refuse_changed(dir)),
+            Ok(mut entries) if self.bottom => {
+                entries.retain(|entry| entry.kind != FileKind::Whiteout);
+                Ok(entries)
+            }
             listed => listed,
         }
     }
@@ -474,6 +480,7 @@ impl Lookups<'_> {
         let index = segment.name_index(dirs, dir);
         let asked = segment.ask(dirs, dir, name, ViewLinks::Follow);
         match asked.and_then(|asked| segment.resolve_asked(&Asked { index, ..asked }, |_| {})) {
+            Ok(found) if segment.bottom && found.attr.kind == FileKind::Whiteout => Err(Errno::NOENT),
             Ok(found) => Ok(segment.adopt(dir, name, found)),
             Err(Errno::STALE) => Err(segment.refuse_changed(dir)),
             Err(errno) => {
@@ -518,15 +525,10 @@ pub(crate) fn new_node(found: Found) -> NewNode {
 }
 
 /// Whether a directory of the segment may have to keep lower segments out: one that is denied, or one that another
-/// branch has as something else. Branches that share no place cannot disagree.
+/// branch has as something else.
 fn may_be_opaque(spec: &SegmentSpec) -> bool {
     let denies = |rules: &[Rule]| rules.iter().any(Rule::is_deny);
-    let hosts = spec.branches.iter().filter(|branch| !matches!(branch.source, Source::Skeleton { .. }));
-    let places: Vec<_> = hosts.map(|branch| &branch.at).collect();
-    let nested = |(index, place): (usize, &&PathBuf)| {
-        places.iter().enumerate().any(|(other, at)| other != index && at.starts_with(place))
-    };
     denies(&spec.rules)
         || spec.branches.iter().any(|branch| denies(&branch.rules))
-        || places.iter().enumerate().any(nested)
+        || !spec.bottom && spec.branches_meet()
 }

@@ -466,16 +466,18 @@ proptest! {
         branches in branches(),
         view in model_rules(),
         indexed in any::<bool>(),
+        bottom in any::<bool>(),
     ) {
         // Directories too young to tell whether they change have no index.
         let wait = || if indexed { settle() };
         let mut world = World::new();
         let specs = branches.iter().enumerate().map(|(number, branch)| branch.build(&mut world, number));
         let specs: Vec<_> = specs.collect();
-        let spec = SegmentSpec { branches: specs, rules: view.rules(), ..SegmentSpec::default() };
+        let spec = SegmentSpec { branches: specs, rules: view.rules(), bottom, ..SegmentSpec::default() };
         let segment = world.build_spec(spec).unwrap().with_name_indexes(usize::from(indexed));
         let wanted: BTreeMap<String, (FileKind, String)> = merge(&branches, &view)
             .into_iter()
+            .filter(|(_, (leaf, _))| !bottom || !matches!(leaf, Leaf::Whiteout))
             .map(|(path, (leaf, _))| (format!("/{}", path.join("/")), match leaf {
                 Leaf::Dir | Leaf::Opaque => (FileKind::Directory, String::new()),
                 Leaf::File(text) => (FileKind::Regular, text),

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use support::*;
-use vfsrun_union::describe::{BranchSpec, Names, RuleAction, Whiteouts};
+use vfsrun_layers::Kind;
+use vfsrun_union::describe::{BranchSpec, Names, RuleAction, SegmentSpec, Whiteouts};
 use vfsrun_union::{Errno, FaultReason, FileKind, Forget, Segment};
 
 fn saying(whiteouts: Whiteouts, branch: BranchSpec) -> BranchSpec {
@@ -57,6 +58,39 @@ fn assert_deleted(segment: &Segment) {
     assert_eq!(opaque("o").unwrap(), b"y");
     assert_eq!(opaque("d"), Err(Errno::NODATA));
     assert!(segment.needs_xattrs());
+}
+
+#[test]
+fn at_the_bottom_nothing_is_left_of_what_is_deleted() {
+    let mut world = World::new();
+    let upper = world.dir("upper", &[("d/gone", ""), ("o/own", "upper"), ("conflict/own", "upper")]);
+    set_xattr(&upper.join("d/gone"), "user.overlay.whiteout", "");
+    set_xattr(&upper.join("o"), "user.overlay.opaque", "y");
+    let lower = world
+        .dir("lower", &[("d/gone", "lower"), ("d/kept", "lower"), ("o/below", "lower"), ("conflict", "")]);
+    let gone = world.layer(vec![dir("d"), entry("d/also", Kind::Whiteout)]);
+    let branches = vec![saying(Whiteouts::Overlay, world.host(&upper)), gone, world.host(&lower)];
+    let spec = SegmentSpec { branches, bottom: true, ..SegmentSpec::default() };
+    let segment = world.build_spec(spec).unwrap();
+    assert_eq!(kind(&segment, "d/gone"), Err(Errno::NOENT));
+    assert_eq!(kind(&segment, "d/also"), Err(Errno::NOENT));
+    assert_eq!(names(&segment, "d"), ["kept"]);
+    assert_eq!(names(&segment, "o"), ["own"]);
+    assert_eq!(names(&segment, "conflict"), ["own"]);
+    assert!(!segment.needs_xattrs(), "nobody has to ask for marks");
+    // It is there when it is no longer deleted.
+    settle();
+    let dir = get(&segment, "d").unwrap();
+    fs::remove_file(upper.join("d/gone")).unwrap();
+    let mut forgotten = Vec::new();
+    assert!(segment.bring_up_to_date(|what| {
+        if let Forget::Name { name, .. } = what {
+            forgotten.push(name.to_owned());
+        }
+    }));
+    assert!(forgotten.contains(&"gone".into()), "{forgotten:?}");
+    drop(dir);
+    assert_eq!(read(&segment, "d/gone").unwrap(), "lower");
 }
 
 #[test]

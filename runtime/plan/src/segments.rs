@@ -35,6 +35,7 @@ pub(crate) fn cut(
     refuse_foreign_host_scope(vfs, facts, command)?;
     refuse_foreign_rewrite(vfs, facts, command)?;
     let mut segments = branches(vfs, root, facts, ids, &whole, merges_inside(vfs))?;
+    mark_bottoms(&mut segments);
     segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(segments)
 }
@@ -42,7 +43,7 @@ pub(crate) fn cut(
 /// All branches in one segment, for the caller to look at: what they hold is the caller's where it is not the host's.
 pub(crate) fn bare(vfs: &Vfs, root: Option<&Root>, facts: &Facts) -> Result<Segment, PlanError> {
     rules::refuse_bad(vfs)?;
-    let mut whole = SegmentSpec { provenance: true, ..empty(vfs, None) };
+    let mut whole = SegmentSpec { provenance: true, bottom: true, ..empty(vfs, None) };
     if !facts.caller.privileged {
         // The caller mounts where it lives, without other ids: no map but this one, and all else is unmapped.
         let (uid, gid) = (facts.caller.uid, facts.caller.gid);
@@ -53,6 +54,25 @@ pub(crate) fn bare(vfs: &Vfs, root: Option<&Root>, facts: &Facts) -> Result<Segm
     let segments = branches(vfs, root, facts, None, &whole, true)?;
     // Of branches that are bound for writing there is nothing to look at.
     Ok(segments.into_iter().next().unwrap_or(Segment { spec: whole, opens: Vec::new() }))
+}
+
+/// Where no segment further down has anything at the same place, nothing has to be hidden from it. (What the skeleton has
+/// every root needs.) Others are spared the questions that overlayfs asks of those that may hide something.
+fn mark_bottoms(segments: &mut [Segment]) {
+    for index in 0..segments.len() {
+        let (above, below) = segments.split_at_mut(index + 1);
+        let spec = &mut above[index].spec;
+        let meets =
+            |one: &BranchSpec, two: &BranchSpec| one.at.starts_with(&two.at) || two.at.starts_with(&one.at);
+        let below = || below.iter().flat_map(|segment| &segment.spec.branches);
+        let hides = |branch: &BranchSpec| {
+            matches!(branch.source, Source::Layer { .. }) || branch.whiteouts != Whiteouts::None
+        };
+        // Said only where it makes a difference, so that others are the same segment wherever they lie.
+        let may_hide = spec.branches.iter().any(hides) || spec.branches_meet();
+        spec.bottom =
+            may_hide && !spec.branches.iter().any(|branch| below().any(|other| meets(branch, other)));
+    }
 }
 
 fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
@@ -417,4 +437,35 @@ fn place(at: &Path, below: &Path) -> PathBuf {
     let at = at.strip_prefix("/").unwrap_or(at);
     let joined = at.join(below.strip_prefix("/").unwrap_or(below));
     joined.components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(branches: &[(&str, bool)]) -> Segment {
+        let branch = |(at, is_layer): &(&str, bool)| {
+            let host = Source::Host { root: 0, host: None };
+            let layer = Source::Layer { digest: String::new(), store: 0 };
+            let source = if *is_layer { layer } else { host };
+            BranchSpec { at: at.into(), ..BranchSpec::new(source, "test") }
+        };
+        let spec = SegmentSpec { branches: branches.iter().map(branch).collect(), ..SegmentSpec::default() };
+        Segment { spec, opens: Vec::new() }
+    }
+
+    #[test]
+    fn a_segment_is_the_bottom_where_no_other_one_below_has_anything() {
+        let mut segments = [
+            segment(&[("parts", false), ("parts", false)]),
+            segment(&[("", true)]),
+            segment(&[("usr", false), ("usr", false)]),
+            segment(&[("usr/share", false), ("usr/share/doc", false)]),
+            segment(&[("bin", false), ("lib", false)]),
+        ];
+        mark_bottoms(&mut segments);
+        let bottoms: Vec<_> = segments.iter().map(|segment| segment.spec.bottom).collect();
+        // The first lies above a layer that may have anything, and the last hides nothing.
+        assert_eq!(bottoms, [false, false, false, true, false]);
+    }
 }
