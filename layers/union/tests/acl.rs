@@ -56,8 +56,8 @@ fn shown(segment: &Segment, path: &str) -> (u16, Result<Vec<u8>, Errno>, bool) {
 fn a_list_is_shown_where_the_branch_passes_it_and_else_nobody_has_rights_by_it() {
     let mut world = World::new();
     let tree = world.dir("tree", &[("f", "x"), ("d/g", "x")]);
-    let given = list(6, (12, 4), 0, 4, 0);
-    if !set(&tree.join("f"), &given) || !set(&tree.join("d"), &given) {
+    let (of_file, of_dir) = (list(6, (12, 4), 0, 4, 0), list(7, (12, 5), 0, 5, 0));
+    if !set(&tree.join("f"), &of_file) || !set(&tree.join("d"), &of_dir) {
         return;
     }
     let branches = vec![world.host(&tree)];
@@ -65,9 +65,9 @@ fn a_list_is_shown_where_the_branch_passes_it_and_else_nobody_has_rights_by_it()
     let branches = vec![passing(world.host(&tree))];
     let pass = world.build(branches);
     assert!(!off.needs_xattrs() && pass.needs_xattrs());
-    for path in ["f", "d"] {
-        assert_eq!(shown(&off, path), (0o600, Err(Errno::NODATA), false), "{path}");
-        assert_eq!(shown(&pass, path), (0o640, Ok(given.clone()), true), "{path}");
+    for (path, own, all, given) in [("f", 0o600, 0o640, of_file), ("d", 0o700, 0o750, of_dir)] {
+        assert_eq!(shown(&off, path), (own, Err(Errno::NODATA), false), "{path}");
+        assert_eq!(shown(&pass, path), (all, Ok(given), true), "{path}");
     }
     // A file without one has the rights that its mode says.
     assert_eq!(shown(&pass, "d/g"), (0o644, Err(Errno::NODATA), false));
