@@ -62,7 +62,7 @@ impl Segment {
             dir: asked.dir.path_from(from.depth),
             name: asked.name.to_owned(),
         };
-        let anchor = Anchor { depth: asked.dir.depth + 1, start };
+        let anchor = Anchor { depth: asked.dir.depth() + 1, start };
         let fd = match branch.open(&anchor, Path::new("")) {
             Err(Errno::ACCESS) => return Ok(None),
             other => other?,
@@ -74,7 +74,7 @@ impl Segment {
     /// By hand rather than by openat2's RESOLVE_IN_ROOT, for the rules must see each name on the way. The path that
     /// comes out has no symlink in it, and is opened so that one put there since is refused.
     fn follow_in_branch(&self, asked: &Asked, link: &Candidate) -> Result<Option<Candidate>, Errno> {
-        let (index, depth) = (link.origin.branch, asked.dir.depth + 1);
+        let (index, depth) = (link.origin.branch, asked.dir.depth() + 1);
         let Some(mut path) = self.link_dir(asked, link) else { return Ok(None) };
         let mut walk = Walk::new(&self.text(asked.dir, asked.name, &link.origin)?)?;
         if walk.absolute {

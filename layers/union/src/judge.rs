@@ -59,7 +59,7 @@ impl Segment {
     /// Where in its branch the candidate lies, unless that is outside of it or nowhere.
     fn path_in_branch(&self, asked: &Asked, found: &Candidate) -> Option<PathBuf> {
         match &found.origin.place {
-            Place::Host(anchor) if anchor.depth > asked.dir.depth => anchor.path_beneath(None),
+            Place::Host(anchor) if anchor.depth > asked.dir.depth() => anchor.path_beneath(None),
             Place::Host(anchor) => {
                 anchor.path_beneath(Some(&asked.dir.path_from(anchor.depth).join(asked.name)))
             }

@@ -23,6 +23,7 @@ pub mod inode;
 mod input_text;
 pub mod inputs;
 mod judge;
+mod kept_name;
 mod layer;
 mod list;
 mod mend;

@@ -107,7 +107,7 @@ impl Segment {
         let branch = self.branch(origin.branch);
         match (&origin.place, &branch.content) {
             (Place::Above, content) => {
-                let last = branch.at.len() == dir.depth + 1;
+                let last = branch.at.len() == dir.depth() + 1;
                 let is_file = last && matches!(content, Content::Host(_));
                 let name = |at: &OsString| Name {
                     name: at.clone(),
@@ -115,7 +115,7 @@ impl Segment {
                     low32: None,
                     group: None,
                 };
-                Ok(branch.at.get(dir.depth).map(name).into_iter().collect())
+                Ok(branch.at.get(dir.depth()).map(name).into_iter().collect())
             }
             (Place::Host(anchor), Content::Host(host)) => {
                 let fd = open_dir(dir, origin, host, anchor)?;

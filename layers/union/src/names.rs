@@ -187,7 +187,7 @@ impl Segment {
     /// The print of the directory as it is now; `None` if it may change without another one.
     fn state_of(&self, dirs: &Dirs, dir: &Arc<Node>) -> Result<Option<u64>, Errno> {
         let mut identity = Identity::default();
-        for origin in &dir.origins {
+        for origin in dir.origins.iter() {
             let print = match &origin.place {
                 Place::Host(_) if self.branch(origin.branch).live => {
                     let stat = rustix::fs::fstat(&*dirs.open(self, dir, origin)?)?;

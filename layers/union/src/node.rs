@@ -1,75 +1,84 @@
 //! A node: one name of a segment that somebody holds, and the table that gives the same node to all who hold it.
 //! A node lives as long as its holders (the kernel's dentries, through the adapter); so does its inode number.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
+use hashbrown::HashTable;
 use rustix::io::Errno;
 
 use crate::attr::FileKind;
 use crate::hard_link::{HardLink, LinkedFile, LinkedFiles};
 use crate::inode::InodeTable;
-use crate::origin::{Origin, Place};
+use crate::kept_name::KeptName;
+use crate::origin::{Origin, Origins, Place};
 use crate::watch::{Coverage, Watches};
 
 /// Identifies a node within its segment: a hash of its path, the same whenever the name is looked up. Hard links of
-/// a layer share one.
+/// a layer share one. In halves, so that it is aligned like all else in a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeKey(pub u128);
+pub struct NodeKey([u64; 2]);
 
 impl NodeKey {
     pub(crate) fn root() -> NodeKey {
-        NodeKey(0)
+        NodeKey([0, 0])
     }
 
     /// Of a name in the directory that has this key.
     pub fn child(self, name: &OsStr) -> NodeKey {
-        NodeKey::hash(self.0, name.as_encoded_bytes())
+        NodeKey::hash(self, name.as_encoded_bytes())
     }
 
     /// The node of all names of a layer's hard-link group.
     pub(crate) fn hard_links(branch: u16, entry: u32) -> NodeKey {
         // A name has no slash, so that no path gets the same hash.
-        NodeKey::hash(0, format!("/{branch}/{entry}").as_bytes())
+        NodeKey::hash(NodeKey::root(), format!("/{branch}/{entry}").as_bytes())
     }
 
     /// Of what one branch alone has at a name. Not the key of any path.
     pub(crate) fn alone(self, branch: u16, name: &OsStr) -> NodeKey {
-        NodeKey::hash(self.0, &[format!("/{branch}/").as_bytes(), name.as_encoded_bytes()].concat())
+        NodeKey::hash(self, &[format!("/{branch}/").as_bytes(), name.as_encoded_bytes()].concat())
     }
 
-    fn hash(start: u128, bytes: &[u8]) -> NodeKey {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&start.to_le_bytes()).update(bytes);
-        let hash = hasher.finalize();
-        NodeKey(u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")))
+    fn hash(start: NodeKey, bytes: &[u8]) -> NodeKey {
+        // One call, because the incremental hasher is two kilobytes that would have to be made and moved.
+        let hash = blake3::hash(&[&start.number().to_le_bytes(), bytes].concat());
+        let half =
+            |at| u64::from_le_bytes(hash.as_bytes()[at..at + 8].try_into().expect("a hash has 32 bytes"));
+        NodeKey([half(0), half(8)])
+    }
+
+    pub fn number(self) -> u128 {
+        u128::from(self.0[1]) << 64 | u128::from(self.0[0])
     }
 
     pub(crate) fn seed(self) -> u64 {
-        self.0 as u64
+        self.0[0]
     }
 }
 
-/// Compare nodes by [`Node::key`] within a segment, by [`Node::ino`] within a server.
+/// Compare nodes by [`Node::key`] within a segment, by [`Node::ino`] within a server. A server keeps one for each name that
+/// the kernel remembers, so that its size counts.
 pub struct Node {
     parent: Option<Arc<Node>>,
-    name: OsString,
+    name: KeptName,
     key: NodeKey,
     ino: u64,
     /// Rare, so that others need not carry its size.
     hard_link: OnceLock<Box<HardLink>>,
     kind: FileKind,
-    pub(crate) depth: usize,
+    depth: u32,
     /// Links followed on the way here.
     pub(crate) follows: u8,
     /// Lower segments do not show through this directory.
     pub(crate) opaque: bool,
-    pub(crate) origins: Box<[Origin]>,
+    pub(crate) origins: Origins,
     /// Hash of what the node is: origins, devices and inode numbers. Another object at the path is another node.
     pub(crate) object: u64,
     pub(crate) served: Served,
@@ -196,6 +205,11 @@ impl Node {
         !ptr::eq(&*now, self) && parent(&now) != parent(self)
     }
 
+    /// How many names lead to it.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth as usize
+    }
+
     /// Relative to the root of the segment.
     pub fn path(&self) -> PathBuf {
         self.path_from(0)
@@ -233,10 +247,10 @@ impl Node {
 
     /// The names from the ancestor at `depth` (exclusive) to this node.
     pub(crate) fn path_from(&self, depth: usize) -> PathBuf {
-        let mut names = Vec::with_capacity(self.depth.saturating_sub(depth));
+        let mut names = Vec::with_capacity(self.depth().saturating_sub(depth));
         let mut node = self;
-        while node.depth > depth {
-            names.push(node.name.as_os_str());
+        while node.depth() > depth {
+            names.push(node.name());
             node = node.parent.as_deref().expect("only the root has depth 0, and it has no parent");
         }
         names.iter().rev().collect()
@@ -262,17 +276,28 @@ impl Drop for Node {
 }
 
 const SHARDS: usize = 16;
+/// A table with more places than that for each node gives them back.
+const SPARSE: usize = 8;
 
+/// Each node is in one of both.
 #[derive(Default)]
 struct Shard {
-    nodes: HashMap<NodeKey, Weak<Node>>,
-    /// Those among them that a sweep has to look at.
-    doubtful: HashSet<NodeKey>,
+    settled: HashTable<Held>,
+    /// Those that a sweep has to look at.
+    doubtful: HashTable<Held>,
+}
+
+/// A node of the table. One that is going cannot be asked for its key.
+struct Held {
+    hash: u64,
+    node: Weak<Node>,
 }
 
 /// The live nodes of a segment. It keeps none of them alive.
 pub(crate) struct NodeTable {
     shards: [Mutex<Shard>; SHARDS],
+    /// So that nobody can choose names that are slow to find.
+    hasher: RandomState,
     inodes: Arc<InodeTable>,
     linked: LinkedFiles,
     watches: Arc<Watches>,
@@ -293,11 +318,15 @@ impl NodeTable {
     pub(crate) fn new(inodes: Arc<InodeTable>, watches: Arc<Watches>, live: bool) -> Arc<NodeTable> {
         let shards = std::array::from_fn(|_| Mutex::default());
         let linked = LinkedFiles::new(Arc::clone(&inodes));
-        Arc::new(NodeTable { shards, inodes, linked, watches, live })
+        Arc::new(NodeTable { shards, hasher: RandomState::new(), inodes, linked, watches, live })
     }
 
     pub(crate) fn get(&self, key: NodeKey) -> Option<Arc<Node>> {
-        self.shard(key).nodes.get(&key).and_then(Weak::upgrade)
+        let mut others = Vec::new();
+        let (shard, hash) = self.shard(key);
+        let node = shard.find(hash, key, &mut others);
+        drop(shard);
+        node
     }
 
     pub(crate) fn intern(
@@ -307,8 +336,9 @@ impl NodeTable {
         key: NodeKey,
         new: NewNode,
     ) -> Interned {
-        let mut shard = self.shard(key);
-        let old = shard.nodes.get(&key).and_then(Weak::upgrade);
+        let mut others = Vec::new();
+        let (mut shard, hash) = self.shard(key);
+        let old = shard.find(hash, key, &mut others);
         if let Some(node) = old.as_ref()
             && node.object == new.object
         {
@@ -316,10 +346,12 @@ impl NodeTable {
             return Interned::Known(old.expect("just looked at"));
         }
         let node = self.node(parent, name, key, new);
-        shard.nodes.insert(key, Arc::downgrade(&node));
-        if self.live {
-            shard.doubtful.insert(key);
+        if let Some(old) = &old {
+            shard.take(hash, old);
         }
+        let held = Held { hash, node: Arc::downgrade(&node) };
+        let nodes = if self.live { &mut shard.doubtful } else { &mut shard.settled };
+        nodes.insert_unique(hash, held, Held::hash);
         // Unlocked before `old` goes: the last holder of a node takes this lock.
         drop(shard);
         if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
@@ -342,7 +374,7 @@ impl NodeTable {
         };
         Arc::new(Node {
             parent: parent.cloned(),
-            name: name.to_owned(),
+            name: name.into(),
             key,
             ino,
             hard_link,
@@ -363,9 +395,8 @@ impl NodeTable {
     pub(crate) fn detach(&self, node: &Node) {
         let by_path = node.parent().is_some_and(|parent| parent.key.child(&node.name) == node.key);
         if by_path {
-            let mut shard = self.shard(node.key);
-            shard.nodes.remove(&node.key);
-            shard.doubtful.remove(&node.key);
+            let (mut shard, hash) = self.shard(node.key);
+            shard.take(hash, node);
         }
     }
 
@@ -374,23 +405,24 @@ impl NodeTable {
         let mut nodes = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no holder of a shard panics");
-            let held = |key| shard.nodes.get(key).and_then(Weak::upgrade);
-            nodes.extend(shard.doubtful.iter().filter_map(held));
+            nodes.extend(shard.doubtful.iter().filter_map(|held| held.node.upgrade()));
         }
         nodes
     }
 
     fn doubt(&self, node: &Node) {
-        let mut shard = self.shard(node.key);
-        if self.live && shard.has(node) {
-            shard.doubtful.insert(node.key);
+        let (mut shard, hash) = self.shard(node.key);
+        if self.live
+            && let Some(held) = shard.take(hash, node)
+        {
+            shard.doubtful.insert_unique(hash, held, Held::hash);
         }
     }
 
     fn settle(&self, node: &Node) {
-        let mut shard = self.shard(node.key);
-        if shard.has(node) {
-            shard.doubtful.remove(&node.key);
+        let (mut shard, hash) = self.shard(node.key);
+        if let Some(held) = shard.take(hash, node) {
+            shard.settled.insert_unique(hash, held, Held::hash);
         }
     }
 
@@ -398,18 +430,14 @@ impl NodeTable {
         let mut nodes = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no holder of a shard panics");
-            nodes.extend(shard.nodes.values().filter_map(Weak::upgrade));
+            nodes.extend(shard.both().into_iter().flatten().filter_map(|held| held.node.upgrade()));
         }
         nodes
     }
 
     fn forget(&self, node: &Node) {
-        let mut shard = self.shard(node.key);
-        // A new node may have taken the key since. This one may have been moved out of its place, but is nobody's.
-        if shard.nodes.get(&node.key).is_some_and(|held| held.strong_count() == 0) {
-            shard.nodes.remove(&node.key);
-            shard.doubtful.remove(&node.key);
-        }
+        let (mut shard, hash) = self.shard(node.key);
+        shard.take_gone(hash);
         drop(shard);
         match node.hard_link.get() {
             Some(link) => self.linked.leave(link, node.ino),
@@ -417,20 +445,70 @@ impl NodeTable {
         }
     }
 
-    fn shard(&self, key: NodeKey) -> MutexGuard<'_, Shard> {
-        self.shards[key.0 as usize % SHARDS].lock().expect("no holder of a shard panics")
+    /// Where the key's node is, and by which hash.
+    fn shard(&self, key: NodeKey) -> (MutexGuard<'_, Shard>, u64) {
+        let hash = self.hasher.hash_one(key);
+        // The tables go by the other bits.
+        let shard = &self.shards[(hash >> 32) as usize % SHARDS];
+        (shard.lock().expect("no holder of a shard panics"), hash)
     }
 }
 
 impl Shard {
-    fn has(&self, node: &Node) -> bool {
-        self.nodes.get(&node.key).is_some_and(|held| std::ptr::eq(held.as_ptr(), node))
+    fn both(&self) -> [&HashTable<Held>; 2] {
+        [&self.doubtful, &self.settled]
+    }
+
+    /// `others` takes those that only have the same hash, which may not go while the shard is locked.
+    fn find(&self, hash: u64, key: NodeKey, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+        let same_hash = self.both().into_iter().flat_map(|nodes| nodes.iter_hash(hash));
+        for node in same_hash.filter(|held| held.hash == hash).filter_map(|held| held.node.upgrade()) {
+            if node.key == key {
+                return Some(node);
+            }
+            others.push(node);
+        }
+        None
+    }
+
+    /// `None` if another node has taken its place.
+    fn take(&mut self, hash: u64, node: &Node) -> Option<Held> {
+        self.take_first(hash, |held| ptr::eq(held.node.as_ptr(), node))
+    }
+
+    /// One that is nobody's. It may have been moved out of its place, and any other with the hash serves as well.
+    fn take_gone(&mut self, hash: u64) {
+        self.take_first(hash, |held| held.hash == hash && held.node.strong_count() == 0);
+    }
+
+    fn take_first(&mut self, hash: u64, is_it: impl Fn(&Held) -> bool) -> Option<Held> {
+        [&mut self.doubtful, &mut self.settled].into_iter().find_map(|nodes| {
+            let (held, _) = nodes.find_entry(hash, &is_it).ok()?.remove();
+            // Those in doubt are looked through, empty places too.
+            if nodes.len() < nodes.capacity() / SPARSE {
+                nodes.shrink_to(2 * nodes.len(), Held::hash);
+            }
+            Some(held)
+        })
+    }
+}
+
+impl Held {
+    fn hash(&self) -> u64 {
+        self.hash
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_fits_a_chunk_of_192_bytes() {
+        let counts = 2 * size_of::<usize>();
+        let size_of_chunk = size_of::<usize>();
+        assert!(counts + size_of::<Node>() + size_of_chunk <= 192);
+    }
 
     #[test]
     fn a_directory_whose_last_holder_is_a_child_leaves_nothing() {
@@ -449,13 +527,13 @@ mod tests {
             Interned::New(node) => node,
             _ => unreachable!("the table is empty"),
         };
-        let dir = intern(None, NodeKey(1));
-        let child = intern(Some(&dir), NodeKey(2));
+        let dir = intern(None, NodeKey([1, 0]));
+        let child = intern(Some(&dir), NodeKey([2, 0]));
         drop(dir);
         drop(child);
         for shard in &table.shards {
             let shard = shard.lock().unwrap();
-            assert!(shard.nodes.is_empty() && shard.doubtful.is_empty());
+            assert!(shard.both().iter().all(|nodes| nodes.is_empty()));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! An origin: where in one branch a node comes from. A merged directory has several, anything else has one.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,12 @@ pub(crate) struct Origin {
     pub(crate) synthetic: bool,
     /// Hash of what it is, as in [`crate::fingerprint::object`].
     pub(crate) object: u64,
+}
+
+/// Those of a node. One, as nearly all have, lies in the node itself.
+pub(crate) enum Origins {
+    One(Origin),
+    Others(Box<[Origin]>),
 }
 
 #[derive(Clone, Debug)]
@@ -97,5 +104,25 @@ impl Place {
 impl Origin {
     pub(crate) fn at(branch: BranchIndex, place: Place) -> Origin {
         Origin { branch, place, synthetic: false, object: 0 }
+    }
+}
+
+impl From<Vec<Origin>> for Origins {
+    fn from(origins: Vec<Origin>) -> Origins {
+        match <[Origin; 1]>::try_from(origins) {
+            Ok([origin]) => Origins::One(origin),
+            Err(origins) => Origins::Others(origins.into()),
+        }
+    }
+}
+
+impl Deref for Origins {
+    type Target = [Origin];
+
+    fn deref(&self) -> &[Origin] {
+        match self {
+            Origins::One(origin) => std::slice::from_ref(origin),
+            Origins::Others(origins) => origins,
+        }
     }
 }

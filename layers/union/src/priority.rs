@@ -151,7 +151,7 @@ impl Segment {
             return Ok(rivals);
         }
         let mut names = Vec::new();
-        for origin in &dir.origins {
+        for origin in dir.origins.iter() {
             names.extend(self.names(dir, origin)?.into_iter().map(|name| name.name));
         }
         let rivals = Arc::new(Rivals::among(&self.priorities(dir), names.iter().map(OsString::as_os_str)));
@@ -168,7 +168,7 @@ impl Segment {
         let mut state = Mixer::default();
         // Which branches are merged here, too.
         state.add(dir.object);
-        for origin in &dir.origins {
+        for origin in dir.origins.iter() {
             match (&origin.place, &self.branch(origin.branch).content) {
                 (Place::Host(anchor), Content::Host(host)) => {
                     let stat = rustix::fs::fstat(open_dir(dir, origin, host, anchor)?)?;

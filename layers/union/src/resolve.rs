@@ -258,9 +258,9 @@ impl Segment {
         let branch = self.branch(origin.branch);
         match (&origin.place, &branch.content) {
             (Place::Above, _) => {
-                if branch.at.get(asked.dir.depth).is_none_or(|at| at != asked.name) {
+                if branch.at.get(asked.dir.depth()).is_none_or(|at| at != asked.name) {
                     Ok(None)
-                } else if branch.at.len() == asked.dir.depth + 1 {
+                } else if branch.at.len() == asked.dir.depth() + 1 {
                     self.root_of_branch(origin.branch)
                 } else {
                     Ok(Some(self.above(origin.branch)))

@@ -71,7 +71,7 @@ impl Segment {
             return Err(Refusal::Subject);
         }
         let (mut subjects, mut proof) = (Vec::new(), Proof::Events);
-        for origin in &node.origins {
+        for origin in node.origins.iter() {
             let branch = self.branch(origin.branch);
             if !self.is_plain(node, parent, origin) || branch.watching == Live::Sweep {
                 return Err(Refusal::Subject);

@@ -237,7 +237,7 @@ impl Segment {
         dirs: &mut OpenDirs,
     ) -> Result<(u64, bool), Errno> {
         let (mut identity, mut racy) = (Identity::default(), false);
-        for origin in &node.origins {
+        for origin in node.origins.iter() {
             let dir = dirs.open(self, parent, origin)?;
             let stat = rustix::fs::statat(dir, node.name(), AtFlags::SYMLINK_NOFOLLOW)?;
             let live = self.branch(origin.branch).live;

@@ -17,9 +17,10 @@
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +34,7 @@ use crate::mount_table::MountTable;
 use crate::node::Node;
 
 /// Number of a watch: never used twice in the life of a queue.
-type Number = i32;
+type Number = NonZeroI32;
 
 /// Since 6.12 (6.11 in truth, which nobody keeps) every open of a file is an event, those of the kernel's own services
 /// too (do_dentry_open).
@@ -135,12 +136,20 @@ pub(crate) enum Refusal {
 
 /// A node's side of its watches.
 #[derive(Debug, Default)]
-pub(crate) struct Coverage {
-    by: Mutex<Vec<Number>>,
+pub(crate) struct Coverage(Mutex<Covered>);
+
+#[derive(Debug, Default)]
+struct Covered {
+    /// Nearly all nodes have one watch at most.
+    first: Option<Number>,
+    others: Option<Box<Others>>,
     /// How often in a row it was in vain; each time doubles the wait.
-    in_vain: AtomicU8,
-    wait: AtomicU8,
+    in_vain: u8,
+    wait: u8,
 }
+
+#[derive(Debug)]
+struct Others(Vec<Number>);
 
 impl Watches {
     /// `mounts` is a /proc/PID/mountinfo of the mount namespace in which branches are opened.
@@ -193,7 +202,7 @@ impl Watches {
         if state.removed >= REMOVED_MOST {
             state.hear(&mut in_doubt);
         }
-        let mut before = std::mem::take(&mut *node.coverage.lock());
+        let mut before = node.coverage.take();
         state.leave(node, &before);
         let mut numbers = Vec::with_capacity(subjects.len());
         let mut outcome = Ok(());
@@ -208,7 +217,7 @@ impl Watches {
                 let watched = state.by_number.get_mut(number).expect("watched under this lock");
                 watched.holders.push(Arc::downgrade(node));
             }
-            node.coverage.lock().clone_from(&numbers);
+            node.coverage.set(&numbers);
             node.settle();
         } else {
             outcome = outcome.and(Err(Refusal::Subject));
@@ -222,7 +231,7 @@ impl Watches {
 
     /// The node goes.
     pub(crate) fn release(&self, node: &Node) {
-        let numbers = std::mem::take(&mut *node.coverage.lock());
+        let numbers = node.coverage.take();
         if numbers.is_empty() {
             return;
         }
@@ -276,7 +285,7 @@ impl State {
             match events.next() {
                 Ok(event) => {
                     lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    ended.push(event.wd());
+                    ended.extend(Number::new(event.wd()));
                 }
                 Err(Errno::INTR) => {}
                 // A thread with descriptors of its own does not have the queue; another one will read it.
@@ -341,7 +350,7 @@ impl State {
         }
         let queue = self.queue.as_ref().expect("opened above");
         let number = match inotify::add_watch(queue, host::magic_link(subject.fd.as_fd()), flags) {
-            Ok(number) => number,
+            Ok(number) => Number::new(number).expect("inotify counts from 1"),
             Err(Errno::NOSPC) => {
                 self.most = self.by_number.len();
                 return Err(Refusal::Full);
@@ -394,7 +403,7 @@ impl State {
                 self.by_file.remove(&watched.file);
                 if let Some(queue) = &self.queue {
                     // It may have ended by itself.
-                    let _ = inotify::remove_watch(queue, *number);
+                    let _ = inotify::remove_watch(queue, number.get());
                     self.removed += 1;
                 }
             }
@@ -405,32 +414,65 @@ impl State {
 impl Coverage {
     /// Whether the kernel would have said if something had changed.
     pub(crate) fn holds(&self) -> bool {
-        !self.lock().is_empty()
+        self.lock().first.is_some()
     }
 
     /// Whether it is too early for another try. Each question brings it nearer.
     pub(crate) fn must_wait(&self) -> bool {
-        self.wait.fetch_update(SeqCst, SeqCst, |wait| wait.checked_sub(1)).is_ok()
+        let mut covered = self.lock();
+        let must_wait = covered.wait > 0;
+        covered.wait = covered.wait.saturating_sub(1);
+        must_wait
     }
 
     /// A try was in vain, or its price was not worth it.
     pub(crate) fn put_off(&self) {
-        let in_vain = self.in_vain.fetch_add(1, SeqCst).min(6);
-        self.in_vain.store(in_vain + 1, SeqCst);
-        self.wait.store((1 << in_vain) - 1, SeqCst);
+        self.lock().put_off();
+    }
+
+    fn take(&self) -> Vec<Number> {
+        self.lock().take()
+    }
+
+    fn set(&self, numbers: &[Number]) {
+        self.lock().set(numbers);
     }
 
     fn lost(&self, number: Number, was_worth_it: bool) {
-        self.lock().retain(|held| *held != number);
+        let mut covered = self.lock();
+        let mut numbers = covered.take();
+        numbers.retain(|held| *held != number);
+        covered.set(&numbers);
         if was_worth_it {
-            self.in_vain.store(0, SeqCst);
+            covered.in_vain = 0;
         } else {
-            self.put_off();
+            covered.put_off();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Number>> {
-        self.by.lock().expect("no holder of a node's watches panics")
+    fn lock(&self) -> MutexGuard<'_, Covered> {
+        self.0.lock().expect("no holder of a node's watches panics")
+    }
+}
+
+impl Covered {
+    fn take(&mut self) -> Vec<Number> {
+        let others = self.others.take().map(|others| others.0).unwrap_or_default();
+        self.first.take().into_iter().chain(others).collect()
+    }
+
+    fn set(&mut self, numbers: &[Number]) {
+        self.first = numbers.first().copied();
+        self.others = numbers
+            .get(1..)
+            .filter(|others| !others.is_empty())
+            .map(|others| Box::new(Others(others.to_vec())));
+    }
+
+    fn put_off(&mut self) {
+        let in_vain = self.in_vain.min(6);
+        self.in_vain = in_vain + 1;
+        self.wait = (1 << in_vain) - 1;
     }
 }
 
