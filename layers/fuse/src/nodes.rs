@@ -1,10 +1,13 @@
 //! The nodes the kernel remembers: nodeid → name in a segment, for as long as the kernel may ask about it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use vfsrun_union::Node;
 
 use crate::registry::Live;
@@ -24,51 +27,66 @@ struct Remembered {
     lookups: u64,
 }
 
+impl Remembered {
+    fn nodeid(&self) -> u64 {
+        self.place.node.ino()
+    }
+}
+
 /// Sharded by nodeid, so that requests about different names do not wait for each other.
 pub struct NodeTable {
-    shards: [Mutex<HashMap<u64, Remembered>>; SHARDS],
+    shards: [Mutex<HashTable<Remembered>>; SHARDS],
+    hasher: RandomState,
     count: AtomicUsize,
 }
 
 impl Default for NodeTable {
     fn default() -> NodeTable {
-        NodeTable { shards: std::array::from_fn(|_| Mutex::default()), count: AtomicUsize::new(0) }
+        NodeTable {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
+        }
     }
 }
 
 impl NodeTable {
     pub fn get(&self, nodeid: u64) -> Option<Place> {
-        self.shard(nodeid).get(&nodeid).map(|remembered| remembered.place.clone())
+        let is_it = |remembered: &Remembered| remembered.nodeid() == nodeid;
+        self.shard(nodeid).find(self.hash(nodeid), is_it).map(|remembered| remembered.place.clone())
     }
 
     /// Call once for each time the kernel is told about the node, before it is told.
     pub fn remember(&self, place: Place) {
         let nodeid = place.node.ino();
-        let mut shard = self.shard(nodeid);
-        let remembered = shard.entry(nodeid).or_insert_with(|| {
-            self.count.fetch_add(1, Relaxed);
-            place.live.count_node(1);
-            Remembered { place, lookups: 0 }
-        });
-        remembered.lookups += 1;
+        let is_it = |remembered: &Remembered| remembered.nodeid() == nodeid;
+        let hash_of = |remembered: &Remembered| self.hash(remembered.nodeid());
+        match self.shard(nodeid).entry(self.hash(nodeid), is_it, hash_of) {
+            Entry::Occupied(mut known) => known.get_mut().lookups += 1,
+            Entry::Vacant(vacant) => {
+                self.count.fetch_add(1, Relaxed);
+                place.live.count_node(1);
+                vacant.insert(Remembered { place, lookups: 1 });
+            }
+        }
     }
 
     /// Takes back `lookups`; true when the kernel knows the node no more.
     pub fn forget(&self, nodeid: u64, lookups: u64) -> bool {
         let gone = {
             let mut shard = self.shard(nodeid);
-            let Some(remembered) = shard.get_mut(&nodeid) else { return false };
-            remembered.lookups = remembered.lookups.saturating_sub(lookups);
-            if remembered.lookups > 0 {
+            let is_it = |remembered: &Remembered| remembered.nodeid() == nodeid;
+            let Ok(mut known) = shard.find_entry(self.hash(nodeid), is_it) else { return false };
+            let left = known.get().lookups.saturating_sub(lookups);
+            if left > 0 {
+                known.get_mut().lookups = left;
                 return false;
             }
-            shard.remove(&nodeid)
+            known.remove().0
         };
         // Dropped outside of the lock: it may be the last hold on a whole segment.
-        if let Some(gone) = gone {
-            self.count.fetch_sub(1, Relaxed);
-            gone.place.live.count_node(-1);
-        }
+        self.count.fetch_sub(1, Relaxed);
+        gone.place.live.count_node(-1);
         true
     }
 
@@ -86,7 +104,7 @@ impl NodeTable {
         let mut count = 0;
         for shard in &self.shards {
             let shard = shard.lock().expect("the server aborts when a thread panics");
-            let places = shard.values().map(|remembered| &remembered.place).filter(|place| of(place));
+            let places = shard.iter().map(|remembered| &remembered.place).filter(|place| of(place));
             let places: Vec<_> = places.cloned().collect();
             drop(shard);
             for Place { live, node } in &places {
@@ -99,7 +117,12 @@ impl NodeTable {
         count
     }
 
-    fn shard(&self, nodeid: u64) -> MutexGuard<'_, HashMap<u64, Remembered>> {
+    /// Whoever writes to a live branch has a say in the numbers.
+    fn hash(&self, nodeid: u64) -> u64 {
+        self.hasher.hash_one(nodeid)
+    }
+
+    fn shard(&self, nodeid: u64) -> MutexGuard<'_, HashTable<Remembered>> {
         self.shards[nodeid as usize % SHARDS].lock().expect("the server aborts when a thread panics")
     }
 }
