@@ -137,7 +137,8 @@ impl Merge {
             let ask_on = have_say && kind != FileKind::Whiteout;
             self.done = self.opaque || kind != FileKind::Directory && !ask_on;
             tell(Told::Taken(&candidate));
-            self.parts.push(candidate);
+            // Room for one: it is large, and mostly the only one.
+            self.parts = vec![candidate];
             return;
         };
         let wanted = first.seen.attr.kind;
