@@ -15,14 +15,17 @@
 //! Network file systems change without an event, and older kernels open files for overlayfs, nfsd and others without one:
 //! there nothing is watched.
 
-use std::collections::HashMap;
-use std::mem::MaybeUninit;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::mem::{self, MaybeUninit};
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use hashbrown::HashTable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -94,21 +97,37 @@ pub(crate) struct Watches {
 #[derive(Debug, Default)]
 struct State {
     queue: Option<OwnedFd>,
-    by_number: HashMap<Number, Watched>,
-    by_file: HashMap<FileId, Number>,
+    watched: WatchedFiles,
     /// At most so many at once: the rest of the user's budget is for others.
     most: usize,
     heard: u64,
     removed: usize,
 }
 
+/// Found by number and by file.
+#[derive(Debug, Default)]
+struct WatchedFiles {
+    all: HashTable<Watched>,
+    /// The number is all that is kept twice.
+    by_file: HashTable<Number>,
+    hasher: RandomState,
+}
+
 #[derive(Debug)]
 struct Watched {
+    number: Number,
     file: FileId,
     /// A lease said that nobody could be writing to it.
     proven: bool,
     since: u64,
-    holders: Vec<Weak<Node>>,
+    holders: Holders,
+}
+
+/// The nodes that a file was served as: one, but for hard links and branches that share it.
+#[derive(Debug)]
+enum Holders {
+    One(Weak<Node>),
+    Others(Vec<Weak<Node>>),
 }
 
 /// A file to be watched, opened with O_PATH.
@@ -214,8 +233,8 @@ impl Watches {
         }
         if outcome.is_ok() && is_as_served() {
             for number in &numbers {
-                let watched = state.by_number.get_mut(number).expect("watched under this lock");
-                watched.holders.push(Arc::downgrade(node));
+                let watched = state.watched.get_mut(*number).expect("watched under this lock");
+                watched.holders.add(Arc::downgrade(node));
             }
             node.coverage.set(&numbers);
             node.settle();
@@ -258,7 +277,7 @@ impl Watches {
 
     /// How many files are watched.
     pub(crate) fn count(&self) -> usize {
-        self.lock().by_number.len()
+        self.lock().watched.len()
     }
 
     fn has_new_mounts(&self) -> bool {
@@ -298,12 +317,12 @@ impl State {
         }
         if lost {
             // Which of them have ended nobody knows. Closing takes a while when there are many.
-            tracing::debug!(watches = self.by_number.len(), "events were lost");
+            tracing::debug!(watches = self.watched.len(), "events were lost");
             let queue = self.queue.take();
             let closing = std::thread::Builder::new().name("closing".to_owned());
             // Without a thread it is closed here.
             let _ = closing.spawn(move || drop(queue));
-            ended = self.by_number.keys().copied().collect();
+            ended = self.watched.numbers();
         }
         for number in ended {
             self.end(number, in_doubt);
@@ -312,10 +331,9 @@ impl State {
 
     /// The kernel promises nothing any more.
     fn end(&mut self, number: Number, in_doubt: &mut Vec<Arc<Node>>) {
-        let Some(watched) = self.by_number.remove(&number) else { return };
-        self.by_file.remove(&watched.file);
+        let Some(watched) = self.watched.remove(number) else { return };
         let was_worth_it = self.heard - watched.since > WORTHWHILE;
-        for node in watched.holders.iter().filter_map(Weak::upgrade) {
+        for node in watched.holders.all().iter().filter_map(Weak::upgrade) {
             node.coverage.lost(number, was_worth_it);
             node.doubt();
             in_doubt.push(node);
@@ -325,13 +343,13 @@ impl State {
     /// The number of a watch that promises as much as `proof` says.
     fn watch(&mut self, subject: &Subject, proof: Proof) -> Result<Number, Refusal> {
         let file = (subject.stat.st_dev, subject.stat.st_ino);
-        if let Some(number) = self.by_file.get(&file) {
+        if let Some(watched) = self.watched.of_file(file) {
             // Opening the file here would end the watch of those who have it.
-            let proven = self.by_number[number].proven || proof == Proof::Events;
-            return if proven { Ok(*number) } else { Err(Refusal::Subject) };
+            let proven = watched.proven || proof == Proof::Events;
+            return if proven { Ok(watched.number) } else { Err(Refusal::Subject) };
         }
         self.open_queue()?;
-        if self.by_number.len() >= self.most {
+        if self.watched.len() >= self.most {
             return Err(Refusal::Full);
         }
         let kind = FileType::from_raw_mode(subject.stat.st_mode);
@@ -352,15 +370,15 @@ impl State {
         let number = match inotify::add_watch(queue, host::magic_link(subject.fd.as_fd()), flags) {
             Ok(number) => Number::new(number).expect("inotify counts from 1"),
             Err(Errno::NOSPC) => {
-                self.most = self.by_number.len();
+                self.most = self.watched.len();
                 return Err(Refusal::Full);
             }
             Err(_) => return Err(Refusal::Subject),
         };
         let writer = opened.map_or(Writer::None, |file| lease::writer(&file));
-        self.by_file.insert(file, number);
         let proven = writer == Writer::None;
-        self.by_number.insert(number, Watched { file, proven, since: self.heard, holders: Vec::new() });
+        let holders = Holders::Others(Vec::new());
+        self.watched.insert(Watched { number, file, proven, since: self.heard, holders });
         match writer {
             Writer::None => Ok(number),
             Writer::Unknown if proof == Proof::Events => Ok(number),
@@ -382,7 +400,7 @@ impl State {
 
     fn leave(&mut self, node: &Node, numbers: &[Number]) {
         for number in numbers {
-            if let Some(watched) = self.by_number.get_mut(number) {
+            if let Some(watched) = self.watched.get_mut(*number) {
                 watched.holders.retain(|holder| !ptr::eq(holder.as_ptr(), node));
             }
         }
@@ -390,7 +408,7 @@ impl State {
 
     fn forget_gone(&mut self, numbers: &[Number]) {
         for number in numbers {
-            if let Some(watched) = self.by_number.get_mut(number) {
+            if let Some(watched) = self.watched.get_mut(*number) {
                 watched.holders.retain(|holder| holder.strong_count() > 0);
             }
         }
@@ -398,15 +416,84 @@ impl State {
 
     fn remove_unheld(&mut self, numbers: &[Number]) {
         for number in numbers {
-            if self.by_number.get(number).is_some_and(|watched| watched.holders.is_empty()) {
-                let watched = self.by_number.remove(number).expect("just looked at");
-                self.by_file.remove(&watched.file);
+            if self.watched.get_mut(*number).is_some_and(|watched| watched.holders.all().is_empty()) {
+                self.watched.remove(*number);
                 if let Some(queue) = &self.queue {
                     // It may have ended by itself.
                     let _ = inotify::remove_watch(queue, number.get());
                     self.removed += 1;
                 }
             }
+        }
+    }
+}
+
+impl WatchedFiles {
+    fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        self.all.iter().map(|watched| watched.number).collect()
+    }
+
+    fn get_mut(&mut self, number: Number) -> Option<&mut Watched> {
+        self.all.find_mut(self.hasher.hash_one(number), |watched| watched.number == number)
+    }
+
+    fn of_file(&self, file: FileId) -> Option<&Watched> {
+        let watched = |number| watched(&self.all, &self.hasher, number);
+        let number = self.by_file.find(self.hasher.hash_one(file), |number| watched(*number).file == file)?;
+        Some(watched(*number))
+    }
+
+    /// Of a file that is not among them.
+    fn insert(&mut self, new: Watched) {
+        let WatchedFiles { all, by_file, hasher } = self;
+        let (number, file) = (new.number, new.file);
+        all.insert_unique(hasher.hash_one(number), new, |watched| hasher.hash_one(watched.number));
+        let hash_of = |number: &Number| hasher.hash_one(watched(all, hasher, *number).file);
+        by_file.insert_unique(hasher.hash_one(file), number, hash_of);
+    }
+
+    fn remove(&mut self, number: Number) -> Option<Watched> {
+        let is_it = |watched: &Watched| watched.number == number;
+        let (watched, _) = self.all.find_entry(self.hasher.hash_one(number), is_it).ok()?.remove();
+        let by_file = self.by_file.find_entry(self.hasher.hash_one(watched.file), |known| *known == number);
+        by_file.expect("each has its place by file").remove();
+        Some(watched)
+    }
+}
+
+fn watched<'a>(all: &'a HashTable<Watched>, hasher: &RandomState, number: Number) -> &'a Watched {
+    let watched = all.find(hasher.hash_one(number), |watched| watched.number == number);
+    watched.expect("what is found by file is watched")
+}
+
+impl Holders {
+    fn all(&self) -> &[Weak<Node>] {
+        match self {
+            Holders::One(node) => slice::from_ref(node),
+            Holders::Others(nodes) => nodes,
+        }
+    }
+
+    fn add(&mut self, node: Weak<Node>) {
+        *self = match mem::replace(self, Holders::Others(Vec::new())) {
+            Holders::One(first) => Holders::Others(vec![first, node]),
+            Holders::Others(nodes) if nodes.is_empty() => Holders::One(node),
+            Holders::Others(mut nodes) => {
+                nodes.push(node);
+                Holders::Others(nodes)
+            }
+        };
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Weak<Node>) -> bool) {
+        match self {
+            Holders::One(node) if stays(node) => {}
+            Holders::One(_) => *self = Holders::Others(Vec::new()),
+            Holders::Others(nodes) => nodes.retain(stays),
         }
     }
 }
