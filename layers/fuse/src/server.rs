@@ -8,7 +8,7 @@ use std::thread;
 
 use fuser::{Config, Session, SessionACL};
 use thiserror::Error;
-use vfsrun_sys::chain;
+use vfsrun_sys::{allocator, chain};
 use vfsrun_union::Context;
 
 use crate::control::{Control, ControlError, Walkers};
@@ -78,6 +78,7 @@ pub(crate) fn abort_on_panic() {
 
 fn serve(argument: &str, listener: &mut Option<OwnedFd>) -> Result<(), ServerError> {
     let options = ServerOptions::parse(argument).map_err(|source| ServerError::Options { source })?;
+    allocator::give_back_large_pieces();
     let listener = listener.insert(daemon::detach()?);
     run(listener, &options)
 }

@@ -3,6 +3,7 @@
 //! nix and rustix cover most of what a container runtime asks of Linux; this crate holds what they lack, and the
 //! few combinations that must always be used together. It is the only crate of the workspace with unsafe code.
 
+pub mod allocator;
 pub mod beneath;
 mod chain;
 pub mod clone;
