@@ -510,10 +510,12 @@ mod tests {
         assert!(counts + size_of::<Node>() + size_of_chunk <= 192);
     }
 
-    #[test]
-    fn a_directory_whose_last_holder_is_a_child_leaves_nothing() {
-        let table = NodeTable::new(Arc::default(), Arc::new(Watches::new(None)), true);
-        let new = || NewNode {
+    fn table() -> Arc<NodeTable> {
+        NodeTable::new(Arc::default(), Arc::new(Watches::new(None)), true)
+    }
+
+    fn intern(table: &Arc<NodeTable>, parent: Option<&Arc<Node>>, key: u64) -> Arc<Node> {
+        let new = NewNode {
             kind: FileKind::Directory,
             follows: 0,
             opaque: false,
@@ -523,12 +525,32 @@ mod tests {
             low32: None,
             linked: None,
         };
-        let intern = |parent: Option<&Arc<Node>>, key| match table.intern(parent, "x".as_ref(), key, new()) {
+        match table.intern(parent, "x".as_ref(), NodeKey([key, 0]), new) {
             Interned::New(node) => node,
-            _ => unreachable!("the table is empty"),
-        };
-        let dir = intern(None, NodeKey([1, 0]));
-        let child = intern(Some(&dir), NodeKey([2, 0]));
+            _ => unreachable!("nobody has the key"),
+        }
+    }
+
+    #[test]
+    fn a_node_is_found_and_goes_whether_it_is_in_doubt_or_not() {
+        let table = table();
+        let nodes: Vec<_> = (1..=1000).map(|key| intern(&table, None, key)).collect();
+        assert_eq!(table.doubtful().len(), 1000);
+        nodes.iter().for_each(|node| node.settle());
+        nodes[..10].iter().for_each(|node| node.doubt());
+        assert_eq!((table.doubtful().len(), table.live().len()), (10, 1000));
+        let is_found =
+            |node: &Arc<Node>| table.get(node.key()).is_some_and(|found| Arc::ptr_eq(&found, node));
+        assert!(nodes.iter().all(is_found));
+        drop(nodes);
+        assert!(table.live().is_empty() && table.inodes.is_empty());
+    }
+
+    #[test]
+    fn a_directory_whose_last_holder_is_a_child_leaves_nothing() {
+        let table = table();
+        let dir = intern(&table, None, 1);
+        let child = intern(&table, Some(&dir), 2);
         drop(dir);
         drop(child);
         for shard in &table.shards {
