@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use rustix::fs::{Mode, OFlags};
+
 /// Number of a mount.
 pub(crate) type MountId = u64;
 
@@ -74,8 +76,13 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 /// The mount that a descriptor is open in. A stat would say so too, but the file system might be asked for it.
 pub(crate) fn mount_of(fd: BorrowedFd<'_>) -> Option<MountId> {
-    let info = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+    let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // Each attach asks for each branch, and the number is in one of the first lines.
+    let mut start = [0; 256];
+    let length = rustix::io::read(&file, &mut start).ok()?;
+    let number = str::from_utf8(&start[..length]).ok()?.split("mnt_id:").nth(1)?;
+    number.lines().next()?.trim().parse().ok()
 }
 
 /// Where a descriptor lies in the mount namespace that it was opened in.
