@@ -57,7 +57,8 @@ impl Slowness {
         if table.is_empty() {
             return Slowness { branches: vec![Extent::Nowhere; spec.branches.len()], mount: None };
         }
-        let found = spec.branches.iter().map(|branch| extent(branch, fds, table));
+        let mounts = Mounts::new(table);
+        let found = spec.branches.iter().map(|branch| extent(branch, fds, &mounts));
         let (mut branches, mounts): (Vec<_>, Vec<_>) = found.unzip();
         let mount = mounts.into_iter().flatten().min();
         // A link may lead from any branch to any other.
@@ -123,14 +124,28 @@ impl Segment {
 /// not mounted.
 pub fn may_be_slow(paths: &[PathBuf]) -> std::io::Result<bool> {
     let table = MountTable::read(&own_mounts()?);
-    let mut slow = table.mounts().map(|(_, mount)| mount).filter(|mount| is_slow(mount));
-    Ok(slow.any(|mount| !is_apart(&mount.point) || paths.iter().any(|path| path.starts_with(&mount.point))))
+    let slow = Mounts::new(&table).slow;
+    Ok(slow
+        .iter()
+        .any(|(_, mount)| !is_apart(&mount.point) || paths.iter().any(|path| path.starts_with(&mount.point))))
 }
 
-fn extent(branch: &BranchSpec, fds: &[OwnedFd], table: &MountTable) -> (Extent, Option<MountId>) {
+/// A table with those that are slow picked out once.
+struct Mounts<'a> {
+    table: &'a MountTable,
+    slow: Vec<(MountId, &'a Mount)>,
+}
+
+impl Mounts<'_> {
+    fn new(table: &MountTable) -> Mounts<'_> {
+        Mounts { table, slow: table.mounts().filter(|(_, mount)| is_slow(mount)).collect() }
+    }
+}
+
+fn extent(branch: &BranchSpec, fds: &[OwnedFd], mounts: &Mounts<'_>) -> (Extent, Option<MountId>) {
     let follows = branch.symlinks != Symlinks::Never;
     // One that is missing is an error of the segment, which says whose it is.
-    let of = |index: FdIndex| fds.get(index).map_or((Extent::Nowhere, None), |fd| below(fd, table));
+    let of = |index: FdIndex| fds.get(index).map_or((Extent::Nowhere, None), |fd| below(fd, mounts));
     let (found, has_same_paths) = match &branch.source {
         Source::Host { root, .. } => (vec![of(*root)], !follows),
         Source::Inputs { manifest, base, store, .. } => {
@@ -147,16 +162,16 @@ fn extent(branch: &BranchSpec, fds: &[OwnedFd], table: &MountTable) -> (Extent, 
         // Below its root only what has the same path there as in the view is known to be there.
         Some((_, mount)) if !has_same_paths => (Extent::Everywhere, mount),
         Some(found) => found,
-        None if follows && branch.scope == Scope::Host => anywhere(table),
+        None if follows && branch.scope == Scope::Host => anywhere(mounts),
         None => (Extent::Nowhere, None),
     }
 }
 
 /// Of links that may lead to any place of the host.
-fn anywhere(table: &MountTable) -> (Extent, Option<MountId>) {
-    let slow = table.mounts().filter(|(_, mount)| is_slow(mount) && !is_apart(&mount.point));
+fn anywhere(mounts: &Mounts<'_>) -> (Extent, Option<MountId>) {
+    let slow = mounts.slow.iter().filter(|(_, mount)| !is_apart(&mount.point));
     // The same one each time.
-    match slow.map(|(id, _)| id).min() {
+    match slow.map(|(id, _)| *id).min() {
         Some(id) => (Extent::Everywhere, Some(id)),
         None => (Extent::Nowhere, None),
     }
@@ -167,18 +182,21 @@ fn alone((extent, mount): (Extent, Option<MountId>)) -> (Extent, Option<MountId>
     if extent == Extent::Everywhere { (extent, mount) } else { (Extent::Nowhere, None) }
 }
 
-fn below(fd: &OwnedFd, table: &MountTable) -> (Extent, Option<MountId>) {
+fn below(fd: &OwnedFd, mounts: &Mounts<'_>) -> (Extent, Option<MountId>) {
     let Some(id) = mount_of(fd.as_fd()) else { return (Extent::Nowhere, None) };
     // Of another mount namespace nothing is known.
-    if table.get(id).is_none_or(is_slow) {
+    if mounts.table.get(id).is_none_or(is_slow) {
         return (Extent::Everywhere, Some(id));
+    }
+    if mounts.slow.is_empty() {
+        return (Extent::Nowhere, None);
     }
     let Some(root) = path_of(fd) else { return (Extent::Nowhere, None) };
     let relative = |mount: &Mount| Some(mount.point.strip_prefix(&root).ok()?.to_path_buf());
-    let mut points: Vec<_> = table
-        .mounts()
-        .filter(|(_, mount)| is_slow(mount))
-        .filter_map(|(id, mount)| Some((relative(mount)?, id)))
+    let mut points: Vec<_> = mounts
+        .slow
+        .iter()
+        .filter_map(|(id, mount)| Some((relative(mount)?, *id)))
         .filter(|(point, _)| !point.as_os_str().is_empty())
         .collect();
     points.sort_unstable();
