@@ -267,6 +267,7 @@ fn start(
         meter: Arc::default(),
         files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
         listings: Arc::default(),
+        walks: Default::default(),
         device: device.clone(),
         trace: None,
         errands: errands.clone(),

@@ -126,9 +126,12 @@ pub struct Entries {
     is_fusers: bool,
 }
 
+/// Bytes of a listing that the kernel mostly asks for at a time.
+const USUAL_ROOM: usize = 32 << 10;
+
 impl Entries {
     pub fn new(reply: ReplyDirectoryPlus) -> Entries {
-        Entries { reply, bytes: Numbers::default(), is_fusers: true }
+        Entries { reply, bytes: Numbers(Vec::with_capacity(USUAL_ROOM)), is_fusers: true }
     }
 
     /// `next` is where the listing goes on after the name. False: there is no room for it.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fuser::{FileAttr, INodeNo};
 use vfsrun_trace::Mode;
-use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Lookups, Node};
+use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Glimpse, Lookups, Node};
 
 pub use self::adapter::Adapter;
 use crate::attributes::{file_attr, view_root};
@@ -21,12 +21,13 @@ use crate::bare::Bare;
 use crate::entry::{Device, Entry};
 use crate::errands::{Errands, Subject};
 use crate::keeper::Keeper;
-use crate::listings::Listings;
+use crate::listings::{Listing, Listings};
 use crate::meter::Meter;
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::{OpenFile, OpenFiles};
 use crate::registry::{Live, Registry};
 use crate::trace::Recorder;
+use crate::walks::Walks;
 
 /// What the kernel keeps as long as it likes. Less than the largest number of seconds: the kernel adds it to its clock.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -53,6 +54,7 @@ pub struct ViewFs {
     pub meter: Arc<Meter>,
     pub files: Arc<OpenFiles>,
     pub listings: Arc<Listings>,
+    pub walks: Walks,
     pub device: Arc<Device>,
     /// What the kernel asks is recorded.
     pub trace: Option<Arc<Recorder>>,
@@ -187,7 +189,7 @@ impl ViewFs {
     fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Told, Errno> {
         let Some(registry) = self.list_of_segments(parent) else {
             let dir = self.place(parent)?;
-            return self.look_up_in(&dir, &dir.live.segment.lookups(&dir.node), name);
+            return self.look_up_in(&dir, &dir.live.segment.lookups(&dir.node), name, None);
         };
         let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
         let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
@@ -196,10 +198,19 @@ impl ViewFs {
         Ok(Told { place: Place { live, node }, attr })
     }
 
-    /// `lookups` are those in `dir`.
-    fn look_up_in(&self, dir: &Place, lookups: &Lookups<'_>, name: &OsStr) -> Result<Told, Errno> {
+    /// `lookups` are those in `dir`, `glimpse` is what the name was a moment ago.
+    fn look_up_in(
+        &self,
+        dir: &Place,
+        lookups: &Lookups<'_>,
+        name: &OsStr,
+        glimpse: Option<Glimpse>,
+    ) -> Result<Told, Errno> {
         self.refuse_too_many(&dir.live, &dir.node, name)?;
-        let (node, attr) = lookups.lookup(name)?;
+        let (node, attr) = match glimpse {
+            Some(glimpse) => lookups.give_out(name, glimpse)?,
+            None => lookups.lookup(name)?,
+        };
         let live = dir.live.clone();
         let attr = live.segment.as_shown(attr);
         Ok(Told { place: Place { live, node }, attr })
@@ -307,34 +318,37 @@ impl ViewFs {
             let names: Vec<_> = registry.all().into_iter().filter(here).map(entry).collect();
             return Ok((names.into(), INodeNo::ROOT.0));
         }
-        let Place { live, node } = self.place(nodeid)?;
-        let listing = self.listings.get(nodeid.0, offset, || live.segment.list(&node))?;
-        Ok((listing, node.parent().map_or(INodeNo::ROOT.0, |parent| parent.ino())))
+        let place = self.place(nodeid)?;
+        let list = || Ok(place.live.segment.list(&place.node)?.into());
+        let listing = self.listings.get(nodeid.0, offset, list)?;
+        Ok((listing, above(&place.node)))
     }
 
-    /// Says each entry from `offset` on to `add`, until it answers that there is no more room.
+    /// Says each entry from `offset` on to `add`, until it answers that there is no more room. Returns how far it came.
     fn for_each_entry(
         &self,
         nodeid: INodeNo,
         offset: u64,
         (listing, above): Listed,
         mut add: impl FnMut(u64, Name<'_>) -> bool,
-    ) {
+    ) -> Reached {
         let dots = [Name::Dot(nodeid.0, "."), Name::Dot(above, "..")];
         let names = dots.into_iter().chain(listing.iter().map(Name::Entry));
         let mut told = false;
         for (index, name) in names.enumerate().skip(offset as usize) {
             if add(index as u64 + 1, name) {
                 self.listings.keep(nodeid.0, &listing);
-                return;
+                return Reached::Before(index as u64);
             }
             told = true;
         }
         // The reader comes once more to be told that there is nothing more.
         if told {
             self.listings.keep(nodeid.0, &listing);
+            Reached::Last
         } else {
             self.listings.drop_kept(nodeid.0);
+            Reached::Nothing
         }
     }
 
@@ -388,7 +402,20 @@ struct Told {
 }
 
 /// A listing, and the number of the directory above.
-type Listed = (Arc<[DirEntry]>, u64);
+type Listed = (Listing, u64);
+
+/// How far a reader of a listing has come.
+enum Reached {
+    /// There was no room for the entry at this offset.
+    Before(u64),
+    Last,
+    /// He knew them all.
+    Nothing,
+}
+
+fn above(node: &Node) -> u64 {
+    node.parent().map_or(INodeNo::ROOT.0, |parent| parent.ino())
+}
 
 fn open_file(Place { live, node }: &Place) -> Result<OpenFile, Errno> {
     OpenFile::new(live.segment.open(node)?, live.segment.attr(node)?)

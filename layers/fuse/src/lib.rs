@@ -57,6 +57,7 @@ pub mod server;
 pub mod start;
 mod trace;
 pub mod walker;
+mod walks;
 pub mod watch;
 
 pub use client::{Attached, AttachedSegment, ClientError, Mounts, View};

@@ -10,7 +10,7 @@ use vfsrun_union::{DirEntry, Errno};
 const KEPT: usize = 64;
 const KEPT_NAMES: usize = 4_000_000;
 
-type Listing = Arc<[DirEntry]>;
+pub type Listing = Arc<[DirEntry]>;
 
 #[derive(Default)]
 pub struct Listings {
@@ -23,7 +23,7 @@ impl Listings {
         &self,
         nodeid: u64,
         offset: u64,
-        list: impl FnOnce() -> Result<Vec<DirEntry>, Errno>,
+        list: impl FnOnce() -> Result<Listing, Errno>,
     ) -> Result<Listing, Errno> {
         if offset > 0 {
             let kept = self.kept.lock().expect("the server aborts when a thread panics");
@@ -31,8 +31,7 @@ impl Listings {
                 return Ok(listing.clone());
             }
         }
-        let listing: Listing = list()?.into();
-        Ok(listing)
+        list()
     }
 
     /// The reader will come back for more of `listing`.
@@ -65,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    fn names(names: &[&str]) -> Result<Vec<DirEntry>, Errno> {
+    fn names(names: &[&str]) -> Result<Listing, Errno> {
         let entry = |name: &&str| DirEntry { name: (*name).into(), kind: FileKind::Regular, ino: 9 };
         Ok(names.iter().map(entry).collect())
     }

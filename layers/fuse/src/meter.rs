@@ -34,6 +34,7 @@ pub struct Meter {
     start: Instant,
     counts: [AtomicU64; KINDS],
     negative: AtomicU64,
+    ahead: AtomicU64,
     read_bytes: AtomicU64,
     /// Per thread, when its request began: milliseconds since `start` plus one, 0 for none.
     serving: [AtomicU64; SLOTS],
@@ -57,6 +58,7 @@ impl Default for Meter {
             start: Instant::now(),
             counts: Default::default(),
             negative: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             serving: [const { AtomicU64::new(0) }; SLOTS],
         }
@@ -76,6 +78,10 @@ impl Meter {
         self.negative.fetch_add(1, Relaxed);
     }
 
+    pub fn was_ahead(&self) {
+        self.ahead.fetch_add(1, Relaxed);
+    }
+
     pub fn read_bytes(&self, bytes: usize) {
         self.read_bytes.fetch_add(bytes as u64, Relaxed);
     }
@@ -92,6 +98,7 @@ impl Meter {
         Stats {
             lookup: count(Kind::Lookup),
             negative: self.negative.load(Relaxed),
+            ahead: self.ahead.load(Relaxed),
             forget: count(Kind::Forget),
             getattr: count(Kind::Getattr),
             readlink: count(Kind::Readlink),

@@ -29,7 +29,7 @@ use vfsrun_trace::Counts;
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +146,8 @@ pub struct Stats {
     pub read_bytes: u64,
     pub readdir: u64,
     pub readdirplus: u64,
+    /// Answers among `readdirplus` that were worked out before they were asked for.
+    pub ahead: u64,
     pub xattr: u64,
     pub statfs: u64,
     /// Everything else, refused writes included.

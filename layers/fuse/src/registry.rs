@@ -422,6 +422,11 @@ impl Live {
         }
     }
 
+    /// Another number each time that somebody comes or goes.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(SeqCst)
+    }
+
     /// Names of this segment that the kernel remembers.
     pub fn nodes(&self) -> usize {
         usize::try_from(self.nodes.load(SeqCst)).unwrap_or(0)

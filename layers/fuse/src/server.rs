@@ -113,6 +113,7 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
             meter: meter.clone(),
             files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
             listings: Arc::default(),
+            walks: Default::default(),
             device: Arc::default(),
             trace: trace.clone(),
             errands: errands.clone(),

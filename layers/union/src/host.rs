@@ -1,7 +1,7 @@
 //! The host: files reached beneath descriptors, and what stat says of them.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -293,17 +293,18 @@ pub(crate) fn plain_attr(stat: &Stat, hides_list: bool) -> Option<Attr> {
 }
 
 /// The stat of what lies at a name, and whether an access control list says more than its mode, without opening it: half of
-/// what a look costs. `None`: look at it.
+/// what a look costs. `None`: look at it. Only where a file that is moved gets a new ctime, by the clock of this machine.
 pub(crate) fn glance(dir: &OwnedFd, name: &OsStr) -> Result<Option<(Stat, bool)>, Errno> {
-    let look = || rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-    let stat = look()?;
+    let has_list = match xattr::is_set_at(dir, name, acl::ACCESS) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Errno::NOENT),
+        has_list => has_list.ok(),
+    };
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if !may_have_list(&stat) {
         return Ok(Some((stat, false)));
     }
-    let Ok(has_list) = xattr::is_set_at(dir, name, acl::ACCESS) else { return Ok(None) };
-    // Had another file been in its place for a moment, its ctime would tell, if it is not that young.
-    let is_same = !fingerprint::is_racy(&stat) && fingerprint::print(&look()?) == fingerprint::print(&stat);
-    Ok(is_same.then_some((stat, has_list)))
+    // Had another file come to be at the name meanwhile, its ctime would tell.
+    Ok(has_list.filter(|_| !fingerprint::is_racy(&stat)).map(|has_list| (stat, has_list)))
 }
 
 /// Set-id bits of a directory say whose new files are; those of a file are not shown.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod ahead;
 pub mod attr;
 mod branch;
 pub mod context;
@@ -49,6 +50,7 @@ mod visits;
 mod watch;
 mod xattr;
 
+pub use ahead::Glimpse;
 pub use attr::{Attr, DirEntry, FileKind, Time};
 pub use context::{Context, LayerCache};
 pub use describe::SegmentSpec;

@@ -33,6 +33,16 @@ pub(crate) struct Name {
     group: Option<NodeKey>,
 }
 
+impl Name {
+    /// `None`: only a look tells what is shown.
+    pub(crate) fn known_kind(&self) -> Option<FileKind> {
+        match self.kind {
+            Told::Kind(kind) => Some(kind),
+            Told::Nothing => None,
+        }
+    }
+}
+
 /// What a listing tells about a type without a look at the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
@@ -84,12 +94,12 @@ impl Segment {
                 shown.insert(name.name, (shown.len(), entry));
             }
         }
-        Ok(self.in_order(dir, shown))
+        let entries = shown.into_values().filter_map(|(place, entry)| Some((place, entry?)));
+        Ok(self.in_order(dir, entries.collect()))
     }
 
-    fn in_order(&self, dir: &Node, shown: HashMap<OsString, (usize, Option<DirEntry>)>) -> Vec<DirEntry> {
-        let entries = shown.into_values().filter_map(|(place, entry)| Some((place, entry?)));
-        let mut entries: Vec<_> = entries.collect();
+    /// Each entry comes with its place in the order of the branches.
+    pub(crate) fn in_order(&self, dir: &Node, mut entries: Vec<(usize, DirEntry)>) -> Vec<DirEntry> {
         match self.order {
             Order::Sorted => {
                 entries.sort_unstable_by(|(_, a), (_, b)| a.name.as_bytes().cmp(b.name.as_bytes()));
@@ -155,7 +165,7 @@ impl Segment {
         }
     }
 
-    fn layer_name(&self, origin: &Origin, branch: &Branch, child: u32) -> Name {
+    pub(crate) fn layer_name(&self, origin: &Origin, branch: &Branch, child: u32) -> Name {
         let Content::Layer(layer) = &branch.content else { unreachable!("a layer's entry is in a layer") };
         let entry = layer.layer.entry(child);
         let kind = match &entry.kind {
@@ -196,7 +206,7 @@ impl Segment {
         None
     }
 
-    fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
+    pub(crate) fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
         let key = name.group.unwrap_or_else(|| dir.key().child(&name.name));
         let ino = match self.table.get(key) {
             Some(node) => node.shown(),
@@ -233,7 +243,7 @@ fn scatter(seed: u64, path: &Path) -> [u8; 32] {
 
 type HostName = (OsString, Option<FileType>, u64);
 
-fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
+pub(crate) fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
     if branch.whiteouts != Whiteouts::Oci {
         return names.into_iter().filter_map(|name| host_name(branch, name)).collect();
     }

@@ -254,7 +254,7 @@ impl Segment {
     }
 
     /// What lies at the name in the branch, no link followed.
-    fn step(&self, asked: &Asked, origin: &Origin) -> Result<Option<Candidate>, Errno> {
+    pub(crate) fn step(&self, asked: &Asked, origin: &Origin) -> Result<Option<Candidate>, Errno> {
         let branch = self.branch(origin.branch);
         match (&origin.place, &branch.content) {
             (Place::Above, _) => {
@@ -378,6 +378,7 @@ impl Segment {
         let branch = self.branch(index);
         if branch.whiteouts == Whiteouts::None
             && branch.rewrite.is_none()
+            && branch.has_our_clock
             && let Some((stat, has_list)) = host::glance(dir, name)?
             && self.owners.of_host(stat.st_uid, stat.st_gid).is_none()
             // Whether a list can be shown is a matter of what it says.

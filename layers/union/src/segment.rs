@@ -468,9 +468,9 @@ impl Segment {
 
 /// Look-ups in a directory that is opened and verified once for all of them.
 pub struct Lookups<'a> {
-    segment: &'a Segment,
-    dir: &'a Arc<Node>,
-    dirs: Dirs,
+    pub(crate) segment: &'a Segment,
+    pub(crate) dir: &'a Arc<Node>,
+    pub(crate) dirs: Dirs,
 }
 
 impl Lookups<'_> {
@@ -480,8 +480,7 @@ impl Lookups<'_> {
         let index = segment.name_index(dirs, dir);
         let asked = segment.ask(dirs, dir, name, ViewLinks::Follow);
         match asked.and_then(|asked| segment.resolve_asked(&Asked { index, ..asked }, |_| {})) {
-            Ok(found) if segment.bottom && found.attr.kind == FileKind::Whiteout => Err(Errno::NOENT),
-            Ok(found) => Ok(segment.adopt(dir, name, found)),
+            Ok(found) => self.give(name, found),
             Err(Errno::STALE) => Err(segment.refuse_changed(dir)),
             Err(errno) => {
                 if let Some(node) = segment.table.get(dir.key().child(name)) {
@@ -491,6 +490,13 @@ impl Lookups<'_> {
                 Err(errno)
             }
         }
+    }
+
+    pub(crate) fn give(&self, name: &OsStr, found: Found) -> Result<(Arc<Node>, Attr), Errno> {
+        if self.segment.bottom && found.attr.kind == FileKind::Whiteout {
+            return Err(Errno::NOENT);
+        }
+        Ok(self.segment.adopt(self.dir, name, found))
     }
 }
 

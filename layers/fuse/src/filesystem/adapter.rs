@@ -1,6 +1,7 @@
 //! What the kernel asks, through fuser, and what it is told.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Deref;
@@ -14,11 +15,12 @@ use fuser::{
 use vfsrun_trace::Outcome;
 use vfsrun_union::{DirEntry, Errno, Space};
 
-use super::{Listed, Name, Told, ViewFs};
+use super::{Listed, Name, Reached, Told, ViewFs, above};
 use crate::attributes::{file_type, missing};
 use crate::entry::{Entries, Entry};
 use crate::meter::Kind;
 use crate::nodes::Place;
+use crate::walks::{Ahead, Next};
 
 /// What the kernel talks to.
 pub struct Adapter(pub Arc<ViewFs>);
@@ -227,7 +229,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let _serving = self.meter.begin(Kind::Readdirplus);
+        let serving = self.meter.begin(Kind::Readdirplus);
         let unique = request.unique();
         if let Some(question) = self.slow_question(nodeid, None) {
             // One slow name does not keep the others.
@@ -237,18 +239,38 @@ impl Filesystem for Adapter {
                 view.tell_listed_plus(unique, (nodeid, offset), told, entry, reply);
             });
         }
-        let dir = self.list_of_segments(nodeid).is_none().then(|| self.place(nodeid));
-        let dir = match dir.transpose() {
-            Ok(dir) => dir,
+        if self.list_of_segments(nodeid).is_some() {
+            let entry = |listed: &DirEntry| self.listed(self.look_up(nodeid, &listed.name), listed);
+            self.tell_listed_plus(unique, (nodeid, offset), self.list(nodeid, offset), entry, reply);
+            return;
+        }
+        let place = match self.place(nodeid) {
+            Ok(place) => place,
             Err(error) => return reply.error(errno(error)),
         };
-        let lookups = dir.as_ref().map(|dir| (dir, dir.live.segment.lookups(&dir.node)));
-        let look_up = |name: &OsStr| match &lookups {
-            Some((dir, lookups)) => self.look_up_in(dir, lookups, name),
-            None => self.look_up(nodeid, name),
+        let (told, mut glimpses) = match self.walks.take(&place, offset) {
+            Some(Ahead { listing, glimpses }) => {
+                self.meter.was_ahead();
+                (Ok((listing, above(&place.node))), glimpses)
+            }
+            None => (self.list(nodeid, offset), VecDeque::new()),
         };
-        let listed = |listed: &DirEntry| self.listed(look_up(&listed.name), listed);
-        self.tell_listed_plus(unique, (nodeid, offset), self.list(nodeid, offset), listed, reply);
+        let listing = told.as_ref().ok().map(|(listing, _)| listing.clone());
+        let lookups = place.live.segment.lookups(&place.node);
+        let entry = |listed: &DirEntry| {
+            let glimpse = glimpses.pop_front().flatten();
+            self.listed(self.look_up_in(&place, &lookups, &listed.name, glimpse), listed)
+        };
+        let reached = self.tell_listed_plus(unique, (nodeid, offset), told, entry, reply);
+        drop((lookups, serving));
+        if let Some(listing) = listing {
+            let next = match reached {
+                Reached::Before(offset) => Some(Next { place, offset, listing: Some(listing) }),
+                Reached::Last => self.walks.listed(&place, &listing),
+                Reached::Nothing => None,
+            };
+            next.into_iter().for_each(|next| self.walks.prepare(next));
+        }
     }
 
     fn statfs(&self, _request: &Request, _nodeid: INodeNo, reply: ReplyStatfs) {
@@ -345,15 +367,18 @@ impl ViewFs {
         request: RequestId,
         (nodeid, offset): (INodeNo, u64),
         told: Result<Listed, Errno>,
-        entry: impl Fn(&DirEntry) -> (Entry, Option<Place>),
+        mut entry: impl FnMut(&DirEntry) -> (Entry, Option<Place>),
         reply: ReplyDirectoryPlus,
-    ) {
+    ) -> Reached {
         let mut entries = Entries::new(reply);
         let listed = match told {
             Ok(listed) => listed,
-            Err(error) => return entries.refuse(errno(error)),
+            Err(error) => {
+                entries.refuse(errno(error));
+                return Reached::Nothing;
+            }
         };
-        self.for_each_entry(nodeid, offset, listed, |next, name| match name {
+        let reached = self.for_each_entry(nodeid, offset, listed, |next, name| match name {
             Name::Dot(ino, dots) => !entries.add(next, OsStr::new(dots), &Entry::dots(ino)),
             Name::Entry(listed) => {
                 let (entry, place) = entry(listed);
@@ -365,6 +390,7 @@ impl ViewFs {
             }
         });
         entries.reply(&self.device, request);
+        reached
     }
 }
 
