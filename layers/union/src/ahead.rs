@@ -12,7 +12,7 @@ use crate::describe::{Symlinks, Whiteouts};
 use crate::host;
 use crate::list::{Name, host_names};
 use crate::merge::{Found, Merge};
-use crate::node::Node;
+use crate::node::{Key, Node};
 use crate::origin::{Origin, Place};
 use crate::resolve::ViewLinks;
 use crate::segment::{Lookups, Segment};
@@ -29,13 +29,13 @@ impl Segment {
         let branch = self.branch(origin.branch);
         let names = match (&origin.place, &branch.content) {
             (Place::Host(_), Content::Host(_)) => {
-                let open = self.lookups(dir).dirs.open(self, dir, origin).ok()?;
+                let open = self.lookups(dir).dirs.open(self, dir, &origin).ok()?;
                 host_names(branch, host::read_dir(&open, most).ok()?)
             }
             (Place::Entry(at), Content::Layer(layer)) => {
                 let children = layer.layer.children(*at);
                 let children = (children.len() <= most).then_some(children)?;
-                children.into_iter().map(|child| self.layer_name(origin, branch, child)).collect()
+                children.into_iter().map(|child| self.layer_name(&origin, branch, child)).collect()
             }
             _ => return None,
         };
@@ -49,17 +49,18 @@ impl Segment {
 
     /// The node of a name that somebody holds.
     pub fn held(&self, dir: &Node, name: &OsStr) -> Option<Arc<Node>> {
-        self.table.get(dir.key().child(name))
+        self.table.get(Key::name(dir, name))
     }
 
     /// Where nothing but one branch decides about the names of a directory, and does so without waiting.
-    fn only_origin<'a>(&self, dir: &'a Node) -> Option<&'a Origin> {
-        let [origin] = &*dir.origins else { return None };
+    fn only_origin(&self, dir: &Node) -> Option<Origin> {
+        let origins = dir.origins();
+        let [origin] = &*origins else { return None };
         let is_plain = !self.has_rules
             && !self.has_priorities
             && self.branch(origin.branch).whiteouts == Whiteouts::None
             && !self.may_wait(dir);
-        (is_plain && dir.kind() == FileKind::Directory).then_some(origin)
+        (is_plain && dir.kind() == FileKind::Directory).then(|| origin.clone())
     }
 }
 
@@ -69,7 +70,7 @@ impl Lookups<'_> {
         let Lookups { segment, dir, dirs } = self;
         let origin = segment.only_origin(dir)?;
         let asked = segment.ask(dirs, dir, name, ViewLinks::Keep).ok()?;
-        let candidate = segment.step(&asked, origin).ok()??;
+        let candidate = segment.step(&asked, &origin).ok()??;
         let may_be_followed = candidate.seen.attr.kind == FileKind::Symlink
             && segment.branch(origin.branch).symlinks != Symlinks::Never;
         if may_be_followed {

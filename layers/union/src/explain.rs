@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::attr::FileKind;
 use crate::describe::{Policy, TypeConflict};
 use crate::merge::{Found, Merge};
-use crate::node::{Node, NodeKey};
+use crate::node::{Node, PathHash};
 use crate::origin::{BranchIndex, Place};
 use crate::provenance::Provenance;
 use crate::resolve::{Candidate, Dirs, Told, ViewLinks};
@@ -182,7 +182,8 @@ impl<'a> Walk<'a> {
         let found = segment.resolve_telling(dir, name, links, |told| answers.push(Answer::new(told)));
         let dirs = Dirs::default();
         if let Ok(asked) = segment.ask(&dirs, dir, name, links) {
-            let (told, others) = dir.origins.split_at(answers.len());
+            let origins = dir.origins();
+            let (told, others) = origins.split_at(answers.len());
             let others = others.iter().map(|origin| (origin.branch, segment.candidate(&asked, origin)));
             let answers = told.iter().map(|origin| origin.branch).zip(answers);
             let step = Step { segment, dir: Some(dir), name, found: &found };
@@ -219,12 +220,15 @@ fn step_alone(segment: &Segment, lost: Entry, name: &OsStr) -> Option<Entry> {
 
 /// A node of what one branch has, as if there were no other.
 fn alone(segment: &Segment, dir: Option<&Arc<Node>>, name: &OsStr, found: &Candidate) -> Arc<Node> {
-    let key = dir.map_or(NodeKey::root(), |dir| dir.key()).alone(found.origin.branch, name);
-    segment.table.node(dir, name, key, new_node(Merge::single(found.clone())))
+    let path = dir.map(|dir| dir.path().join(name)).unwrap_or_default();
+    // Not that of any path.
+    let hash = PathHash::of(&Path::new("/").join(found.origin.branch.to_string()).join(path));
+    segment.table.node(dir, name, || hash.seed(), new_node(Merge::single(found.clone())))
 }
 
 fn account(segment: &Segment, entry: Entry) -> Account {
-    let origin = entry.alone.as_ref().and_then(|node| node.origins.first());
+    let origins = entry.alone.as_ref().map(|node| node.origins());
+    let origin = origins.as_ref().and_then(|origins| origins.first());
     let provenance = entry.alone.as_ref().zip(origin);
     let provenance = provenance.and_then(|(node, origin)| segment.provenance(node, origin).ok());
     Account {

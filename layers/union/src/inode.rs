@@ -1,6 +1,7 @@
 //! The inode table: which inode numbers are in use. A server has one, because all its segments share a connection
 //! to the kernel, where the number identifies the node.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
@@ -29,14 +30,17 @@ impl InodeTable {
     /// A number that no live owner has. With `wanted_low32` its low half is that value (git's index keeps 32 bits of
     /// st_ino), unless thousands of owners want the same one; `seed` decides the rest, so that the same wishes made
     /// in the same order get the same numbers.
-    pub fn allocate(&self, wanted_low32: Option<u32>, seed: u64) -> u64 {
-        let mut number = guess(wanted_low32, seed);
-        let mut high = seed;
+    pub fn allocate(&self, wanted_low32: Option<u32>, seed: impl FnOnce() -> u64) -> u64 {
+        let seed = LazyCell::new(seed);
+        let mut number = guess(wanted_low32, || *seed);
+        let mut last = None;
         for attempt in 0_u64.. {
             if number > FUSE_ROOT && self.take(number) {
                 return number;
             }
-            high = high.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let high: u64 = last.unwrap_or(*seed);
+            let high = high.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            last = Some(high);
             number = match wanted_low32 {
                 Some(low) if attempt < WISHES => ((high >> 33) & 0x7fff) << 32 | u64::from(low),
                 _ => (high >> 16) | HASHED,
@@ -69,10 +73,10 @@ impl InodeTable {
 }
 
 /// The number `allocate` tries first.
-pub(crate) fn guess(wanted_low32: Option<u32>, seed: u64) -> u64 {
+pub(crate) fn guess(wanted_low32: Option<u32>, seed: impl FnOnce() -> u64) -> u64 {
     match wanted_low32 {
         Some(low) => u64::from(low),
-        None => seed & (HASHED - 1) | HASHED,
+        None => seed() & (HASHED - 1) | HASHED,
     }
 }
 
@@ -88,8 +92,8 @@ mod tests {
     #[test]
     fn the_low_half_is_kept_when_a_number_is_wanted_twice() {
         let table = InodeTable::default();
-        let first = table.allocate(Some(42), 7);
-        let second = table.allocate(Some(42), 8);
+        let first = table.allocate(Some(42), || 7);
+        let second = table.allocate(Some(42), || 8);
         assert_eq!(first, 42);
         assert_ne!(second, first);
         assert_eq!(second & 0xffff_ffff, 42);
@@ -100,7 +104,7 @@ mod tests {
     fn the_number_of_the_fuse_root_and_zero_are_never_given_out() {
         let table = InodeTable::default();
         for low in [0, 1] {
-            let ino = table.allocate(Some(low), 3);
+            let ino = table.allocate(Some(low), || 3);
             assert!(ino > FUSE_ROOT);
             assert_eq!(ino & 0xffff_ffff, u64::from(low));
         }
@@ -109,16 +113,16 @@ mod tests {
     #[test]
     fn a_released_number_is_given_out_again() {
         let table = InodeTable::default();
-        let ino = table.allocate(None, 99);
-        assert_ne!(table.allocate(None, 99), ino);
+        let ino = table.allocate(None, || 99);
+        assert_ne!(table.allocate(None, || 99), ino);
         table.release(ino);
-        assert_eq!(table.allocate(None, 99), ino);
+        assert_eq!(table.allocate(None, || 99), ino);
     }
 
     #[test]
     fn thousands_of_wishes_for_one_low_half_are_kept_and_apart() {
         let table = InodeTable::default();
-        let numbers: HashSet<u64> = (0..5_000).map(|seed| table.allocate(Some(5), seed)).collect();
+        let numbers: HashSet<u64> = (0..5_000).map(|seed| table.allocate(Some(5), || seed)).collect();
         assert_eq!(numbers.len(), 5_000);
         assert!(numbers.iter().all(|ino| ino & 0xffff_ffff == 5 && *ino < 1 << 47));
     }

@@ -16,10 +16,10 @@ use crate::describe::{Order, Policy, Symlinks, Whiteouts};
 use crate::fault::FaultReason;
 use crate::host;
 use crate::inode;
-use crate::node::{Node, NodeKey};
+use crate::node::{Key, LayerLinks, Node};
 use crate::origin::{Origin, Place};
 use crate::priority::Rivals;
-use crate::resolve::{ViewLinks, open_dir};
+use crate::resolve::{ViewLinks, object_of_entry, open_dir};
 use crate::rules::{Subject, Verdict};
 use crate::segment::Segment;
 
@@ -30,7 +30,7 @@ pub(crate) struct Name {
     /// Low half of the host's inode number.
     low32: Option<u32>,
     /// Position in a layer, to find hard links.
-    group: Option<NodeKey>,
+    links: Option<LayerLinks>,
 }
 
 impl Name {
@@ -61,7 +61,8 @@ impl Segment {
         }
         dir.refuse_denied()?;
         let path = self.has_rules.then(|| dir.path());
-        let names = dir.origins.iter().map(|origin| Ok((origin, self.names(dir, origin)?)));
+        let origins = dir.origins();
+        let names = origins.iter().map(|origin| Ok((origin, self.names(dir, origin)?)));
         let names = names.collect::<Result<Vec<_>, Errno>>()?;
         let all = names.iter().flat_map(|(_, names)| names).map(|name| name.name.as_os_str());
         let rivals = Rivals::among(&self.priorities(dir), all);
@@ -86,7 +87,7 @@ impl Segment {
                     Some((Verdict::Show, kind)) => Some(self.dir_entry(dir, &name, kind)),
                     Some((Verdict::Deny(_), kind)) => {
                         // It has an inode number of its own.
-                        (name.low32, name.group) = (None, None);
+                        (name.low32, name.links) = (None, None);
                         Some(self.dir_entry(dir, &name, kind))
                     }
                     None => self.dir_entry_by_look(dir, &name)?,
@@ -123,7 +124,7 @@ impl Segment {
                     name: at.clone(),
                     kind: if is_file { Told::Nothing } else { Told::Kind(FileKind::Directory) },
                     low32: None,
-                    group: None,
+                    links: None,
                 };
                 Ok(branch.at.get(dir.depth()).map(name).into_iter().collect())
             }
@@ -145,7 +146,7 @@ impl Segment {
                     name: name.into(),
                     kind: Told::Kind(if is_dir { FileKind::Directory } else { FileKind::Regular }),
                     low32: None,
-                    group: None,
+                    links: None,
                 };
                 Ok(inputs.index.children(*at).map(name).collect())
             }
@@ -157,7 +158,7 @@ impl Segment {
                         name: entry.name,
                         kind: Told::Kind(entry.kind),
                         low32: inode::wanted(entry.ino),
-                        group: None,
+                        links: None,
                     })
                     .collect())
             }
@@ -177,9 +178,10 @@ impl Segment {
             Kind::Whiteout | Kind::Device { .. } => Told::Kind(FileKind::Whiteout),
         };
         let content = layer.layer.content(child).unwrap_or(child);
-        let group = (layer.layer.nlink(content) > 1).then(|| NodeKey::hard_links(origin.branch, content));
+        let links = LayerLinks { branch: origin.branch, object: object_of_entry(content) };
+        let links = (layer.layer.nlink(content) > 1).then_some(links);
         let name = entry.path.file_name().unwrap_or_default().to_owned();
-        Name { name, kind, low32: None, group }
+        Name { name, kind, low32: None, links }
     }
 
     /// `None` if the type alone does not tell.
@@ -207,24 +209,25 @@ impl Segment {
     }
 
     pub(crate) fn dir_entry(&self, dir: &Node, name: &Name, kind: FileKind) -> DirEntry {
-        let key = name.group.unwrap_or_else(|| dir.key().child(&name.name));
+        let key = name.links.map_or_else(|| Key::name(dir, &name.name), Key::Links);
+        let hash = || name.links.map_or_else(|| dir.path_hash_of(&name.name), LayerLinks::hash);
         let ino = match self.table.get(key) {
             Some(node) => node.shown(),
-            None => inode::guess(name.low32, key.seed()),
+            None => inode::guess(name.low32, || hash().seed()),
         };
         DirEntry { name: name.name.clone(), kind, ino }
     }
 
     /// `None` if the name is hidden from all branches.
     fn dir_entry_by_look(&self, dir: &Arc<Node>, name: &Name) -> Result<Option<DirEntry>, Errno> {
-        let (kind, low32, group) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
-            (Ok(found), _) => (found.attr.kind, found.low32, found.group),
+        let (kind, low32, links) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
+            (Ok(found), _) => (found.attr.kind, found.low32, found.links),
             (Err(Errno::NOENT), _) => return Ok(None),
             // Listed all the same; whoever uses it gets the error.
-            (Err(_), Told::Kind(kind)) => (kind, name.low32, name.group),
-            (Err(_), Told::Nothing) => (FileKind::Symlink, name.low32, name.group),
+            (Err(_), Told::Kind(kind)) => (kind, name.low32, name.links),
+            (Err(_), Told::Nothing) => (FileKind::Symlink, name.low32, name.links),
         };
-        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), group };
+        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), links };
         Ok(Some(self.dir_entry(dir, &name, kind)))
     }
 }
@@ -258,7 +261,7 @@ pub(crate) fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
         name: name.to_owned(),
         kind: Told::Kind(FileKind::Whiteout),
         low32: None,
-        group: None,
+        links: None,
     };
     let deleted: Vec<_> = deleted.map(whiteout).collect();
     names.into_iter().filter_map(|name| host_name(branch, name)).chain(deleted).collect()
@@ -274,5 +277,5 @@ fn host_name(branch: &Branch, (name, kind, ino): HostName) -> Option<Name> {
         }
         Some(kind) => Told::Kind(host::kind_of(kind)?),
     };
-    Some(Name { name, kind: told, low32: Some(ino as u32), group: None })
+    Some(Name { name, kind: told, low32: Some(ino as u32), links: None })
 }

@@ -9,7 +9,7 @@ use crate::branch::Content;
 use crate::describe::{Scope, Symlinks};
 use crate::fingerprint;
 use crate::host;
-use crate::node::Node;
+use crate::node::{Key, Node};
 use crate::origin::Place;
 use crate::resolve::open_dir;
 use crate::segment::Segment;
@@ -86,7 +86,7 @@ impl Segment {
         for node in &gone {
             let dir = node.parent().expect("a lost root was refused above");
             forget(Forget::Name { dir: dir.ino(), name: node.name() });
-            if node.origins.iter().any(|origin| !self.is_plain(node, dir, origin)) {
+            if node.origins().iter().any(|origin| !self.is_plain(node, dir, origin)) {
                 // It may be of another type now while its directory is as it was, whose listing tells types.
                 forget(Forget::Node { ino: dir.ino() });
             }
@@ -101,7 +101,7 @@ impl Segment {
                 _ => {}
             }
             // Those that nobody holds may be held as absent.
-            for name in names.iter().filter(|name| self.table.get(node.key().child(name)).is_none()) {
+            for name in names.iter().filter(|name| self.table.get(Key::name(node, name)).is_none()) {
                 forget(Forget::Name { dir: node.ino(), name });
             }
         }
@@ -129,12 +129,12 @@ impl Segment {
         }
         let entries = self.list_merged(dir).ok()?;
         let names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
-        let unknown = names.iter().filter(|name| self.table.get(dir.key().child(name)).is_none()).count();
+        let unknown = names.iter().filter(|name| self.table.get(Key::name(dir, name)).is_none()).count();
         (unknown <= MOST_NAMES).then_some(names)
     }
 
     fn may_fold_case(&self, dir: &Node) -> bool {
-        dir.origins.iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
+        dir.origins().iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Host(anchor), Content::Host(host)) => {
                 open_dir(dir, origin, host, anchor).is_ok_and(|dir| host::may_fold_case(&dir))
             }

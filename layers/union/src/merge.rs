@@ -9,7 +9,7 @@ use crate::describe::{Policy, TypeConflict};
 use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
 use crate::hard_link::LinkedFile;
-use crate::node::NodeKey;
+use crate::node::LayerLinks;
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::resolve::{Candidate, Told};
 use crate::segment::Segment;
@@ -35,7 +35,7 @@ pub(crate) struct Seen {
     /// Links followed for this name.
     pub(crate) follows: u8,
     /// The hard links that are one node.
-    pub(crate) group: Option<NodeKey>,
+    pub(crate) links: Option<LayerLinks>,
     /// The file of a host branch that has other names.
     pub(crate) linked: Option<LinkedFile>,
 }
@@ -52,14 +52,14 @@ impl Seen {
             changed: Time::default(),
             opaque: false,
             follows: 0,
-            group: None,
+            links: None,
             linked: None,
         }
     }
 
     /// A followed link is a file of its own: an inode shared by names with one link would make overlayfs write to all.
     pub(crate) fn own_inode(mut self) -> Seen {
-        self.group = None;
+        self.links = None;
         self.linked = None;
         if self.attr.kind != FileKind::Directory {
             self.attr.nlink = 1;
@@ -80,7 +80,7 @@ pub(crate) struct Found {
     pub(crate) changed: Time,
     pub(crate) opaque: bool,
     pub(crate) follows: u8,
-    pub(crate) group: Option<NodeKey>,
+    pub(crate) links: Option<LayerLinks>,
     pub(crate) linked: Option<LinkedFile>,
 }
 
@@ -216,7 +216,7 @@ impl Merge {
             changed: seens().map(|seen| seen.changed).max().unwrap_or_default(),
             opaque: self.opaque,
             follows: follows.saturating_add(seens().map(|seen| seen.follows).max().unwrap_or(0)),
-            group: top.seen.group,
+            links: top.seen.links,
             linked: top.seen.linked,
             origins: self
                 .parts

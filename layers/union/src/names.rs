@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::io::Errno;
 
@@ -17,7 +17,7 @@ use crate::describe::Whiteouts;
 use crate::fingerprint;
 use crate::host;
 use crate::merge::Identity;
-use crate::node::{Node, NodeKey, NodeTable};
+use crate::node::Node;
 use crate::origin::Place;
 use crate::resolve::Dirs;
 use crate::segment::Segment;
@@ -38,7 +38,8 @@ pub(crate) struct NameIndexes {
 
 #[derive(Default)]
 struct All {
-    known: HashMap<NodeKey, Known>,
+    /// By the directory's number.
+    known: HashMap<u64, Known>,
     /// In all of them.
     names: usize,
     /// With so many directories it is worth a look at which are gone.
@@ -47,6 +48,7 @@ struct All {
 
 /// What is known of a directory in one state.
 struct Known {
+    dir: Weak<Node>,
     object: u64,
     print: u64,
     attempt: Attempt,
@@ -85,25 +87,25 @@ impl NameIndexes {
     /// `None`: the directory is in another state than before.
     fn get(&self, dir: &Node) -> Option<Attempt> {
         let all = self.all.lock().expect("no holder of the indexes panics");
-        let known = all.known.get(&dir.key())?;
-        (known.object == dir.object && known.print == dir.served.print()).then(|| known.attempt.clone())
+        let known = all.known.get(&dir.ino())?;
+        (known.object == dir.object() && known.print == dir.served.print()).then(|| known.attempt.clone())
     }
 
-    fn put(&self, dir: &Node, print: u64, attempt: Attempt, table: &NodeTable) {
+    fn put(&self, dir: &Arc<Node>, print: u64, attempt: Attempt) {
         let mut all = self.all.lock().expect("no holder of the indexes panics");
         let all = &mut *all;
         if all.known.len() >= all.tidy_at {
-            all.known.retain(|key, _| table.get(*key).is_some());
+            all.known.retain(|_, known| known.dir.strong_count() > 0);
             all.names = all.known.values().map(Known::names).sum();
             all.tidy_at = 2 * all.known.len() + 16;
         }
-        all.names -= all.known.remove(&dir.key()).map_or(0, |known| known.names());
-        let mut known = Known { object: dir.object, print, attempt };
+        all.names -= all.known.remove(&dir.ino()).map_or(0, |known| known.names());
+        let mut known = Known { dir: Arc::downgrade(dir), object: dir.object(), print, attempt };
         if all.names + known.names() > MOST_NAMES {
             known.attempt = Attempt::Failed;
         }
         all.names += known.names();
-        all.known.insert(dir.key(), known);
+        all.known.insert(dir.ino(), known);
     }
 }
 
@@ -127,7 +129,7 @@ impl Segment {
     /// `None`: each branch is asked. `dirs` are those of `dir`.
     pub(crate) fn name_index(&self, dirs: &Dirs, dir: &Arc<Node>) -> Option<Arc<NameIndex>> {
         let least = self.name_indexes.origins_at_least;
-        if least == 0 || dir.origins.len() < least {
+        if least == 0 || dir.origins().len() < least {
             return None;
         }
         let print = dir.served.print();
@@ -137,7 +139,7 @@ impl Segment {
             Some(Attempt::Made(index)) => return Some(index),
             Some(Attempt::Later) => self.index_names(dirs, dir, print).unwrap_or(Attempt::Failed),
         };
-        self.name_indexes.put(dir, print, attempt.clone(), &self.table);
+        self.name_indexes.put(dir, print, attempt.clone());
         match attempt {
             Attempt::Made(index) => Some(index),
             Attempt::Later | Attempt::Failed => None,
@@ -150,7 +152,7 @@ impl Segment {
             return Ok(Attempt::Later);
         }
         let mut index = NameIndex { names: Vec::new(), asked: Vec::new() };
-        for (position, origin) in dir.origins.iter().enumerate() {
+        for (position, origin) in dir.origins().iter().enumerate() {
             let Ok(position) = Position::try_from(position) else { break };
             let branch = self.branch(origin.branch);
             let mut add = |name: &OsStr| index.names.push((self.name_indexes.hash(name), position));
@@ -187,7 +189,7 @@ impl Segment {
     /// The print of the directory as it is now; `None` if it may change without another one.
     fn state_of(&self, dirs: &Dirs, dir: &Arc<Node>) -> Result<Option<u64>, Errno> {
         let mut identity = Identity::default();
-        for origin in dir.origins.iter() {
+        for origin in dir.origins().iter() {
             let print = match &origin.place {
                 Place::Host(_) if self.branch(origin.branch).live => {
                     let stat = rustix::fs::fstat(&*dirs.open(self, dir, origin)?)?;

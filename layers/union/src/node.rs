@@ -5,85 +5,91 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::path::PathBuf;
+use std::iter;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use hashbrown::HashTable;
 use rustix::io::Errno;
 
 use crate::attr::FileKind;
-use crate::hard_link::{HardLink, LinkedFile, LinkedFiles};
+use crate::hard_link::{LinkedFile, LinkedFiles};
 use crate::inode::InodeTable;
 use crate::kept_name::KeptName;
-use crate::origin::{Origin, Origins, Place};
+use crate::merge::Identity;
+use crate::origin::{BranchIndex, Origin, OriginList, Origins, Place};
 use crate::watch::{Coverage, Watches};
 
-/// Identifies a node within its segment: a hash of its path, the same whenever the name is looked up. Hard links of
-/// a layer share one. In halves, so that it is aligned like all else in a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NodeKey([u64; 2]);
+/// By what a node is found in its segment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Key<'a> {
+    Root,
+    /// A name in a directory, which stays where it is in memory for as long as it has nodes below it.
+    Name(*const Node, &'a OsStr),
+    Links(LayerLinks),
+}
 
-impl NodeKey {
-    pub(crate) fn root() -> NodeKey {
-        NodeKey([0, 0])
-    }
-
-    /// Of a name in the directory that has this key.
-    pub fn child(self, name: &OsStr) -> NodeKey {
-        NodeKey::hash(self, name.as_encoded_bytes())
-    }
-
-    /// The node of all names of a layer's hard-link group.
-    pub(crate) fn hard_links(branch: u16, entry: u32) -> NodeKey {
-        // A name has no slash, so that no path gets the same hash.
-        NodeKey::hash(NodeKey::root(), format!("/{branch}/{entry}").as_bytes())
-    }
-
-    /// Of what one branch alone has at a name. Not the key of any path.
-    pub(crate) fn alone(self, branch: u16, name: &OsStr) -> NodeKey {
-        NodeKey::hash(self, &[format!("/{branch}/").as_bytes(), name.as_encoded_bytes()].concat())
-    }
-
-    fn hash(start: NodeKey, bytes: &[u8]) -> NodeKey {
-        // One call, because the incremental hasher is two kilobytes that would have to be made and moved.
-        let hash = blake3::hash(&[&start.number().to_le_bytes(), bytes].concat());
-        let half =
-            |at| u64::from_le_bytes(hash.as_bytes()[at..at + 8].try_into().expect("a hash has 32 bytes"));
-        NodeKey([half(0), half(8)])
-    }
-
-    pub fn number(self) -> u128 {
-        u128::from(self.0[1]) << 64 | u128::from(self.0[0])
-    }
-
-    pub(crate) fn seed(self) -> u64 {
-        self.0[0]
+impl<'a> Key<'a> {
+    pub(crate) fn name(dir: &Node, name: &'a OsStr) -> Key<'a> {
+        Key::Name(dir, name)
     }
 }
 
-/// Compare nodes by [`Node::key`] within a segment, by [`Node::ino`] within a server. A server keeps one for each name that
-/// the kernel remembers, so that its size counts.
+/// The names of a file of a layer that has several. They are one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LayerLinks {
+    pub(crate) branch: BranchIndex,
+    /// That of [`Origin`], the same for all of them.
+    pub(crate) object: u64,
+}
+
+impl LayerLinks {
+    pub(crate) fn hash(self) -> PathHash {
+        // No path of a segment begins with slashes.
+        PathHash::of(format!("//{}/{}", self.branch, self.object).as_ref())
+    }
+}
+
+/// Stands for a path relative to the root of a segment: the same in all segments and whenever it is asked for, and no
+/// other path's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathHash(u128);
+
+impl PathHash {
+    pub(crate) fn of(path: &Path) -> PathHash {
+        let hash = blake3::hash(path.as_os_str().as_encoded_bytes());
+        let (half, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        PathHash(u128::from_le_bytes(*half))
+    }
+
+    pub fn number(self) -> u128 {
+        self.0
+    }
+
+    /// A part of it.
+    pub(crate) fn seed(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// Compare nodes of a server by [`Node::ino`]. It keeps one for each name that the kernel remembers, so that its size counts.
 pub struct Node {
     parent: Option<Arc<Node>>,
     name: KeptName,
-    key: NodeKey,
     ino: u64,
-    /// Rare, so that others need not carry its size.
-    hard_link: OnceLock<Box<HardLink>>,
+    pub(crate) kept_origins: Origins,
+    pub(crate) served: Served,
+    table: Arc<NodeTable>,
+    pub(crate) coverage: Coverage,
     kind: FileKind,
-    depth: u32,
     /// Links followed on the way here.
     pub(crate) follows: u8,
     /// Lower segments do not show through this directory.
     pub(crate) opaque: bool,
-    pub(crate) origins: Origins,
-    /// Hash of what the node is: origins, devices and inode numbers. Another object at the path is another node.
-    pub(crate) object: u64,
-    pub(crate) served: Served,
-    pub(crate) coverage: Coverage,
-    table: Arc<NodeTable>,
+    /// It stands for all names of a file of a layer.
+    is_links: bool,
 }
 
 /// What was given out about a node, so that a later change can be told.
@@ -94,6 +100,7 @@ pub(crate) struct Served {
     /// Hash of permissions, owner and group as shown.
     rights: AtomicU32,
     flags: AtomicU8,
+    pub(crate) patience: Patience,
 }
 
 impl Served {
@@ -111,6 +118,8 @@ impl Served {
     pub(crate) const YOUNG: u8 = 16;
     /// Of a directory: which names it has depends on what its own times do not prove, so they are looked at again.
     pub(crate) const JUDGED: u8 = 64;
+    /// It is a name of a file that has others.
+    const LINKED: u8 = 128;
 
     pub(crate) fn print(&self) -> u64 {
         self.print.load(Ordering::Acquire)
@@ -132,7 +141,7 @@ impl Served {
     /// Nothing that was given out before is held any more.
     pub(crate) fn renew(&self, print: u64, racy: bool) {
         self.print.store(print, Ordering::Release);
-        self.flags.fetch_and(Served::JUDGED, Ordering::AcqRel);
+        self.flags.fetch_and(Served::JUDGED | Served::LINKED, Ordering::AcqRel);
         if racy {
             self.set(Served::RACY);
         }
@@ -156,6 +165,32 @@ impl Served {
     }
 }
 
+/// How often in a row it was in vain to put a node under watch; each time doubles the wait for another try.
+#[derive(Default)]
+pub(crate) struct Patience {
+    in_vain: AtomicU8,
+    wait: AtomicU8,
+}
+
+impl Patience {
+    /// Whether it is too early for another try. Each question brings it nearer.
+    pub(crate) fn must_wait(&self) -> bool {
+        let less = |wait: u8| wait.checked_sub(1);
+        self.wait.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+
+    /// A try was in vain, or its price was not worth it.
+    pub(crate) fn put_off(&self) {
+        let in_vain = self.in_vain.load(Ordering::Acquire).min(6);
+        self.in_vain.store(in_vain + 1, Ordering::Release);
+        self.wait.store((1 << in_vain) - 1, Ordering::Release);
+    }
+
+    pub(crate) fn renew(&self) {
+        self.in_vain.store(0, Ordering::Release);
+    }
+}
+
 /// A node about to be made.
 pub(crate) struct NewNode {
     pub(crate) kind: FileKind,
@@ -165,6 +200,7 @@ pub(crate) struct NewNode {
     pub(crate) object: u64,
     pub(crate) print: u64,
     pub(crate) low32: Option<u32>,
+    pub(crate) links: Option<LayerLinks>,
     pub(crate) linked: Option<LinkedFile>,
 }
 
@@ -176,11 +212,16 @@ impl Node {
 
     /// The inode number that is shown of it: its own, or the one that is shown of all hard links of the file.
     pub fn shown(&self) -> u64 {
-        self.hard_link.get().map_or(self.ino, |link| link.shown)
+        if self.served.has(Served::LINKED) { self.table.linked.shown(self.ino) } else { self.ino }
     }
 
-    pub fn key(&self) -> NodeKey {
-        self.key
+    pub fn path_hash(&self) -> PathHash {
+        PathHash::of(&self.path())
+    }
+
+    /// Of a name in this directory.
+    pub fn path_hash_of(&self, name: &OsStr) -> PathHash {
+        PathHash::of(&self.path().join(name))
     }
 
     pub fn kind(&self) -> FileKind {
@@ -198,16 +239,39 @@ impl Node {
     }
 
     /// Whether it was forgotten, and its name may be forgotten once more: nobody has looked that up since in the same
-    /// directory. (What lay below a forgotten directory has another one, for all that its path is the same.)
+    /// directory.
     pub fn is_forgotten(&self) -> bool {
-        let Some(now) = self.table.get(self.key) else { return true };
-        let parent = |node: &Node| node.parent().map(Arc::as_ptr);
-        !ptr::eq(&*now, self) && parent(&now) != parent(self)
+        self.table.get(self.key()).is_none()
+    }
+
+    /// Where it comes from, one for each branch that has a part in it.
+    pub(crate) fn origins(&self) -> OriginList<'_> {
+        self.kept_origins.list(self.parent())
+    }
+
+    /// Hash of what the node is: origins, devices and inode numbers. Another object at the path is another node.
+    pub(crate) fn object(&self) -> u64 {
+        self.kept_origins.object().unwrap_or_else(|| {
+            let mut identity = Identity::default();
+            for origin in self.origins().iter() {
+                identity.add(origin, origin.object, 0);
+            }
+            identity.finish(self.opaque).0
+        })
+    }
+
+    fn key(&self) -> Key<'_> {
+        if self.is_links {
+            let origins = self.origins();
+            let origin = origins.first().expect("it is a file of a layer");
+            return Key::Links(LayerLinks { branch: origin.branch, object: origin.object });
+        }
+        self.parent().map_or(Key::Root, |dir| Key::name(dir, self.name()))
     }
 
     /// How many names lead to it.
     pub(crate) fn depth(&self) -> usize {
-        self.depth as usize
+        iter::successors(self.parent(), |node| node.parent()).count()
     }
 
     /// Relative to the root of the segment.
@@ -217,15 +281,18 @@ impl Node {
 
     /// Errors: ACCESS if a rule denies it.
     pub(crate) fn refuse_denied(&self) -> Result<(), Errno> {
-        match self.origins.first().map(|origin| &origin.place) {
-            Some(Place::Denied) => Err(Errno::ACCESS),
+        match self.origins().first() {
+            Some(Origin { place: Place::Denied, .. }) => Err(Errno::ACCESS),
             _ => Ok(()),
         }
     }
 
     /// It is a name of a file that has others.
     pub(crate) fn join(&self, file: LinkedFile) {
-        self.hard_link.get_or_init(|| Box::new(self.table.linked.join(file, || self.ino)));
+        if !self.served.has(Served::LINKED) {
+            self.table.linked.join(file, self.ino);
+            self.served.set(Served::LINKED);
+        }
     }
 
     /// Somebody has to look at it before it counts as what was served.
@@ -247,13 +314,10 @@ impl Node {
 
     /// The names from the ancestor at `depth` (exclusive) to this node.
     pub(crate) fn path_from(&self, depth: usize) -> PathBuf {
-        let mut names = Vec::with_capacity(self.depth().saturating_sub(depth));
-        let mut node = self;
-        while node.depth() > depth {
-            names.push(node.name());
-            node = node.parent.as_deref().expect("only the root has depth 0, and it has no parent");
-        }
-        names.iter().rev().collect()
+        let mut names: Vec<_> = iter::successors(Some(self), |node| node.parent.as_deref()).collect();
+        // The root has no name.
+        names.pop();
+        names.iter().rev().skip(depth).map(|node| node.name()).collect()
     }
 }
 
@@ -265,12 +329,13 @@ impl fmt::Debug for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.table.forget(self);
         self.table.watches.release(self);
+        self.table.forget(self);
         // By hand, because a chain of parents dropped recursively could exhaust the stack.
         let mut next = self.parent.take();
         while let Some(parent) = next {
-            next = Arc::into_inner(parent).and_then(|mut node| node.parent.take());
+            // Copied, not taken: a node that goes is found by its parent.
+            next = Arc::into_inner(parent).and_then(|node| node.parent.clone());
         }
     }
 }
@@ -321,7 +386,7 @@ impl NodeTable {
         Arc::new(NodeTable { shards, hasher: RandomState::new(), inodes, linked, watches, live })
     }
 
-    pub(crate) fn get(&self, key: NodeKey) -> Option<Arc<Node>> {
+    pub(crate) fn get(&self, key: Key<'_>) -> Option<Arc<Node>> {
         let mut others = Vec::new();
         let (shard, hash) = self.shard(key);
         let node = shard.find(hash, key, &mut others);
@@ -333,19 +398,29 @@ impl NodeTable {
         self: &Arc<NodeTable>,
         parent: Option<&Arc<Node>>,
         name: &OsStr,
-        key: NodeKey,
         new: NewNode,
     ) -> Interned {
         let mut others = Vec::new();
+        let key = match (new.links, parent) {
+            (Some(links), _) => Key::Links(links),
+            (None, Some(dir)) => Key::name(dir, name),
+            (None, None) => Key::Root,
+        };
         let (mut shard, hash) = self.shard(key);
         let old = shard.find(hash, key, &mut others);
         if let Some(node) = old.as_ref()
-            && node.object == new.object
+            && node.object() == new.object
         {
             drop(shard);
             return Interned::Known(old.expect("just looked at"));
         }
-        let node = self.node(parent, name, key, new);
+        let links = new.links;
+        let seed = || match (links, parent) {
+            (Some(links), _) => links.hash().seed(),
+            (None, Some(dir)) => dir.path_hash_of(name).seed(),
+            (None, None) => PathHash::of(Path::new("")).seed(),
+        };
+        let node = self.node(parent, name, seed, new);
         if let Some(old) = &old {
             shard.take(hash, old);
         }
@@ -357,45 +432,38 @@ impl NodeTable {
         if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
     }
 
-    /// A node that is in no table: nobody finds it, and no sweep looks at it.
+    /// A node that is in no table: nobody finds it, and no sweep looks at it. `seed` has a say in its number.
     pub(crate) fn node(
         self: &Arc<NodeTable>,
         parent: Option<&Arc<Node>>,
         name: &OsStr,
-        key: NodeKey,
+        seed: impl Fn() -> u64,
         new: NewNode,
     ) -> Arc<Node> {
-        let (ino, hard_link) = match new.linked {
-            Some(file) => {
-                let (ino, link) = self.linked.add(file, key.seed());
-                (ino, OnceLock::from(Box::new(link)))
-            }
-            None => (self.inodes.allocate(new.low32, key.seed()), OnceLock::new()),
+        let (ino, flags) = match new.linked {
+            Some(file) => (self.linked.add(file, seed), Served::LINKED),
+            None => (self.inodes.allocate(new.low32, seed), 0),
         };
         Arc::new(Node {
             parent: parent.cloned(),
             name: name.into(),
-            key,
             ino,
-            hard_link,
+            kept_origins: Origins::new(new.origins, new.object, parent.map(Arc::as_ref)),
+            served: Served { print: new.print.into(), flags: flags.into(), ..Served::default() },
+            table: Arc::clone(self),
+            coverage: Coverage::default(),
             kind: new.kind,
-            depth: parent.map_or(0, |parent| parent.depth + 1),
             follows: new.follows,
             opaque: new.opaque,
-            origins: new.origins.into(),
-            object: new.object,
-            served: Served { print: AtomicU64::new(new.print), ..Served::default() },
-            coverage: Coverage::default(),
-            table: Arc::clone(self),
+            is_links: new.links.is_some(),
         })
     }
 
     /// Whoever looks the name up from now on gets a new node. Hard links of a layer stay: they have other names, and do
     /// not change.
     pub(crate) fn detach(&self, node: &Node) {
-        let by_path = node.parent().is_some_and(|parent| parent.key.child(&node.name) == node.key);
-        if by_path {
-            let (mut shard, hash) = self.shard(node.key);
+        if !node.is_links && node.parent().is_some() {
+            let (mut shard, hash) = self.shard(node.key());
             shard.take(hash, node);
         }
     }
@@ -411,7 +479,7 @@ impl NodeTable {
     }
 
     fn doubt(&self, node: &Node) {
-        let (mut shard, hash) = self.shard(node.key);
+        let (mut shard, hash) = self.shard(node.key());
         if self.live
             && let Some(held) = shard.take(hash, node)
         {
@@ -420,7 +488,7 @@ impl NodeTable {
     }
 
     fn settle(&self, node: &Node) {
-        let (mut shard, hash) = self.shard(node.key);
+        let (mut shard, hash) = self.shard(node.key());
         if let Some(held) = shard.take(hash, node) {
             shard.settled.insert_unique(hash, held, Held::hash);
         }
@@ -436,17 +504,18 @@ impl NodeTable {
     }
 
     fn forget(&self, node: &Node) {
-        let (mut shard, hash) = self.shard(node.key);
+        let (mut shard, hash) = self.shard(node.key());
         shard.take_gone(hash);
         drop(shard);
-        match node.hard_link.get() {
-            Some(link) => self.linked.leave(link, node.ino),
-            None => self.inodes.release(node.ino),
+        if node.served.has(Served::LINKED) {
+            self.linked.leave(node.ino);
+        } else {
+            self.inodes.release(node.ino);
         }
     }
 
     /// Where the key's node is, and by which hash.
-    fn shard(&self, key: NodeKey) -> (MutexGuard<'_, Shard>, u64) {
+    fn shard(&self, key: Key<'_>) -> (MutexGuard<'_, Shard>, u64) {
         let hash = self.hasher.hash_one(key);
         // The tables go by the other bits.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
@@ -460,10 +529,10 @@ impl Shard {
     }
 
     /// `others` takes those that only have the same hash, which may not go while the shard is locked.
-    fn find(&self, hash: u64, key: NodeKey, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+    fn find(&self, hash: u64, key: Key<'_>, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
         let same_hash = self.both().into_iter().flat_map(|nodes| nodes.iter_hash(hash));
         for node in same_hash.filter(|held| held.hash == hash).filter_map(|held| held.node.upgrade()) {
-            if node.key == key {
+            if node.key() == key {
                 return Some(node);
             }
             others.push(node);
@@ -504,17 +573,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_fits_a_chunk_of_192_bytes() {
+    fn a_node_fits_a_chunk_of_112_bytes() {
         let counts = 2 * size_of::<usize>();
         let size_of_chunk = size_of::<usize>();
-        assert!(counts + size_of::<Node>() + size_of_chunk <= 192);
+        assert!(counts + size_of::<Node>() + size_of_chunk <= 112);
     }
 
     fn table() -> Arc<NodeTable> {
         NodeTable::new(Arc::default(), Arc::new(Watches::new(None)), true)
     }
 
-    fn intern(table: &Arc<NodeTable>, parent: Option<&Arc<Node>>, key: u64) -> Arc<Node> {
+    fn intern(table: &Arc<NodeTable>, parent: Option<&Arc<Node>>, name: &str) -> Arc<Node> {
         let new = NewNode {
             kind: FileKind::Directory,
             follows: 0,
@@ -523,18 +592,24 @@ mod tests {
             object: 1,
             print: 1,
             low32: None,
+            links: None,
             linked: None,
         };
-        match table.intern(parent, "x".as_ref(), NodeKey([key, 0]), new) {
+        match table.intern(parent, name.as_ref(), new) {
             Interned::New(node) => node,
-            _ => unreachable!("nobody has the key"),
+            _ => unreachable!("nobody has the name"),
         }
     }
 
     #[test]
     fn a_node_is_found_and_goes_whether_it_is_in_doubt_or_not() {
         let table = table();
-        let nodes: Vec<_> = (1..=1000).map(|key| intern(&table, None, key)).collect();
+        let root = intern(&table, None, "");
+        let name = |number: usize| number.to_string();
+        let nodes: Vec<_> = (1..1000)
+            .map(|number| intern(&table, Some(&root), &name(number)))
+            .chain([Arc::clone(&root)])
+            .collect();
         assert_eq!(table.doubtful().len(), 1000);
         nodes.iter().for_each(|node| node.settle());
         nodes[..10].iter().for_each(|node| node.doubt());
@@ -542,20 +617,23 @@ mod tests {
         let is_found =
             |node: &Arc<Node>| table.get(node.key()).is_some_and(|found| Arc::ptr_eq(&found, node));
         assert!(nodes.iter().all(is_found));
-        drop(nodes);
+        drop((root, nodes));
         assert!(table.live().is_empty() && table.inodes.is_empty());
     }
 
     #[test]
     fn a_directory_whose_last_holder_is_a_child_leaves_nothing() {
         let table = table();
-        let dir = intern(&table, None, 1);
-        let child = intern(&table, Some(&dir), 2);
-        drop(dir);
-        drop(child);
+        let mut deepest = intern(&table, None, "");
+        for _ in 0..1000 {
+            deepest = intern(&table, Some(&deepest), "child");
+        }
+        assert_eq!(table.live().len(), 1001);
+        drop(deepest);
         for shard in &table.shards {
             let shard = shard.lock().unwrap();
             assert!(shard.both().iter().all(|nodes| nodes.is_empty()));
         }
+        assert!(table.inodes.is_empty());
     }
 }

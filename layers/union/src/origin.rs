@@ -21,10 +21,35 @@ pub(crate) struct Origin {
     pub(crate) object: u64,
 }
 
-/// Those of a node. One, as nearly all have, lies in the node itself.
+/// Those of a node, as it keeps them. What nearly all have is one that takes little room.
 pub(crate) enum Origins {
-    One(Origin),
-    Others(Box<[Origin]>),
+    /// One on the host, beneath that of the parent which has this position: branch and anchor are the same.
+    Beneath {
+        position: u16,
+        object: u64,
+    },
+    Entry {
+        branch: BranchIndex,
+        entry: u32,
+        object: u64,
+    },
+    Input {
+        branch: BranchIndex,
+        file: u32,
+        object: u64,
+    },
+    Others(Box<Merged>),
+}
+
+pub(crate) struct Merged {
+    origins: Box<[Origin]>,
+    object: u64,
+}
+
+/// Those of a node, as others see them.
+pub(crate) enum OriginList<'a> {
+    One([Origin; 1]),
+    Others(&'a [Origin]),
 }
 
 #[derive(Clone, Debug)]
@@ -107,22 +132,79 @@ impl Origin {
     }
 }
 
-impl From<Vec<Origin>> for Origins {
-    fn from(origins: Vec<Origin>) -> Origins {
-        match <[Origin; 1]>::try_from(origins) {
-            Ok([origin]) => Origins::One(origin),
-            Err(origins) => Origins::Others(origins.into()),
+impl Origins {
+    /// `object` is that of all together.
+    pub(crate) fn new(origins: Vec<Origin>, object: u64, parent: Option<&Node>) -> Origins {
+        if let [Origin { branch, ref place, synthetic: false, object }] = origins[..] {
+            match *place {
+                Place::Host(ref anchor) => {
+                    if let Some(position) = parent.and_then(|parent| position(parent, branch, anchor)) {
+                        return Origins::Beneath { position, object };
+                    }
+                }
+                Place::Entry(Some(entry)) => return Origins::Entry { branch, entry, object },
+                Place::Input(file) => return Origins::Input { branch, file, object },
+                _ => {}
+            }
+        }
+        Origins::Others(Box::new(Merged { origins: origins.into(), object }))
+    }
+
+    /// Of a node that has this parent.
+    pub(crate) fn list<'a>(&'a self, parent: Option<&'a Arc<Node>>) -> OriginList<'a> {
+        OriginList::One([match *self {
+            Origins::Beneath { position, object } => {
+                let (branch, anchor) = above(position, parent);
+                Origin { object, ..Origin::at(branch, Place::Host(Arc::clone(anchor))) }
+            }
+            Origins::Entry { branch, entry, object } => {
+                Origin { object, ..Origin::at(branch, Place::Entry(Some(entry))) }
+            }
+            Origins::Input { branch, file, object } => {
+                Origin { object, ..Origin::at(branch, Place::Input(file)) }
+            }
+            Origins::Others(ref merged) => return OriginList::Others(&merged.origins),
+        }])
+    }
+
+    /// That of all together, where it is kept.
+    pub(crate) fn object(&self) -> Option<u64> {
+        match self {
+            Origins::Others(merged) => Some(merged.object),
+            _ => None,
         }
     }
 }
 
-impl Deref for Origins {
+fn position(parent: &Node, branch: BranchIndex, anchor: &Arc<Anchor>) -> Option<u16> {
+    let is_it = |origin: &Origin| {
+        origin.branch == branch && matches!(&origin.place, Place::Host(other) if Arc::ptr_eq(other, anchor))
+    };
+    parent.origins().iter().position(is_it)?.try_into().ok()
+}
+
+/// Branch and anchor of what lies beneath the parent's origin at that position.
+fn above(mut position: u16, mut parent: Option<&Arc<Node>>) -> (BranchIndex, &Arc<Anchor>) {
+    loop {
+        let node = parent.expect("only what has a parent lies beneath it");
+        match &node.kept_origins {
+            Origins::Beneath { position: next, .. } => (position, parent) = (*next, node.parent()),
+            Origins::Others(merged) => match &merged.origins[usize::from(position)] {
+                Origin { branch, place: Place::Host(anchor), .. } => return (*branch, anchor),
+                _ => unreachable!("it was on the host when this was made, and never changes"),
+            },
+            Origins::Entry { .. } | Origins::Input { .. } => unreachable!("neither is on the host"),
+        }
+    }
+}
+
+impl Deref for OriginList<'_> {
     type Target = [Origin];
 
     fn deref(&self) -> &[Origin] {
         match self {
-            Origins::One(origin) => std::slice::from_ref(origin),
-            Origins::Others(origins) => origins,
+            OriginList::One(origin) => origin,
+            OriginList::Others(origins) => origins,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::attr::FileKind;
 use crate::branch::Content;
 use crate::describe::Symlinks;
 use crate::fingerprint::{self, Mixer};
-use crate::node::{Node, NodeKey};
+use crate::node::Node;
 use crate::origin::{BranchIndex, Place};
 use crate::resolve::open_dir;
 use crate::segment::Segment;
@@ -72,9 +72,9 @@ impl Rivals {
     }
 }
 
-/// Rivals of directories that were asked about lately, with the state of the directory that proves them.
+/// Rivals of directories that were asked about lately, by number, with the state of the directory that proves them.
 #[derive(Default)]
-pub(crate) struct KnownRivals(Mutex<HashMap<NodeKey, (u64, Arc<Rivals>)>>);
+pub(crate) struct KnownRivals(Mutex<HashMap<u64, (u64, Arc<Rivals>)>>);
 
 /// All are dropped when there are more.
 const MOST_KNOWN: usize = 64;
@@ -82,7 +82,7 @@ const MOST_KNOWN: usize = 64;
 impl KnownRivals {
     fn get(&self, dir: &Node, state: Option<u64>) -> Option<Arc<Rivals>> {
         let known = self.0.lock().expect("no holder of the rivals panics");
-        known.get(&dir.key()).filter(|(known, _)| Some(*known) == state).map(|(_, rivals)| Arc::clone(rivals))
+        known.get(&dir.ino()).filter(|(known, _)| Some(*known) == state).map(|(_, rivals)| Arc::clone(rivals))
     }
 
     fn put(&self, dir: &Node, state: u64, rivals: &Arc<Rivals>) {
@@ -90,14 +90,15 @@ impl KnownRivals {
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        known.insert(dir.key(), (state, Arc::clone(rivals)));
+        known.insert(dir.ino(), (state, Arc::clone(rivals)));
     }
 }
 
 impl Segment {
     /// All lists that have a say in a directory.
     pub(crate) fn priorities(&self, dir: &Node) -> Vec<&Priority> {
-        let branches = dir.origins.iter().map(|origin| &self.branch(origin.branch).rules);
+        let origins = dir.origins();
+        let branches = origins.iter().map(|origin| &self.branch(origin.branch).rules);
         branches.chain([&self.rules]).flat_map(|rules| &rules.priorities).collect()
     }
 
@@ -151,7 +152,7 @@ impl Segment {
             return Ok(rivals);
         }
         let mut names = Vec::new();
-        for origin in dir.origins.iter() {
+        for origin in dir.origins().iter() {
             names.extend(self.names(dir, origin)?.into_iter().map(|name| name.name));
         }
         let rivals = Arc::new(Rivals::among(&self.priorities(dir), names.iter().map(OsString::as_os_str)));
@@ -167,8 +168,8 @@ impl Segment {
     fn state_of_names(&self, dir: &Node) -> Result<Option<u64>, Errno> {
         let mut state = Mixer::default();
         // Which branches are merged here, too.
-        state.add(dir.object);
-        for origin in dir.origins.iter() {
+        state.add(dir.object());
+        for origin in dir.origins().iter() {
             match (&origin.place, &self.branch(origin.branch).content) {
                 (Place::Host(anchor), Content::Host(host)) => {
                     let stat = rustix::fs::fstat(open_dir(dir, origin, host, anchor)?)?;
@@ -188,7 +189,7 @@ impl Segment {
     fn rivals_may_change(&self, dir: &Node) -> bool {
         let follows = |branch: BranchIndex| self.branch(branch).symlinks != Symlinks::Never;
         self.has_live_branches()
-            && (self.looks_closer || dir.origins.iter().any(|origin| follows(origin.branch)))
+            && (self.looks_closer || dir.origins().iter().any(|origin| follows(origin.branch)))
     }
 }
 

@@ -31,12 +31,13 @@ impl Segment {
         if !self.provenance {
             return Err(Errno::NODATA);
         }
-        let real = node.origins.iter().filter(|origin| !origin.synthetic);
+        let origins = node.origins();
+        let real = origins.iter().filter(|origin| !origin.synthetic);
         let files = || real.clone().map(|origin| self.provenance(node, origin));
         match asked {
             b"branch" => {
-                let all = if real.clone().next().is_some() { 0 } else { node.origins.len() };
-                let origins = real.clone().chain(node.origins.iter().take(all));
+                let all = if real.clone().next().is_some() { 0 } else { origins.len() };
+                let origins = real.clone().chain(origins.iter().take(all));
                 lines(origins.map(|origin| self.branch(origin.branch).label.as_bytes().to_vec()))
             }
             b"path" => {
@@ -55,7 +56,7 @@ impl Segment {
     pub(crate) fn provenance(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
         match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Alias(target), _) => match top(target) {
-                Some(origin) => self.provenance(target, origin),
+                Some(origin) => self.provenance(target, &origin),
                 None => Ok(Provenance::default()),
             },
             (Place::Entry(Some(position)), Content::Layer(layer)) => {

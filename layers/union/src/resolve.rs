@@ -24,7 +24,7 @@ use crate::inputs::{Input, InputChild};
 use crate::layer::{LayerBranch, chain};
 use crate::merge::{Found, Merge, Seen};
 use crate::names::NameIndex;
-use crate::node::{Node, NodeKey};
+use crate::node::{LayerLinks, Node};
 use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
 use crate::priority::is_rival;
 use crate::rules::{By, List, Subject, Verdict};
@@ -103,7 +103,7 @@ impl Segment {
         let (dir, name) = (asked.dir, asked.name);
         let mut merge = Merge::new(self.types, self.policy);
         let index = asked.index.as_ref().map(|index| (index, self.name_indexes.hash(name)));
-        for (position, origin) in dir.origins.iter().enumerate() {
+        for (position, origin) in dir.origins().iter().enumerate() {
             if index.as_ref().is_some_and(|(index, hash)| !index.may_have(*hash, position)) {
                 tell(Told::Nothing);
                 continue;
@@ -343,7 +343,7 @@ impl Segment {
 
     pub(crate) fn alias(&self, index: BranchIndex, target: Arc<Node>, attr: Attr, follows: u8) -> Candidate {
         let mut object = fingerprint::Mixer::default();
-        object.add(target.key().seed()).add(target.object);
+        object.add(target.path_hash().seed()).add(target.object());
         let seen = Seen {
             attr,
             low32: inode::wanted(attr.ino),
@@ -353,7 +353,7 @@ impl Segment {
             changed: Time::default(),
             opaque: false,
             follows,
-            group: None,
+            links: None,
             linked: None,
         };
         Candidate { origin: Origin::at(index, Place::Alias(target)), seen: seen.own_inode() }
@@ -426,7 +426,7 @@ impl Segment {
             changed: if live && branch.has_our_clock { time_of_change(stat) } else { Time::default() },
             opaque: false,
             follows: 0,
-            group: None,
+            links: None,
             linked: linked_file(index, &attr, stat),
         }
     }
@@ -453,10 +453,10 @@ impl Segment {
         let (uid, gid) = self.owners.of_layer(entry.meta.uid, entry.meta.gid);
         let perm = if kind == FileKind::Symlink { 0o777 } else { (entry.meta.mode & 0o7777) as u16 };
         let mtime = Time { sec: entry.meta.mtime.0, nsec: entry.meta.mtime.1 };
-        let mut seen = Seen::fixed(attr(kind, perm, (uid, gid), size, mtime), u64::from(content) + 1);
+        let mut seen = Seen::fixed(attr(kind, perm, (uid, gid), size, mtime), object_of_entry(content));
         seen.attr.nlink = if kind == FileKind::Directory { 2 } else { nlink };
         seen.opaque = opaque;
-        seen.group = (nlink > 1).then(|| NodeKey::hard_links(index, content));
+        seen.links = (nlink > 1).then_some(LayerLinks { branch: index, object: seen.object });
         Candidate { origin: Origin::at(index, place), seen }
     }
 
@@ -599,6 +599,11 @@ fn oci_mark(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Mark, Errno> {
     }
 }
 
+/// What is the same for all names of a layer's file, and tells it from other files.
+pub(crate) fn object_of_entry(content: u32) -> u64 {
+    u64::from(content) + 1
+}
+
 /// If what is shown is one of several names of a file.
 fn linked_file(branch: BranchIndex, attr: &Attr, stat: &Stat) -> Option<LinkedFile> {
     let is_linked = attr.kind != FileKind::Directory && attr.nlink > 1;
@@ -660,9 +665,9 @@ mod tests {
         let segment = Segment::build(Described::read(spec, fds).unwrap(), &Context::default()).unwrap();
         let (root, dirs) = (segment.root(), Dirs::default());
         for _ in 0..2 {
-            root.origins.iter().for_each(|origin| drop(dirs.open(&segment, &root, origin).unwrap()));
+            root.origins().iter().for_each(|origin| drop(dirs.open(&segment, &root, origin).unwrap()));
         }
-        assert_eq!(root.origins.len(), count);
+        assert_eq!(root.origins().len(), count);
         assert_eq!(dirs.0.borrow().len(), MOST_OPEN);
     }
 }

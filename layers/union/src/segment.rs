@@ -27,7 +27,7 @@ use crate::mend::Forget;
 use crate::merge::{Found, Merge};
 use crate::moment::Clock;
 use crate::names::NameIndexes;
-use crate::node::{Interned, NewNode, Node, NodeKey, NodeTable, Served};
+use crate::node::{Interned, Key, NewNode, Node, NodeTable, Served};
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::owners::Owners;
 use crate::priority::KnownRivals;
@@ -154,7 +154,7 @@ impl Segment {
             Err(Errno::STALE) => return Err(self.refuse_changed(node)),
             found => found?,
         };
-        if found.object != node.object {
+        if found.object != node.object() {
             return Err(self.refuse_changed(node));
         }
         self.note(node, &State::of(&found));
@@ -188,7 +188,8 @@ impl Segment {
         if node.kind() != FileKind::Symlink {
             return Err(Errno::INVAL);
         }
-        let origin = node.origins.first().ok_or(Errno::INVAL)?;
+        let origins = node.origins();
+        let origin = origins.first().ok_or(Errno::INVAL)?;
         match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Alias(target), _) => self.read_link(target),
             (Place::Entry(Some(position)), Content::Layer(layer)) => {
@@ -249,7 +250,8 @@ impl Segment {
             FileKind::Symlink => return Err(Errno::LOOP),
             FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => return Err(Errno::NXIO),
         }
-        let origin = node.origins.first().ok_or(Errno::IO)?;
+        let origins = node.origins();
+        let origin = origins.first().ok_or(Errno::IO)?;
         if let Place::Alias(target) = &origin.place {
             return self.open(target);
         }
@@ -338,9 +340,8 @@ impl Segment {
 
     /// Makes what was found a node, the one that is held if there is one, and notes what is given out.
     pub(crate) fn adopt(&self, dir: &Arc<Node>, name: &OsStr, found: Found) -> (Arc<Node>, Attr) {
-        let key = found.group.unwrap_or_else(|| dir.key().child(name));
         let (attr, state) = (found.attr, State::of(&found));
-        let node = match self.table.intern(Some(dir), name, key, new_node(found)) {
+        let node = match self.table.intern(Some(dir), name, new_node(found)) {
             Interned::New(node) | Interned::Known(node) => node,
             Interned::Replaced(node) => {
                 self.changed(node.path());
@@ -402,7 +403,7 @@ impl Segment {
             source: errno.into(),
         })?;
         let state = State::of(&found);
-        let root = match self.table.intern(None, OsStr::new(""), NodeKey::root(), new_node(found)) {
+        let root = match self.table.intern(None, OsStr::new(""), new_node(found)) {
             Interned::New(node) | Interned::Known(node) | Interned::Replaced(node) => node,
         };
         self.note(&root, &state);
@@ -432,7 +433,7 @@ impl Segment {
     fn verify(&self, node: &Node, origin: &Origin, file: &OwnedFd) -> Result<(), Errno> {
         let seen = self.seen_on_host(origin.branch, file.as_fd())?;
         let found = seen.map(|seen| Merge::single(Candidate { origin: origin.clone(), seen }));
-        let same = |found: &Found| found.object == node.object && found.print == node.served.print();
+        let same = |found: &Found| found.object == node.object() && found.print == node.served.print();
         if found.as_ref().is_some_and(same) {
             return Ok(());
         }
@@ -483,7 +484,7 @@ impl Lookups<'_> {
             Ok(found) => self.give(name, found),
             Err(Errno::STALE) => Err(segment.refuse_changed(dir)),
             Err(errno) => {
-                if let Some(node) = segment.table.get(dir.key().child(name)) {
+                if let Some(node) = segment.table.get(Key::name(dir, name)) {
                     node.served.set(Served::LOST);
                     node.doubt();
                 }
@@ -526,6 +527,7 @@ pub(crate) fn new_node(found: Found) -> NewNode {
         object: found.object,
         print: found.print,
         low32: found.low32,
+        links: found.links,
         linked: found.linked,
     }
 }

@@ -46,11 +46,12 @@ impl Segment {
                 }
                 if !self.may_change(node) {
                     node.settle();
-                } else if self.is_settled_state(node) && (effort == Effort::All || !node.coverage.must_wait())
+                } else if self.is_settled_state(node)
+                    && (effort == Effort::All || !node.served.patience.must_wait())
                 {
                     match self.cover(node, &mut dirs) {
                         Ok(()) => {}
-                        Err(Refusal::Subject) => node.coverage.put_off(),
+                        Err(Refusal::Subject) => node.served.patience.put_off(),
                         Err(Refusal::Full) => return,
                     }
                 }
@@ -71,7 +72,7 @@ impl Segment {
             return Err(Refusal::Subject);
         }
         let (mut subjects, mut proof) = (Vec::new(), Proof::Events);
-        for origin in node.origins.iter() {
+        for origin in node.origins().iter() {
             let branch = self.branch(origin.branch);
             if !self.is_plain(node, parent, origin) || branch.watching == Live::Sweep {
                 return Err(Refusal::Subject);

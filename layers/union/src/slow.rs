@@ -97,7 +97,7 @@ impl Segment {
 
     /// Whether a name in `dir` or a listing of it may be slow to be had.
     pub fn may_wait(&self, dir: &Node) -> bool {
-        self.is_slow() && dir.origins.iter().any(|origin| self.is_slow_in(dir, origin))
+        self.is_slow() && dir.origins().iter().any(|origin| self.is_slow_in(dir, origin))
     }
 
     fn is_slow_in(&self, dir: &Node, origin: &Origin) -> bool {
@@ -114,8 +114,8 @@ impl Segment {
 
     /// How the branch is called that `dir` has its slow names of.
     pub(crate) fn slow_label(&self, dir: &Node) -> &str {
-        let mut origins = dir.origins.iter();
-        let slow = origins.find(|origin| self.is_slow_in(dir, origin));
+        let origins = dir.origins();
+        let slow = origins.iter().find(|origin| self.is_slow_in(dir, origin));
         slow.map_or("", |origin| self.branch(origin.branch).label.as_str())
     }
 }

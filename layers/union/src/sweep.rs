@@ -139,7 +139,7 @@ impl Segment {
         for children in nodes.chunk_by(|one, two| parent_of(one) == parent_of(two)) {
             let mut dirs = OpenDirs::default();
             for node in children {
-                let is_merged = node.parent().is_some_and(|parent| parent.origins.len() > 1);
+                let is_merged = node.parent().is_some_and(|parent| parent.origins().len() > 1);
                 let now = if is_merged || self.has_priorities {
                     self.compare_merged(node)
                 } else {
@@ -160,7 +160,7 @@ impl Segment {
 
     fn is_mounted(&self, node: &Node, dirs: &mut OpenDirs) -> bool {
         let Some(parent) = node.parent() else { return false };
-        node.origins.iter().filter(|origin| self.is_plain(node, parent, origin)).any(|origin| {
+        node.origins().iter().filter(|origin| self.is_plain(node, parent, origin)).any(|origin| {
             let Ok(dir) = dirs.open(self, parent, origin) else { return false };
             is_mount_root(dir, node.name())
         })
@@ -202,7 +202,7 @@ impl Segment {
     fn look_beneath(&self, node: &Node, dirs: &mut OpenDirs) -> Option<Result<(u64, bool), Errno>> {
         let parent = node.parent()?;
         if self.depends_on_more(node)
-            || !node.origins.iter().all(|origin| self.is_plain(node, parent, origin))
+            || !node.origins().iter().all(|origin| self.is_plain(node, parent, origin))
         {
             return None;
         }
@@ -213,8 +213,8 @@ impl Segment {
     /// that make it a whiteout or opaque.
     pub(crate) fn depends_on_more(&self, node: &Node) -> bool {
         let is_marked = |origin: &Origin| self.branch(origin.branch).whiteouts != Whiteouts::None;
-        let has_rivals = || node.parent().is_some_and(|parent| parent.origins.len() > 1);
-        node.origins.iter().any(is_marked)
+        let has_rivals = || node.parent().is_some_and(|parent| parent.origins().len() > 1);
+        node.origins().iter().any(is_marked)
             || self.policy != Policy::First && node.kind() != FileKind::Directory && has_rivals()
     }
 
@@ -227,7 +227,7 @@ impl Segment {
         let branch = self.branch(origin.branch);
         // Whether a link is followed depends on what it leads to.
         let is_link = node.kind() == FileKind::Symlink && branch.symlinks != Symlinks::Never;
-        !is_link && parent.origins.iter().any(is_in)
+        !is_link && parent.origins().iter().any(is_in)
     }
 
     pub(crate) fn stat_all(
@@ -237,7 +237,7 @@ impl Segment {
         dirs: &mut OpenDirs,
     ) -> Result<(u64, bool), Errno> {
         let (mut identity, mut racy) = (Identity::default(), false);
-        for origin in node.origins.iter() {
+        for origin in node.origins().iter() {
             let dir = dirs.open(self, parent, origin)?;
             let stat = rustix::fs::statat(dir, node.name(), AtFlags::SYMLINK_NOFOLLOW)?;
             let live = self.branch(origin.branch).live;
@@ -246,19 +246,19 @@ impl Segment {
             racy |= live && fingerprint::is_racy(&stat);
         }
         let (object, print) = identity.finish(node.opaque);
-        if object == node.object { Ok((print, racy)) } else { Err(Errno::STALE) }
+        if object == node.object() { Ok((print, racy)) } else { Err(Errno::STALE) }
     }
 
     /// Print and raciness of what resolving the name gives now; `None` if that is something else or comes from elsewhere.
     fn look_again(&self, node: &Node) -> Option<(u64, bool)> {
         let found = self.resolve_again(node).ok()?;
-        let same = found.object == node.object && comes_from(&found, &node.origins);
+        let same = found.object == node.object() && comes_from(&found, &node.origins());
         same.then_some((found.print, found.racy))
     }
 
     pub(crate) fn may_change(&self, node: &Node) -> bool {
         let live = |origins: &[Origin]| origins.iter().any(|origin| self.is_live(origin));
-        let by_view = node.origins.iter().any(|origin| {
+        let by_view = node.origins().iter().any(|origin| {
             let branch = self.branch(origin.branch);
             matches!(origin.place, Place::Alias(_))
                 || node.kind() == FileKind::Symlink
@@ -267,13 +267,13 @@ impl Segment {
         });
         by_view
             || node.served.has(Served::JUDGED)
-            || live(&node.origins)
-            || node.parent().is_some_and(|parent| live(&parent.origins))
+            || live(&node.origins())
+            || node.parent().is_some_and(|parent| live(&parent.origins()))
     }
 
     pub(crate) fn is_live(&self, origin: &Origin) -> bool {
         match &origin.place {
-            Place::Alias(target) => target.origins.iter().any(|origin| self.is_live(origin)),
+            Place::Alias(target) => target.origins().iter().any(|origin| self.is_live(origin)),
             _ => self.branch(origin.branch).live,
         }
     }
@@ -303,7 +303,8 @@ impl Segment {
 
     /// The file behind a node that has just been seen to be a regular file.
     fn open_to_ask(&self, node: &Node, dirs: &mut OpenDirs) -> Result<OwnedFd, Errno> {
-        let origin = node.origins.first().ok_or(Errno::NOENT)?;
+        let origins = node.origins();
+        let origin = origins.first().ok_or(Errno::NOENT)?;
         match node.parent() {
             Some(parent) if self.is_plain(node, parent, origin) => {
                 let flags = host::READ | OFlags::NOFOLLOW;

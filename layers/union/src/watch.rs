@@ -15,6 +15,7 @@
 //! Network file systems change without an event, and older kernels open files for overlayfs, nfsd and others without one:
 //! there nothing is watched.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::mem::{self, MaybeUninit};
@@ -22,7 +23,7 @@ use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use hashbrown::HashTable;
@@ -102,6 +103,8 @@ struct State {
     most: usize,
     heard: u64,
     removed: usize,
+    /// The further watches of nodes that have several, by the number of the node.
+    others: HashMap<u64, Vec<Number>>,
 }
 
 /// Found by number and by file.
@@ -153,22 +156,9 @@ pub(crate) enum Refusal {
     Full,
 }
 
-/// A node's side of its watches.
+/// The number of a node's first watch, 0 without one. It changes under the lock of the watches.
 #[derive(Debug, Default)]
-pub(crate) struct Coverage(Mutex<Covered>);
-
-#[derive(Debug, Default)]
-struct Covered {
-    /// Nearly all nodes have one watch at most.
-    first: Option<Number>,
-    others: Option<Box<Others>>,
-    /// How often in a row it was in vain; each time doubles the wait.
-    in_vain: u8,
-    wait: u8,
-}
-
-#[derive(Debug)]
-struct Others(Vec<Number>);
+pub(crate) struct Coverage(AtomicI32);
 
 impl Watches {
     /// `mounts` is a /proc/PID/mountinfo of the mount namespace in which branches are opened.
@@ -221,7 +211,7 @@ impl Watches {
         if state.removed >= REMOVED_MOST {
             state.hear(&mut in_doubt);
         }
-        let mut before = node.coverage.take();
+        let mut before = state.take_numbers(node);
         state.leave(node, &before);
         let mut numbers = Vec::with_capacity(subjects.len());
         let mut outcome = Ok(());
@@ -236,7 +226,7 @@ impl Watches {
                 let watched = state.watched.get_mut(*number).expect("watched under this lock");
                 watched.holders.add(Arc::downgrade(node));
             }
-            node.coverage.set(&numbers);
+            state.set_numbers(node, &numbers);
             node.settle();
         } else {
             outcome = outcome.and(Err(Refusal::Subject));
@@ -250,12 +240,12 @@ impl Watches {
 
     /// The node goes.
     pub(crate) fn release(&self, node: &Node) {
-        let numbers = node.coverage.take();
-        if numbers.is_empty() {
+        if !node.coverage.holds() {
             return;
         }
         let mut in_doubt = Vec::new();
         let mut state = self.lock();
+        let numbers = state.take_numbers(node);
         state.forget_gone(&numbers);
         state.remove_unheld(&numbers);
         if state.removed >= REMOVED_MOST {
@@ -334,7 +324,14 @@ impl State {
         let Some(watched) = self.watched.remove(number) else { return };
         let was_worth_it = self.heard - watched.since > WORTHWHILE;
         for node in watched.holders.all().iter().filter_map(Weak::upgrade) {
-            node.coverage.lost(number, was_worth_it);
+            let mut numbers = self.take_numbers(&node);
+            numbers.retain(|held| *held != number);
+            self.set_numbers(&node, &numbers);
+            if was_worth_it {
+                node.served.patience.renew();
+            } else {
+                node.served.patience.put_off();
+            }
             node.doubt();
             in_doubt.push(node);
         }
@@ -396,6 +393,19 @@ impl State {
             self.most = budget() / 4 * 3;
         }
         Ok(())
+    }
+
+    fn take_numbers(&mut self, node: &Node) -> Vec<Number> {
+        let Some(first) = node.coverage.replace(None) else { return Vec::new() };
+        let others = self.others.remove(&node.ino()).unwrap_or_default();
+        [first].into_iter().chain(others).collect()
+    }
+
+    fn set_numbers(&mut self, node: &Node, numbers: &[Number]) {
+        node.coverage.replace(numbers.first().copied());
+        if let Some(others @ [_, ..]) = numbers.get(1..) {
+            self.others.insert(node.ino(), others.to_vec());
+        }
     }
 
     fn leave(&mut self, node: &Node, numbers: &[Number]) {
@@ -501,65 +511,12 @@ impl Holders {
 impl Coverage {
     /// Whether the kernel would have said if something had changed.
     pub(crate) fn holds(&self) -> bool {
-        self.lock().first.is_some()
+        self.0.load(SeqCst) != 0
     }
 
-    /// Whether it is too early for another try. Each question brings it nearer.
-    pub(crate) fn must_wait(&self) -> bool {
-        let mut covered = self.lock();
-        let must_wait = covered.wait > 0;
-        covered.wait = covered.wait.saturating_sub(1);
-        must_wait
-    }
-
-    /// A try was in vain, or its price was not worth it.
-    pub(crate) fn put_off(&self) {
-        self.lock().put_off();
-    }
-
-    fn take(&self) -> Vec<Number> {
-        self.lock().take()
-    }
-
-    fn set(&self, numbers: &[Number]) {
-        self.lock().set(numbers);
-    }
-
-    fn lost(&self, number: Number, was_worth_it: bool) {
-        let mut covered = self.lock();
-        let mut numbers = covered.take();
-        numbers.retain(|held| *held != number);
-        covered.set(&numbers);
-        if was_worth_it {
-            covered.in_vain = 0;
-        } else {
-            covered.put_off();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Covered> {
-        self.0.lock().expect("no holder of a node's watches panics")
-    }
-}
-
-impl Covered {
-    fn take(&mut self) -> Vec<Number> {
-        let others = self.others.take().map(|others| others.0).unwrap_or_default();
-        self.first.take().into_iter().chain(others).collect()
-    }
-
-    fn set(&mut self, numbers: &[Number]) {
-        self.first = numbers.first().copied();
-        self.others = numbers
-            .get(1..)
-            .filter(|others| !others.is_empty())
-            .map(|others| Box::new(Others(others.to_vec())));
-    }
-
-    fn put_off(&mut self) {
-        let in_vain = self.in_vain.min(6);
-        self.in_vain = in_vain + 1;
-        self.wait = (1 << in_vain) - 1;
+    /// Returns the one before.
+    fn replace(&self, number: Option<Number>) -> Option<Number> {
+        Number::new(self.0.swap(number.map_or(0, Number::get), SeqCst))
     }
 }
 

@@ -43,7 +43,7 @@ impl Segment {
                 let value = entry.meta.xattrs.get(name).ok_or(Errno::NODATA)?;
                 Ok(if is_acl(name) { self.owners.acl_of_layer(value) } else { value.clone() })
             }
-            _ => self.xattr_of_host(node, origin, name),
+            _ => self.xattr_of_host(node, &origin, name),
         }
     }
 
@@ -57,7 +57,7 @@ impl Segment {
                 let entry = layer.layer.entry(layer.layer.content(*position).unwrap_or(*position));
                 entry.meta.xattrs.keys().cloned().collect()
             }
-            _ => self.xattr_names_of_host(node, origin)?,
+            _ => self.xattr_names_of_host(node, &origin)?,
         };
         Ok(names.into_iter().filter(|name| is_passed_on(name) && !is_overlay_mark(name)).collect())
     }
@@ -77,7 +77,7 @@ impl Segment {
     }
 
     fn has_whiteouts(&self, node: &Node) -> bool {
-        node.origins.iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
+        node.origins().iter().any(|origin| match (&origin.place, &self.branch(origin.branch).content) {
             (Place::Entry(at), Content::Layer(layer)) => layer.layer.has_whiteouts(*at),
             // There may be some; a look at each name would be the price of knowing.
             (Place::Host(_), Content::Host(_)) => self.branch(origin.branch).whiteouts != Whiteouts::None,
@@ -122,7 +122,7 @@ impl Segment {
     }
 
     fn refuse_what_changed(&self, node: &Node) -> Result<(), Errno> {
-        let same = |found: &Found| found.object == node.object && found.print == node.served.print();
+        let same = |found: &Found| found.object == node.object() && found.print == node.served.print();
         match self.resolve_again(node) {
             Ok(found) if same(&found) => Ok(()),
             Ok(_) | Err(Errno::STALE) => Err(self.refuse_changed(node)),
@@ -132,8 +132,8 @@ impl Segment {
 }
 
 /// The origin whose attributes are shown.
-pub(crate) fn top(node: &Node) -> Option<&Origin> {
-    node.origins.iter().find(|origin| !origin.synthetic)
+pub(crate) fn top(node: &Node) -> Option<Origin> {
+    node.origins().iter().find(|origin| !origin.synthetic).cloned()
 }
 
 /// File capabilities are shown of layers alone, as set-id bits are.

@@ -141,7 +141,7 @@ impl Recorder {
 
 impl Recording {
     fn path_of_name(&mut self, dir: &Node, name: &OsStr) -> io::Result<PathNumber> {
-        let own = (dir.key().child(name).number(), name.as_bytes());
+        let own = (dir.path_hash_of(name).number(), name.as_bytes());
         self.log.path(iter::once(own).chain(upwards(dir)))
     }
 
@@ -157,7 +157,9 @@ impl Recording {
 /// segments the same path has the same key.
 fn upwards(dir: &Node) -> impl Iterator<Item = (u128, &[u8])> {
     let nodes = iter::successors(Some(dir), |node| node.parent().map(|parent| &**parent));
-    nodes.filter(|node| node.parent().is_some()).map(|node| (node.key().number(), node.name().as_bytes()))
+    nodes
+        .filter(|node| node.parent().is_some())
+        .map(|node| (node.path_hash().number(), node.name().as_bytes()))
 }
 
 fn file_type(kind: FileKind) -> Option<FileType> {
