@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::iter;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -347,15 +348,17 @@ const SPARSE: usize = 8;
 /// Each node is in one of both.
 #[derive(Default)]
 struct Shard {
-    settled: HashTable<Held>,
+    settled: HashTable<Weak<Node>>,
     /// Those that a sweep has to look at.
-    doubtful: HashTable<Held>,
+    doubtful: HashTable<Weak<Node>>,
 }
 
-/// A node of the table. One that is going cannot be asked for its key.
-struct Held {
-    hash: u64,
-    node: Weak<Node>,
+/// A shard while it is locked.
+struct Locked<'a> {
+    shard: MutexGuard<'a, Shard>,
+    /// Those that were only looked at. They go after the lock: the last holder of a node takes it.
+    others: Vec<Arc<Node>>,
+    hasher: &'a RandomState,
 }
 
 /// The live nodes of a segment. It keeps none of them alive.
@@ -387,11 +390,8 @@ impl NodeTable {
     }
 
     pub(crate) fn get(&self, key: Key<'_>) -> Option<Arc<Node>> {
-        let mut others = Vec::new();
-        let (shard, hash) = self.shard(key);
-        let node = shard.find(hash, key, &mut others);
-        drop(shard);
-        node
+        let (mut shard, hash) = self.shard(key);
+        shard.find(hash, key)
     }
 
     pub(crate) fn intern(
@@ -400,14 +400,13 @@ impl NodeTable {
         name: &OsStr,
         new: NewNode,
     ) -> Interned {
-        let mut others = Vec::new();
         let key = match (new.links, parent) {
             (Some(links), _) => Key::Links(links),
             (None, Some(dir)) => Key::name(dir, name),
             (None, None) => Key::Root,
         };
         let (mut shard, hash) = self.shard(key);
-        let old = shard.find(hash, key, &mut others);
+        let old = shard.find(hash, key);
         if let Some(node) = old.as_ref()
             && node.object() == new.object
         {
@@ -424,9 +423,7 @@ impl NodeTable {
         if let Some(old) = &old {
             shard.take(hash, old);
         }
-        let held = Held { hash, node: Arc::downgrade(&node) };
-        let nodes = if self.live { &mut shard.doubtful } else { &mut shard.settled };
-        nodes.insert_unique(hash, held, Held::hash);
+        shard.insert(hash, Arc::downgrade(&node), if self.live { Shard::doubtful } else { Shard::settled });
         // Unlocked before `old` goes: the last holder of a node takes this lock.
         drop(shard);
         if old.is_some() { Interned::Replaced(node) } else { Interned::New(node) }
@@ -473,7 +470,7 @@ impl NodeTable {
         let mut nodes = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no holder of a shard panics");
-            nodes.extend(shard.doubtful.iter().filter_map(|held| held.node.upgrade()));
+            nodes.extend(shard.doubtful.iter().filter_map(Weak::upgrade));
         }
         nodes
     }
@@ -481,16 +478,16 @@ impl NodeTable {
     fn doubt(&self, node: &Node) {
         let (mut shard, hash) = self.shard(node.key());
         if self.live
-            && let Some(held) = shard.take(hash, node)
+            && let Some(node) = shard.take(hash, node)
         {
-            shard.doubtful.insert_unique(hash, held, Held::hash);
+            shard.insert(hash, node, Shard::doubtful);
         }
     }
 
     fn settle(&self, node: &Node) {
         let (mut shard, hash) = self.shard(node.key());
-        if let Some(held) = shard.take(hash, node) {
-            shard.settled.insert_unique(hash, held, Held::hash);
+        if let Some(node) = shard.take(hash, node) {
+            shard.insert(hash, node, Shard::settled);
         }
     }
 
@@ -498,7 +495,7 @@ impl NodeTable {
         let mut nodes = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().expect("no holder of a shard panics");
-            nodes.extend(shard.both().into_iter().flatten().filter_map(|held| held.node.upgrade()));
+            nodes.extend([&shard.doubtful, &shard.settled].into_iter().flatten().filter_map(Weak::upgrade));
         }
         nodes
     }
@@ -515,23 +512,30 @@ impl NodeTable {
     }
 
     /// Where the key's node is, and by which hash.
-    fn shard(&self, key: Key<'_>) -> (MutexGuard<'_, Shard>, u64) {
+    fn shard(&self, key: Key<'_>) -> (Locked<'_>, u64) {
         let hash = self.hasher.hash_one(key);
         // The tables go by the other bits.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
-        (shard.lock().expect("no holder of a shard panics"), hash)
+        let shard = shard.lock().expect("no holder of a shard panics");
+        (Locked { shard, others: Vec::new(), hasher: &self.hasher }, hash)
     }
 }
 
 impl Shard {
-    fn both(&self) -> [&HashTable<Held>; 2] {
-        [&self.doubtful, &self.settled]
+    fn doubtful(&mut self) -> &mut HashTable<Weak<Node>> {
+        &mut self.doubtful
     }
 
-    /// `others` takes those that only have the same hash, which may not go while the shard is locked.
-    fn find(&self, hash: u64, key: Key<'_>, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        let same_hash = self.both().into_iter().flat_map(|nodes| nodes.iter_hash(hash));
-        for node in same_hash.filter(|held| held.hash == hash).filter_map(|held| held.node.upgrade()) {
+    fn settled(&mut self) -> &mut HashTable<Weak<Node>> {
+        &mut self.settled
+    }
+}
+
+impl Locked<'_> {
+    fn find(&mut self, hash: u64, key: Key<'_>) -> Option<Arc<Node>> {
+        let Locked { shard, others, .. } = self;
+        let nodes = [&shard.doubtful, &shard.settled].into_iter().flat_map(|nodes| nodes.iter_hash(hash));
+        for node in nodes.filter_map(Weak::upgrade) {
             if node.key() == key {
                 return Some(node);
             }
@@ -540,31 +544,48 @@ impl Shard {
         None
     }
 
+    fn insert(&mut self, hash: u64, node: Weak<Node>, of: fn(&mut Shard) -> &mut HashTable<Weak<Node>>) {
+        let nodes = of(&mut self.shard);
+        if nodes.len() == nodes.capacity() {
+            fit(nodes, &mut self.others, self.hasher);
+        }
+        nodes.insert_unique(hash, node, |_| unreachable!("there is room"));
+    }
+
     /// `None` if another node has taken its place.
-    fn take(&mut self, hash: u64, node: &Node) -> Option<Held> {
-        self.take_first(hash, |held| ptr::eq(held.node.as_ptr(), node))
+    fn take(&mut self, hash: u64, node: &Node) -> Option<Weak<Node>> {
+        self.take_first(hash, |held| ptr::eq(held.as_ptr(), node))
     }
 
-    /// One that is nobody's. It may have been moved out of its place, and any other with the hash serves as well.
+    /// One that goes, and with it others that do: they are of no use to anybody. It may have been moved, so that it cannot
+    /// be told from them.
     fn take_gone(&mut self, hash: u64) {
-        self.take_first(hash, |held| held.hash == hash && held.node.strong_count() == 0);
+        while self.take_first(hash, |held| held.strong_count() == 0).is_some() {}
     }
 
-    fn take_first(&mut self, hash: u64, is_it: impl Fn(&Held) -> bool) -> Option<Held> {
-        [&mut self.doubtful, &mut self.settled].into_iter().find_map(|nodes| {
+    fn take_first(&mut self, hash: u64, is_it: impl Fn(&Weak<Node>) -> bool) -> Option<Weak<Node>> {
+        [Shard::doubtful, Shard::settled].into_iter().find_map(|of| {
+            let nodes = of(&mut self.shard);
             let (held, _) = nodes.find_entry(hash, &is_it).ok()?.remove();
             // Those in doubt are looked through, empty places too.
             if nodes.len() < nodes.capacity() / SPARSE {
-                nodes.shrink_to(2 * nodes.len(), Held::hash);
+                fit(nodes, &mut self.others, self.hasher);
             }
             Some(held)
         })
     }
 }
 
-impl Held {
-    fn hash(&self) -> u64 {
-        self.hash
+/// Gives those that live a table in which there is room for some more. By hand: the hash of a node that goes cannot be had.
+fn fit(nodes: &mut HashTable<Weak<Node>>, others: &mut Vec<Arc<Node>>, hasher: &RandomState) {
+    let first = others.len();
+    others.extend(mem::take(nodes).iter().filter_map(Weak::upgrade));
+    let live = &others[first..];
+    nodes.reserve(live.len() + live.len() / 8 + 1, |_| unreachable!("it is empty"));
+    for node in live {
+        nodes.insert_unique(hasher.hash_one(node.key()), Arc::downgrade(node), |_| {
+            unreachable!("there is room")
+        });
     }
 }
 
@@ -632,7 +653,7 @@ mod tests {
         drop(deepest);
         for shard in &table.shards {
             let shard = shard.lock().unwrap();
-            assert!(shard.both().iter().all(|nodes| nodes.is_empty()));
+            assert!(shard.doubtful.is_empty() && shard.settled.is_empty());
         }
         assert!(table.inodes.is_empty());
     }
