@@ -2,13 +2,16 @@
 //! to the kernel, where the number identifies the node.
 
 use std::cell::LazyCell;
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard};
 
 /// The root of the FUSE mount.
 pub const FUSE_ROOT: u64 = 1;
 
 const SHARDS: usize = 16;
+/// Bits of a word.
+const NEIGHBOURS: u64 = 64;
 /// Numbers wanted by nobody lie in the upper half of the 48 bits, so that they never take one from a host file.
 const HASHED: u64 = 1 << 47;
 /// How many high halves are tried for a wanted low half. Enough until thousands of owners want the same one.
@@ -17,7 +20,14 @@ const WISHES: u64 = 256;
 /// Gives out numbers below 2^48, each to one owner at a time.
 #[derive(Debug)]
 pub struct InodeTable {
-    shards: [Mutex<HashSet<u64>>; SHARDS],
+    shards: [Mutex<Numbers>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    /// Of those that were wanted, which are neighbours mostly: of each 64 which ones are in use.
+    wanted: HashMap<u64, u64>,
+    hashed: HashSet<u64>,
 }
 
 impl Default for InodeTable {
@@ -51,12 +61,12 @@ impl InodeTable {
 
     /// Makes `ino` free again; call it once per `allocate`.
     pub fn release(&self, ino: u64) {
-        self.shard(ino).lock().expect("no holder of a shard panics").remove(&ino);
+        self.shard(ino).remove(ino);
     }
 
     /// How many numbers are in use.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().expect("no holder of a shard panics").len()).sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -64,12 +74,46 @@ impl InodeTable {
     }
 
     fn take(&self, ino: u64) -> bool {
-        self.shard(ino).lock().expect("no holder of a shard panics").insert(ino)
+        self.shard(ino).insert(ino)
     }
 
-    fn shard(&self, ino: u64) -> &Mutex<HashSet<u64>> {
-        &self.shards[(ino as usize) % SHARDS]
+    /// One for neighbours.
+    fn shard(&self, ino: u64) -> MutexGuard<'_, Numbers> {
+        lock(&self.shards[(ino / NEIGHBOURS) as usize % SHARDS])
     }
+}
+
+impl Numbers {
+    /// Whether it was not there.
+    fn insert(&mut self, ino: u64) -> bool {
+        if ino >= HASHED {
+            return self.hashed.insert(ino);
+        }
+        let (place, bit) = (ino / NEIGHBOURS, 1 << (ino % NEIGHBOURS));
+        let used = self.wanted.entry(place).or_default();
+        let is_new = *used & bit == 0;
+        *used |= bit;
+        is_new
+    }
+
+    fn remove(&mut self, ino: u64) {
+        if ino >= HASHED {
+            self.hashed.remove(&ino);
+        } else if let Entry::Occupied(mut used) = self.wanted.entry(ino / NEIGHBOURS) {
+            *used.get_mut() &= !(1 << (ino % NEIGHBOURS));
+            if *used.get() == 0 {
+                used.remove();
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.hashed.len() + self.wanted.values().map(|used| used.count_ones() as usize).sum::<usize>()
+    }
+}
+
+fn lock(shard: &Mutex<Numbers>) -> MutexGuard<'_, Numbers> {
+    shard.lock().expect("no holder of a shard panics")
 }
 
 /// The number `allocate` tries first.
