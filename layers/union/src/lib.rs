@@ -61,7 +61,7 @@ pub use identity::Described;
 pub use inode::InodeTable;
 pub use inputs::InputsError;
 pub use mend::{Forget, OwnedForget};
-pub use node::{Node, PathHash};
+pub use node::{Node, PathHash, SegmentId};
 pub use provenance::Provenance;
 pub use rules::PatternError;
 pub use rustix::io::Errno;

@@ -75,6 +75,10 @@ impl PathHash {
     }
 }
 
+/// Which of a process's segments it is, as long as one of its nodes is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SegmentId(usize);
+
 /// Compare nodes of a server by [`Node::ino`]. It keeps one for each name that the kernel remembers, so that its size counts.
 pub struct Node {
     parent: Option<Arc<Node>>,
@@ -82,8 +86,9 @@ pub struct Node {
     ino: u64,
     pub(crate) kept_origins: Origins,
     pub(crate) served: Served,
-    table: Arc<NodeTable>,
     pub(crate) coverage: Coverage,
+    /// For those who serve it: how often they have told of it.
+    pub told: AtomicU32,
     kind: FileKind,
     /// Links followed on the way here.
     pub(crate) follows: u8,
@@ -213,7 +218,7 @@ impl Node {
 
     /// The inode number that is shown of it: its own, or the one that is shown of all hard links of the file.
     pub fn shown(&self) -> u64 {
-        if self.served.has(Served::LINKED) { self.table.linked.shown(self.ino) } else { self.ino }
+        if self.served.has(Served::LINKED) { self.table().linked.shown(self.ino) } else { self.ino }
     }
 
     pub fn path_hash(&self) -> PathHash {
@@ -242,7 +247,7 @@ impl Node {
     /// Whether it was forgotten, and its name may be forgotten once more: nobody has looked that up since in the same
     /// directory.
     pub fn is_forgotten(&self) -> bool {
-        self.table.get(self.key()).is_none()
+        self.table().get(self.key()).is_none()
     }
 
     /// Where it comes from, one for each branch that has a part in it.
@@ -259,6 +264,16 @@ impl Node {
             }
             identity.finish(self.opaque).0
         })
+    }
+
+    /// Which segment it is of.
+    pub fn segment(&self) -> SegmentId {
+        SegmentId(Arc::as_ptr(self.table()).addr())
+    }
+
+    fn table(&self) -> &Arc<NodeTable> {
+        let root = iter::successors(Some(self), |node| node.parent.as_deref()).last();
+        root.and_then(|root| root.kept_origins.table()).expect("the root has it")
     }
 
     fn key(&self) -> Key<'_> {
@@ -291,14 +306,14 @@ impl Node {
     /// It is a name of a file that has others.
     pub(crate) fn join(&self, file: LinkedFile) {
         if !self.served.has(Served::LINKED) {
-            self.table.linked.join(file, self.ino);
+            self.table().linked.join(file, self.ino);
             self.served.set(Served::LINKED);
         }
     }
 
     /// Somebody has to look at it before it counts as what was served.
     pub(crate) fn doubt(&self) {
-        self.table.doubt(self);
+        self.table().doubt(self);
     }
 
     /// A rule has decided about a name in this directory by what may change while the directory does not.
@@ -310,7 +325,7 @@ impl Node {
 
     /// Until somebody doubts it, nobody has to look at it.
     pub(crate) fn settle(&self) {
-        self.table.settle(self);
+        self.table().settle(self);
     }
 
     /// The names from the ancestor at `depth` (exclusive) to this node.
@@ -330,8 +345,8 @@ impl fmt::Debug for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.table.watches.release(self);
-        self.table.forget(self);
+        self.table().watches.release(self);
+        self.table().forget(self);
         // By hand, because a chain of parents dropped recursively could exhaust the stack.
         let mut next = self.parent.take();
         while let Some(parent) = next {
@@ -445,10 +460,10 @@ impl NodeTable {
             parent: parent.cloned(),
             name: name.into(),
             ino,
-            kept_origins: Origins::new(new.origins, new.object, parent.map(Arc::as_ref)),
+            kept_origins: Origins::new(new.origins, new.object, parent.map(Arc::as_ref), self),
             served: Served { print: new.print.into(), flags: flags.into(), ..Served::default() },
-            table: Arc::clone(self),
             coverage: Coverage::default(),
+            told: AtomicU32::new(0),
             kind: new.kind,
             follows: new.follows,
             opaque: new.opaque,

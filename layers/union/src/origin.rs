@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::inputs::InputDir;
-use crate::node::Node;
+use crate::node::{Node, NodeTable};
 
 /// Position of a branch in the segment's description.
 pub(crate) type BranchIndex = u16;
@@ -44,6 +44,8 @@ pub(crate) enum Origins {
 pub(crate) struct Merged {
     origins: Box<[Origin]>,
     object: u64,
+    /// Of the root, through which all others find it.
+    table: Option<Arc<NodeTable>>,
 }
 
 /// Those of a node, as others see them.
@@ -134,11 +136,20 @@ impl Origin {
 
 impl Origins {
     /// `object` is that of all together.
-    pub(crate) fn new(origins: Vec<Origin>, object: u64, parent: Option<&Node>) -> Origins {
+    pub(crate) fn new(
+        origins: Vec<Origin>,
+        object: u64,
+        parent: Option<&Node>,
+        table: &Arc<NodeTable>,
+    ) -> Origins {
+        let Some(parent) = parent else {
+            let table = Some(Arc::clone(table));
+            return Origins::Others(Box::new(Merged { origins: origins.into(), object, table }));
+        };
         if let [Origin { branch, ref place, synthetic: false, object }] = origins[..] {
             match *place {
                 Place::Host(ref anchor) => {
-                    if let Some(position) = parent.and_then(|parent| position(parent, branch, anchor)) {
+                    if let Some(position) = position(parent, branch, anchor) {
                         return Origins::Beneath { position, object };
                     }
                 }
@@ -147,7 +158,7 @@ impl Origins {
                 _ => {}
             }
         }
-        Origins::Others(Box::new(Merged { origins: origins.into(), object }))
+        Origins::Others(Box::new(Merged { origins: origins.into(), object, table: None }))
     }
 
     /// Of a node that has this parent.
@@ -165,6 +176,14 @@ impl Origins {
             }
             Origins::Others(ref merged) => return OriginList::Others(&merged.origins),
         }])
+    }
+
+    /// Of the root.
+    pub(crate) fn table(&self) -> Option<&Arc<NodeTable>> {
+        match self {
+            Origins::Others(merged) => merged.table.as_ref(),
+            _ => None,
+        }
     }
 
     /// That of all together, where it is kept.
