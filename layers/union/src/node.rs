@@ -632,8 +632,8 @@ mod tests {
             linked: None,
         };
         match table.intern(parent, name.as_ref(), new) {
-            Interned::New(node) => node,
-            _ => unreachable!("nobody has the name"),
+            Interned::New(node) | Interned::Known(node) => node,
+            Interned::Replaced(_) => unreachable!("all are one object"),
         }
     }
 
@@ -666,6 +666,27 @@ mod tests {
         }
         assert_eq!(table.live().len(), 1001);
         drop(deepest);
+        assert_holds_nothing(&table);
+    }
+
+    #[test]
+    fn nodes_that_go_while_others_come_leave_nothing() {
+        let table = table();
+        let root = intern(&table, None, "");
+        let come_and_go = || {
+            for round in 0..100 {
+                let names = (0..500).map(|number| (number + 37 * round) % 1000);
+                let nodes: Vec<_> =
+                    names.map(|name| intern(&table, Some(&root), &name.to_string())).collect();
+                nodes.iter().step_by(3).for_each(|node| node.settle());
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(come_and_go))));
+        drop(root);
+        assert_holds_nothing(&table);
+    }
+
+    fn assert_holds_nothing(table: &NodeTable) {
         for shard in &table.shards {
             let shard = shard.lock().unwrap();
             assert!(shard.doubtful.is_empty() && shard.settled.is_empty());
