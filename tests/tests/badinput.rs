@@ -272,6 +272,8 @@ fn log_rule_of_a_branch_or_none(sandbox: &Sandbox) {
     assert_refused(sandbox, &output, 125, &["spec.json", "vfs.branches[0].rules[0].action", "vfs.rules"]);
     let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "rules": log("# x") })));
     assert_refused(sandbox, &output, 125, &["spec.json", "vfs.rules", "\"# x\" is no pattern", "comment"]);
+    let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "rules": log("{x") })));
+    assert_refused(sandbox, &output, 125, &["\"{x\" is no pattern: unclosed alternate group"]);
 }
 
 fn rule_that_is_none(sandbox: &Sandbox) {

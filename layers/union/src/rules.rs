@@ -24,12 +24,23 @@ use crate::priority::Priority;
 pub enum PatternError {
     #[error("it is empty or a comment; write \\# for a name that starts with #")]
     Comment,
-    #[error(transparent)]
-    Glob(#[from] ignore::Error),
+    #[error("{cause}")]
+    Glob { cause: String },
     #[error("{cause}")]
     Regex { cause: String },
     #[error("only a pattern without conditions can be all that is shown")]
     Only,
+}
+
+impl From<ignore::Error> for PatternError {
+    /// Without the pattern, which whoever tells the error names.
+    fn from(error: ignore::Error) -> PatternError {
+        let cause = match error {
+            ignore::Error::Glob { err, .. } => err,
+            other => other.to_string(),
+        };
+        PatternError::Glob { cause }
+    }
 }
 
 /// What is to become of a name.
