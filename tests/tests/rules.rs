@@ -13,6 +13,7 @@ as_root_and_user!(
     file_comes_back_when_the_one_before_it_goes,
     use_of_what_log_rules_fit_is_told_every_time,
     log_rules_beside_a_trace,
+    command_cannot_forge_what_log_rules_tell,
 );
 
 /// What `find` reads from the directory and what `stat` says of each name must be the same, and of what is hidden there
@@ -283,8 +284,30 @@ fn log_rules_beside_a_trace(sandbox: &Sandbox) {
         assert!(paths.contains("read             /src/other\n"), "{paths}");
     }
     sandbox.sh("mkfifo pipe; cat pipe > log 2> errors &");
-    let piped = sandbox.run_named("spec.json", &spec, &["--trace", "--trace-log", "pipe"]).expect(125);
-    piped.assert_stderr_has(
-        "vfsrun: --trace: cannot write pipe: rules with \"log\" need a file to read back\n",
-    );
+    let piped = sandbox.run_named("spec.json", &spec, &["--trace", "--trace-log", "pipe"]).expect(0);
+    assert_eq!(piped.result["logged"], logged(), "what is read back is not the pipe");
+}
+
+/// The log that was asked for lies where the command may write to it.
+fn command_cannot_forge_what_log_rules_tell(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src; echo x > src/secret");
+    let forgeries = [
+        // All that was told so far becomes names that nobody used.
+        "sleep 0.3; sed -i s/secret/public/g /out/log; sed s/secret/public/g /out/log > /tmp/f; cat /tmp/f > /out/log",
+        // Nothing was told at all.
+        ": > /out/log",
+        "rm /out/log; echo '{}' > /out/log",
+    ];
+    for forgery in forgeries {
+        sandbox.sh("rm -rf out; mkdir out");
+        let vfs = json!({
+            "branches": [{ "path": "src", "at": "/src" }, { "path": "out", "at": "/out", "mode": "rw" }],
+            "rules": [{ "match": "/src/*", "action": "log" }],
+        });
+        let spec = sandbox.shell_spec(&format!("cat /src/secret; {forgery}"), &vfs);
+        let arguments = ["--trace", "--trace-log", "out/log"];
+        let output = sandbox.run_named("spec.json", &spec, &arguments).expect(0);
+        let used = json!([{ "path": "/src/secret", "rule": "/src/*", "outcome": "read" }]);
+        assert_eq!(output.result["logged"], used, "{forgery}");
+    }
 }

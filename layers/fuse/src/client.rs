@@ -260,10 +260,10 @@ impl View {
         self.channel.send(&request, descriptors).map_err(|source| ClientError::Channel { source })
     }
 
-    /// Has what the action asks recorded in `log`, of a server that traces. `segments` tell the reader what is going to be
-    /// attached.
-    pub fn begin_trace(&mut self, log: BorrowedFd<'_>, segments: Vec<String>) -> Result<(), ClientError> {
-        match self.ask("Trace", &Request::Trace { segments }, &[log], self.attach_timeout)? {
+    /// Has what the action asks recorded, of a server that traces: the same in each of `logs`. `segments` tell the reader
+    /// what is going to be attached.
+    pub fn begin_trace(&mut self, logs: &[BorrowedFd<'_>], segments: Vec<String>) -> Result<(), ClientError> {
+        match self.ask("Trace", &Request::Trace { segments }, logs, self.attach_timeout)? {
             (Reply::Tracing, _) => Ok(()),
             (reply, _) => Err(out_of_step("Trace", &reply)),
         }

@@ -1,5 +1,6 @@
 //! The server's side of the attach protocol: one thread per client, who holds segments as long as it is connected.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -257,8 +258,11 @@ impl Control {
         client: u32,
     ) -> Result<Reply, String> {
         let trace = self.trace.as_ref().ok_or("it does not trace")?;
-        let [log] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| "a trace needs one log")?;
-        let begun = trace.begin(log.into(), segments, client);
+        if descriptors.is_empty() {
+            return Err("a trace needs a log".to_owned());
+        }
+        let logs = descriptors.into_iter().map(File::from).collect();
+        let begun = trace.begin(logs, segments, client);
         begun.map(|()| Reply::Tracing).map_err(|error| format!("cannot begin the trace: {error}"))
     }
 

@@ -4,7 +4,7 @@
 //!  client                                   server
 //!    Hello  [its user namespace]   ─────▶
 //!                                  ◀─────   Welcome  [server's user namespace, pidfd of the server]
-//!    Trace  [log]                  ─────▶   (of a server that traces, before anything is attached)
+//!    Trace  [log, …]               ─────▶   (of a server that traces, before anything is attached)
 //!                                  ◀─────   Tracing
 //!    Attach [branch roots …]       ─────▶
 //!                                  ◀─────   Attached | Failed

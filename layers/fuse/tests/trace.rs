@@ -26,7 +26,7 @@ fn start(rig: &Rig, mode: TraceMode) -> View {
 fn traced(rig: &Rig, mode: TraceMode, host: &Path) -> (View, PathBuf, PathBuf) {
     let mut view = start(rig, mode);
     let log = rig.dir("logs").join("log");
-    view.begin_trace(File::create(&log).unwrap().as_fd(), vec!["host".to_owned()]).unwrap();
+    view.begin_trace(&[File::create(&log).unwrap().as_fd()], vec!["host".to_owned()]).unwrap();
     let attached = attach_host(&mut view, host);
     (view, rig.mounted("root", &attached), log)
 }
@@ -85,7 +85,7 @@ fn a_server_makes_one_trace() {
         let host = rig.dir("host");
         let (mut view, root, log) = traced(rig, TraceMode::Action, &host);
         let other = File::create(rig.dir("logs").join("other")).unwrap();
-        assert!(matches!(view.begin_trace(other.as_fd(), Vec::new()), Err(ClientError::Refused { .. })));
+        assert!(matches!(view.begin_trace(&[other.as_fd()], Vec::new()), Err(ClientError::Refused { .. })));
         assert!(fs::symlink_metadata(root.join("none")).is_err());
         assert_eq!(view.end_trace().unwrap().paths, 1);
         assert!(!read(&log).is_cut_short);
@@ -98,7 +98,7 @@ fn a_server_that_does_not_trace_says_so() {
     with_rig("not_traced", |rig| {
         let mut view = rig.view();
         let log = File::create(rig.dir("logs").join("log")).unwrap();
-        let refused = view.begin_trace(log.as_fd(), Vec::new()).unwrap_err();
+        let refused = view.begin_trace(&[log.as_fd()], Vec::new()).unwrap_err();
         assert!(matches!(refused, ClientError::Refused { message } if message == "it does not trace"));
     });
 }

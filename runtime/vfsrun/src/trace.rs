@@ -1,8 +1,8 @@
 //! A trace of a run: the log that a view server of its own writes, and what that came to.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Seek};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,66 +30,51 @@ impl TraceRequest {
         let name = spec.file_stem().filter(|name| *name != "-");
         Path::new(name.unwrap_or("vfsrun".as_ref())).with_added_extension("trace")
     }
-
-    /// An earlier log is replaced, a file of anything else left as it is: it may be the spec. A pipe is written to.
-    fn create_log(&self) -> io::Result<File> {
-        let log = OpenOptions::new().write(true).create(true).truncate(false).open(&self.log)?;
-        let metadata = log.metadata()?;
-        if metadata.is_file() && metadata.len() > 0 {
-            // What is judged is what is open: the path may be another file's by now.
-            if !vfsrun_trace::is_log(open_again(&log)?)? {
-                let message = "it is there and is no trace";
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-            }
-            log.set_len(0)?;
-        }
-        Ok(log)
-    }
 }
 
 /// A trace that is going to be made: because it was asked for, or for the sake of log rules.
 pub struct Trace {
     pub mode: TraceMode,
-    pub log: File,
-    /// `None`: the log is nobody's, and gone with the run.
-    pub path: Option<PathBuf>,
-    /// With what the log is read back by.
+    /// That was asked for, and where.
+    asked: Option<(File, PathBuf)>,
+    /// With a log that is read back, which is nobody else's and gone with the run: what was asked for may lie where the
+    /// command can write to it.
     rules: Option<(LogRules, File)>,
 }
 
 impl Trace {
-    /// `None`: neither the command line nor the plan's rules want one. A log that is nobody's lies in `directory`.
+    /// `None`: neither the command line nor the plan's rules want one. A log for rules lies in `directory`.
     pub fn open(
         request: Option<&TraceRequest>,
         rules: &[LogRule],
         directory: &Path,
     ) -> Result<Option<Trace>, TraceLogError> {
-        let asked_by = if request.is_some() { "--trace" } else { "vfs.rules: log" };
-        let failed = |path: &Path| {
+        let failed = |asked_by, path: &Path| {
             let path = path.to_owned();
             move |source| TraceLogError { asked_by, path, source }
         };
-        let (mode, log, path) = match request {
-            None if rules.is_empty() => return Ok(None),
-            None => (TraceMode::Action, tempfile::tempfile_in(directory).map_err(failed(directory))?, None),
-            Some(request) => {
-                let log = request.create_log().map_err(failed(&request.log))?;
-                (request.mode, log, Some(request.log.clone()))
-            }
-        };
-        let rules = if rules.is_empty() {
-            None
-        } else {
-            let read_back = readable(&log).map_err(failed(path.as_deref().unwrap_or(directory)))?;
+        let mut trace = Trace { mode: TraceMode::Action, asked: None, rules: None };
+        if let Some(TraceRequest { mode, log: path }) = request {
+            let log = create_log(path).map_err(failed("--trace", path))?;
+            trace = Trace { mode: *mode, asked: Some((log, path.clone())), ..trace };
+        }
+        if !rules.is_empty() {
+            let log = tempfile::tempfile_in(directory).map_err(failed("vfs.rules: log", directory))?;
             let rules = LogRules::new(rules).expect("LogRules::new: the plan has tried them");
-            Some((rules, read_back))
-        };
-        Ok(Some(Trace { mode, log, path, rules }))
+            trace.rules = Some((rules, log));
+        }
+        Ok(Some(trace).filter(|trace| !trace.logs().is_empty()))
+    }
+
+    /// What is to be written, all the same.
+    pub fn logs(&self) -> Vec<BorrowedFd<'_>> {
+        let asked = self.asked.iter().map(|(log, _)| log.as_fd());
+        asked.chain(self.rules.iter().map(|(_, log)| log.as_fd())).collect()
     }
 
     /// As messages name it.
     pub fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "log rules".to_owned(), |path| path.display().to_string())
+        self.asked.as_ref().map_or_else(|| "log rules".to_owned(), |(_, path)| path.display().to_string())
     }
 }
 
@@ -101,16 +86,19 @@ pub struct TraceLogError {
     source: io::Error,
 }
 
-fn open_again(log: &File) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))
-}
-
-fn readable(log: &File) -> io::Result<File> {
-    if log.metadata()?.is_file() {
-        open_again(log)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "rules with \"log\" need a file to read back"))
+/// An earlier log is replaced, a file of anything else left as it is: it may be the spec. A pipe is written to.
+fn create_log(path: &Path) -> io::Result<File> {
+    let log = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let metadata = log.metadata()?;
+    if metadata.is_file() && metadata.len() > 0 {
+        // What is judged is what is open: the path may be another file's by now.
+        if !vfsrun_trace::is_log(File::open(format!("/proc/self/fd/{}", log.as_raw_fd()))?)? {
+            let message = "it is there and is no trace";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        log.set_len(0)?;
     }
+    Ok(log)
 }
 
 /// What a trace came to.
@@ -175,7 +163,7 @@ pub fn end(trace: &Trace, view: &mut View) -> Result<Traced, EndError> {
     let logged = trace.rules.as_ref().map(|(rules, log)| logged(rules, log, &counts)).transpose()?;
     Ok(Traced {
         mode: trace.mode,
-        log: trace.path.clone(),
+        log: trace.asked.as_ref().map(|(_, path)| path.clone()),
         counts,
         cpu: Duration::from_micros(stats.cpu_us),
         requests: stats.requests(),
@@ -183,10 +171,11 @@ pub fn end(trace: &Trace, view: &mut View) -> Result<Traced, EndError> {
     })
 }
 
-fn logged(rules: &LogRules, log: &File, counts: &TraceCounts) -> Result<Vec<Logged>, EndError> {
+fn logged(rules: &LogRules, mut log: &File, counts: &TraceCounts) -> Result<Vec<Logged>, EndError> {
     if counts.paths > MOST_PATHS {
         return Err(EndError::TooMany);
     }
+    log.rewind().map_err(|source| TraceError::Read { source })?;
     let trace = vfsrun_trace::Trace::read_as_one(log)?;
     if trace.is_cut_short {
         return Err(EndError::CutShort);
@@ -264,7 +253,7 @@ pub fn escaped(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, Write};
+    use std::io::Write;
 
     use vfsrun_trace::{LogWriter, Process};
     use vfsrun_union::describe::Names;
@@ -272,12 +261,11 @@ mod tests {
     use super::*;
 
     fn log(write: impl FnOnce(&mut LogWriter<File>)) -> File {
-        let mut file = tempfile::tempfile().unwrap();
+        let file = tempfile::tempfile().unwrap();
         let written = file.try_clone().unwrap();
         let mut writer = LogWriter::begin(written, TraceMode::Action, Vec::new(), u64::MAX).unwrap();
         write(&mut writer);
         writer.flush().unwrap();
-        file.rewind().unwrap();
         file
     }
 
@@ -296,9 +284,7 @@ mod tests {
         assert_eq!(error.to_string(), "more than 2000000 paths were used");
         assert!(logged(&everything(), &whole, &TraceCounts::default()).unwrap().is_empty());
         let mut damaged = log(|_| {});
-        damaged.seek(io::SeekFrom::End(0)).unwrap();
         damaged.write_all(&[0xff]).unwrap();
-        damaged.rewind().unwrap();
         let error = logged(&everything(), &damaged, &TraceCounts::default()).unwrap_err();
         assert!(error.to_string().starts_with("record 1 is damaged"), "{error}");
     }

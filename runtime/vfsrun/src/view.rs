@@ -74,7 +74,7 @@ pub fn ask(
         .collect::<Result<Vec<_>, _>>()?;
     let mut view = connect(facts, runtime, trace.map(|trace| trace.mode))?;
     if let Some(trace) = trace {
-        view.begin_trace(trace.log.as_fd(), segments.iter().map(described).collect())?;
+        view.begin_trace(&trace.logs(), segments.iter().map(described).collect())?;
     }
     let asked: Vec<_> = segments
         .iter()

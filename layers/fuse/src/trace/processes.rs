@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use vfsrun_trace::{LogWriter, Process, ProcessNumber};
 
 use super::describer::{Describer, Description};
+use super::recorder::Logs;
 
 /// How far up the parents of a process are looked at.
 const MOST_PARENTS: usize = 64;
@@ -65,14 +66,14 @@ impl Processes {
     }
 
     /// The process of a thread; it gets a number in the log if it has none. The thread should be waiting for us.
-    pub(super) fn identify(&mut self, thread: u32, log: &mut LogWriter<File>) -> io::Result<ProcessNumber> {
+    pub(super) fn identify(&mut self, thread: u32, log: &mut LogWriter<Logs>) -> io::Result<ProcessNumber> {
         self.identify_child(thread, log, MOST_PARENTS)
     }
 
     fn identify_child(
         &mut self,
         thread: u32,
-        log: &mut LogWriter<File>,
+        log: &mut LogWriter<Logs>,
         parents: usize,
     ) -> io::Result<ProcessNumber> {
         if thread == 0 {
@@ -197,7 +198,8 @@ mod tests {
     #[test]
     fn this_process_is_itself_and_its_threads_are_too() {
         let log = tempfile::tempfile().unwrap();
-        let mut log = LogWriter::begin(log, vfsrun_trace::Mode::Action, Vec::new(), u64::MAX).unwrap();
+        let mut log =
+            LogWriter::begin(Logs(vec![log]), vfsrun_trace::Mode::Action, Vec::new(), u64::MAX).unwrap();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32;
         let mut processes = Processes::new(parent, 8).unwrap();
         let this = processes.identify(std::process::id(), &mut log).unwrap();

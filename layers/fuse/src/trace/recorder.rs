@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard};
@@ -34,8 +34,23 @@ enum State {
 }
 
 struct Recording {
-    log: LogWriter<File>,
+    log: LogWriter<Logs>,
     processes: Processes,
+}
+
+/// Copies of one log.
+pub(super) struct Logs(pub(super) Vec<File>);
+
+impl Write for Logs {
+    /// All of it to each of them.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.iter_mut().try_for_each(|log| log.write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.iter_mut().try_for_each(Write::flush)
+    }
 }
 
 impl Recorder {
@@ -47,14 +62,15 @@ impl Recorder {
         self.mode
     }
 
-    /// Begins the log of the action that `starter` starts, over segments that are described top first.
-    pub fn begin(&self, log: File, segments: Vec<String>, starter: u32) -> io::Result<()> {
+    /// Begins the log of the action that `starter` starts, over segments that are described top first. It is written to each
+    /// of `logs`.
+    pub fn begin(&self, logs: Vec<File>, segments: Vec<String>, starter: u32) -> io::Result<()> {
         let mut state = self.state();
         if !matches!(*state, State::Waiting) {
             return Err(io::Error::other("one has begun already"));
         }
         let most = THREADS.min(daemon::file_limit() / 8) as usize;
-        let log = LogWriter::begin(log, self.mode, segments, MOST_BYTES)?;
+        let log = LogWriter::begin(Logs(logs), self.mode, segments, MOST_BYTES)?;
         let processes = Processes::new(starter, most)?;
         *state = State::Recording(Box::new(Recording { log, processes }));
         Ok(())
