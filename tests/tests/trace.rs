@@ -1,5 +1,6 @@
 //! Traces: what a traced action saw of its inputs, process by process.
 
+use nix::sys::personality::{self, Persona};
 use nix::sys::signal::Signal;
 use vfsrun_tests::traced::{ACTION, PROCESS};
 use vfsrun_tests::{Background, Sandbox, Traced, Value, as_root_and_user, fixtures, json, processes, skip};
@@ -9,6 +10,8 @@ as_root_and_user!(
     name_that_a_lower_segment_has_is_not_absent,
     what_the_action_wrote_is_no_input,
     processes_are_told_with_what_they_run,
+    program_that_a_thread_executes_from_elsewhere_is_told_as_another,
+    equal_programs_are_told_apart_whatever_the_caller_says_of_addresses,
     all_names_of_a_file_of_a_layer_are_told,
     names_of_a_file_of_a_branch_are_told_each_by_itself,
     names_that_are_no_text_are_told,
@@ -102,6 +105,52 @@ fn processes_are_told_with_what_they_run(sandbox: &Sandbox) {
     assert_eq!(traced.seen_by("cat f", "/src/f"), "read");
     // The shell itself stays what it is when its child becomes another program.
     assert_eq!(traced.seen_by(&format!("/bin/sh -c {script}"), "/src/f"), "-");
+}
+
+/// Nobody tells the view's server that a program of /tmp is opened.
+fn program_that_a_thread_executes_from_elsewhere_is_told_as_another(sandbox: &Sandbox) {
+    fixtures::seer(sandbox);
+    sandbox.sh("mkdir src; touch src/one src/two src/three src/four");
+    let branches = json!([{ "path": "src", "at": "/src" }, { "path": "seer", "at": "/seer" }]);
+    let first = "/tmp/seer o:/src/one [ o:/src/two e:/tmp/seer o:/src/three [ o:/src/four ]";
+    let script = format!("cp /seer/seer /tmp; {}; true", first.replace('[', "'['").replace(']', "']'"));
+    let spec = sandbox.shell_spec(&script, &json!({ "branches": branches }));
+    for mode in [ACTION, PROCESS] {
+        let traced = Traced::run(sandbox, &spec, mode);
+        let then = "seer o:/src/three [ o:/src/four ]";
+        for (path, by, not_by) in [
+            ("/src/one", first, then),
+            ("/src/two", first, then),
+            ("/src/three", then, first),
+            ("/src/four", then, first),
+        ] {
+            assert_eq!(traced.seen_by(by, path), "read", "{path} {mode}");
+            assert_eq!(traced.seen_by(not_by, path), "-", "{path} {mode}");
+        }
+        let (first, then) = (traced.programs(first)[0], traced.programs(then)[0]);
+        assert_eq!(then["before"], first["process"]);
+        assert_eq!((&then["pid"], &then["start"]), (&first["pid"], &first["start"]));
+    }
+}
+
+fn equal_programs_are_told_apart_whatever_the_caller_says_of_addresses(sandbox: &Sandbox) {
+    let script =
+        "case $A in 1) read -r l < /src/one; A=2 exec sh /src/again;; *) read -r l < /src/two;; esac";
+    sandbox.sh("mkdir src; echo x > src/one; echo x > src/two");
+    sandbox.write("src/again", script);
+    // Of this thread and what it starts.
+    let own = personality::get().expect("it can be asked");
+    personality::set(own | Persona::ADDR_NO_RANDOMIZE).expect("it can be set");
+    let traced = Traced::run(sandbox, &spec(sandbox, "A=1 sh /src/again"), ACTION);
+    personality::set(own).expect("it can be set back");
+    let reader = |path: &str| {
+        let seen = traced.seen.iter().find(|seen| seen["path"] == path).expect(path);
+        &traced.processes[&seen["process"].as_u64().expect("a number")]
+    };
+    let (one, two) = (reader("/src/one"), reader("/src/two"));
+    assert_eq!((&one["pid"], &one["arguments"]), (&two["pid"], &two["arguments"]));
+    assert_ne!(one["environment"], two["environment"]);
+    assert_eq!(two["before"], one["process"]);
 }
 
 fn all_names_of_a_file_of_a_layer_are_told(sandbox: &Sandbox) {

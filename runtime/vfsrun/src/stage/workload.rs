@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::personality::{self, Persona};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
@@ -95,6 +97,9 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     take_ids(command)?;
     enter_directory(&command.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(command.umask));
+    if command.reaper {
+        randomize_addresses()?;
+    }
     let execution = Execution::prepare(command)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
@@ -104,6 +109,17 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
     sandbox::give_up(job.sandbox, job.filter)?;
     execution.run()
+}
+
+/// Where a program lies in memory tells a trace that it is another one than before, however equal the two are. The
+/// caller may have switched that off (setarch -R); the action's filter refuses to.
+fn randomize_addresses() -> Result<(), WorkloadError> {
+    let failed = |errno: Errno| WorkloadError::Step { step: "randomize addresses", source: errno.into() };
+    let persona = personality::get().map_err(failed)?;
+    if persona.contains(Persona::ADDR_NO_RANDOMIZE) {
+        personality::set(persona - Persona::ADDR_NO_RANDOMIZE).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Tells main that the command is about to run. Without a reaper nobody would notice that main has died meanwhile: a
