@@ -40,7 +40,7 @@ struct Known {
 }
 
 /// What tells one thread, and one program that it runs, from others.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     start: u64,
     /// Of where the program's code, arguments and stack lie.
@@ -160,29 +160,36 @@ impl Status {
 fn read_stat(stat: &OwnedFd) -> Option<(State, u32)> {
     let mut buffer = [0; 1024];
     let length = rustix::io::pread(stat, &mut buffer, 0).ok()?;
-    parse_stat(std::str::from_utf8(after_name(&buffer[..length])?).ok()?)
+    parse_stat(after_name(&buffer[..length])?)
 }
 
 /// The name of a program is in parentheses and may hold any byte, parentheses too.
 fn after_name(line: &[u8]) -> Option<&[u8]> {
-    Some(&line[line.iter().rposition(|byte| *byte == b')')? + 1..])
+    line[line.iter().rposition(|byte| *byte == b')')?..].strip_prefix(b") ")
 }
 
-/// From the third field of /proc/PID/stat on: what tells the thread and its program, and the parent.
-fn parse_stat(fields: &str) -> Option<(State, u32)> {
-    const THIRD: usize = 3;
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    fn field<T: FromStr>(fields: &[&str], number: usize) -> Option<T> {
-        fields.get(number - THIRD)?.parse().ok()
+/// From the third field of /proc/PID/stat on: what tells the thread and its program, and the parent. Each request comes
+/// by here.
+fn parse_stat(fields: &[u8]) -> Option<(State, u32)> {
+    const LAST: usize = 51;
+    let (mut parent, mut start, mut image) = (0, 0, DefaultHasher::new());
+    let mut number = 2;
+    for field in fields.split(|byte| *byte == b' ').take(LAST - number) {
+        number += 1;
+        match number {
+            4 => parent = decimal(field)?,
+            22 => start = decimal(field)?,
+            // startcode, endcode, startstack; start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end. All
+            // 0 for a process that may not be looked into.
+            26..=28 | 45..=LAST => field.hash(&mut image),
+            _ => {}
+        }
     }
-    let mut image = DefaultHasher::new();
-    // startcode, endcode, startstack; start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end. All 0 for
-    // a process that may not be looked into.
-    for number in (26..=28).chain(45..=51) {
-        field::<u64>(&fields, number)?.hash(&mut image);
-    }
-    let state = State { start: field(&fields, 22)?, image: image.finish() };
-    Some((state, field(&fields, 4)?))
+    (number == LAST).then(|| (State { start, image: image.finish() }, parent))
+}
+
+fn decimal<T: FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -192,7 +199,21 @@ mod tests {
     #[test]
     fn a_program_may_have_any_name() {
         let line = b"7 (a) S 1 (b) S 42 0";
-        assert_eq!(after_name(line), Some(&b" S 42 0"[..]));
+        assert_eq!(after_name(line), Some(&b"S 42 0"[..]));
+    }
+
+    #[test]
+    fn what_tells_a_program_is_where_it_lies() {
+        let line = |change: usize| {
+            let fields = (3..=52).map(|number| (number + 1000 * usize::from(number == change)).to_string());
+            parse_stat(fields.collect::<Vec<_>>().join(" ").as_bytes()).unwrap()
+        };
+        let (state, parent) = line(0);
+        assert_eq!((state.start, parent), (22, 4));
+        let tells = (3..=52).filter(|change| line(*change).0 != state);
+        assert!(tells.eq([22].into_iter().chain(26..=28).chain(45..=51)));
+        assert_eq!(line(4), (state, 1004));
+        assert!(parse_stat(b"S 1 2 3").is_none());
     }
 
     #[test]
