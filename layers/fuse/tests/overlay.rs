@@ -6,13 +6,11 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::path::PathBuf;
 use std::process::Command;
 
 use support::{Rig, attach_host, host_segment, open_dir, with_rig};
 use vfsrun_fuse::{Attached, View};
 use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
-use vfsrun_sys::mount::{self, Attr, NewMount};
 use vfsrun_union::describe::{Rule, RuleAction, Source};
 
 #[test]
@@ -23,7 +21,7 @@ fn a_write_is_copied_up_and_the_host_keeps_its_file() {
         fs::write(host.join("sub/file"), "lower").unwrap();
         let mut view = rig.view();
         let attached = attach_host(&mut view, &host);
-        let (root, upper) = overlay(rig, &[&attached]);
+        let (root, upper) = rig.overlay(&[&attached]);
         let before = fs::metadata(root.join("sub/file")).unwrap();
         fs::OpenOptions::new()
             .append(true)
@@ -47,7 +45,7 @@ fn a_removed_directory_that_is_made_again_is_empty() {
         fs::write(host.join("sub/file"), "lower").unwrap();
         let mut view = rig.view();
         let attached = attach_host(&mut view, &host);
-        let (root, upper) = overlay(rig, &[&attached]);
+        let (root, upper) = rig.overlay(&[&attached]);
         fs::remove_dir_all(root.join("sub")).unwrap();
         assert!(!root.join("sub").exists());
         assert!(fs::symlink_metadata(upper.join("sub")).unwrap().file_type().is_char_device());
@@ -65,7 +63,7 @@ fn programs_execute_and_map_files_through_the_overlay() {
         fs::set_permissions(host.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut view = rig.view();
         let attached = attach_host(&mut view, &host);
-        let (root, _) = overlay(rig, &[&attached]);
+        let (root, _) = rig.overlay(&[&attached]);
         let output = Command::new(root.join("program")).arg("nonsense").output().unwrap();
         assert!(String::from_utf8(output.stderr).unwrap().contains("not for use by hand"));
     });
@@ -82,7 +80,7 @@ fn names_of_two_segments_merge_and_the_upper_one_wins() {
         fs::write(bottom.join("dir/below"), "bottom").unwrap();
         let mut view = rig.view();
         let (upper, lower) = (attach_host(&mut view, &top), attach_host(&mut view, &bottom));
-        let (root, _) = overlay(rig, &[&upper, &lower]);
+        let (root, _) = rig.overlay(&[&upper, &lower]);
         assert_eq!(fs::read_to_string(root.join("dir/both")).unwrap(), "top");
         assert_eq!(fs::read_to_string(root.join("dir/below")).unwrap(), "bottom");
         assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), 2);
@@ -99,7 +97,7 @@ fn a_layers_whiteout_hides_a_name_of_the_segment_below() {
         let whiteout = entry("gone", Kind::Whiteout, 0);
         let top = attach_layer(rig, &mut view, vec![whiteout]);
         let bottom = attach_host(&mut view, &host);
-        let (root, _) = overlay(rig, &[&top, &bottom]);
+        let (root, _) = rig.overlay(&[&top, &bottom]);
         assert_eq!(fs::symlink_metadata(root.join("gone")).unwrap_err().kind(), ErrorKind::NotFound);
         let names: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["stays"]);
@@ -116,7 +114,7 @@ fn a_layers_opaque_directory_hides_what_the_segment_below_has_in_it() {
         let opaque = entry("dir", Kind::Directory { opaque: true }, 0o755);
         let top = attach_layer(rig, &mut view, vec![opaque]);
         let bottom = attach_host(&mut view, &host);
-        let (root, _) = overlay(rig, &[&top, &bottom]);
+        let (root, _) = rig.overlay(&[&top, &bottom]);
         assert!(root.join("dir").is_dir());
         assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), 0);
         assert!(!root.join("dir/below").exists());
@@ -140,7 +138,7 @@ fn a_denied_name_of_a_merged_directory_is_listed_and_refuses_every_use() {
         spec.branches[0].rules.push(rule);
         let upper = view.attach(&spec, &[open_dir(&top).as_fd()]).unwrap();
         let lower = attach_host(&mut view, &bottom);
-        let (root, upper) = overlay(rig, &[&upper, &lower]);
+        let (root, upper) = rig.overlay(&[&upper, &lower]);
         let project = root.join("project");
         let mut names: Vec<_> =
             fs::read_dir(&project).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -237,7 +235,7 @@ fn an_old_root_keeps_working_after_its_segment_was_dropped() {
         fs::write(host.join("dir/unseen"), "content").unwrap();
         let mut view = rig.view();
         let attached = attach_host(&mut view, &host);
-        let (root, _) = overlay(rig, &[&attached]);
+        let (root, _) = rig.overlay(&[&attached]);
         assert_eq!(fs::read_to_string(root.join("dir/seen")).unwrap(), "content");
         // A change makes the next attach supersede the segment, which then loses its client.
         fs::write(host.join("other"), "").unwrap();
@@ -283,38 +281,6 @@ fn a_server_in_a_user_namespace_serves_clients_who_enter_it() {
         assert_eq!(said, "lower and upper, 0 left\n", "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(fs::read_to_string(host.join("file")).unwrap(), "lower");
     });
-}
-
-/// The action's root and its upper directory.
-fn overlay(rig: &Rig, segments: &[&Attached]) -> (PathBuf, PathBuf) {
-    let scratch = rig.dir("scratch");
-    let tmpfs = NewMount::of(c"tmpfs").unwrap().create(Attr::empty()).unwrap();
-    mount::attach(tmpfs, open_dir(&scratch)).unwrap();
-    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
-    fs::create_dir(&upper).unwrap();
-    fs::create_dir(&work).unwrap();
-    let lower: Vec<String> = segments
-        .iter()
-        .enumerate()
-        .map(|(number, segment)| rig.mounted(&format!("lower{number}"), segment).to_str().unwrap().to_owned())
-        .collect();
-    let mut new = NewMount::of(c"overlay").unwrap();
-    for (key, value) in [
-        (c"lowerdir", lower.join(":").as_str()),
-        (c"upperdir", upper.to_str().unwrap()),
-        (c"workdir", work.to_str().unwrap()),
-        (c"xino", "on"),
-        (c"redirect_dir", "nofollow"),
-        (c"metacopy", "off"),
-        (c"index", "off"),
-        (c"nfs_export", "off"),
-    ] {
-        new = new.option(key, value.as_bytes()).unwrap();
-    }
-    let mounted = new.create(Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV).unwrap();
-    let root = rig.dir("root");
-    mount::attach(mounted, open_dir(&root)).unwrap();
-    (root, upper)
 }
 
 fn attach_layer(rig: &Rig, view: &mut View, entries: Vec<Entry>) -> Attached {

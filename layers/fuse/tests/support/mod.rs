@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use tempfile::TempDir;
 use vfsrun_fuse::{Attached, ServerOptions, View, spawn_server};
-use vfsrun_sys::mount::{self, Propagation};
+use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 use vfsrun_union::SegmentSpec;
 use vfsrun_union::describe::{BranchSpec, Source};
 
@@ -91,6 +91,40 @@ impl Rig {
         let path = self.dir(name);
         mount::attach(&attached.mount, open_dir(&path)).unwrap();
         path
+    }
+
+    /// A root as an action has it, and its upper directory.
+    pub fn overlay(&self, segments: &[&Attached]) -> (PathBuf, PathBuf) {
+        let scratch = self.dir("scratch");
+        let tmpfs = NewMount::of(c"tmpfs").unwrap().create(Attr::empty()).unwrap();
+        mount::attach(tmpfs, open_dir(&scratch)).unwrap();
+        let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        let lower: Vec<String> = segments
+            .iter()
+            .enumerate()
+            .map(|(number, segment)| {
+                self.mounted(&format!("lower{number}"), segment).to_str().unwrap().to_owned()
+            })
+            .collect();
+        let mut new = NewMount::of(c"overlay").unwrap();
+        for (key, value) in [
+            (c"lowerdir", lower.join(":").as_str()),
+            (c"upperdir", upper.to_str().unwrap()),
+            (c"workdir", work.to_str().unwrap()),
+            (c"xino", "on"),
+            (c"redirect_dir", "nofollow"),
+            (c"metacopy", "off"),
+            (c"index", "off"),
+            (c"nfs_export", "off"),
+        ] {
+            new = new.option(key, value.as_bytes()).unwrap();
+        }
+        let mounted = new.create(Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV).unwrap();
+        let root = self.dir("root");
+        mount::attach(mounted, open_dir(&root)).unwrap();
+        (root, upper)
     }
 }
 
