@@ -24,7 +24,7 @@ use rustix::process::{PidfdFlags, WaitOptions, getpid, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
-use vfsrun_sys::{chain, fd_passing, privileges};
+use vfsrun_sys::{chain, fd_passing};
 use vfsrun_union::describe::SegmentSpec;
 use vfsrun_union::{Context, Described, Segment, SegmentError, own_mounts};
 
@@ -35,10 +35,13 @@ use crate::domain::seqpacket;
 use crate::entry::Device;
 use crate::errands::Errands;
 use crate::filesystem::{Adapter, Top, ViewFs};
+use crate::namespace;
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::OpenFiles;
+use crate::passed_files::{self, PassedFiles};
 use crate::registry::Live;
 use crate::server::abort_on_panic;
+use crate::sides::Side;
 
 /// A build of a segment with large manifests may take some time, and so may the end of a server.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +50,6 @@ const MOST_NODES: usize = 8_000_000;
 const OPEN_FILES: u64 = 256;
 /// More than two, so that one is left to refuse what others of them ask of their own mount.
 const THREADS: usize = 4;
-const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 #[derive(Debug, Error)]
 pub enum BareError {
@@ -266,6 +268,8 @@ fn start(
         nodes: nodes.clone(),
         meter: Arc::default(),
         files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
+        // None stays when nobody has it open: the next open is of what is there then.
+        passed: passed_files::is_allowed().then(|| Arc::new(PassedFiles::new(0))),
         listings: Arc::default(),
         walks: Default::default(),
         device: device.clone(),
@@ -308,8 +312,7 @@ fn config(name: &MountName) -> Config {
 
 /// Whether this process may mount where it lives, by itself or by fusermount3.
 pub fn can_mount() -> bool {
-    let may = privileges::effective_capabilities().is_ok_and(|effective| effective & CAP_SYS_ADMIN != 0);
-    may || bare_mounts::has_helper()
+    namespace::is_ours() || bare_mounts::has_helper()
 }
 
 /// fusermount3 says in several lines what it does.
@@ -398,7 +401,8 @@ impl Bare {
 
 fn root_of(segment: Segment) -> Place {
     let node = segment.root();
-    Place { live: Arc::new(Live::new(String::new(), segment, blake3::Hash::from_bytes([0; 32]))), node }
+    let identity = blake3::Hash::from_bytes([0; 32]);
+    Place { live: Arc::new(Live::new(String::new(), segment, identity, Side::MARKED)), node }
 }
 
 const NO_PANIC: &str = "the server aborts when a thread panics";

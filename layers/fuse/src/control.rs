@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,18 +17,13 @@ use vfsrun_sys::{chain, fd_passing};
 use vfsrun_union::{Changes, FaultReason};
 
 use crate::channel::{Channel, ChannelError, wait_readable};
-use crate::domain::{Domain, DomainError, SocketFile};
-use crate::errands::Errands;
-use crate::keeper::Keeper;
+use crate::domain::{DomainError, SocketFile};
 use crate::kept_roots::{KeptRoot, RootKey};
-use crate::meter::Meter;
 use crate::namespace::{self, NamespaceId};
-use crate::nodes::NodeTable;
-use crate::options::ServerOptions;
 use crate::protocol::{Health, PROTOCOL, Reply, Request, Stats, Visit};
-use crate::registry::{Registry, Use, root_key};
-use crate::trace::Recorder;
-use crate::walker::Walker;
+use crate::registry::{Live, Use, root_key};
+use crate::server::Shared;
+use crate::sides::Sides;
 
 /// A client that says nothing at first is sent away.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,23 +45,18 @@ pub enum ControlError {
     Retire { source: io::Error },
 }
 
-/// One walker for each mount of the view.
-pub struct Walkers {
-    pub plain: Walker,
-    pub marked: Walker,
+/// How clients are served.
+pub struct Control {
+    pub shared: Arc<Shared>,
+    pub sides: Sides,
 }
 
-/// What all clients share.
-pub struct Control {
-    pub domain: Domain,
-    pub walkers: Walkers,
-    pub registry: Arc<Registry>,
-    pub nodes: Arc<NodeTable>,
-    pub meter: Arc<Meter>,
-    pub keeper: Keeper,
-    /// Of a server that traces.
-    pub trace: Option<Arc<Recorder>>,
-    pub errands: Arc<Errands>,
+impl Deref for Control {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 /// What a client has of the server.
@@ -84,11 +75,8 @@ struct Presence {
 
 impl Control {
     /// Serves clients until nobody has been here for `options.idle_ms`.
-    pub fn serve(
-        self: Arc<Control>,
-        listener: &OwnedFd,
-        options: &ServerOptions,
-    ) -> Result<(), ControlError> {
+    pub fn serve(self: Arc<Control>, listener: &OwnedFd) -> Result<(), ControlError> {
+        let options = &self.options;
         let idle = Duration::from_millis(options.idle_ms);
         let clients_of = options.clients;
         let socket = self.domain.socket_file().map_err(|source| ControlError::Socket { source })?;
@@ -291,9 +279,8 @@ impl Control {
     }
 
     fn mount_of(&self, used: &Use) -> Result<OwnedFd, String> {
-        let name = &used.live().name;
-        let walkers = &self.walkers;
-        let walker = if used.live().segment.needs_xattrs() { &walkers.marked } else { &walkers.plain };
+        let Live { name, side, .. } = &**used.live();
+        let walker = self.sides.walker(*side).map_err(|error| chain(&error))?;
         walker.segment(name).map_err(|error| format!("cannot make a mount of segment {name}: {error}"))
     }
 

@@ -4,15 +4,16 @@
 mod adapter;
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{FileAttr, INodeNo};
+use fuser::{BackingId, FileAttr, INodeNo};
 use vfsrun_trace::Mode;
+use vfsrun_union::describe::Passthrough;
 use vfsrun_union::{Attr, DirEntry, Errno, FileKind, Glimpse, Lookups, Node};
 
 pub use self::adapter::Adapter;
@@ -25,7 +26,9 @@ use crate::listings::{Listing, Listings};
 use crate::meter::Meter;
 use crate::nodes::{NodeTable, Place};
 use crate::open_files::{OpenFile, OpenFiles};
+use crate::passed_files::{Opened, PassedFiles};
 use crate::registry::{Live, Registry};
+use crate::sides::Side;
 use crate::trace::Recorder;
 use crate::walks::Walks;
 
@@ -38,7 +41,7 @@ const TRIM_EACH: usize = 4096;
 /// What lies at the root of the mount.
 pub enum Top {
     /// A directory per segment, of which clients get mounts.
-    Segments { registry: Arc<Registry>, keeper: Keeper },
+    Segments { registry: Arc<Registry>, keeper: Keeper, side: Side },
     /// One segment itself, for people to look at.
     Bare(Arc<Bare>),
 }
@@ -53,6 +56,8 @@ pub struct ViewFs {
     pub nodes: Arc<NodeTable>,
     pub meter: Arc<Meter>,
     pub files: Arc<OpenFiles>,
+    /// `None`: the kernel is not asked to read by itself.
+    pub passed: Option<Arc<PassedFiles>>,
     pub listings: Arc<Listings>,
     pub walks: Walks,
     pub device: Arc<Device>,
@@ -114,6 +119,11 @@ impl ViewFs {
             Top::Segments { registry, .. } if nodeid == INodeNo::ROOT => Some(registry),
             _ => None,
         }
+    }
+
+    /// Whether this mount serves the segment.
+    fn is_here(&self, live: &Live) -> bool {
+        matches!(&self.top, Top::Segments { side, .. } if *side == live.side)
     }
 
     fn is_bare(&self) -> bool {
@@ -191,8 +201,7 @@ impl ViewFs {
             let dir = self.place(parent)?;
             return self.look_up_in(&dir, &dir.live.segment.lookups(&dir.node), name, None);
         };
-        let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
-        let live = registry.by_name(name).filter(here).ok_or(Errno::NOENT)?;
+        let live = registry.by_name(name).filter(|live| self.is_here(live)).ok_or(Errno::NOENT)?;
         let node = live.segment.root();
         let attr = live.segment.as_shown(live.segment.attr(&node)?);
         Ok(Told { place: Place { live, node }, attr })
@@ -219,7 +228,7 @@ impl ViewFs {
     /// Many names make segments go that nobody uses; too many are an error.
     fn refuse_too_many(&self, live: &Live, dir: &Node, name: &OsStr) -> Result<(), Errno> {
         let count = self.nodes.count();
-        if let Top::Segments { registry, keeper } = &self.top
+        if let Top::Segments { registry, keeper, .. } = &self.top
             && count > registry.warmth.nodes
             && count.is_multiple_of(TRIM_EACH)
         {
@@ -238,6 +247,39 @@ impl ViewFs {
         }
         let Place { live, node } = self.place(nodeid)?;
         Ok(file_attr(&live.segment.as_shown(live.segment.attr(&node)?)))
+    }
+
+    /// Whether the kernel asks at each open.
+    fn is_asked_to_open(&self) -> bool {
+        self.is_bare()
+            || self.trace.is_some()
+            || self.passed.as_ref().is_some_and(|passed| passed.is_granted())
+    }
+
+    /// Opens the node's file to be passed through; `pass` tells the kernel. `None`: its content is asked for, at each open
+    /// of the node.
+    fn pass(
+        &self,
+        nodeid: INodeNo,
+        pass: impl FnOnce(OwnedFd) -> io::Result<BackingId>,
+    ) -> Option<Opened<BackingId>> {
+        let passed = self.passed.as_ref().filter(|passed| passed.is_granted())?;
+        let place = self.place(nodeid).ok()?;
+        let (segment, node) = (&place.live.segment, &place.node);
+        // What is live in an action is looked at after each read, and nobody waits for what is slow without a deadline.
+        let may_change = !self.is_bare() && !segment.is_fixed(node);
+        if may_change
+            || segment.passthrough() == Passthrough::Never
+            || self.slow_question(nodeid, None).is_some()
+        {
+            return None;
+        }
+        Some(passed.open(nodeid.0, || {
+            let file = segment.open(node).ok()?;
+            pass(file)
+                .inspect_err(|error| tracing::debug!(?node, %error, "a file is not passed through"))
+                .ok()
+        }))
     }
 
     fn read_at(&self, nodeid: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
@@ -309,13 +351,13 @@ impl ViewFs {
     /// The names of a directory without `.` and `..`, and the number of the directory above it.
     fn list(&self, nodeid: INodeNo, offset: u64) -> Result<Listed, Errno> {
         if let Some(registry) = self.list_of_segments(nodeid) {
-            let here = |live: &Arc<Live>| live.segment.needs_xattrs() == self.xattrs;
             let entry = |live: Arc<Live>| DirEntry {
                 name: live.name.clone().into(),
                 kind: FileKind::Directory,
                 ino: live.segment.root().ino(),
             };
-            let names: Vec<_> = registry.all().into_iter().filter(here).map(entry).collect();
+            let names: Vec<_> =
+                registry.all().into_iter().filter(|live| self.is_here(live)).map(entry).collect();
             return Ok((names.into(), INodeNo::ROOT.0));
         }
         let place = self.place(nodeid)?;
@@ -391,6 +433,9 @@ impl ViewFs {
         if self.nodes.forget(nodeid.0, lookups) {
             self.files.close(nodeid.0);
             self.listings.drop_kept(nodeid.0);
+            if let Some(passed) = &self.passed {
+                passed.forget(nodeid.0);
+            }
         }
     }
 }

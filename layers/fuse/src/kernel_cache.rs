@@ -8,10 +8,12 @@ use fuser::{INodeNo, Notifier};
 
 use crate::listings::Listings;
 use crate::open_files::OpenFiles;
+use crate::passed_files::PassedFiles;
 
 pub struct KernelCache {
     pub notifier: Notifier,
     pub files: Arc<OpenFiles>,
+    pub passed: Option<Arc<PassedFiles>>,
     pub listings: Arc<Listings>,
 }
 
@@ -27,5 +29,13 @@ impl KernelCache {
         self.files.close(node.0);
         self.listings.drop_kept(node.0);
         self.notifier.inval_inode(node, 0, 0)
+    }
+
+    /// No file stays open that nobody reads.
+    pub fn close_files(&self) {
+        self.files.close_all();
+        if let Some(passed) = &self.passed {
+            passed.forget_idle();
+        }
     }
 }

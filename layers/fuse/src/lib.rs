@@ -25,6 +25,7 @@
 //! - [`server::main`] is the server's process; [`start::spawn_server`] starts it.
 //! - A server that traces has one client: [`trace`] writes what its action asks.
 //! - [`bare`] serves one segment at a directory of the host, for people to look at.
+//! - What cannot change the kernel may read by itself (passed_files.rs, on a side of the view that is made for it: sides.rs).
 //! - What may wait for another machine or program (errands.rs) is asked by threads that nobody waits for.
 //! - [`registry`], [`nodes`], [`filesystem`] serve; [`control`] talks to clients.
 
@@ -51,9 +52,11 @@ pub mod namespace;
 pub mod nodes;
 mod open_files;
 pub mod options;
+mod passed_files;
 pub mod protocol;
 pub mod registry;
 pub mod server;
+mod sides;
 pub mod start;
 mod trace;
 pub mod walker;
@@ -63,6 +66,7 @@ pub mod watch;
 pub use client::{Attached, AttachedSegment, ClientError, Mounts, View};
 pub use kept_roots::KeptRoot;
 pub use options::ServerOptions;
+pub use passed_files::is_allowed as may_pass_through;
 pub use protocol::Visit;
 pub use start::spawn_server;
 pub use vfsrun_trace::{Counts as TraceCounts, Mode as TraceMode};

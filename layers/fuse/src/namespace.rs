@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use vfsrun_sys::privileges;
 
 /// Names a namespace while it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,18 @@ pub struct NamespaceId {
 /// This process's own user namespace.
 pub fn own() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/proc/self/ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Whether this process may administer its own user namespace.
+pub fn is_ours() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    privileges::effective_capabilities().is_ok_and(|effective| effective & CAP_SYS_ADMIN != 0)
+}
+
+/// Whether its own is the first of all, which has the same number in every kernel (linux/nsfs.h).
+pub fn is_first() -> bool {
+    const FIRST: u64 = 0xEFFF_FFFD;
+    own().and_then(id).is_ok_and(|own| own.inode == FIRST)
 }
 
 /// The namespace that `fd` refers to. The device is the kernel's own nsfs, so no other file can look like it.

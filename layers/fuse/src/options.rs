@@ -39,6 +39,8 @@ pub struct ServerOptions {
     pub kept_roots: usize,
     /// What the one client's action asks is recorded.
     pub trace: Option<Mode>,
+    /// Files may be passed through, where the kernel lets the server. No overlay can lie above an overlay above them.
+    pub passthrough: bool,
 }
 
 impl ServerOptions {
@@ -56,6 +58,7 @@ impl ServerOptions {
             most_clients: 20_000,
             kept_roots: 16,
             trace: None,
+            passthrough: true,
         })
     }
 

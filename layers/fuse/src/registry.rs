@@ -23,6 +23,7 @@ use crate::errands::{Errand, Errands, Progress, Subject};
 use crate::kept_roots::{KeptRoots, RootKey};
 use crate::kernel_cache::KernelCache;
 use crate::nodes::{NodeTable, Place};
+use crate::sides::Side;
 
 /// Look-ups in directories that are merged from so many branches go by an index of their names.
 const MANY_BRANCHES: usize = 8;
@@ -44,6 +45,7 @@ pub struct Live {
     /// Its directory at the top of the view: `<identity, 32 hex digits>-<generation>`. Never used twice.
     pub name: String,
     pub segment: Segment,
+    pub side: Side,
     identity: blake3::Hash,
     users: AtomicUsize,
     /// Names of it that the kernel remembers.
@@ -81,8 +83,9 @@ pub struct Registry {
     has_forgotten: AtomicBool,
     generations: AtomicU64,
     clock: AtomicU64,
-    /// Of the mount without extended attributes and of the one with them.
-    caches: [OnceLock<KernelCache>; 2],
+    caches: [OnceLock<KernelCache>; Side::COUNT],
+    /// There are sides that pass files through.
+    may_pass: bool,
     pub roots: KeptRoots,
     errands: Arc<Errands>,
 }
@@ -104,7 +107,8 @@ pub struct Use {
 }
 
 impl Registry {
-    pub fn new(warmth: Warmth, context: Context, errands: Arc<Errands>) -> Registry {
+    /// `may_pass`: there are sides that pass files through.
+    pub fn new(warmth: Warmth, context: Context, errands: Arc<Errands>, may_pass: bool) -> Registry {
         Registry {
             context,
             warmth,
@@ -115,15 +119,15 @@ impl Registry {
             generations: AtomicU64::new(0),
             clock: AtomicU64::new(0),
             caches: Default::default(),
+            may_pass,
             roots: KeptRoots::new(warmth.roots),
             errands,
         }
     }
 
-    /// How to make the kernel forget what it knows by the mount with or without extended attributes. Without it nothing
-    /// is ever forgotten.
-    pub fn set_cache(&self, xattrs: bool, cache: KernelCache) {
-        let _ = self.caches[usize::from(xattrs)].set(cache);
+    /// How to make the kernel forget what it knows by that side. Without it nothing is ever forgotten.
+    pub fn set_cache(&self, side: Side, cache: KernelCache) {
+        let _ = self.caches[side.index()].set(cache);
     }
 
     /// The segment that `spec` describes.
@@ -156,7 +160,8 @@ impl Registry {
             .map_err(|source| AttachError::Build { source: Box::new(source) })?
             .with_name_indexes(MANY_BRANCHES);
         self.errands.expect(&segment);
-        let live = Arc::new(Live::new(self.new_name(identity), segment, identity));
+        let side = Side::of(&segment, self.may_pass);
+        let live = Arc::new(Live::new(self.new_name(identity), segment, identity, side));
         let held = self.hold(&live);
         self.by_name.write().expect(NO_PANIC).insert(live.name.clone(), live.clone());
         let old = current.replace(live);
@@ -370,7 +375,7 @@ impl Registry {
     /// While nobody is inside no file stays open: a file system below a branch could not be unmounted.
     pub fn close_unneeded(&self) {
         if self.all().iter().all(|live| live.users.load(SeqCst) == 0) {
-            self.caches.iter().filter_map(OnceLock::get).for_each(|cache| cache.files.close_all());
+            self.caches.iter().filter_map(OnceLock::get).for_each(KernelCache::close_files);
         }
     }
 
@@ -385,9 +390,9 @@ impl Registry {
         }
     }
 
-    /// Of the mount that serves the segment.
+    /// Of the side that serves the segment.
     fn cache(&self, live: &Live) -> Option<&KernelCache> {
-        self.caches[usize::from(live.segment.needs_xattrs())].get()
+        self.caches[live.side.index()].get()
     }
 
     fn hold(self: &Arc<Registry>, live: &Arc<Live>) -> Use {
@@ -408,10 +413,11 @@ impl Registry {
 }
 
 impl Live {
-    pub(crate) fn new(name: String, segment: Segment, identity: blake3::Hash) -> Live {
+    pub(crate) fn new(name: String, segment: Segment, identity: blake3::Hash, side: Side) -> Live {
         Live {
             name,
             segment,
+            side,
             identity,
             users: AtomicUsize::new(0),
             nodes: AtomicIsize::new(0),

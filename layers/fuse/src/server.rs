@@ -4,30 +4,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 
-use fuser::{Config, Session, SessionACL};
 use thiserror::Error;
 use vfsrun_sys::{allocator, chain};
 use vfsrun_union::Context;
 
-use crate::control::{Control, ControlError, Walkers};
+use crate::control::{Control, ControlError};
 use crate::daemon::{self, DaemonError};
 use crate::domain::{Domain, DomainError};
 use crate::errands::Errands;
-use crate::filesystem::{Adapter, Top, ViewFs};
 use crate::keeper::Keeper;
-use crate::kernel_cache::KernelCache;
 use crate::meter::Meter;
-use crate::mount::{self, MountError, ViewMount};
+use crate::mount::{self, MountError};
 use crate::nodes::NodeTable;
-use crate::open_files::OpenFiles;
 use crate::options::ServerOptions;
+use crate::passed_files;
 use crate::registry::{Registry, Warmth};
+use crate::sides::{Side, SideError, Sides};
 use crate::trace::Recorder;
-
-/// Backing files kept open, if the limit of descriptors is large enough.
-const OPEN_FILES: u64 = 256;
 
 #[derive(Debug, Error)]
 pub enum ServerError {
@@ -41,14 +35,29 @@ pub enum ServerError {
     Mounts { source: io::Error },
     #[error("cannot mount the view")]
     Mount(#[from] MountError),
-    #[error("cannot start serving the kernel")]
-    Session { source: io::Error },
+    #[error(transparent)]
+    Side(#[from] SideError),
     #[error("cannot start the keeper")]
     Keeper { source: io::Error },
     #[error("cannot start the thread for slow file systems")]
     Errands { source: io::Error },
     #[error("cannot serve clients")]
     Control(#[from] ControlError),
+}
+
+/// What the threads of a server share.
+pub struct Shared {
+    pub domain: Domain,
+    pub options: ServerOptions,
+    pub registry: Arc<Registry>,
+    pub nodes: Arc<NodeTable>,
+    pub meter: Arc<Meter>,
+    pub keeper: Keeper,
+    /// Of a server that traces.
+    pub trace: Option<Arc<Recorder>>,
+    pub errands: Arc<Errands>,
+    /// Files may be passed through where each open is asked about.
+    pub may_pass: bool,
 }
 
 /// The program's hidden subcommand. `argument` is the second of [`ServerOptions::arguments`], stdin the listening
@@ -94,65 +103,22 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
     }
     let domain = Domain::open(&options.dir)?;
     // Both before any thread: the device must be opened and mounted by a process that has one.
-    let plain = ViewMount::new(&domain, "plain")?;
-    let marked = ViewMount::new(&domain, "marked")?;
+    let (plain, marked) = (Side::PLAIN.mount(&domain)?, Side::MARKED.mount(&domain)?);
     let warmth =
         Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };
     let errands = Arc::new(Errands::start().map_err(|source| ServerError::Errands { source })?);
-    let registry = Arc::new(Registry::new(warmth, Context::new(Some(mounts)), errands.clone()));
+    let may_pass = options.passthrough && passed_files::is_allowed();
+    // All opens of a traced action are asked about, so that no side is different.
+    let has_sides_that_pass = may_pass && options.trace.is_none();
+    let context = Context::new(Some(mounts));
+    let registry = Arc::new(Registry::new(warmth, context, errands.clone(), has_sides_that_pass));
     let (nodes, meter) = (Arc::new(NodeTable::default()), Arc::new(Meter::default()));
     let keeper = Keeper::start(registry.clone(), nodes.clone());
     let keeper = keeper.map_err(|source| ServerError::Keeper { source })?;
     let trace = options.trace.map(|mode| Arc::new(Recorder::new(mode)));
-    let serve = |(mount, device): (ViewMount, OwnedFd), xattrs| {
-        let filesystem = ViewFs {
-            xattrs,
-            top: Top::Segments { registry: registry.clone(), keeper: keeper.clone() },
-            most_nodes: options.most_nodes,
-            nodes: nodes.clone(),
-            meter: meter.clone(),
-            files: Arc::new(OpenFiles::new(OPEN_FILES.min(daemon::file_limit() / 8) as usize)),
-            listings: Arc::default(),
-            walks: Default::default(),
-            device: Arc::default(),
-            trace: trace.clone(),
-            errands: errands.clone(),
-        };
-        serve_kernel(filesystem, device, options, &registry)?;
-        mount.walker().map_err(|source| ServerError::Session { source })
-    };
-    let walkers = Walkers { plain: serve(plain, false)?, marked: serve(marked, true)? };
-    let control = Control { domain, walkers, registry, nodes, meter, keeper, trace, errands };
-    Ok(Arc::new(control).serve(listener, options)?)
-}
-
-/// Threads that answer the kernel until the process ends.
-fn serve_kernel(
-    filesystem: ViewFs,
-    device: OwnedFd,
-    options: &ServerOptions,
-    registry: &Registry,
-) -> Result<(), ServerError> {
-    let (xattrs, files, listings) =
-        (filesystem.xattrs, filesystem.files.clone(), filesystem.listings.clone());
-    let answers = device.try_clone().map_err(|source| ServerError::Session { source })?;
-    filesystem.device.set(answers);
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(options.threads.max(1));
-    let session = Session::from_fd(Adapter(Arc::new(filesystem)), device, SessionACL::All, config)
-        .map_err(|source| ServerError::Session { source })?;
-    registry.set_cache(xattrs, KernelCache { notifier: session.notifier(), files, listings });
-    thread::Builder::new()
-        .name("kernel".to_owned())
-        .spawn(move || {
-            // Unmounted, or out of order: either way nobody can be served any more.
-            match session.run() {
-                Ok(()) => eprintln!("view server: the view was unmounted"),
-                Err(error) => eprintln!("view server: cannot read kernel requests: {error}"),
-            }
-            std::process::exit(1);
-        })
-        .map_err(|source| ServerError::Session { source })?;
-    Ok(())
+    let options = options.clone();
+    let shared =
+        Arc::new(Shared { domain, options, registry, nodes, meter, keeper, trace, errands, may_pass });
+    let sides = Sides::new(shared.clone(), plain, marked)?;
+    Ok(Arc::new(Control { shared, sides }).serve(listener)?)
 }

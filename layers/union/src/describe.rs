@@ -44,6 +44,9 @@ pub struct SegmentSpec {
     /// Milliseconds after which a question to a slow file system is given up; `None`: [`DEADLINE`].
     #[serde(default)]
     pub deadline: Option<u64>,
+    /// Where the kernel reads files that cannot change from where they lie.
+    #[serde(default)]
+    pub passthrough: Passthrough,
 }
 
 /// How long a slow file system (of another machine, or of a program) may take to answer if nothing is said.
@@ -349,6 +352,18 @@ pub struct PermChange {
     pub set_search: u16,
     /// What goes too if it is a directory or somebody may execute it.
     pub clear_search: u16,
+}
+
+/// Where the kernel reads files that cannot change from where they lie, instead of asking for their content and keeping that a
+/// second time. Each open costs a request then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Passthrough {
+    /// Where opens are requests anyway.
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// How the server learns that a host directory has changed.

@@ -14,7 +14,7 @@ use vfsrun_sys::lease::{self, Writer};
 use crate::attr::{Attr, DirEntry, FileKind, Time};
 use crate::branch::{Branch, Content, Fds, compile};
 use crate::context::Context;
-use crate::describe::{Order, Policy, Rule, SegmentSpec, TypeConflict};
+use crate::describe::{Order, Passthrough, Policy, Rule, SegmentSpec, TypeConflict};
 use crate::error::SegmentError;
 use crate::fault::{Fault, FaultReason};
 use crate::fingerprint;
@@ -22,7 +22,7 @@ use crate::hard_link::LinkedFile;
 use crate::host;
 use crate::identity::Described;
 use crate::inputs::Input;
-use crate::layer::open_blob;
+use crate::layer::{Blobs, open_blob};
 use crate::mend::Forget;
 use crate::merge::{Found, Merge};
 use crate::moment::Clock;
@@ -66,6 +66,7 @@ pub struct Segment {
     pub(crate) provenance: bool,
     marked: bool,
     bottom: bool,
+    passthrough: Passthrough,
     pub(crate) slowness: Slowness,
     deadline: Duration,
     clock: Arc<Clock>,
@@ -103,6 +104,7 @@ impl Segment {
             name_indexes: NameIndexes::default(),
             marked: judged || branches.iter().any(|branch| branch.has_marks(spec.bottom)),
             bottom: spec.bottom,
+            passthrough: spec.passthrough,
             branches,
             rules,
             types: spec.types,
@@ -275,6 +277,28 @@ impl Segment {
         }
         self.verify(node, origin, &file)?;
         Ok(file)
+    }
+
+    /// Whether the file's content lies somewhere and stays what it is as long as the segment is served: in a layer, an image or a
+    /// frozen directory.
+    pub fn is_fixed(&self, node: &Node) -> bool {
+        let origins = node.origins();
+        let Some(origin) = origins.first() else { return false };
+        let branch = self.branch(origin.branch);
+        match (&origin.place, &branch.content) {
+            (Place::Alias(target), _) => self.is_fixed(target),
+            // A skeleton's is made when it is opened.
+            (Place::Entry(_), Content::Layer(layer)) => matches!(layer.blobs, Blobs::Store(_)),
+            (Place::Input(file), Content::Inputs(inputs)) => {
+                !branch.live || matches!(inputs.index.input(*file), Input::Blob { .. })
+            }
+            (Place::Host(_), _) => !branch.live,
+            _ => false,
+        }
+    }
+
+    pub fn passthrough(&self) -> Passthrough {
+        self.passthrough
     }
 
     /// Errors: NODATA for what is not there or not passed on, ACCESS for what is denied; overlayfs marks only where this

@@ -20,6 +20,7 @@ use crate::attributes::{file_type, missing};
 use crate::entry::{Entries, Entry};
 use crate::meter::Kind;
 use crate::nodes::Place;
+use crate::passed_files::STACK_DEPTH;
 use crate::walks::{Ahead, Next};
 
 /// What the kernel talks to.
@@ -52,6 +53,13 @@ impl Filesystem for Adapter {
         }
         if !self.is_asked_each_time() {
             wanted |= InitFlags::FUSE_CACHE_SYMLINKS;
+        }
+        if let Some(passed) = &self.passed
+            && config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH)
+        {
+            wanted |= InitFlags::FUSE_PASSTHROUGH;
+            config.set_max_stack_depth(STACK_DEPTH).map_err(|_| io::ErrorKind::InvalidInput)?;
+            passed.grant();
         }
         let wanted = if self.xattrs { wanted | InitFlags::FUSE_POSIX_ACL } else { wanted };
         let offered = config.capabilities();
@@ -118,18 +126,25 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.meter.begin(Kind::Open);
-        if self.trace.is_some() {
-            self.record(nodeid, |trace, node| trace.saw(request.pid(), node, Outcome::Read));
-            // What the file holds is what was told of it: pages stay true between opens.
-            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+        if !self.is_asked_to_open() {
+            // Once answered so, the kernel opens and closes by itself and keeps pages between opens.
+            return reply.error(fuser::Errno::ENOSYS);
         }
-        if self.is_bare() {
+        self.record(nodeid, |trace, node| trace.saw(request.pid(), node, Outcome::Read));
+        let opened = self.pass(nodeid, |file| reply.open_backing(file));
+        let entry = FileHandle(opened.as_ref().map_or(0, |opened| opened.entry));
+        if let Some(backing) = opened.and_then(|opened| opened.backing) {
+            return reply.opened_passthrough(entry, FopenFlags::FOPEN_NOFLUSH, &backing);
+        }
+        let flags = if self.is_bare() {
             // What is opened now is read as it is now.
             self.files.close(nodeid.0);
-            return reply.opened(FileHandle(0), FopenFlags::empty());
-        }
-        // Once answered so, the kernel opens and closes by itself and keeps pages between opens.
-        reply.error(fuser::Errno::ENOSYS);
+            FopenFlags::empty()
+        } else {
+            // What the file holds is what was told of it: pages stay true between opens.
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH
+        };
+        reply.opened(entry, flags);
     }
 
     fn opendir(&self, _request: &Request, _nodeid: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -143,14 +158,17 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _request: &Request,
-        _nodeid: INodeNo,
-        _file: FileHandle,
+        nodeid: INodeNo,
+        entry: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let _serving = self.meter.begin(Kind::Other);
+        if let Some(passed) = &self.passed {
+            passed.close(nodeid.0, entry.0);
+        }
         reply.ok();
     }
 
