@@ -228,13 +228,18 @@ impl Sandbox {
         self.call(&["layer", "show", layer]).expect(0).stdout
     }
 
+    /// Whether the kernel reads files of the scratch directory from where they lie: root's, and in no overlay.
+    pub fn can_pass_through(&self) -> bool {
+        self.caller == Caller::Root && is_linux(6, 9) && self.file_system() != "overlayfs"
+    }
+
     /// Whether live branches in the scratch directory can be watched.
     pub fn can_watch(&self) -> bool {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
-        let file_system = self.sh("stat -f -c %T .");
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 12)
-            && ["ext2/ext3", "xfs", "btrfs", "f2fs", "tmpfs"].contains(&file_system.trim())
+        is_linux(6, 12) && ["ext2/ext3", "xfs", "btrfs", "f2fs", "tmpfs"].contains(&&*self.file_system())
+    }
+
+    fn file_system(&self) -> String {
+        self.sh("stat -f -c %T .").trim().to_owned()
     }
 
     /// View servers of this sandbox.
@@ -293,4 +298,11 @@ fn is_left(path: &Path) -> bool {
 fn is_locked(file: &Path) -> bool {
     std::fs::File::open(file)
         .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+/// This version or a later one.
+fn is_linux(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse::<u32>);
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }

@@ -21,6 +21,7 @@ as_root_and_user!(
     strict_run_fails_and_keeps_what_was_written,
     strict_run_of_unchanged_inputs_succeeds,
     torn_file_is_an_error_and_names_no_layer,
+    torn_file_beside_files_that_are_passed_through_is_an_error,
     frozen_branch_is_not_looked_at,
 );
 
@@ -226,6 +227,23 @@ fn torn_file_is_an_error_and_names_no_layer(sandbox: &Sandbox) {
     output.assert_stderr_has("reading them failed, so out stays what it was");
     assert_eq!(output.result["layer"]["name"], Value::Null);
     sandbox.call(&["layer", "show", "out"]).expect(125);
+}
+
+/// Both branches are one segment.
+fn torn_file_beside_files_that_are_passed_through_is_an_error(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src; head -c 8388608 /dev/zero > src/f");
+    sandbox.write("tools/frozen", "frozen");
+    let mut vfs = source();
+    let tools = json!({ "path": "tools", "at": "/src", "frozen": true });
+    vfs["branches"].as_array_mut().expect("branches is an array").push(tools);
+    vfs["types"] = json!("error");
+    vfs["passthrough"] = json!("always");
+    let script = "exec 3< /src/f; head -c 1 <&3 | od -An -tx1; pause
+                  tail -c 1 <&3 2>/dev/null | od -An -tx1; cat /src/frozen";
+    let change = "head -c 8388608 /dev/zero | tr '\\0' x > g; cat g > src/f; rm g";
+    let output = run(sandbox, script, &vfs, &[], change).expect(0);
+    assert_eq!(output.stdout, " 00\nfrozen", "an error, never a byte of the new state");
+    assert_told(&output, &["/src/f"]);
 }
 
 fn frozen_branch_is_not_looked_at(sandbox: &Sandbox) {

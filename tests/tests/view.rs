@@ -15,6 +15,8 @@ as_root_and_user!(
     a_view_is_as_large_as_what_its_branches_lie_on,
     branches_are_added_removed_and_reordered_live,
     an_open_file_stays_what_it_was,
+    a_large_file_is_read_from_where_it_lies_if_that_is_possible,
+    a_file_that_is_replaced_while_it_is_open_is_never_half_of_another,
     a_link_back_into_the_view_is_shown_as_a_link,
     a_bad_update_changes_nothing,
     a_view_ends_with_either_of_its_processes,
@@ -271,6 +273,44 @@ fn an_open_file_stays_what_it_was(sandbox: &Sandbox) {
     sandbox.call(&["view", "umount", "look"]).expect(125).assert_stderr_has("busy");
     drop(reader.stdin());
     assert_eq!(reader.wait().stdout, "open\none");
+    view.umount();
+}
+
+/// Root's kernel reads the file by itself, otherwise the server does.
+fn a_large_file_is_read_from_where_it_lies_if_that_is_possible(sandbox: &Sandbox) {
+    const SIZE: u64 = 8 << 20;
+    sandbox.sh(&format!("mkdir src; head -c {SIZE} /dev/urandom > src/file"));
+    let spec = branches(json!([{ "path": "./src" }]));
+    let test = "a_large_file_is_read_from_where_it_lies_if_that_is_possible";
+    let Some(view) = View::mount(sandbox, &spec, test) else { return };
+    let read_by_servers = || -> u64 {
+        let io = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/io")).expect("root may look");
+        let rchar = |io: String| io.lines().next()?.strip_prefix("rchar: ")?.parse::<u64>().ok();
+        processes::views(&sandbox.runtime()).iter().map(io).map(|io| rchar(io).expect("rchar is first")).sum()
+    };
+    let before = read_by_servers();
+    sandbox.sh("cmp src/file look/file");
+    assert_eq!(read_by_servers() - before < SIZE, sandbox.can_pass_through());
+    sandbox.sh("echo more >> src/file; cmp src/file look/file");
+    view.umount();
+}
+
+fn a_file_that_is_replaced_while_it_is_open_is_never_half_of_another(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; head -c 8388608 /dev/zero > src/file");
+    let spec = branches(json!([{ "path": "./src" }]));
+    let test = "a_file_that_is_replaced_while_it_is_open_is_never_half_of_another";
+    let Some(view) = View::mount(sandbox, &spec, test) else { return };
+    let script = "exec 3< look/file; head -c 1 <&3 | od -An -tx1; echo open; read go || true
+        cat <&3 | tr -d '\\0' | wc -c; cat <&3 > rest || echo refused";
+    let mut reader = sandbox.command("sh");
+    reader.args(["-c", script]).stdin(std::process::Stdio::piped());
+    let mut reader = command::Background::start(&mut reader);
+    reader.until_stdout_has("open");
+    sandbox.sh("head -c 8388608 /dev/zero | tr '\\0' x > new; mv new src/file");
+    assert_eq!(view.sh("head -c 1 file"), "x", "to open it again helps");
+    drop(reader.stdin());
+    // Whoever does not look at its attributes, as cat does, may read on in the old one.
+    assert_eq!(reader.wait().stdout, " 00\nopen\n0\nrefused\n");
     view.umount();
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
-    BranchSpec, IdExtent, IdMap, Live, Order, PermChange, Policy, Rewrite, Scope, SegmentSpec, Source,
-    Symlinks, TypeConflict, Whiteouts, Xattrs,
+    BranchSpec, IdExtent, IdMap, Live, Order, Passthrough, PermChange, Policy, Rewrite, Scope, SegmentSpec,
+    Source, Symlinks, TypeConflict, Whiteouts, Xattrs,
 };
 
 use crate::facts::{Image, PathKind};
@@ -36,6 +36,7 @@ pub(crate) fn cut(
     refuse_foreign_rewrite(vfs, facts, command)?;
     let mut segments = branches(vfs, root, facts, ids, &whole, merges_inside(vfs))?;
     mark_bottoms(&mut segments);
+    leave_passthrough_where_it_is_of_no_use(&mut segments, facts);
     segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(segments)
 }
@@ -75,6 +76,21 @@ fn mark_bottoms(segments: &mut [Segment]) {
     }
 }
 
+/// Only root can have it, and only of what cannot change. Opens of all else are no requests.
+fn leave_passthrough_where_it_is_of_no_use(segments: &mut [Segment], facts: &Facts) {
+    let is_fixed = |branch: &BranchSpec| match branch.source {
+        Source::Layer { .. } | Source::Image { .. } => true,
+        Source::Host { .. } | Source::Inputs { .. } => branch.frozen,
+        Source::Skeleton { .. } => false,
+    };
+    for Segment { spec, .. } in segments {
+        let is_of_use = facts.caller.privileged && spec.branches.iter().any(is_fixed);
+        if spec.passthrough == Passthrough::Always && !is_of_use {
+            spec.passthrough = Passthrough::Auto;
+        }
+    }
+}
+
 fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
     SegmentSpec {
         rules: rules::described(&vfs.rules, ids),
@@ -93,6 +109,11 @@ fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
             vfs::Order::Shuffled(seed) => Order::Shuffled(seed),
         },
         latest: vfs.latest_time,
+        passthrough: match vfs.passthrough {
+            vfs::Passthrough::Auto => Passthrough::Auto,
+            vfs::Passthrough::Always => Passthrough::Always,
+            vfs::Passthrough::Never => Passthrough::Never,
+        },
         provenance: vfs.provenance,
         deadline: vfs.deadline.map(|deadline| deadline.as_millis() as u64),
         ..SegmentSpec::default()

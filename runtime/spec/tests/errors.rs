@@ -128,6 +128,10 @@ fn object_is_never_taken_for_a_word() {
 fn wrong_type_is_said_in_words_of_json() {
     assert_eq!(vfs(r#""stdin": 1"#), "vfs.stdin: invalid type: number 1, expected a boolean");
     assert_eq!(vfs(r#""provenance": null"#), "vfs.provenance: invalid type: null, expected a boolean");
+    assert_eq!(
+        vfs(r#""passthrough": true"#),
+        "vfs.passthrough: invalid type: true, expected one of auto, always, never"
+    );
     assert_eq!(vfs(r#""rules": 1"#), "vfs.rules: invalid type: number 1, expected an array");
     assert_eq!(branch(r#"{"path": 1}"#), "vfs.branches[0].path: invalid type: number 1, expected a string");
     assert_eq!(

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, FileType, Landlock, LandlockRules, Live, NameRule,
-    Names, Network, OneOrMore, Order, Owner, Policy, Predicates, Rule, RuleAction, Scope, Size, SizeRange,
-    Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, Xattrs,
+    Names, Network, OneOrMore, Order, Owner, Passthrough, Policy, Predicates, Rule, RuleAction, Scope, Size,
+    SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, Xattrs,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -164,6 +164,8 @@ fn decisions() -> impl Strategy<Value = (TypeConflict, Policy, Order, Option<i64
 
 fn vfs() -> impl Strategy<Value = Vfs> {
     let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
+    let passthrough =
+        prop_oneof![Just(Passthrough::Auto), Just(Passthrough::Always), Just(Passthrough::Never)];
     let seconds = || option::of((1_u64..100_000_000_000).prop_map(Duration::from_millis));
     (
         vec(branch(), 1..4),
@@ -174,7 +176,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         landlock(),
         option::of(network),
         (seconds(), seconds()),
-        any::<(bool, bool)>(),
+        (any::<bool>(), any::<bool>(), passthrough),
     )
         .prop_map(
             |(
@@ -186,7 +188,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 landlock,
                 network,
                 (time_limit, deadline),
-                (stdin, provenance),
+                (stdin, provenance, passthrough),
             )| Vfs {
                 branches,
                 rules,
@@ -202,6 +204,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 deadline,
                 stdin,
                 provenance,
+                passthrough,
             },
         )
 }

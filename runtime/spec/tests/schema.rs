@@ -66,6 +66,9 @@ fn good_specs_are_accepted_by_both() {
         with_branch(json!({"glob": "a", "xattrs": "pass"})),
         with_branch(json!({"layer": "a", "xattrs": "off"})),
         with_vfs(json!({"provenance": true})),
+        with_vfs(json!({"passthrough": "auto"})),
+        with_vfs(json!({"passthrough": "always"})),
+        with_vfs(json!({"passthrough": "never"})),
         with_vfs(json!({"deadline": 2.5})),
     ];
     let schema = validator();
@@ -177,6 +180,8 @@ fn bad_specs_are_refused_by_both() {
         with_vfs(json!({"deadline": "30"})),
         with_vfs(json!({"stdin": "yes"})),
         with_vfs(json!({"provenance": "all"})),
+        with_vfs(json!({"passthrough": true})),
+        with_vfs(json!({"passthrough": "off"})),
     ];
     let schema = validator();
     for spec in bad {

@@ -17,6 +17,7 @@ use vfsrun_layers::{LayerStore, StoreError};
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+use vfsrun_union::describe::Passthrough;
 
 use crate::id_maps::{self, IdMapError};
 use crate::seal;
@@ -72,7 +73,8 @@ pub fn ask(
         .iter()
         .map(|segment| open_all(&segment.opens, Some(store)))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut view = connect(facts, runtime, trace.map(|trace| trace.mode))?;
+    let passes = segments.iter().any(|segment| segment.spec.passthrough != Passthrough::Never);
+    let mut view = connect(facts, runtime, trace.map(|trace| (trace.mode, passes)))?;
     if let Some(trace) = trace {
         view.begin_trace(&trace.logs(), segments.iter().map(described).collect())?;
     }
@@ -134,15 +136,18 @@ fn described(segment: &Segment) -> String {
     labels.join(", ")
 }
 
-/// The domain's server, or one of our own that traces.
-fn connect(facts: &Facts, runtime: &Path, trace: Option<TraceMode>) -> Result<View, ViewError> {
+/// The domain's server, or one of our own that traces, and may pass files through or not.
+fn connect(facts: &Facts, runtime: &Path, trace: Option<(TraceMode, bool)>) -> Result<View, ViewError> {
     let name = domain_name(facts).map_err(|source| ViewError::Self_ { source })?;
     let kind = if trace.is_some() { "trace" } else { "view" };
     let domain = runtime.join(format!("{kind}-{name}"));
     tracing::debug!(domain = %domain.display(), "connect to the view server");
     let start = |domain: &Domain, listener| {
         let options = ServerOptions::new(domain.path())?;
-        let options = trace.map(|mode| options.clone().traced(mode)).unwrap_or(options);
+        let options = match trace {
+            Some((mode, passthrough)) => ServerOptions { passthrough, ..options.traced(mode) },
+            None => options,
+        };
         if facts.caller.privileged {
             vfsrun_fuse::spawn_server(domain, listener, Path::new("/proc/self/exe"), &options)
         } else {

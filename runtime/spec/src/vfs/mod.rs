@@ -77,6 +77,9 @@ pub struct Vfs {
     /// Whether each name tells by extended attributes which branch and file it comes from.
     #[serde(skip_serializing_if = "is_default")]
     pub provenance: bool,
+    /// Where the kernel reads files that cannot change from where they lie.
+    #[serde(skip_serializing_if = "is_default")]
+    pub passthrough: Passthrough,
 }
 
 impl Vfs {
@@ -108,6 +111,19 @@ pub enum Policy {
     Newest,
     /// They are reported and the name gives EIO.
     Error,
+}
+
+/// `passthrough`: where the kernel reads files of layers, images and frozen branches from where they lie, so that it keeps their
+/// pages once. Each open is a request to the view server then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Passthrough {
+    /// Where each open is a request anyway: in traced runs and mounted views.
+    #[default]
+    Auto,
+    /// In all runs.
+    Always,
+    Never,
 }
 
 /// `network`: what the command can reach.

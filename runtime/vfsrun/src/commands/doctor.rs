@@ -47,6 +47,7 @@ pub fn doctor(global: &Global) -> Outcome {
         ids(&caller),
         fuse(),
         views(),
+        passthrough(),
         server_directory(global, &caller),
         upper(&store),
         watches(),
@@ -71,6 +72,22 @@ fn views() -> Finding {
         let says = "`vfsrun view mount` needs fusermount3 for an ordinary user: install the package fuse3";
         finding("views", State::Lacks, says)
     }
+}
+
+fn passthrough() -> Finding {
+    let what = "passthrough";
+    let twice = "what a run reads is in memory twice";
+    if !vfsrun_fuse::may_pass_through() {
+        return finding(what, State::Lacks, format!("{twice}: the kernel spares that root alone"));
+    }
+    if probe::kernel().version < (6, 9) {
+        return finding(what, State::Lacks, format!("{twice}: `vfs.passthrough` needs Linux 6.9"));
+    }
+    finding(
+        what,
+        State::Works,
+        "what cannot change is in memory once, with `vfs.passthrough: always` in all runs",
+    )
 }
 
 fn user(caller: &Caller) -> Finding {
