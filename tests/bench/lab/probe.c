@@ -5,6 +5,7 @@
    probe read PASSES DIRECTORY NAMES               open, read 4 KiB, close
    probe whole PASSES DIRECTORY NAMES              open, read to the end, close
    probe resident PASSES DIRECTORY NAMES           mincore: which of its pages are in the page cache
+   probe evict PASSES DIRECTORY NAMES              takes the pages of the file system that the name is in out of the page cache
    probe stream PASSES FILE                        reads the file from start to end, 128 KiB at a time
    probe run PASSES LABEL COMMAND...               runs the command
 
@@ -95,6 +96,11 @@ static void resident_one(const char *name) {
     close(file);
 }
 
+static void evict_one(const char *name) {
+    int file = open(name, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || (errno = posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED)) || close(file)) fail(name);
+}
+
 static void run(char **command) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC)) fail("pipe");
@@ -134,7 +140,8 @@ static char **names_of(const char *path, long *known) {
 int main(int words, char **word) {
     if (words < 4) return 2;
     static const struct { const char *word; void (*one)(const char *); } looks[] = {
-        {"stat", stat_one}, {"absent", absent_one}, {"read", read_one}, {"whole", whole_one}, {"resident", resident_one}};
+        {"stat", stat_one}, {"absent", absent_one}, {"read", read_one}, {"whole", whole_one}, {"resident", resident_one},
+        {"evict", evict_one}};
     void (*one)(const char *) = NULL;
     for (size_t each = 0; each < sizeof looks / sizeof *looks; each++)
         if (!strcmp(word[1], looks[each].word)) one = looks[each].one;

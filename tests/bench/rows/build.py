@@ -20,7 +20,7 @@ cc -o program *.o -lm -ldl
 
 class Build(Row):
     """Lua 5.4 (Debian's source) compiled by the host's cc, one file after the other, and run once. vfsrun
-    captures what was built unless it says otherwise."""
+    captures what was built unless it says otherwise. With passthrough each open of a file of the tools is a request."""
 
     title = "building Lua"
     rounds = 6
@@ -44,6 +44,8 @@ class Build(Row):
         ours = {"process": {"args": command}, "vfs": {
             "branches": [{"path": str(source), "at": "/work"}, {"host": "tools"}], "capture": {"only": ["/work/"]}}}
         discarded = {**ours, "vfs": {**ours["vfs"], "capture": False}}
+        passed = {**ours, "vfs": {**ours["vfs"], "passthrough": "always", "branches": [
+            {"path": str(source), "at": "/work"}, {"host": "tools", "frozen": True}]}}
         self.candidates = [
             Candidate("native", who, build_in(copy), before=fresh),
             Candidate("bwrap", who, peers.bwrap(command, [("--bind", copy, "/work")], etc=True), before=fresh),
@@ -51,6 +53,7 @@ class Build(Row):
                       after=lambda _: overlay.unmount()),
             workspace.vfsrun("vfsrun", ours, who, ["--quiet"], result=True),
             workspace.vfsrun("vfsrun, capture false", discarded, who, ["--quiet"], result=True),
+            workspace.vfsrun("vfsrun, passthrough", passed, who, ["--quiet"], result=True),
         ]
         for candidate in self.candidates:
             candidate.check = answers

@@ -15,7 +15,7 @@ class Warm(Row):
     `du -s`. Each is done three times in one run and the better one of the last two counts, as told by the probe: no start of
     a run and no look-up for the first time is in it. overlayfs is one mount of the host's root in all rounds, with chroot;
     the FUSE peers are one mount of the tree, and `find` and `du` are the host's. CPU is of the same passes, without the
-    servers, which have nothing to do but where a peer is asked for each opening."""
+    servers, which have nothing to do but where a peer is asked for each opening, and so is vfsrun's with passthrough."""
 
     title = "30 000 warm files"
     rounds = 10
@@ -36,11 +36,14 @@ class Warm(Row):
             union.mount()
         spec = {"process": {"args": self.script("/tree", inside=True)}, "vfs": {
             "branches": [{"path": str(tree), "at": "/tree"}, self.probe.branch, {"host": "tools"}], "capture": False}}
+        passed = {**spec, "vfs": {**spec["vfs"], "passthrough": "always", "branches": [
+            {"path": str(tree), "at": "/tree", "frozen": True}, self.probe.branch, {"host": "tools"}]}}
         self.candidates = [
             Candidate("native", who, self.script(tree)),
             Candidate("overlayfs", who, overlay.enter(self.script(tree))),
             *[Candidate(union.name, who, self.script(union.point)) for union in others],
             workspace.vfsrun("vfsrun", spec, who, ["--quiet"], result=True),
+            workspace.vfsrun("vfsrun, passthrough", passed, who, ["--quiet"], result=True),
         ]
         self.used = int(who.run(["/usr/bin/du", "-s", tree])["stdout"].split()[0])
         for candidate in self.candidates:
