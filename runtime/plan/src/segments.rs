@@ -36,7 +36,7 @@ pub(crate) fn cut(
     refuse_foreign_rewrite(vfs, facts, command)?;
     let mut segments = branches(vfs, root, facts, ids, &whole, merges_inside(vfs))?;
     mark_bottoms(&mut segments);
-    leave_passthrough_where_it_is_of_no_use(&mut segments, facts);
+    leave_passthrough_where_it_is_of_no_use(&mut segments, facts.caller.privileged);
     segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
     Ok(segments)
 }
@@ -77,14 +77,14 @@ fn mark_bottoms(segments: &mut [Segment]) {
 }
 
 /// Only root can have it, and only of what cannot change. Opens of all else are no requests.
-fn leave_passthrough_where_it_is_of_no_use(segments: &mut [Segment], facts: &Facts) {
+fn leave_passthrough_where_it_is_of_no_use(segments: &mut [Segment], privileged: bool) {
     let is_fixed = |branch: &BranchSpec| match branch.source {
         Source::Layer { .. } | Source::Image { .. } => true,
         Source::Host { .. } | Source::Inputs { .. } => branch.frozen,
         Source::Skeleton { .. } => false,
     };
     for Segment { spec, .. } in segments {
-        let is_of_use = facts.caller.privileged && spec.branches.iter().any(is_fixed);
+        let is_of_use = privileged && spec.branches.iter().any(is_fixed);
         if spec.passthrough == Passthrough::Always && !is_of_use {
             spec.passthrough = Passthrough::Auto;
         }
@@ -473,6 +473,22 @@ mod tests {
         };
         let spec = SegmentSpec { branches: branches.iter().map(branch).collect(), ..SegmentSpec::default() };
         Segment { spec, opens: Vec::new() }
+    }
+
+    #[test]
+    fn passthrough_is_asked_for_where_something_cannot_change() {
+        let passthrough = |privileged, asked_for| {
+            let mut segments =
+                [segment(&[("", false)]), segment(&[("", true)]), segment(&[("", false), ("", false)])];
+            segments[2].spec.branches[1].frozen = true;
+            segments.iter_mut().for_each(|segment| segment.spec.passthrough = asked_for);
+            leave_passthrough_where_it_is_of_no_use(&mut segments, privileged);
+            segments.map(|segment| segment.spec.passthrough)
+        };
+        let (auto, always, never) = (Passthrough::Auto, Passthrough::Always, Passthrough::Never);
+        assert_eq!(passthrough(true, always), [auto, always, always]);
+        assert_eq!(passthrough(false, always), [auto, auto, auto]);
+        assert_eq!(passthrough(true, never), [never, never, never]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn wrong_type_is_said_in_words_of_json() {
     assert_eq!(vfs(r#""provenance": null"#), "vfs.provenance: invalid type: null, expected a boolean");
     assert_eq!(
         vfs(r#""passthrough": true"#),
-        "vfs.passthrough: invalid type: true, expected one of auto, always, never"
+        "vfs.passthrough: invalid type: boolean \"true\", expected one of auto, always, never"
     );
     assert_eq!(vfs(r#""rules": 1"#), "vfs.rules: invalid type: number 1, expected an array");
     assert_eq!(branch(r#"{"path": 1}"#), "vfs.branches[0].path: invalid type: number 1, expected a string");
