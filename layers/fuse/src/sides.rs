@@ -91,7 +91,7 @@ impl Sides {
         Ok(sides)
     }
 
-    /// Who makes mounts of the side's segments; the others are mounted when they are needed.
+    /// Who makes mounts of the side's segments. Sides that pass files through are mounted when they are needed.
     pub fn walker(&self, side: Side) -> Result<Arc<Walker>, SideError> {
         let mut walkers = self.walkers.lock().expect("the server aborts when a thread panics");
         let walker = &mut walkers[side.index()];
