@@ -35,6 +35,7 @@ pub(crate) struct Branch {
     pub(crate) whiteouts: Whiteouts,
     pub(crate) xattrs: Xattrs,
     pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) trusted: bool,
     /// Change times of its files come from this machine's clock.
     pub(crate) has_our_clock: bool,
     pub(crate) content: Content,
@@ -60,7 +61,7 @@ impl Branch {
     /// Whether overlayfs or a program may find extended attributes in it; at the `bottom` nothing has to be hidden.
     pub(crate) fn has_marks(&self, bottom: bool) -> bool {
         match &self.content {
-            Content::Layer(layer) => layer.layer.has_xattrs() || !bottom && layer.layer.hides(),
+            Content::Layer(layer) => layer.layer.has_xattrs(self.trusted) || !bottom && layer.layer.hides(),
             Content::Host(_) => self.xattrs != Xattrs::Off || !bottom && self.whiteouts != Whiteouts::None,
             Content::Inputs(_) => false,
         }
@@ -104,7 +105,7 @@ impl Branch {
             _ if follows_host => return Err(SegmentError::HostScope { label }),
             Source::Image { file } => {
                 let file = fds.get(file)?;
-                let root = image::mount(&*file)
+                let root = image::mount(&*file, spec.trusted)
                     .map_err(|source| SegmentError::Image { label: label.clone(), source })?;
                 Content::Host(HostBranch { root: Arc::new(root), host: None, image: Some(file) })
             }
@@ -139,6 +140,7 @@ impl Branch {
             whiteouts,
             xattrs,
             rewrite,
+            trusted: spec.trusted,
             has_our_clock,
             content,
         })

@@ -96,6 +96,10 @@ pub struct BranchSpec {
     /// them then.
     #[serde(default)]
     pub rewrite: Rewrite,
+    /// Set-id bits and file capabilities are shown, if the kernel would honour them in the file's own place: not on a mount
+    /// that is nosuid, and not of an owner or group that the server's user namespace has not.
+    #[serde(default)]
+    pub trusted: bool,
     /// How the user named it, for messages and provenance; part of the segment's identity only with provenance.
     pub label: String,
 }
@@ -115,6 +119,7 @@ impl BranchSpec {
             whiteouts: Whiteouts::default(),
             xattrs: Xattrs::default(),
             rewrite: Rewrite::default(),
+            trusted: false,
             label: label.into(),
         }
     }

@@ -19,6 +19,7 @@ use crate::describe::Rewrite;
 use crate::fingerprint;
 use crate::origin::{Anchor, Start};
 use crate::owners::{Owners, is_readable};
+use crate::trust;
 
 /// A live directory or file of the host.
 #[derive(Debug)]
@@ -241,19 +242,20 @@ pub(crate) fn kind_of(kind: FileType) -> Option<FileKind> {
     }
 }
 
-/// What is shown of a host file (with `ino` still 0): set-id bits gone, owners rewritten, no permission that the server
-/// itself does not have. `None` for devices.
+/// What is shown of a host file (with `ino` still 0): set-id bits gone unless they are trusted, owners rewritten, no
+/// permission that the server itself does not have. `None` for devices.
 pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners, branch: &Branch) -> Option<Attr> {
     let list = || acl::of_host(fd, acl::ACCESS, stat, owners, branch);
-    let mut attr = plain_attr(stat, may_have_list(stat) && matches!(list(), List::Hidden))?;
-    let is_dir = attr.kind == FileKind::Directory;
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let mask = trust::perm_mask(is_dir, trust::in_host_file(fd, stat, owners, branch));
+    let mut attr = attr_within(mask, stat, may_have_list(stat) && matches!(list(), List::Hidden))?;
     let rewrite = branch.rewrite.as_ref();
     let rewritten = owners.of_host(attr.uid, attr.gid);
     (attr.uid, attr.gid) = rewritten.unwrap_or((attr.uid, attr.gid));
     if let Some(rewrite) = rewrite {
         if let Some(said) = overridden(fd, rewrite) {
             (attr.uid, attr.gid) = owners.of_layer(said.uid, said.gid);
-            attr.perm = said.perm & perm_mask(is_dir);
+            attr.perm = said.perm & mask;
         }
         (attr.uid, attr.gid) = owners.instead(rewrite, attr.uid, attr.gid);
         if attr.kind != FileKind::Symlink {
@@ -267,10 +269,16 @@ pub(crate) fn attr_of(fd: BorrowedFd<'_>, stat: &Stat, owners: &Owners, branch: 
     Some(attr)
 }
 
-/// The same for a file whose owner and permissions are those of the host.
+/// The same for a file whose owner and permissions are those of the host, set-id bits gone.
 pub(crate) fn plain_attr(stat: &Stat, hides_list: bool) -> Option<Attr> {
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    attr_within(trust::perm_mask(is_dir, false), stat, hides_list)
+}
+
+/// With the permission bits of `mask` alone.
+fn attr_within(mask: u16, stat: &Stat, hides_list: bool) -> Option<Attr> {
     let kind = kind_of(FileType::from_raw_mode(stat.st_mode))?;
-    let mut perm = stat.st_mode as u16 & perm_mask(kind == FileKind::Directory);
+    let mut perm = stat.st_mode as u16 & mask;
     if hides_list {
         // The list may give less than the mode says, to anybody but the owner.
         perm &= !0o077;
@@ -305,11 +313,6 @@ pub(crate) fn glance(dir: &OwnedFd, name: &OsStr) -> Result<Option<(Stat, bool)>
     }
     // Had another file come to be at the name meanwhile, its ctime would tell.
     Ok(has_list.filter(|_| !fingerprint::is_racy(&stat)).map(|has_list| (stat, has_list)))
-}
-
-/// Set-id bits of a directory say whose new files are; those of a file are not shown.
-fn perm_mask(is_dir: bool) -> u16 {
-    if is_dir { 0o7777 } else { 0o1777 }
 }
 
 /// Owner and permissions that a container store keeps beside a file.

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::branch::read_all;
 use crate::describe::{FdIndex, SegmentSpec, Source};
-use crate::fingerprint;
+use crate::{fingerprint, trust};
 
 /// A description, its descriptors, and the bytes of its input manifests, so that a segment's identity and its content
 /// are of the same bytes.
@@ -61,6 +61,11 @@ impl Described {
                 Source::Image { file } => {
                     let file = self.fds.get(file).ok_or(io::ErrorKind::InvalidInput)?;
                     hasher.update(&fingerprint::print(&rustix::fs::fstat(file)?).to_le_bytes());
+                }
+                // Remounted otherwise, it shows other permissions.
+                Source::Host { root, .. } if branch.trusted => {
+                    let root = self.fds.get(root).ok_or(io::ErrorKind::InvalidInput)?;
+                    hasher.update(&[u8::from(trust::is_nosuid(root))]);
                 }
                 Source::Host { .. } | Source::Layer { .. } | Source::Skeleton { .. } => {}
             }

@@ -2,7 +2,7 @@
 //! a layer that is made up on the spot.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use vfsrun_layers::{
 };
 
 use crate::describe::{SkeletonContent, SkeletonEntry};
-use crate::host;
+use crate::{host, trust};
 
 /// A loaded manifest and what is asked of it all the time.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ impl LayerTree {
         LayerTree { tree, links, whiteouts }
     }
 
-    pub(crate) fn has_xattrs(&self) -> bool {
-        self.tree.entries().iter().any(|entry| !entry.meta.xattrs.is_empty())
+    /// Those that are shown.
+    pub(crate) fn has_xattrs(&self, is_trusted: bool) -> bool {
+        let is_shown = |name: &OsString| is_trusted || name != trust::CAPABILITY;
+        self.tree.entries().iter().any(|entry| entry.meta.xattrs.keys().any(is_shown))
     }
 
     /// Whether it has deleted names or opaque directories.

@@ -46,6 +46,7 @@ mod slow;
 mod space;
 pub mod stack;
 mod sweep;
+mod trust;
 mod visits;
 mod watch;
 mod xattr;

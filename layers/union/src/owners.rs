@@ -33,6 +33,16 @@ impl Owners {
         (outside(&self.ids.uids, uid).unwrap_or(no_uid), outside(&self.ids.gids, gid).unwrap_or(no_gid))
     }
 
+    /// Whether a layer's ids exist here.
+    pub(crate) fn has(&self, uid: u32, gid: u32) -> bool {
+        self.uid(uid).is_some() && outside(&self.ids.gids, gid).is_some()
+    }
+
+    /// From a uid recorded in a layer; `None` if it does not exist here.
+    pub(crate) fn uid(&self, uid: u32) -> Option<u32> {
+        outside(&self.ids.uids, uid)
+    }
+
     /// From an access control list recorded in a layer. An entry for an id that nobody here can have is left out, for the
     /// kernel refuses the whole of a list that has one.
     pub(crate) fn acl_of_layer(&self, list: &[u8]) -> Vec<u8> {

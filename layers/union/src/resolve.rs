@@ -29,6 +29,7 @@ use crate::origin::{Anchor, BranchIndex, Origin, Place, Start};
 use crate::priority::is_rival;
 use crate::rules::{By, List, Subject, Verdict};
 use crate::segment::Segment;
+use crate::trust;
 
 /// What becomes of links of scope `view`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,6 +382,7 @@ impl Segment {
             && branch.has_our_clock
             && let Some((stat, has_list)) = host::glance(dir, name)?
             && self.owners.of_host(stat.st_uid, stat.st_gid).is_none()
+            && !(branch.trusted && trust::has_set_id(&stat))
             // Whether a list can be shown is a matter of what it says.
             && !(has_list && branch.xattrs == Xattrs::Pass)
         {
@@ -451,7 +453,11 @@ impl Segment {
         };
         let nlink = layer.layer.nlink(content);
         let (uid, gid) = self.owners.of_layer(entry.meta.uid, entry.meta.gid);
-        let perm = if kind == FileKind::Symlink { 0o777 } else { (entry.meta.mode & 0o7777) as u16 };
+        let is_trusted = trust::in_layer_file(&entry.meta, &self.owners, self.branch(index));
+        let perm = match kind {
+            FileKind::Symlink => 0o777,
+            kind => entry.meta.mode as u16 & trust::perm_mask(kind == FileKind::Directory, is_trusted),
+        };
         let mtime = Time { sec: entry.meta.mtime.0, nsec: entry.meta.mtime.1 };
         let mut seen = Seen::fixed(attr(kind, perm, (uid, gid), size, mtime), object_of_entry(content));
         seen.attr.nlink = if kind == FileKind::Directory { 2 } else { nlink };

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
+use vfsrun_layers::Meta;
 
 use crate::acl::{self, List};
 use crate::attr::FileKind;
@@ -17,6 +18,7 @@ use crate::merge::Found;
 use crate::node::Node;
 use crate::origin::{Origin, Place};
 use crate::segment::Segment;
+use crate::trust::{self, CAPABILITY};
 
 /// What only we say, and only when asked by name: copies and overlayfs's copy-up take along what is listed.
 const OURS: &[u8] = b"user.vfsrun.";
@@ -40,8 +42,7 @@ impl Segment {
             (Place::Alias(target), _) => self.xattr(target, name),
             (Place::Entry(Some(position)), Content::Layer(layer)) => {
                 let entry = layer.layer.entry(layer.layer.content(*position).unwrap_or(*position));
-                let value = entry.meta.xattrs.get(name).ok_or(Errno::NODATA)?;
-                Ok(if is_acl(name) { self.owners.acl_of_layer(value) } else { value.clone() })
+                self.xattr_of_layer(&origin, &entry.meta, name)
             }
             _ => self.xattr_of_host(node, &origin, name),
         }
@@ -55,7 +56,8 @@ impl Segment {
             (Place::Alias(target), _) => return self.xattr_names(target),
             (Place::Entry(Some(position)), Content::Layer(layer)) => {
                 let entry = layer.layer.entry(layer.layer.content(*position).unwrap_or(*position));
-                entry.meta.xattrs.keys().cloned().collect()
+                let is_shown = |name: &&OsString| self.xattr_of_layer(&origin, &entry.meta, name).is_ok();
+                entry.meta.xattrs.keys().filter(is_shown).cloned().collect()
             }
             _ => self.xattr_names_of_host(node, &origin)?,
         };
@@ -85,23 +87,39 @@ impl Segment {
         })
     }
 
+    fn xattr_of_layer(&self, origin: &Origin, meta: &Meta, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let value = meta.xattrs.get(name).ok_or(Errno::NODATA)?;
+        if is_acl(name) {
+            return Ok(self.owners.acl_of_layer(value));
+        }
+        if name != CAPABILITY {
+            return Ok(value.clone());
+        }
+        let is_trusted = trust::in_layer_file(meta, &self.owners, self.branch(origin.branch));
+        is_trusted.then(|| trust::capability_of_layer(value, &self.owners)).flatten().ok_or(Errno::NODATA)
+    }
+
     /// Errors: NODATA for what is no host file, IO if it is not what was shown.
     fn xattr_of_host(&self, node: &Node, origin: &Origin, name: &OsStr) -> Result<Vec<u8>, Errno> {
         let Some(fd) = self.open_for_xattrs(node, origin)? else { return Err(Errno::NODATA) };
+        let (stat, branch) = (rustix::fs::fstat(&fd)?, self.branch(origin.branch));
         let value = if is_acl(name) {
-            let (stat, branch) = (rustix::fs::fstat(&fd)?, self.branch(origin.branch));
             match acl::of_host(fd.as_fd(), name, &stat, &self.owners, branch) {
                 List::Shown(list) => Ok(list),
                 List::None | List::Hidden => Err(Errno::NODATA),
             }
-        } else if is_of_host(name) {
+        } else if name != CAPABILITY || trust::in_host_file(fd.as_fd(), &stat, &self.owners, branch) {
             host::get_xattr(fd.as_fd(), name)
         } else {
             Err(Errno::NODATA)
         };
         // Also of what is not there: the mode that was shown may be the mask of a list.
         self.refuse_what_changed(node)?;
-        value.map_err(|errno| if errno == Errno::NOTSUP { Errno::NODATA } else { errno })
+        value.map_err(|errno| match errno {
+            // OVERFLOW: capabilities of a root that the server's namespace has not.
+            Errno::NOTSUP | Errno::OVERFLOW => Errno::NODATA,
+            other => other,
+        })
     }
 
     fn xattr_names_of_host(&self, node: &Node, origin: &Origin) -> Result<Vec<OsString>, Errno> {
@@ -111,8 +129,9 @@ impl Segment {
             names => names?,
         };
         self.refuse_what_changed(node)?;
-        let is_shown = |name: &OsString| !is_acl(name) || self.xattr_of_host(node, origin, name).is_ok();
-        Ok(names.into_iter().filter(|name| is_of_host(name) && is_shown(name)).collect())
+        let must_ask = |name: &OsString| is_acl(name) || name == CAPABILITY;
+        let is_shown = |name: &OsString| !must_ask(name) || self.xattr_of_host(node, origin, name).is_ok();
+        Ok(names.into_iter().filter(|name| is_passed_on(name) && is_shown(name)).collect())
     }
 
     /// `None` where attributes are not shown, and for symlinks, which have none of those that are.
@@ -136,13 +155,9 @@ pub(crate) fn top(node: &Node) -> Option<Origin> {
     node.origins().iter().find(|origin| !origin.synthetic).cloned()
 }
 
-/// File capabilities are shown of layers alone, as set-id bits are.
 fn is_passed_on(name: &OsStr) -> bool {
-    is_of_host(name) && !name.as_bytes().starts_with(OURS) || name == "security.capability"
-}
-
-fn is_of_host(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b"user.") || is_acl(name)
+    let is_users = name.as_bytes().starts_with(b"user.") && !name.as_bytes().starts_with(OURS);
+    is_users || is_acl(name) || name == CAPABILITY
 }
 
 /// As on any file system, what is in none is not asked for but refused.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, renameat_with};
+use rustix::mount::{MountFlags, UnmountFlags};
 use support::*;
 use vfsrun_layers::Kind;
-use vfsrun_union::describe::{BranchSpec, RuleAction, Scope, Symlinks, Xattrs};
+use vfsrun_union::describe::{BranchSpec, IdExtent, IdMap, RuleAction, Scope, SegmentSpec, Symlinks, Xattrs};
 use vfsrun_union::{Errno, FileKind};
 
 fn is_root() -> bool {
@@ -106,6 +107,52 @@ fn set_id_bits_of_host_files_are_stripped_and_those_of_directories_stay() {
     let segment = world.build(branches);
     assert_eq!(segment.attr(&get(&segment, "d/f").unwrap()).unwrap().perm, 0o755);
     assert_eq!(segment.attr(&get(&segment, "d").unwrap()).unwrap().perm, 0o2755);
+}
+
+/// What a layer's file of user 0 with set-id bits and capabilities has when `owned` and `trusted` are so.
+fn seen_of_a_layer(owned: bool, trusted: bool) -> (u16, bool, Vec<OsString>) {
+    let mut world = World::new();
+    let mut file = entry("f", world.blob("x"));
+    file.meta.mode = 0o6755;
+    file.meta.xattrs.insert("security.capability".into(), [&[1, 0, 0, 2], [0; 16].as_slice()].concat());
+    let branch = BranchSpec { trusted, ..world.layer(vec![file]) };
+    // Without a mapping of 0 there is nobody whose rights it would give.
+    let map = vec![IdExtent { inside: u32::from(!owned), outside: 0, count: 1 }];
+    let ids = IdMap { uids: map.clone(), gids: map };
+    let spec = SegmentSpec { branches: vec![branch], ids, unmapped: Some((0, 0)), ..SegmentSpec::default() };
+    let segment = world.build_spec(spec).unwrap();
+    let node = get(&segment, "f").unwrap();
+    let answer = segment.get_xattr(&node, OsStr::new("security.capability"));
+    (segment.attr(&node).unwrap().perm, answer.is_ok(), segment.list_xattrs(&node).unwrap())
+}
+
+#[test]
+fn rights_that_a_layer_gives_are_shown_of_a_trusted_one_alone_and_of_ids_that_exist() {
+    assert_eq!(seen_of_a_layer(true, true), (0o6755, true, vec!["security.capability".into()]));
+    let nothing = (0o755, false, Vec::new());
+    assert_eq!(seen_of_a_layer(true, false), nothing);
+    assert_eq!(seen_of_a_layer(false, true), nothing);
+}
+
+#[test]
+fn set_id_bits_of_a_trusted_directory_are_shown_unless_a_mount_in_it_is_nosuid() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("f", "x"), ("mount/", "")]);
+    std::fs::set_permissions(tree.join("f"), Permissions::from_mode(0o4755)).unwrap();
+    let nosuid = MountFlags::NOSUID;
+    if !is_root() {
+        eprintln!("SKIPPED: only root mounts");
+        return;
+    }
+    rustix::mount::mount("tmpfs", tree.join("mount"), "tmpfs", nosuid, None).unwrap();
+    std::fs::write(tree.join("mount/f"), "x").unwrap();
+    std::fs::set_permissions(tree.join("mount/f"), Permissions::from_mode(0o4755)).unwrap();
+    let branch = BranchSpec { trusted: true, ..world.host(&tree) };
+    let segment = world.build(vec![branch]);
+    let perm = |path| segment.attr(&get(&segment, path).unwrap()).unwrap().perm;
+    let seen = (perm("f"), perm("mount/f"));
+    rustix::mount::unmount(tree.join("mount"), UnmountFlags::DETACH).unwrap();
+    assert_eq!(seen, (0o4755, 0o755));
 }
 
 #[test]

@@ -201,7 +201,11 @@ fn root(
     let segments = segments::cut(vfs, said, facts, ids, mounts, command)?;
     let (upper, note) = upper(vfs, facts)?;
     let readonly = said.is_some_and(|root| root.readonly);
-    Ok((Root::View { segments, upper, owner: (command.uid, command.gid), readonly }, note))
+    // Without new privileges they could give nothing, and a program whose capabilities lie beyond the bounding set would not
+    // even start.
+    let may_gain = config.process.as_ref().is_some_and(|process| process.no_new_privileges == Some(false));
+    let suid = may_gain && vfs.branches.iter().any(|branch| branch.trusted);
+    Ok((Root::View { segments, upper, owner: (command.uid, command.gid), readonly, suid }, note))
 }
 
 fn upper(vfs: &Vfs, facts: &Facts) -> Result<(Upper, Option<String>), PlanError> {

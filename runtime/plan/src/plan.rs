@@ -118,6 +118,8 @@ pub enum Root {
         /// Who owns `/`, in ids inside.
         owner: (u32, u32),
         readonly: bool,
+        /// Set-id bits and file capabilities count.
+        suid: bool,
     },
 }
 

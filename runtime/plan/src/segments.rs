@@ -438,6 +438,7 @@ fn described(branch: &Branch, ids: Option<&Ids>, source: Source, label: String) 
             gid: branch.owner.gid,
             perms: branch.perms.iter().flat_map(|perms| &perms.0).map(perm_change).collect(),
         },
+        trusted: branch.trusted,
         label,
     }
 }

@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
         "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
-         rules, symlinks, scope, frozen, live, whiteouts, xattrs, overrideStat, owner, perms, mode"
+         rules, symlinks, scope, frozen, live, whiteouts, xattrs, overrideStat, owner, perms, trusted, mode"
     );
 }
 
@@ -348,6 +348,20 @@ fn attributes_are_passed_of_host_directories() {
 }
 
 #[test]
+fn what_is_trusted_has_set_ids_of_its_own() {
+    for source in [r#""inputs": "a""#, r#""host": "tools""#] {
+        assert_eq!(
+            branch(&format!(r#"{{{source}, "trusted": true}}"#)),
+            "vfs.branches[0].trusted: is for path, glob, layer and image; of the others no file has a set-id bit"
+        );
+    }
+    assert_eq!(
+        branch(r#"{"path": "a", "symlinks": "all", "scope": "host", "trusted": true}"#),
+        "vfs.branches[0].trusted: does not work with the scope host, as links lead out of what is trusted"
+    );
+}
+
+#[test]
 fn read_write_branch_takes_nothing_a_bind_cannot_do() {
     for field in [
         r#""hide": ["x"]"#,
@@ -362,6 +376,7 @@ fn read_write_branch_takes_nothing_a_bind_cannot_do() {
         r#""overrideStat": true"#,
         r#""owner": {"uid": 1}"#,
         r#""perms": "+r""#,
+        r#""trusted": true"#,
     ] {
         let name = field.split('"').nth(1).expect("a field has a name");
         assert_eq!(

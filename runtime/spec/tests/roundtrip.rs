@@ -105,6 +105,7 @@ fn branch() -> impl Strategy<Value = Branch> {
             override_stat: false,
             owner: Owner::default(),
             perms: None,
+            trusted: false,
             access: Access::ReadOnly,
         });
     let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
@@ -120,6 +121,7 @@ fn branch() -> impl Strategy<Value = Branch> {
                 xattrs,
                 override_stat: owner.uid.is_some(),
                 owner,
+                trusted: perms.is_some(),
                 perms,
                 ..Branch::new(BranchSource::Path(path))
             }

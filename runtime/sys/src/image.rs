@@ -9,30 +9,32 @@ use rustix::io::Errno;
 
 use crate::mount::{Attr, NewMount};
 
-/// A mount of the image that is attached nowhere, read-only, nosuid and nodev. It is gone, with its loop device, when the
-/// descriptor is closed.
+/// A mount of the image that is attached nowhere, read-only, nodev, and nosuid unless its set-id bits are to count. It is
+/// gone, with its loop device, when the descriptor is closed.
 ///
 /// Errors: InvalidData for what is neither EROFS nor squashfs, EPERM without CAP_SYS_ADMIN in the initial user namespace.
-pub fn mount(file: impl AsFd) -> io::Result<OwnedFd> {
+pub fn mount(file: impl AsFd, suid: bool) -> io::Result<OwnedFd> {
     let file = file.as_fd();
     let kind = kind(file)?;
     if kind != EROFS {
-        return mount_by_loop(kind, file);
+        return mount_by_loop(kind, file, suid);
     }
     // Since Linux 6.12 it takes a file as it is.
-    mount_file(kind, file).or_else(|first| mount_by_loop(kind, file).map_err(|second| both(&first, &second)))
+    mount_file(kind, file, suid)
+        .or_else(|first| mount_by_loop(kind, file, suid).map_err(|second| both(&first, &second)))
 }
 
-fn mount_file(kind: &CStr, file: impl AsFd) -> io::Result<OwnedFd> {
-    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV;
+fn mount_file(kind: &CStr, file: impl AsFd, suid: bool) -> io::Result<OwnedFd> {
+    let nosuid = if suid { Attr::empty() } else { Attr::MOUNT_ATTR_NOSUID };
+    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NODEV | nosuid;
     let source = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     NewMount::of(kind)?.option(c"source", source.as_bytes())?.flag(c"ro")?.create(attributes)
 }
 
-fn mount_by_loop(kind: &CStr, file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn mount_by_loop(kind: &CStr, file: BorrowedFd<'_>, suid: bool) -> io::Result<OwnedFd> {
     let device = attach_loop(file)
         .map_err(|error| io::Error::new(error.kind(), format!("there is no loop device for it: {error}")))?;
-    mount_file(kind, device)
+    mount_file(kind, device, suid)
 }
 
 /// The kernel's word on the image is in the first one, unless it takes no files.
@@ -126,6 +128,6 @@ mod tests {
     #[test]
     fn what_is_no_image_is_refused_before_anything_is_mounted() {
         let file = tempfile::tempfile().unwrap();
-        assert_eq!(mount(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(mount(&file, false).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -62,6 +62,9 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
             return Err(Problem::new(format!("{path}.{field}"), cause));
         }
     }
+    if branch.trusted {
+        trusted(path, branch)?;
+    }
     match branch.access {
         Access::ReadWrite => read_write(path, branch),
         Access::ReadOnly if branch.scope != Scope::View && branch.symlinks == Symlinks::Never => {
@@ -70,6 +73,22 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         }
         Access::ReadOnly => Ok(()),
     }
+}
+
+/// What is trusted is the source itself.
+fn trusted(path: &str, branch: &Branch) -> Result<(), Problem> {
+    let has_set_ids = !matches!(
+        branch.source,
+        BranchSource::Inputs(_) | BranchSource::StoredInputs(_) | BranchSource::HostTools
+    );
+    let cause = if !has_set_ids {
+        "is for path, glob, layer and image; of the others no file has a set-id bit"
+    } else if branch.scope == Scope::Host {
+        "does not work with the scope host, as links lead out of what is trusted"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(format!("{path}.trusted"), cause))
 }
 
 fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
@@ -241,6 +260,7 @@ fn read_write(path: &str, branch: &Branch) -> Result<(), Problem> {
         ("live", branch.live != Live::Auto),
         ("whiteouts", branch.whiteouts != Whiteouts::None),
         ("xattrs", branch.xattrs != Xattrs::Off),
+        ("trusted", branch.trusted),
     ];
     match contradictions.into_iter().chain(rewriting(branch)).find(|(_, said)| *said) {
         Some((field, _)) => {

@@ -35,6 +35,8 @@ pub struct Branch {
     pub owner: Owner,
     /// Shown instead of the permissions of the files.
     pub perms: Option<Perms>,
+    /// Set-id bits and file capabilities are shown.
+    pub trusted: bool,
     /// [`Access::ReadWrite`] is a write-through bind: only with [`BranchSource::Path`], with no rules, and not
     /// captured.
     pub access: Access,
@@ -63,6 +65,7 @@ impl Branch {
             override_stat: false,
             owner: Owner::default(),
             perms: None,
+            trusted: false,
             access: Access::default(),
         }
     }
@@ -214,6 +217,8 @@ struct BranchFields {
     owner: Owner,
     perms: Option<Perms>,
     #[serde(default)]
+    trusted: bool,
+    #[serde(default)]
     mode: Access,
 }
 
@@ -255,6 +260,7 @@ impl TryFrom<BranchFields> for Branch {
             override_stat: fields.override_stat,
             owner: fields.owner,
             perms: fields.perms,
+            trusted: fields.trusted,
             access: fields.mode,
         })
     }
@@ -296,7 +302,7 @@ fn inputs_source(text: String) -> BranchSource {
 impl Serialize for Branch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let defaults = Self::new(BranchSource::HostTools);
-        let mut object = serializer.serialize_struct("Branch", 15)?;
+        let mut object = serializer.serialize_struct("Branch", 16)?;
         match &self.source {
             BranchSource::Path(path) => object.serialize_field("path", path)?,
             BranchSource::Glob(pattern) => object.serialize_field("glob", pattern)?,
@@ -344,6 +350,9 @@ impl Serialize for Branch {
         }
         if let Some(perms) = &self.perms {
             object.serialize_field("perms", perms)?;
+        }
+        if self.trusted {
+            object.serialize_field("trusted", &true)?;
         }
         if self.access != defaults.access {
             object.serialize_field("mode", &self.access)?;

@@ -21,6 +21,16 @@ pub enum UpperPlace {
     Memory { size: Option<u64> },
 }
 
+/// How the overlay is mounted.
+#[derive(Clone, Copy, Debug)]
+pub struct Overlay {
+    /// Who owns the root directory.
+    pub owner: (u32, u32),
+    /// Set-id bits and file capabilities count: the segments show those of trusted branches alone.
+    pub suid: bool,
+    pub in_user_namespace: bool,
+}
+
 /// What composing a view gives back.
 pub struct View {
     pub root: OwnedFd,
@@ -37,15 +47,14 @@ pub fn attach_kept(scaffold: &Path, root: OwnedFd) -> Result<OwnedFd, RootError>
 }
 
 /// Stacks `segments` (first on top) under an upper. `scaffold` is any directory of the host: it is covered in this
-/// mount namespace only, until the pivot. `owner` is who owns the root directory.
+/// mount namespace only, until the pivot.
 ///
 /// Stage: init. Needs CAP_SYS_ADMIN over the mount namespace.
 pub fn compose(
     scaffold: &Path,
     segments: Vec<OwnedFd>,
     place: &UpperPlace,
-    owner: Option<(u32, u32)>,
-    user_namespace: bool,
+    overlay: Overlay,
 ) -> Result<View, RootError> {
     // Before the scaffold covers anything: the store may lie below it.
     let run = match place {
@@ -70,17 +79,14 @@ pub fn compose(
     };
     let upper = upper.map_err(RootError::step("open the upper of", scaffold))?;
     let work = work.map_err(RootError::step("open the work directory of", scaffold))?;
-    if let Some((uid, gid)) = owner {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::fchown(&upper, uid, gid).map_err(|errno| {
-            RootError::step("give the root directory to its owner in", scaffold)(errno.into())
-        })?;
-    }
+    let (uid, gid) = overlay.owner;
+    rustix::fs::fchown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|errno| {
+        RootError::step("give the root directory to its owner in", scaffold)(errno.into())
+    })?;
     make_directory(&base, "root", 0o755).map_err(RootError::step("make the root in", scaffold))?;
     tracing::debug!(lowers, place = ?place, "mount the overlay");
     rustix::process::fchdir(&base).map_err(|errno| RootError::step("enter", scaffold)(errno.into()))?;
-    mount_overlay(lowers, &upper, &work, user_namespace)
-        .map_err(|source| RootError::Overlay { lowers, source })?;
+    mount_overlay(lowers, &upper, &work, overlay).map_err(|source| RootError::Overlay { lowers, source })?;
     let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
     Ok(View { root, upper })
 }
@@ -114,7 +120,7 @@ fn raise_scaffold(scaffold: &Path, place: &UpperPlace) -> Result<(), RootError> 
     mount::attach(tmpfs, target).map_err(RootError::step("attach a tmpfs at", scaffold))
 }
 
-fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, user_namespace: bool) -> io::Result<()> {
+fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, overlay: Overlay) -> io::Result<()> {
     let lower = (0..lowers).map(|index| index.to_string()).collect::<Vec<_>>().join(":");
     // Why each: xino=on keeps inode numbers of segments on file systems of their own; redirects and metacopy would
     // make the upper unreadable without its lowers; index and nfs_export want file handles, which segments lack;
@@ -125,13 +131,14 @@ fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, user_namespace:
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    if user_namespace {
+    if overlay.in_user_namespace {
         // Without it a removed and remade lower directory is EIO: trusted.* xattrs cannot be written here.
         options.push_str(",userxattr");
     }
     let options = CString::new(options).expect("CString::new: numbers and fixed words hold no NUL");
     // The view's own flags are not inherited by an overlay on top of it.
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let nosuid = if overlay.suid { MountFlags::empty() } else { MountFlags::NOSUID };
+    let flags = MountFlags::NODEV | nosuid;
     Ok(rustix::mount::mount(c"vfsrun", c"root", c"overlay", flags, Some(options.as_c_str()))?)
 }
 

@@ -18,7 +18,7 @@ use vfsrun_sys::{beneath, loopback, mount};
 use super::report::{Base, Report, Sender};
 use super::workload::{self, WorkloadError};
 use crate::kept_root::Stamp;
-use crate::root::view::UpperPlace;
+use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
 use crate::terminal;
 use vfsrun_sys::chain;
@@ -158,10 +158,11 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
         root::mounts::stop_propagation()?;
     }
     match &prepared.plan.root {
-        Root::View { owner, segments, .. } => {
+        Root::View { owner, segments, suid, .. } => {
             let base = sender.wait_for_base(segments.len());
             let base = base.map_err(InitError::step("receive what the root is made of"))?;
-            compose_view(prepared, base, *owner, sender)
+            let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
+            compose_view(prepared, base, overlay, sender)
         }
         Root::Directory { path, slave, .. } => Ok(root::bundle::bind(path, *slave)?),
     }
@@ -170,15 +171,13 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
 fn compose_view(
     prepared: &Prepared<'_>,
     base: Base,
-    owner: (u32, u32),
+    overlay: Overlay,
     sender: &Sender,
 ) -> Result<OwnedFd, InitError> {
     let (root, stamp) = match base {
         Base::Kept { root } => (root::view::attach_kept(prepared.scaffold, root)?, None),
         Base::New { upper: place, segments } => {
-            let in_user_namespace = prepared.user_namespace;
-            let view =
-                root::view::compose(prepared.scaffold, segments, &place, Some(owner), in_user_namespace)?;
+            let view = root::view::compose(prepared.scaffold, segments, &place, overlay)?;
             if let UpperPlace::Memory { .. } = place {
                 sender
                     .send(&Report::Upper, Some(&view.upper))
