@@ -28,6 +28,7 @@ as_root_and_user!(
     field_that_is_not_built_is_refused,
     log_rule_of_a_branch_or_none,
     rule_that_is_none,
+    trust_or_attributes_that_a_branch_cannot_have,
     deadline_that_is_none,
     store_that_is_a_file,
     root_that_is_open_to_others,
@@ -274,6 +275,21 @@ fn log_rule_of_a_branch_or_none(sandbox: &Sandbox) {
     assert_refused(sandbox, &output, 125, &["spec.json", "vfs.rules", "\"# x\" is no pattern", "comment"]);
     let output = sandbox.run(&sandbox.shell_spec("true", &json!({ "rules": log("{x") })));
     assert_refused(sandbox, &output, 125, &["\"{x\" is no pattern: unclosed alternate group"]);
+}
+
+fn trust_or_attributes_that_a_branch_cannot_have(sandbox: &Sandbox) {
+    for (branch, words) in [
+        (json!({ "host": "tools", "trusted": true }), [".trusted", "no file has a set-id bit"]),
+        (json!({ "path": "/", "trusted": "root" }), [".trusted", "expected a boolean"]),
+        (json!({ "path": "/", "xattrs": [{ "from": "user.a" }] }), [".xattrs[0]", "\"to\" or \"hide\""]),
+        (
+            json!({ "path": "/", "xattrs": [{ "from": "user.a", "to": "security.capability" }] }),
+            [".xattrs[0].to", "not in the namespace"],
+        ),
+    ] {
+        let output = with_branch(sandbox, branch);
+        assert_refused(sandbox, &output, 125, &[&["spec.json", "vfs.branches[0]"], &words[..]].concat());
+    }
 }
 
 fn rule_that_is_none(sandbox: &Sandbox) {

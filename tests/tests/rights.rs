@@ -10,6 +10,7 @@ as_root_and_user!(
     owner_and_permissions_are_those_of_the_spec,
     owner_and_permissions_are_those_that_a_container_store_keeps,
     attributes_and_lists_of_the_host_are_shown_where_the_spec_says_so,
+    attributes_have_the_names_that_the_spec_gives_them,
     attributes_and_lists_changed_between_runs_hold_in_the_next,
     ;
     root:
@@ -180,6 +181,42 @@ fn attributes_and_lists_of_the_host_are_shown_where_the_spec_says_so(sandbox: &S
     let copies = format!("yes{list}").repeat(2);
     let expected = format!("{attributes}{list}640\n{foreign}\n{copies}default:user:{own}:r-x\n");
     assert_eq!(output.stdout, expected, "{}", output.stderr);
+}
+
+fn attributes_have_the_names_that_the_spec_gives_them(sandbox: &Sandbox) {
+    if !has_attributes("attributes_have_the_names_that_the_spec_gives_them") {
+        return;
+    }
+    sandbox.write("src/file", "text");
+    // The last but one would be a mark of overlayfs, the last two have one name.
+    let names = [
+        "plain",
+        "secret.a",
+        "store.user.x",
+        "store.label",
+        "store.user.overlay.opaque",
+        "store.user.y",
+        "y",
+    ];
+    for name in names {
+        sandbox.sh(&format!("setfattr -n user.{name} -v {name} src/file"));
+    }
+    let mut branch = passing();
+    branch["xattrs"] = json!([
+        { "from": "user.store.user.", "to": "user." },
+        { "from": "user.store.", "hide": true },
+        { "from": "user.secret.", "hide": true },
+        { "from": "user.plain", "to": "user.renamed" },
+    ]);
+    let vfs = json!({ "branches": [branch], "capture": false });
+    // As listed, as asked for, and as copied by the overlay and by a program.
+    let script = "cd /src; cp -a file copy; getfattr -d file copy; touch file; getfattr -d file
+        for name in plain secret.a store.user.x store.label overlay.opaque; do getfattr -n user.$name copy file; done 2>&1 |
+            grep -c 'No such attribute'";
+    let output = sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0);
+    let seen = "user.renamed=\"plain\"\nuser.x=\"store.user.x\"\nuser.y=\"store.user.y\"\n\n";
+    let expected: String = ["file", "copy", "file"].map(|name| format!("# file: {name}\n{seen}")).concat();
+    assert_eq!(output.stdout, format!("{expected}10\n"), "{}", output.stderr);
 }
 
 fn attributes_and_lists_changed_between_runs_hold_in_the_next(sandbox: &Sandbox) {

@@ -73,7 +73,7 @@ pub(crate) fn of_host(
 }
 
 fn is_passed(branch: &Branch) -> bool {
-    branch.xattrs == Xattrs::Pass && branch.rewrite.is_none()
+    branch.xattrs != Xattrs::Off && branch.rewrite.is_none()
 }
 
 /// Whether all that it names has an id in the server's user namespace: the kernel tells others as -1, and refuses a list

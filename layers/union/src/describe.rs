@@ -319,15 +319,25 @@ pub enum Whiteouts {
 }
 
 /// What becomes of a host file's extended attributes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Xattrs {
     /// None is shown, and a file with an access control list has its owner's rights alone.
     #[default]
     Off,
-    /// Those in `user` are shown but for marks of overlayfs and what only the view says, and access control lists, unless
-    /// an id in them, the file's owner or its group is none of the server's user namespace or is shown as another.
-    Pass,
+    /// Those in `user` are shown but for marks of overlayfs and what only the view says, under the names that the first rule
+    /// that fits gives them, if one does; and access control lists, unless an id in them, the file's owner or its group is
+    /// none of the server's user namespace or is shown as another.
+    Pass(Vec<XattrRule>),
+}
+
+/// Both are in `user`. A name, or with a dot at its end all that begin with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XattrRule {
+    pub from: String,
+    /// What is shown in the place of `from`; `None` hides it.
+    pub to: Option<String>,
 }
 
 /// Owners and permissions that are shown instead of a file's own.

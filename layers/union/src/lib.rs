@@ -50,6 +50,7 @@ mod trust;
 mod visits;
 mod watch;
 mod xattr;
+mod xattr_rule;
 
 pub use ahead::Glimpse;
 pub use attr::{Attr, DirEntry, FileKind, Time};

@@ -384,7 +384,7 @@ impl Segment {
             && self.owners.of_host(stat.st_uid, stat.st_gid).is_none()
             && !(branch.trusted && trust::has_set_id(&stat))
             // Whether a list can be shown is a matter of what it says.
-            && !(has_list && branch.xattrs == Xattrs::Pass)
+            && !(has_list && branch.xattrs != Xattrs::Off)
         {
             return Ok(host::plain_attr(&stat, has_list).map(|attr| self.seen(index, &stat, attr)));
         }

@@ -1,8 +1,9 @@
 //! Extended attributes of a node. Those of overlayfs are ours alone: whatever a branch holds, only a directory that
 //! hides lower segments says so, and only one with whiteouts in it makes the overlay look for them.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
@@ -10,8 +11,8 @@ use vfsrun_layers::Meta;
 
 use crate::acl::{self, List};
 use crate::attr::FileKind;
-use crate::branch::Content;
-use crate::describe::{Whiteouts, Xattrs};
+use crate::branch::{Branch, Content};
+use crate::describe::{Whiteouts, XattrRule, Xattrs};
 use crate::host;
 use crate::layer::is_overlay_mark;
 use crate::merge::Found;
@@ -19,6 +20,7 @@ use crate::node::Node;
 use crate::origin::{Origin, Place};
 use crate::segment::Segment;
 use crate::trust::{self, CAPABILITY};
+use crate::xattr_rule;
 
 /// What only we say, and only when asked by name: copies and overlayfs's copy-up take along what is listed.
 const OURS: &[u8] = b"user.vfsrun.";
@@ -61,7 +63,7 @@ impl Segment {
             }
             _ => self.xattr_names_of_host(node, &origin)?,
         };
-        Ok(names.into_iter().filter(|name| is_passed_on(name) && !is_overlay_mark(name)).collect())
+        Ok(names.into_iter().filter(|name| is_passed_on(name)).collect())
     }
 
     /// `trusted.` is what an overlay reads that root mounted without `userxattr`.
@@ -108,7 +110,9 @@ impl Segment {
                 List::Shown(list) => Ok(list),
                 List::None | List::Hidden => Err(Errno::NODATA),
             }
-        } else if name != CAPABILITY || trust::in_host_file(fd.as_fd(), &stat, &self.owners, branch) {
+        } else if name != CAPABILITY {
+            users_xattr(fd.as_fd(), name, xattr_rules(branch))
+        } else if trust::in_host_file(fd.as_fd(), &stat, &self.owners, branch) {
             host::get_xattr(fd.as_fd(), name)
         } else {
             Err(Errno::NODATA)
@@ -129,14 +133,20 @@ impl Segment {
             names => names?,
         };
         self.refuse_what_changed(node)?;
-        let must_ask = |name: &OsString| is_acl(name) || name == CAPABILITY;
-        let is_shown = |name: &OsString| !must_ask(name) || self.xattr_of_host(node, origin, name).is_ok();
-        Ok(names.into_iter().filter(|name| is_passed_on(name) && is_shown(name)).collect())
+        let rules = xattr_rules(self.branch(origin.branch));
+        let shown = names.into_iter().filter_map(|name| {
+            if is_users(&name) {
+                return xattr_rule::shown_as(&name, rules).filter(|shown| is_users(shown));
+            }
+            (is_passed_on(&name) && self.xattr_of_host(node, origin, &name).is_ok()).then_some(name)
+        });
+        // Two may be shown as one.
+        Ok(shown.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     /// `None` where attributes are not shown, and for symlinks, which have none of those that are.
     fn open_for_xattrs(&self, node: &Node, origin: &Origin) -> Result<Option<OwnedFd>, Errno> {
-        let are_shown = self.branch(origin.branch).xattrs == Xattrs::Pass && node.kind() != FileKind::Symlink;
+        let are_shown = self.branch(origin.branch).xattrs != Xattrs::Off && node.kind() != FileKind::Symlink;
         if are_shown { self.open_origin(node, origin) } else { Ok(None) }
     }
 
@@ -156,8 +166,27 @@ pub(crate) fn top(node: &Node) -> Option<Origin> {
 }
 
 fn is_passed_on(name: &OsStr) -> bool {
-    let is_users = name.as_bytes().starts_with(b"user.") && !name.as_bytes().starts_with(OURS);
-    is_users || is_acl(name) || name == CAPABILITY
+    is_users(name) || is_acl(name) || name == CAPABILITY
+}
+
+/// What the file's owner may say, and anybody may be told.
+fn is_users(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    bytes.starts_with(b"user.") && !bytes.starts_with(OURS) && !is_overlay_mark(name)
+}
+
+fn xattr_rules(branch: &Branch) -> &[XattrRule] {
+    match &branch.xattrs {
+        Xattrs::Off => &[],
+        Xattrs::Pass(rules) => rules,
+    }
+}
+
+/// The value of the first attribute that is shown as `name`.
+fn users_xattr(fd: BorrowedFd<'_>, name: &OsStr, rules: &[XattrRule]) -> Result<Vec<u8>, Errno> {
+    let own = xattr_rule::own_names(name, rules).into_iter().filter(|own| is_users(own));
+    let mut values = own.map(|own| host::get_xattr(fd, &own));
+    values.find(|value| *value != Err(Errno::NODATA)).unwrap_or(Err(Errno::NODATA))
 }
 
 /// As on any file system, what is in none is not asked for but refused.

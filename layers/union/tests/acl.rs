@@ -41,7 +41,7 @@ fn set(path: &Path, list: &[u8]) -> bool {
 }
 
 fn passing(branch: BranchSpec) -> BranchSpec {
-    BranchSpec { xattrs: Xattrs::Pass, ..branch }
+    BranchSpec { xattrs: Xattrs::Pass(Vec::new()), ..branch }
 }
 
 /// Permissions, the list, and whether it is named.

@@ -51,7 +51,7 @@ fn forged_overlay_marks_are_neither_listed_nor_answered() {
     let said = set_xattr(&tree.join("d/f"), "user.said", b"yes");
     let mut layer_file = entry("lf", world.blob("x"));
     layer_file = with_xattrs(layer_file, &[("user.said", "yes")]);
-    let passing = BranchSpec { xattrs: Xattrs::Pass, ..world.host(&tree) };
+    let passing = BranchSpec { xattrs: Xattrs::Pass(Vec::new()), ..world.host(&tree) };
     let branches = vec![passing, world.layer(vec![layer_file])];
     let segment = world.build(branches);
     for path in ["d", "d/f", "lf"] {

@@ -264,7 +264,7 @@ impl ModelBranch {
         {
             rustix::fs::lsetxattr(dir.join(path), XATTR, text.as_bytes(), XattrFlags::empty()).unwrap();
         }
-        let xattrs = if self.passes { Xattrs::Pass } else { Xattrs::Off };
+        let xattrs = if self.passes { Xattrs::Pass(Vec::new()) } else { Xattrs::Off };
         BranchSpec { xattrs, ..world.host(&dir) }
     }
 

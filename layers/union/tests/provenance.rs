@@ -70,7 +70,7 @@ fn nothing_is_told_unless_asked_for_and_nothing_forged_is_passed_on() {
     set(&tree.join("host"), "user.vfsrun.branch");
     set(&tree.join("host"), "user.vfsrun.digest");
     set(&tree.join("host"), "user.own");
-    let host = BranchSpec { xattrs: Xattrs::Pass, ..named("host", world.host(&tree)) };
+    let host = BranchSpec { xattrs: Xattrs::Pass(Vec::new()), ..named("host", world.host(&tree)) };
     let file =
         with_xattrs(entry("layer", world.blob("x")), &[("user.vfsrun.path", "forged"), ("user.own", "x")]);
     let layer = named("layer", world.layer(vec![file]));

@@ -11,7 +11,7 @@ use vfsrun_spec::vfs::{self, Access, Branch, BranchSource, PermOperation};
 use vfsrun_spec::{Root, Vfs};
 use vfsrun_union::describe::{
     BranchSpec, IdExtent, IdMap, Live, Order, Passthrough, PermChange, Policy, Rewrite, Scope, SegmentSpec,
-    Source, Symlinks, TypeConflict, Whiteouts, Xattrs,
+    Source, Symlinks, TypeConflict, Whiteouts, XattrRule, Xattrs,
 };
 
 use crate::facts::{Image, PathKind};
@@ -428,9 +428,10 @@ fn described(branch: &Branch, ids: Option<&Ids>, source: Source, label: String) 
             vfs::Whiteouts::Overlay => Whiteouts::Overlay,
             vfs::Whiteouts::Oci => Whiteouts::Oci,
         },
-        xattrs: match branch.xattrs {
+        xattrs: match &branch.xattrs {
             vfs::Xattrs::Off => Xattrs::Off,
-            vfs::Xattrs::Pass => Xattrs::Pass,
+            vfs::Xattrs::Pass => Xattrs::Pass(Vec::new()),
+            vfs::Xattrs::Map(rules) => Xattrs::Pass(rules.iter().map(xattr_rule).collect()),
         },
         rewrite: Rewrite {
             override_stat: branch.override_stat,
@@ -441,6 +442,10 @@ fn described(branch: &Branch, ids: Option<&Ids>, source: Source, label: String) 
         trusted: branch.trusted,
         label,
     }
+}
+
+fn xattr_rule(rule: &vfs::XattrRule) -> XattrRule {
+    XattrRule { from: rule.from.clone(), to: rule.to.clone() }
 }
 
 fn perm_change(change: &vfs::PermChange) -> PermChange {

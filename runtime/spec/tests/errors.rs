@@ -348,6 +348,50 @@ fn attributes_are_passed_of_host_directories() {
 }
 
 #[test]
+fn attributes_are_renamed_among_users_alone() {
+    let rules = |list: &str| branch(&format!(r#"{{"path": "a", "xattrs": {list}}}"#));
+    assert_eq!(rules("[]"), r#"vfs.branches[0].xattrs: an empty list changes nothing; say "pass""#);
+    let said = |rule: &str| rules(&format!(r#"[{{"from": "user.first.", "hide": true}}, {rule}]"#));
+    for (rule, problem) in [
+        (
+            r#"{"from": "user.a", "to": "security.capability"}"#,
+            r#".to: "security.capability" is not in the namespace "user.", as it must be"#,
+        ),
+        (
+            r#"{"from": "trusted.", "hide": true}"#,
+            r#".from: "trusted." is not in the namespace "user.", as it must be"#,
+        ),
+        (
+            r#"{"from": "user.a.", "to": "user.overlay."}"#,
+            r#".to: "user.overlay." is overlayfs's or our own, and never taken from or given to a file"#,
+        ),
+        (
+            r#"{"from": "user.vfsrun.path", "to": "user.path"}"#,
+            r#".from: "user.vfsrun.path" is overlayfs's or our own, and never taken from or given to a file"#,
+        ),
+        (
+            r#"{"from": "user.a", "to": "user."}"#,
+            r#".to: "user." for "user.a": both have a dot at the end, for all names that begin so, or none has"#,
+        ),
+        (
+            r#"{"from": "user.first.name", "to": "user.b"}"#,
+            r#".from: "user.first.name" is fitted by the rule 0 before it"#,
+        ),
+        (
+            r#"{"from": "user.a"}"#,
+            r#": says nothing of what becomes of "from", expected "to" or "hide": true"#,
+        ),
+        (
+            r#"{"from": "user.a", "to": "user.b", "hide": true}"#,
+            r#": has both "to" and "hide", which contradict each other"#,
+        ),
+        (r#"{"from": "user.a", "as": "user.b"}"#, r#": unknown field "as", expected one of from, to, hide"#),
+    ] {
+        assert_eq!(said(rule), format!("vfs.branches[0].xattrs[1]{problem}"), "{rule}");
+    }
+}
+
+#[test]
 fn what_is_trusted_has_set_ids_of_its_own() {
     for source in [r#""inputs": "a""#, r#""host": "tools""#] {
         assert_eq!(

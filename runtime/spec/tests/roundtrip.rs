@@ -10,7 +10,7 @@ use serde_json::Value;
 use vfsrun_spec::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, FileType, Landlock, LandlockRules, Live, NameRule,
     Names, Network, OneOrMore, Order, Owner, Passthrough, Policy, Predicates, Rule, RuleAction, Scope, Size,
-    SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, Xattrs,
+    SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, XattrRule, Xattrs,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -109,7 +109,10 @@ fn branch() -> impl Strategy<Value = Branch> {
             access: Access::ReadOnly,
         });
     let marked = prop_oneof![Just(Whiteouts::Overlay), Just(Whiteouts::Oci)];
-    let xattrs = prop_oneof![Just(Xattrs::Off), Just(Xattrs::Pass)];
+    let rule = |number: usize, to: Option<String>| XattrRule { from: format!("user.{number}."), to };
+    let rules = vec(option::of("user\\.[a-z]{1,4}\\."), 1..3)
+        .prop_map(move |list| list.into_iter().enumerate().map(|(number, to)| rule(number, to)).collect());
+    let xattrs = prop_oneof![Just(Xattrs::Off), Just(Xattrs::Pass), rules.prop_map(Xattrs::Map)];
     let owner =
         (option::of(any::<u32>()), option::of(any::<u32>())).prop_map(|(uid, gid)| Owner { uid, gid });
     let perms =

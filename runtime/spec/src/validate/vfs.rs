@@ -6,7 +6,7 @@ use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Names, Network, Owner, Predicates,
-    Rule, RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, Xattrs, image_parts,
+    Rule, RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, XattrRule, Xattrs, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -54,6 +54,9 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
     if branch.xattrs != Xattrs::Off && !is_on_host {
         let cause = "is for directories of the host; a layer has the attributes that it records";
         return Err(Problem::new(format!("{path}.xattrs"), cause));
+    }
+    if let Xattrs::Map(rules) = &branch.xattrs {
+        xattrs(&format!("{path}.xattrs"), rules)?;
     }
     for (field, said) in rewriting(branch) {
         if said && !is_on_host {
@@ -178,6 +181,56 @@ fn names(path: &str, names: &Names) -> Result<(), Problem> {
         Names::Pattern(_) => pattern(&path, text),
         _ => Ok(()),
     }
+}
+
+/// Names are taken from and given to users alone: what the kernel, overlayfs or the view itself means by a name in another
+/// namespace is not for a file's owner to say.
+fn xattrs(path: &str, rules: &[XattrRule]) -> Result<(), Problem> {
+    if rules.is_empty() {
+        return Err(Problem::new(path, "an empty list changes nothing; say \"pass\""));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        xattr_name(&format!("{path}.from"), &rule.from)?;
+        if let Some(earlier) = rules[..index].iter().position(|other| fits(&other.from, &rule.from)) {
+            let cause = format!("{:?} is fitted by the rule {earlier} before it", rule.from);
+            return Err(Problem::new(format!("{path}.from"), cause));
+        }
+        let Some(to) = &rule.to else { continue };
+        let path = format!("{path}.to");
+        xattr_name(&path, to)?;
+        if to.ends_with('.') != rule.from.ends_with('.') {
+            let cause = format!(
+                "{to:?} for {:?}: both have a dot at the end, for all names that begin so, or none has",
+                rule.from
+            );
+            return Err(Problem::new(path, cause));
+        }
+    }
+    Ok(())
+}
+
+fn fits(rule: &str, name: &str) -> bool {
+    rule == name || rule.ends_with('.') && name.starts_with(rule)
+}
+
+fn xattr_name(path: &str, name: &str) -> Result<(), Problem> {
+    no_nul(path, name)?;
+    // XATTR_NAME_MAX of linux/limits.h.
+    if name.len() > 255 {
+        return Err(Problem::new(
+            path,
+            "longer than the 255 bytes that the name of an attribute has at most",
+        ));
+    }
+    if !name.starts_with("user.") {
+        return Err(Problem::new(path, format!("{name:?} is not in the namespace \"user.\", as it must be")));
+    }
+    if name.starts_with("user.overlay.") || name.starts_with("user.vfsrun.") {
+        let cause = format!("{name:?} is overlayfs's or our own, and never taken from or given to a file");
+        return Err(Problem::new(path, cause));
+    }
+    Ok(())
 }
 
 fn predicates(path: &str, predicates: &Predicates) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Perms, Rule};
+use super::{Perms, Rule, Xattrs};
 
 /// One entry of `vfs.branches`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -149,17 +149,6 @@ pub enum Whiteouts {
     Overlay,
     /// An unpacked layer of an image, with `.wh.` files.
     Oci,
-}
-
-/// `xattrs`: what becomes of the extended attributes and access control lists of a directory of the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Xattrs {
-    /// None is shown.
-    #[default]
-    Off,
-    /// Those in `user` and access control lists are.
-    Pass,
 }
 
 /// `owner`: ids as the command sees them; what is not said stays as it is.

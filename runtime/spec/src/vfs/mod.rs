@@ -12,14 +12,13 @@ mod rule;
 mod seconds;
 mod size;
 mod upper;
+mod xattrs;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use branch::{
-    Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, Xattrs, image_parts,
-};
+pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
 pub use capture::{Capture, CaptureLayer};
 pub use landlock::{Landlock, LandlockRules};
 pub use one_or_more::OneOrMore;
@@ -28,6 +27,7 @@ pub use perms::{PermChange, PermOperation, Perms};
 pub use rule::{FileType, NameRule, Names, Predicates, Rule, RuleAction, SizeRange};
 pub use size::{InvalidSize, Size};
 pub use upper::{Upper, UpperOn};
+pub use xattrs::{XattrRule, Xattrs};
 
 use crate::optional::is_default;
 
