@@ -13,6 +13,7 @@ as_root_and_user!(
     layer_that_is_missing,
     layer_whose_manifest_was_damaged,
     layer_whose_content_was_damaged,
+    layer_that_was_damaged_unseen_is_mended_by_its_import,
     manifest_that_is_missing,
     manifest_that_is_no_manifest,
     command_that_is_not_in_path,
@@ -172,6 +173,27 @@ fn layer_whose_content_was_damaged(sandbox: &Sandbox) {
     assert!(!output.stdout.contains("other"), "what is not the layer's was read: {}", output.stdout);
     assert_eq!(output.code(), 125, "{}", output.stderr);
     sandbox.call(&["layer", "show", "n"]).expect(125);
+}
+
+fn layer_that_was_damaged_unseen_is_mended_by_its_import(sandbox: &Sandbox) {
+    // Small and large files take different ways into the store.
+    let (small, large) = ("small\n".to_owned(), "large ".repeat(100_000));
+    sandbox.write("tree/small", &small);
+    sandbox.write("tree/large", &large);
+    sandbox.sh("tar -cf tree.tar -C tree .");
+    for source in ["tree", "tree.tar"] {
+        sandbox.call(&["layer", "import", "mended", source]).expect(0);
+        // Mode, size and time say nothing.
+        sandbox.sh(
+            "for blob in $(find ../store/blobs -type f); do
+                chmod u+w $blob; printf X | dd of=$blob conv=notrunc status=none; touch -d @1 $blob; chmod u-w $blob
+            done",
+        );
+        sandbox.call(&["layer", "import", "mended", source]).expect(0);
+        let vfs = json!({ "branches": [{ "layer": "mended" }], "capture": false });
+        let output = sandbox.run(&sandbox.shell_spec("cat /small /large", &vfs)).expect(0);
+        assert!(output.stdout == small.clone() + &large, "{source}: a damaged blob is still there");
+    }
 }
 
 fn manifest_that_is_missing(sandbox: &Sandbox) {

@@ -4,6 +4,7 @@ use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
 
 as_root_and_user!(
     stored_manifest_is_one_segment_for_all_specs,
+    name_that_goes_to_another_layer_is_told,
     stored_manifest_is_kept_as_long_as_its_name,
     manifest_that_cannot_be_stored_is_refused,
     missing_and_damaged_manifests_are_told,
@@ -53,6 +54,34 @@ fn stored_manifest_is_one_segment_for_all_specs(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&spec(sandbox, &digest)).expect(0).stdout, "contentchanged");
     let which = sandbox.call(&["which", "spec.json", "/in/blob"]).expect(0).stdout;
     assert!(which.contains(&format!("  shown vfs.branches[0] (inputs {digest}): b3:")), "{which}");
+}
+
+fn name_that_goes_to_another_layer_is_told(sandbox: &Sandbox) {
+    let host = sandbox.write("host", "host");
+    let store = |paths: &[&str]| {
+        let files: Value = paths.iter().map(|path| ((*path).to_owned(), json!(host))).collect();
+        sandbox.write_json("manifest.json", &json!({ "version": 1, "files": files }));
+        sandbox.call(&["inputs", "add", "made/inputs", "manifest.json"]).expect(0).stderr
+    };
+    assert_eq!(store(&["one"]), "");
+    let first = sandbox.show("made/inputs").lines().next().expect("a digest").to_owned();
+    assert_eq!(store(&["one"]), "", "it is the same manifest");
+    let removes = format!("which has no name now: `vfsrun layer rm {first}` removes it");
+    assert_eq!(store(&["two"]), format!("vfsrun: made/inputs was the name of {first}, {removes}\n"));
+    sandbox.call(&["layer", "rm", &first]).expect(0);
+    // So it is with the names of other layers.
+    let import = |name: &str| sandbox.call(&["layer", "import", name, "layer"]).expect(0).stderr;
+    sandbox.write("layer/file", "1");
+    for name in ["a", "b"] {
+        assert!(!import(name).contains(" was the name of "));
+    }
+    let first = sandbox.show("a").lines().next().expect("a digest").to_owned();
+    sandbox.write("layer/file", "2");
+    let told = import("a");
+    assert!(
+        told.ends_with(&format!("vfsrun: a was the name of {first}, which is still named b\n")),
+        "{told}"
+    );
 }
 
 fn stored_manifest_is_kept_as_long_as_its_name(sandbox: &Sandbox) {

@@ -75,8 +75,9 @@ fn names_that_break_the_rule_are_refused_with_the_rule() {
 fn a_name_is_repointed_and_forgotten() {
     let world = World::new();
     let (one, two) = (put(&world, "a", b"one"), put(&world, "a", b"two"));
-    world.store.set_name("x", &one).unwrap();
-    world.store.set_name("x", &two).unwrap();
+    assert_eq!(world.store.set_name("x", &one).unwrap(), None);
+    assert_eq!(world.store.set_name("x", &two).unwrap(), Some(one));
+    assert_eq!(world.store.set_name("x", &two).unwrap(), None);
     assert_eq!(world.store.resolve("x").unwrap(), two);
     world.store.remove_name("x").unwrap();
     assert!(matches!(world.store.remove_name("x"), Err(StoreError::NoSuchName { .. })));

@@ -39,7 +39,7 @@ pub fn import_tar(
     options: &ImportOptions,
     store: &LayerStore,
 ) -> Result<Imported, ImportError> {
-    let writer = store.writer().map_err(|source| ImportError::Layer { source })?;
+    let writer = store.doubting_writer().map_err(|source| ImportError::Layer { source })?;
     let mut archive = Archive::new(decompress(reader)?);
     let mut import = Import::new(options, &writer);
     for member in archive.entries().map_err(|source| ImportError::Read { source })? {

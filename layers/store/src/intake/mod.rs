@@ -109,7 +109,9 @@ impl Intake {
         store: &LayerStore,
     ) -> Result<Intake, IntakeError> {
         let scan = Scan::read(root, rules)?;
-        let writer = store.writer().map_err(|source| IntakeError::Layer { source })?;
+        // A capture has to be fast, and what it brings is nothing that anybody had put before.
+        let writer = if rules.overlay { store.writer() } else { store.doubting_writer() };
+        let writer = writer.map_err(|source| IntakeError::Layer { source })?;
         let stored = files::store(root, &scan.files, rules, &writer)?;
         let mut intake = assemble(&scan, &stored)?;
         intake.digest = writer.put_layer(&intake.manifest).map_err(|source| IntakeError::Layer { source })?;

@@ -10,11 +10,17 @@ use crate::manifest::{Entry, Kind, Manifest, Meta};
 
 impl LayerStore {
     /// Puts `text`, a manifest that names `blobs`, and points `name` at a layer of it and them: as long as that is there,
-    /// no removal takes one away. The text itself is the caller's to judge.
+    /// no removal takes one away. The text itself is the caller's to judge. Returns the digest of the text, and what `name`
+    /// was the name of before, if that is another layer.
     ///
     /// Errors: one of the blobs is missing or damaged; a name that breaks the rule.
-    pub fn put_inputs(&self, name: &str, text: &[u8], blobs: &[Digest]) -> Result<Digest, StoreError> {
-        let writer = self.writer()?;
+    pub fn put_inputs(
+        &self,
+        name: &str,
+        text: &[u8],
+        blobs: &[Digest],
+    ) -> Result<(Digest, Option<Digest>), StoreError> {
+        let writer = self.doubting_writer()?;
         let (digest, size) = writer.put_blob(text)?;
         let mut entries = vec![file("manifest.json".to_owned(), digest, size)];
         if !blobs.is_empty() {
@@ -28,8 +34,8 @@ impl LayerStore {
         }
         let manifest =
             Manifest::from_entries(entries).map_err(|source| StoreError::InvalidLayer { source })?;
-        self.set_name(name, &writer.put_layer(&manifest)?)?;
-        Ok(digest)
+        let replaced = self.set_name(name, &writer.put_layer(&manifest)?)?;
+        Ok((digest, replaced))
     }
 
     /// Opens a stored manifest, hashed again as those of layers are.

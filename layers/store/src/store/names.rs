@@ -24,10 +24,10 @@ impl LayerStore {
         }
     }
 
-    /// Points `name` at `digest`, atomically, whatever it pointed at before.
+    /// Points `name` at `digest`, atomically, and returns what it pointed at before, if that is another layer.
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
-    pub fn set_name(&self, name: &str, digest: &Digest) -> Result<(), StoreError> {
+    pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
         let file = file_name(name)?;
         let _guard = self.lock_shared()?;
         if !self.has_layer(digest)? {
@@ -35,10 +35,12 @@ impl LayerStore {
         }
         let path = self.path.join("names").join(&file);
         let fail = || StoreError::io("set the name", &path);
+        // One that is damaged points at nothing.
+        let before = self.named(name).ok().filter(|before| before != digest);
         let scratch = LockedDir::create(&self.tmp).map_err(fail())?;
         let written = self.write_name(&scratch, &file, digest).map_err(fail());
         scratch.remove().map_err(fail())?;
-        written
+        written.map(|()| before)
     }
 
     fn write_name(&self, scratch: &LockedDir, file: &str, digest: &Digest) -> std::io::Result<()> {

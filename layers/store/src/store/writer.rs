@@ -27,6 +27,8 @@ const SYNC_EACH: usize = 64;
 #[derive(Debug)]
 pub struct Writer<'a> {
     store: &'a LayerStore,
+    /// Reads a blob again before it is believed to be there.
+    doubts: bool,
     _lock: OwnedFd,
     /// Made when the first file is written.
     scratch: OnceLock<LockedDir>,
@@ -54,8 +56,18 @@ pub(crate) enum Link {
 impl LayerStore {
     /// Starts adding to the store.
     pub fn writer(&self) -> Result<Writer<'_>, StoreError> {
+        self.start_writer(false)
+    }
+
+    /// The same, of content that is at hand anyway: a blob that was damaged without a trace in its metadata is replaced.
+    pub(crate) fn doubting_writer(&self) -> Result<Writer<'_>, StoreError> {
+        self.start_writer(true)
+    }
+
+    fn start_writer(&self, doubts: bool) -> Result<Writer<'_>, StoreError> {
         Ok(Writer {
             store: self,
+            doubts,
             _lock: self.lock_shared()?,
             scratch: OnceLock::new(),
             making: Mutex::new(()),
@@ -106,7 +118,8 @@ impl Writer<'_> {
         manifest.check().map_err(|source| StoreError::InvalidLayer { source })?;
         for entry in &manifest.entries {
             let Kind::File { digest, size } = entry.kind else { continue };
-            if !self.has(&digest, size)? {
+            // What this writer has not put it has no content of to mend it with.
+            if !self.is_there(&digest, size, false)? {
                 let fault = self.store.blob_fault(&digest, size)?;
                 if let Some(fault) = fault {
                     return Err(StoreError::Blob { path: entry.path.clone(), blob: digest, fault });
@@ -135,15 +148,25 @@ impl Writer<'_> {
 
     /// Whether the store has the blob, settled.
     pub(crate) fn has(&self, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        self.is_there(digest, size, self.doubts)
+    }
+
+    fn is_there(&self, digest: &Digest, size: u64, doubts: bool) -> Result<bool, StoreError> {
         if self.present().contains(digest) {
             return Ok(true);
         }
         let stat = self.store.blob_stat(digest)?;
-        let settled = stat.is_some_and(|stat| blobs::is_settled(&stat, size));
-        if settled {
+        let mut is_there = stat.is_some_and(|stat| blobs::is_settled(&stat, size));
+        if is_there && doubts {
+            let file = self.store.open_blob(digest)?;
+            let found = content::hash(&file)
+                .map_err(StoreError::io("read the blob", self.store.blob_path(digest)))?;
+            is_there = found == *digest;
+        }
+        if is_there {
             self.present().insert(*digest);
         }
-        Ok(settled)
+        Ok(is_there)
     }
 
     /// Puts `bytes`, whose digest is known.

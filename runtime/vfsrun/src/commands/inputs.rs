@@ -6,6 +6,7 @@ use vfsrun_layers::LayerStore;
 use vfsrun_sys::chain;
 use vfsrun_union::inputs::blobs_of_stored;
 
+use super::layer::tell_replaced;
 use super::{Failure, Outcome, print_lines};
 use crate::cli::{Global, Inputs};
 use crate::{directories, probe};
@@ -25,6 +26,7 @@ fn add(store: &LayerStore, name: &str, manifest: &Path) -> Outcome {
     };
     let text = std::fs::read(manifest).map_err(|error| failed(&error))?;
     let blobs = blobs_of_stored(text.clone()).map_err(|error| failed(&error))?;
-    let digest = store.put_inputs(name, &text, &blobs).map_err(|error| failed(&error))?;
+    let (digest, replaced) = store.put_inputs(name, &text, &blobs).map_err(|error| failed(&error))?;
+    tell_replaced(store, name, replaced.as_ref())?;
     print_lines([digest.to_string()])
 }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use vfsrun_layers::{Entry, ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar};
+use vfsrun_layers::{
+    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar,
+};
 
 use super::{Failure, Outcome, print_lines};
 use crate::cli::{Global, Layer};
@@ -48,16 +50,33 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
     };
     progress.end();
     let imported = imported.map_err(|error| Failure::own(&error))?;
-    store.set_name(name, &imported.digest).map_err(|error| Failure::own(&error))?;
+    let replaced = store.set_name(name, &imported.digest).map_err(|error| Failure::own(&error))?;
     let skipped = match imported.devices_skipped + imported.sockets_skipped {
         0 => String::new(),
         count => format!(", {count} devices and sockets left out"),
     };
     let (digest, files) = (imported.digest, imported.files);
     note(&format!("layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes)));
+    tell_replaced(store, name, replaced.as_ref())?;
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     tell_odd_names(&OddNames::of(&manifest));
     Ok(0)
+}
+
+/// What had the name before is not gone with it.
+pub(super) fn tell_replaced(
+    store: &LayerStore,
+    name: &str,
+    replaced: Option<&Digest>,
+) -> Result<(), Failure> {
+    let Some(replaced) = replaced else { return Ok(()) };
+    let names = store.names().map_err(|error| Failure::own(&error))?;
+    let rest = match names.iter().find(|(_, digest)| digest == replaced) {
+        Some((other, _)) => format!("which is still named {other}"),
+        None => format!("which has no name now: `vfsrun layer rm {replaced}` removes it"),
+    };
+    note(&format!("{name} was the name of {replaced}, {rest}"));
+    Ok(())
 }
 
 /// The layer has them all the same.
