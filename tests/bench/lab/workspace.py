@@ -1,6 +1,8 @@
 """The workspace: target/bench, its callers, and what several rows use."""
 
+import fcntl
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,7 +19,7 @@ class Workspace:
         # a new one there: what earlier runs removed would slow this one down. So each run has a block group of its own.
         subprocess.run(["chattr", "+T", directory], capture_output=True)
         # Short-lived: stores, uppers, servers' directories. `kept` holds what takes long to make.
-        self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+        self.scratch, self._lock = make_scratch(directory)
         self.kept = directory / "kept"
         self.kept.mkdir(exist_ok=True)
         self._callers, self._roots = {}, []
@@ -58,3 +60,23 @@ class Workspace:
         for one in self._callers.values():
             one.close()
         mounts.remove_tree(self.scratch)
+        os.close(self._lock)
+
+
+def make_scratch(directory):
+    """A directory of this run with a lock in it, which is free when the run has ended. Those of runs that were killed go."""
+    with open(directory / "lock", "w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for left in directory.glob("run-*"):
+            lock = os.open(left / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mounts.remove_tree(left)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+        scratch = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+        lock = os.open(scratch / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return scratch, lock
