@@ -63,17 +63,28 @@ fn mark_bottoms(segments: &mut [Segment]) {
     for index in 0..segments.len() {
         let (above, below) = segments.split_at_mut(index + 1);
         let spec = &mut above[index].spec;
-        let meets =
-            |one: &BranchSpec, two: &BranchSpec| one.at.starts_with(&two.at) || two.at.starts_with(&one.at);
-        let below = || below.iter().flat_map(|segment| &segment.spec.branches);
         let hides = |branch: &BranchSpec| {
             matches!(branch.source, Source::Layer { .. }) || branch.whiteouts != Whiteouts::None
         };
         // Said only where it makes a difference, so that others are the same segment wherever they lie.
         let may_hide = spec.branches.iter().any(hides) || spec.branches_meet();
-        spec.bottom =
-            may_hide && !spec.branches.iter().any(|branch| below().any(|other| meets(branch, other)));
+        let below = places(below.iter().flat_map(|segment| &segment.spec.branches));
+        let meets =
+            |one: &PathBuf| below.iter().any(|other| one.starts_with(other) || other.starts_with(one));
+        spec.bottom = may_hide && !places(spec.branches.iter()).iter().any(meets);
     }
+}
+
+/// Where branches have names in the view. A skeleton has those that it says, wherever it starts.
+fn places<'a>(branches: impl Iterator<Item = &'a BranchSpec>) -> Vec<PathBuf> {
+    let of = |branch: &BranchSpec| match &branch.source {
+        Source::Skeleton { entries } => entries.iter().map(|entry| branch.at.join(&entry.path)).collect(),
+        _ => vec![branch.at.clone()],
+    };
+    let mut places: Vec<_> = branches.flat_map(of).collect();
+    // All of a glob have the same.
+    places.dedup();
+    places
 }
 
 /// Only root can have it, and only of what cannot change. Opens of all else are no requests.
@@ -510,5 +521,20 @@ mod tests {
         let bottoms: Vec<_> = segments.iter().map(|segment| segment.spec.bottom).collect();
         // The first lies above a layer that may have anything, and the last hides nothing.
         assert_eq!(bottoms, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn of_a_skeleton_only_its_names_are_in_the_way() {
+        let links =
+            skeleton::links(&[("/bin".into(), "usr/bin".into()), ("/usr/lib64".into(), "lib".into())]);
+        let mut tools = segment(&[("usr/bin", false), ("usr/lib", false)]);
+        tools.spec.branches.push(BranchSpec::new(Source::Skeleton { entries: links }, "links"));
+        let is_bottom = |at| {
+            let mut segments = [segment(&[(at, true)]), tools.clone()];
+            mark_bottoms(&mut segments);
+            segments[0].spec.bottom
+        };
+        assert!(is_bottom("many") && is_bottom("usr/share"));
+        assert!(!is_bottom("") && !is_bottom("usr") && !is_bottom("bin/below") && !is_bottom("usr/lib64"));
     }
 }
