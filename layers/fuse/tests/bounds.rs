@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use support::{attach_host, ended_within, eventually, settle, with_rig};
 use vfsrun_fuse::View;
 
@@ -15,9 +16,22 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Bytes.
 fn memory_of(view: &View) -> usize {
+    status_of(view, "RssAnon:") * 1024
+}
+
+fn status_of(view: &View, field: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", view.server_pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// For a table that grows later everybody waits.
+#[test]
+fn thousands_of_descriptors_have_room_from_the_start() {
+    with_rig("descriptors", |rig| {
+        let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(status_of(&rig.view(), "FDSize:") >= limit.min(8192) as usize);
+    });
 }
 
 /// `VFSRUN_TEST_LOOKUPS` makes it longer by hand.
