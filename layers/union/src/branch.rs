@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::FileType;
 use vfsrun_layers::LayerStore;
 use vfsrun_sys::image;
 
@@ -17,6 +17,7 @@ use crate::error::SegmentError;
 use crate::host::{self, HostBranch};
 use crate::inputs::{InputIndex, Reach};
 use crate::layer::{Blobs, LayerBranch};
+use crate::mount_table::{MountTable, mount_of};
 use crate::rules::Rules;
 
 #[derive(Debug)]
@@ -85,7 +86,13 @@ impl Branch {
             .collect()
     }
 
-    pub(crate) fn new(spec: BranchSpec, fds: &Fds, context: &Context) -> Result<Branch, SegmentError> {
+    /// `polled` is the table of mounts of whose changes the context hears.
+    pub(crate) fn new(
+        spec: BranchSpec,
+        fds: &Fds,
+        context: &Context,
+        polled: &MountTable,
+    ) -> Result<Branch, SegmentError> {
         let label = spec.label;
         let at = place(&spec.at).ok_or_else(|| bad_place(&label, &spec.at))?;
         let rules = compile(&spec.rules, || format!("branch {label}"))?;
@@ -122,7 +129,7 @@ impl Branch {
             check_root(host, &label, &at)?;
         }
         let (symlinks, scope, mut watching) = (spec.symlinks, spec.scope, spec.live);
-        if live && !has_polled_mounts(&content, context) {
+        if live && !has_polled_mounts(&content, polled) {
             watching = Live::Sweep;
         }
         let has_our_clock = has_our_clock(&content);
@@ -162,10 +169,9 @@ const OTHER_CLOCK: [u64; 9] = [
 
 /// Whether the table of mounts that is polled has the branch's: else nobody tells when something is mounted below it. False
 /// for a branch in another mount namespace, or in none.
-fn has_polled_mounts(content: &Content, context: &Context) -> bool {
+fn has_polled_mounts(content: &Content, polled: &MountTable) -> bool {
     let Content::Host(host) = content else { return true };
-    let mount = statx(&host.root, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
-    mount.is_ok_and(|mount| context.mount_table().get(mount.stx_mnt_id).is_some())
+    mount_of(host.root.as_fd()).is_some_and(|mount| polled.get(mount).is_some())
 }
 
 fn has_our_clock(content: &Content) -> bool {

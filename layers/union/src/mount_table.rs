@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
+use vfsrun_sys::mount_id::mount_id;
 
 /// Number of a mount.
 pub(crate) type MountId = u64;
@@ -76,9 +77,14 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 /// The mount that a descriptor is open in. A stat would say so too, but the file system might be asked for it.
 pub(crate) fn mount_of(fd: BorrowedFd<'_>) -> Option<MountId> {
+    // Each attach asks for each branch, and the kernel's own call takes a tenth of the time.
+    mount_id(fd).ok().or_else(|| mount_by_proc(fd))
+}
+
+fn mount_by_proc(fd: BorrowedFd<'_>) -> Option<MountId> {
     let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    // Each attach asks for each branch, and the number is in one of the first lines.
+    // The number is in one of the first lines.
     let mut start = [0; 256];
     let length = rustix::io::read(&file, &mut start).ok()?;
     let number = str::from_utf8(&start[..length]).ok()?.split("mnt_id:").nth(1)?;
@@ -107,6 +113,7 @@ mod tests {
     fn a_descriptor_lies_in_a_mount_of_the_table() {
         let table = MountTable::read(&crate::watch::own_mounts().unwrap());
         let proc = std::fs::File::open("/proc/thread-self").unwrap();
+        assert_eq!(mount_of(proc.as_fd()), mount_by_proc(proc.as_fd()));
         let mount = table.get(mount_of(proc.as_fd()).unwrap()).unwrap();
         assert_eq!((mount.file_system.as_str(), mount.point.as_path()), ("proc", "/proc".as_ref()));
     }

@@ -88,7 +88,8 @@ impl Segment {
         host::verify_proc().map_err(|source| SegmentError::Proc { source })?;
         let fds = Fds::new(fds, manifests);
         let judged = may_be_opaque(&spec);
-        let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context));
+        let polled = context.mount_table();
+        let branches = spec.branches.into_iter().map(|branch| Branch::new(branch, &fds, context, &polled));
         let branches = branches.collect::<Result<Vec<_>, _>>()?;
         let rules = compile(&spec.rules, || "the view".to_owned())?;
         let (watches, live) = (Arc::clone(&context.watches), branches.iter().any(|branch| branch.live));

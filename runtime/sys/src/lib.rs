@@ -14,6 +14,7 @@ pub mod landlock;
 pub mod lease;
 pub mod loopback;
 pub mod mount;
+pub mod mount_id;
 pub mod privileges;
 pub mod seccomp;
 pub mod signals;
