@@ -72,10 +72,25 @@ pub(crate) struct NameIndex {
 }
 
 impl NameIndex {
-    /// Whether the origin may have the name with that hash.
-    pub(crate) fn may_have(&self, hash: u64, position: usize) -> bool {
+    /// Those that may have the name with that hash.
+    pub(crate) fn of_hash(&self, hash: u64) -> MayHave<'_> {
+        let from = &self.names[self.names.partition_point(|(other, _)| *other < hash)..];
+        let names = &from[..from.partition_point(|(other, _)| *other == hash)];
+        MayHave { names, asked: &self.asked }
+    }
+}
+
+/// Which origins may have a name.
+pub(crate) struct MayHave<'a> {
+    names: &'a [(u64, Position)],
+    asked: &'a [Position],
+}
+
+impl MayHave<'_> {
+    pub(crate) fn includes(&self, position: usize) -> bool {
         let Ok(position) = Position::try_from(position) else { return true };
-        self.names.binary_search(&(hash, position)).is_ok() || self.asked.binary_search(&position).is_ok()
+        self.names.binary_search_by_key(&position, |(_, position)| *position).is_ok()
+            || self.asked.binary_search(&position).is_ok()
     }
 }
 
@@ -148,27 +163,31 @@ impl Segment {
 
     /// Of what the directory holds in the state that has this print.
     fn index_names(&self, dirs: &Dirs, dir: &Arc<Node>, print: u64) -> Result<Attempt, Errno> {
-        if self.state_of(dirs, dir)? != Some(print) {
-            return Ok(Attempt::Later);
-        }
+        // All of them first: a listing is the dearer part, and one that is too young makes it vain.
+        let Some(prints) = self.prints_of(dirs, dir, print)? else { return Ok(Attempt::Later) };
         let mut index = NameIndex { names: Vec::new(), asked: Vec::new() };
-        for (position, origin) in dir.origins().iter().enumerate() {
+        for (position, (origin, print)) in dir.origins().iter().zip(prints).enumerate() {
             let Ok(position) = Position::try_from(position) else { break };
             let branch = self.branch(origin.branch);
             let mut add = |name: &OsStr| index.names.push((self.name_indexes.hash(name), position));
             match (&origin.place, &branch.content) {
                 (Place::Host(_), Content::Host(_)) => {
-                    let open = dirs.open(self, dir, origin)?;
-                    if !host::lists_what_it_finds(&open) {
+                    let mut listing = host::open_to_list(&*dirs.open(self, dir, origin)?)?;
+                    if !host::lists_what_it_finds(&listing) {
                         index.asked.push(position);
                         continue;
                     }
-                    for (name, ..) in host::read_dir(&open, MOST_NAMES)? {
+                    for (name, ..) in host::read_names(&mut listing, MOST_NAMES)? {
                         add(&name);
                         let deleted = host::oci_deletes(&name).filter(|_| branch.whiteouts == Whiteouts::Oci);
                         deleted.into_iter().for_each(&mut add);
                     }
+                    // What is the same from before the listing until after it was so all the time.
+                    if branch.live && fingerprint::print(&listing.stat()?) != print {
+                        return Ok(Attempt::Later);
+                    }
                 }
+                (Place::Above, _) => branch.at.get(dir.depth()).into_iter().for_each(|name| add(name)),
                 (Place::Entry(at), Content::Layer(layer)) => {
                     for child in layer.layer.children(*at) {
                         add(layer.layer.entry(child).path.file_name().unwrap_or_default());
@@ -182,13 +201,13 @@ impl Segment {
         }
         index.names.sort_unstable();
         index.names.shrink_to_fit();
-        let is_same = self.state_of(dirs, dir)? == Some(print);
-        Ok(if is_same { Attempt::Made(Arc::new(index)) } else { Attempt::Later })
+        Ok(Attempt::Made(Arc::new(index)))
     }
 
-    /// The print of the directory as it is now; `None` if it may change without another one.
-    fn state_of(&self, dirs: &Dirs, dir: &Arc<Node>) -> Result<Option<u64>, Errno> {
-        let mut identity = Identity::default();
+    /// The prints of the directory's origins as they are now; `None` if they do not make up `whole`, or one may change without
+    /// another print.
+    fn prints_of(&self, dirs: &Dirs, dir: &Arc<Node>, whole: u64) -> Result<Option<Vec<u64>>, Errno> {
+        let (mut identity, mut prints) = (Identity::default(), Vec::with_capacity(dir.origins().len()));
         for origin in dir.origins().iter() {
             let print = match &origin.place {
                 Place::Host(_) if self.branch(origin.branch).live => {
@@ -202,8 +221,9 @@ impl Segment {
                 _ => 0,
             };
             identity.add(origin, origin.object, print);
+            prints.push(print);
         }
-        Ok(Some(identity.finish(dir.opaque).1))
+        Ok((identity.finish(dir.opaque).1 == whole).then_some(prints))
     }
 }
 

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -103,9 +102,9 @@ impl Segment {
     fn resolve_alone(&self, asked: &Asked, mut tell: impl FnMut(Told<'_>)) -> Result<Found, Errno> {
         let (dir, name) = (asked.dir, asked.name);
         let mut merge = Merge::new(self.types, self.policy);
-        let index = asked.index.as_ref().map(|index| (index, self.name_indexes.hash(name)));
+        let index = asked.index.as_ref().map(|index| index.of_hash(self.name_indexes.hash(name)));
         for (position, origin) in dir.origins().iter().enumerate() {
-            if index.as_ref().is_some_and(|(index, hash)| !index.may_have(*hash, position)) {
+            if index.as_ref().is_some_and(|index| !index.includes(position)) {
                 tell(Told::Nothing);
                 continue;
             }
@@ -552,28 +551,32 @@ fn is_shown_rival(verdict: Verdict, found: &Candidate) -> bool {
 #[derive(Default)]
 pub(crate) struct Dirs(RefCell<Vec<OpenDir>>);
 
-type OpenDir = (BranchIndex, *const Anchor, Rc<OwnedFd>);
+type OpenDir = (BranchIndex, *const Anchor, Arc<OwnedFd>);
 
 /// A directory may be merged from thousands, and the descriptors of a process are few.
 const MOST_OPEN: usize = 256;
 
 impl Dirs {
     /// The one that is `origin` of `dir`. Errors: STALE if it is not a directory of the host, or another one by now.
-    pub(crate) fn open(&self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<Rc<OwnedFd>, Errno> {
+    pub(crate) fn open(&self, segment: &Segment, dir: &Node, origin: &Origin) -> Result<Arc<OwnedFd>, Errno> {
         let (Place::Host(anchor), Content::Host(host)) =
             (&origin.place, &segment.branch(origin.branch).content)
         else {
             return Err(Errno::STALE);
         };
+        if anchor.start == Start::Root && anchor.depth == dir.depth() {
+            // Open already, and never another one.
+            return Ok(Arc::clone(&host.root));
+        }
         let key = (origin.branch, Arc::as_ptr(anchor));
         let known = |(branch, anchor, _): &&OpenDir| (*branch, *anchor) == key;
         if let Some((_, _, open)) = self.0.borrow().iter().find(known) {
-            return Ok(Rc::clone(open));
+            return Ok(Arc::clone(open));
         }
-        let open = Rc::new(open_dir(dir, origin, host, anchor)?);
+        let open = Arc::new(open_dir(dir, origin, host, anchor)?);
         let mut all = self.0.borrow_mut();
         if all.len() < MOST_OPEN {
-            all.push((key.0, key.1, Rc::clone(&open)));
+            all.push((key.0, key.1, Arc::clone(&open)));
         }
         Ok(open)
     }
@@ -664,16 +667,20 @@ mod tests {
     #[test]
     fn of_many_directories_few_stay_open() {
         let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("dir")).unwrap();
         let count = MOST_OPEN + 10;
         let host = |root| BranchSpec::new(Source::Host { root, host: None }, "test");
         let spec = SegmentSpec { branches: (0..count).map(host).collect(), ..SegmentSpec::default() };
         let fds = (0..count).map(|_| File::open(temp.path()).unwrap().into()).collect();
         let segment = Segment::build(Described::read(spec, fds).unwrap(), &Context::default()).unwrap();
         let (root, dirs) = (segment.root(), Dirs::default());
+        let dir = segment.lookup(&root, "dir".as_ref()).unwrap();
         for _ in 0..2 {
-            root.origins().iter().for_each(|origin| drop(dirs.open(&segment, &root, origin).unwrap()));
+            for dir in [&root, &dir] {
+                dir.origins().iter().for_each(|origin| drop(dirs.open(&segment, dir, origin).unwrap()));
+            }
         }
-        assert_eq!(root.origins().len(), count);
+        assert_eq!((root.origins().len(), dir.origins().len()), (count, count));
         assert_eq!(dirs.0.borrow().len(), MOST_OPEN);
     }
 }

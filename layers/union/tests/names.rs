@@ -75,6 +75,23 @@ fn where_few_branches_meet_each_is_asked() {
     assert_eq!(read(&segment, "/bin/new").unwrap(), "new");
 }
 
+#[test]
+fn on_the_way_to_their_places_branches_are_found_by_the_index() {
+    let mut world = World::new();
+    let at = |number: u32| format!("way/{}/part-{number}", number % 3);
+    let part = |number| BranchSpec { at: at(number).into(), ..host_part(&mut world, number) };
+    let branches: Vec<_> = (0..12).map(part).collect();
+    settle();
+    let segment = world.build(branches).with_name_indexes(4);
+    for path in ["", "/way", "/way/0", "/way/1", "/way/2"] {
+        let _dir = indexed(&segment, path);
+    }
+    for number in 0..12 {
+        assert_eq!(read(&segment, &format!("/{}/bin/common", at(number))).unwrap(), format!("{number}"));
+    }
+    assert_eq!(names(&segment, "/way"), ["0", "1", "2"]);
+}
+
 /// `World::host` keeps two descriptors for each.
 fn part_again(number: usize) -> BranchSpec {
     branch(Source::Host { root: 2 * number, host: Some(2 * number + 1) })
