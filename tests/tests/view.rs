@@ -12,6 +12,7 @@ as_root_and_user!(
     a_view_cannot_be_written,
     a_view_shows_changes_at_once,
     names_of_a_file_that_come_and_go_are_links_in_a_view,
+    followed_links_have_the_same_inode_numbers_whoever_is_looked_at_first,
     a_view_is_as_large_as_what_its_branches_lie_on,
     branches_are_added_removed_and_reordered_live,
     an_open_file_stays_what_it_was,
@@ -180,6 +181,30 @@ fn names_of_a_file_that_come_and_go_are_links_in_a_view(sandbox: &Sandbox) {
     assert_eq!(look("b"), "./b 1 ./d/another 2 ./d/c 1 ./other 2 ./b ");
     assert_eq!(view.sh("cat b d/c d/another"), "z\nx\ny\n");
     view.umount();
+}
+
+fn followed_links_have_the_same_inode_numbers_whoever_is_looked_at_first(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/real src/links; cd src; echo x > real/a; ln -s ../real links/dir; ln -s ../real/a links/a");
+    let test = "followed_links_have_the_same_inode_numbers_whoever_is_looked_at_first";
+    for scope in ["view", "branch", "host"] {
+        let list = json!([{ "path": "./src", "symlinks": "all", "scope": scope }]);
+        let mut numbers = Vec::new();
+        for first in ["real/a", "links/a links/dir/a"] {
+            let Some(view) = View::mount(sandbox, &branches(list.clone()), test) else { return };
+            // What a listing tells, and what stat tells.
+            view.sh(&format!(
+                "stat {first} > ../first; ls -iR | grep -o '^ *[0-9]* .*' | sed 's/^ *//' | sort > ../listed
+                find . -mindepth 1 -printf '%i %f\\n' | sort | cmp - ../listed"
+            ));
+            numbers.push(view.sh("find . -mindepth 1 -printf '%p %i\\n' | sort"));
+            view.umount();
+        }
+        assert_eq!(numbers[0], numbers[1], "{scope}");
+        let mut all: Vec<_> = numbers[0].lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6, "{scope}: {}", numbers[0]);
+    }
 }
 
 fn a_view_is_as_large_as_what_its_branches_lie_on(sandbox: &Sandbox) {

@@ -28,9 +28,9 @@ impl Segment {
         let origin = self.only_origin(dir)?;
         let branch = self.branch(origin.branch);
         let names = match (&origin.place, &branch.content) {
-            (Place::Host(_), Content::Host(_)) => {
+            (Place::Host(anchor), Content::Host(_)) => {
                 let open = self.lookups(dir).dirs.open(self, dir, &origin).ok()?;
-                host_names(branch, host::read_dir(&open, most).ok()?)
+                host_names(branch, anchor.high_half(dir), host::read_dir(&open, most).ok()?)
             }
             (Place::Entry(at), Content::Layer(layer)) => {
                 let children = layer.layer.children(*at);

@@ -45,7 +45,8 @@ impl Segment {
             Symlinks::All => kind != FileKind::Whiteout,
         };
         Ok(target.filter(|target| followed(target.seen.attr.kind)).map(|mut target| {
-            target.seen = target.seen.own_inode();
+            let high = asked.dir.path_hash_of(asked.name).high_half();
+            target.seen = target.seen.own_inode().through_link(high);
             target.seen.follows = target.seen.follows.saturating_add(1);
             target
         }))

@@ -4,15 +4,24 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::inode::InodeTable;
+use crate::inode::{self, InodeTable};
 use crate::origin::BranchIndex;
 
 /// A file with several names, as one branch has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LinkedFile {
     pub(crate) branch: BranchIndex,
+    /// Names that a followed link leads through are links to one another only. 0 for those of the branch itself.
+    pub(crate) high: u16,
     pub(crate) device: u64,
     pub(crate) inode: u64,
+}
+
+impl LinkedFile {
+    /// The number that all of its names should show.
+    fn wanted(&self) -> u64 {
+        inode::with_high_half(self.high, self.inode)
+    }
 }
 
 /// The linked files of a segment of which nodes live.
@@ -45,7 +54,7 @@ impl LinkedFiles {
     /// For a node about to be made: its own number, which nobody is shown.
     pub(crate) fn add(&self, file: LinkedFile, seed: impl Fn() -> u64) -> u64 {
         let own = self.inodes.allocate(None, &seed);
-        self.links().join(own, file, || self.inodes.allocate(Some(file.inode as u32), &seed));
+        self.links().join(own, file, || self.inodes.allocate(Some(file.wanted()), &seed));
         own
     }
 
@@ -100,7 +109,7 @@ impl Links {
 mod tests {
     use super::*;
 
-    const FILE: LinkedFile = LinkedFile { branch: 0, device: 1, inode: (7 << 32) + 42 };
+    const FILE: LinkedFile = LinkedFile { branch: 0, high: 0, device: 1, inode: (7 << 32) + 42 };
 
     fn files() -> (LinkedFiles, Arc<InodeTable>) {
         let inodes = Arc::new(InodeTable::default());

@@ -12,7 +12,7 @@ pub const FUSE_ROOT: u64 = 1;
 const SHARDS: usize = 16;
 /// Bits of a word.
 const NEIGHBOURS: u64 = 64;
-/// Numbers wanted by nobody lie in the upper half of the 48 bits, so that they never take one from a host file.
+/// Numbers wanted by nobody lie in the upper half of the 48 bits, so that they never take one that is wanted.
 const HASHED: u64 = 1 << 47;
 /// How many high halves are tried for a wanted low half. Enough until thousands of owners want the same one.
 const WISHES: u64 = 256;
@@ -37,12 +37,12 @@ impl Default for InodeTable {
 }
 
 impl InodeTable {
-    /// A number that no live owner has. With `wanted_low32` its low half is that value (git's index keeps 32 bits of
-    /// st_ino), unless thousands of owners want the same one; `seed` decides the rest, so that the same wishes made
-    /// in the same order get the same numbers.
-    pub fn allocate(&self, wanted_low32: Option<u32>, seed: impl FnOnce() -> u64) -> u64 {
+    /// A number that no live owner has: the wanted one, or if that is taken another one with the same low half (git's
+    /// index keeps 32 bits of st_ino), unless thousands of owners want that; `seed` decides the rest, so that the same
+    /// wishes made in the same order get the same numbers.
+    pub fn allocate(&self, wanted: Option<u64>, seed: impl FnOnce() -> u64) -> u64 {
         let seed = LazyCell::new(seed);
-        let mut number = guess(wanted_low32, || *seed);
+        let mut number = guess(wanted, || *seed);
         let mut last = None;
         for attempt in 0_u64.. {
             if number > FUSE_ROOT && self.take(number) {
@@ -51,8 +51,8 @@ impl InodeTable {
             let high: u64 = last.unwrap_or(*seed);
             let high = high.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             last = Some(high);
-            number = match wanted_low32 {
-                Some(low) if attempt < WISHES => ((high >> 33) & 0x7fff) << 32 | u64::from(low),
+            number = match wanted {
+                Some(wanted) if attempt < WISHES => with_high_half(high_half(high), wanted),
                 _ => (high >> 16) | HASHED,
             };
         }
@@ -117,16 +117,24 @@ fn lock(shard: &Mutex<Numbers>) -> MutexGuard<'_, Numbers> {
 }
 
 /// The number `allocate` tries first.
-pub(crate) fn guess(wanted_low32: Option<u32>, seed: impl FnOnce() -> u64) -> u64 {
-    match wanted_low32 {
-        Some(low) => u64::from(low),
-        None => seed() & (HASHED - 1) | HASHED,
-    }
+pub(crate) fn guess(wanted: Option<u64>, seed: impl FnOnce() -> u64) -> u64 {
+    wanted.unwrap_or_else(|| seed() & (HASHED - 1) | HASHED)
 }
 
-/// The low half that was wanted for `ino`, if one was.
-pub(crate) fn wanted(ino: u64) -> Option<u32> {
-    (ino < HASHED).then_some(ino as u32)
+/// What a file wants that is shown a second time, by a link that is followed: the low half of `ino` below something of the
+/// link's own, so that neither takes the other's number, whoever is looked at first. `high` 0 is the file itself.
+pub(crate) fn with_high_half(high: u16, ino: u64) -> u64 {
+    u64::from(high) << 32 | ino & u64::from(u32::MAX)
+}
+
+/// 15 bits, not 0.
+pub(crate) fn high_half(seed: u64) -> u16 {
+    ((seed >> 33) as u16 & 0x7fff).max(1)
+}
+
+/// What was wanted where `ino` was given out, if its low half is that.
+pub(crate) fn wanted(ino: u64) -> Option<u64> {
+    (ino < HASHED).then_some(ino)
 }
 
 #[cfg(test)]
@@ -145,12 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_link_wants_is_no_number_that_a_host_file_wants() {
+        let table = InodeTable::default();
+        let wanted = with_high_half(high_half(7), (9 << 32) + 42);
+        let link = table.allocate(Some(wanted), || 7);
+        assert_eq!((link, link & 0xffff_ffff), (wanted, 42));
+        assert_eq!(table.allocate(Some(42), || 8), 42);
+        assert!((0..100_000).map(high_half).all(|high| (1..1 << 15).contains(&high)));
+    }
+
+    #[test]
     fn the_number_of_the_fuse_root_and_zero_are_never_given_out() {
         let table = InodeTable::default();
         for low in [0, 1] {
             let ino = table.allocate(Some(low), || 3);
             assert!(ino > FUSE_ROOT);
-            assert_eq!(ino & 0xffff_ffff, u64::from(low));
+            assert_eq!(ino & 0xffff_ffff, low);
         }
     }
 

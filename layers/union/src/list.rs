@@ -27,8 +27,8 @@ use crate::segment::Segment;
 pub(crate) struct Name {
     pub(crate) name: OsString,
     kind: Told,
-    /// Low half of the host's inode number.
-    low32: Option<u32>,
+    /// As in [`crate::merge::Seen`].
+    wanted: Option<u64>,
     /// Position in a layer, to find hard links.
     links: Option<LayerLinks>,
 }
@@ -87,7 +87,7 @@ impl Segment {
                     Some((Verdict::Show, kind)) => Some(self.dir_entry(dir, &name, kind)),
                     Some((Verdict::Deny(_), kind)) => {
                         // It has an inode number of its own.
-                        (name.low32, name.links) = (None, None);
+                        (name.wanted, name.links) = (None, None);
                         Some(self.dir_entry(dir, &name, kind))
                     }
                     None => self.dir_entry_by_look(dir, &name)?,
@@ -123,7 +123,7 @@ impl Segment {
                 let name = |at: &OsString| Name {
                     name: at.clone(),
                     kind: if is_file { Told::Nothing } else { Told::Kind(FileKind::Directory) },
-                    low32: None,
+                    wanted: None,
                     links: None,
                 };
                 Ok(branch.at.get(dir.depth()).map(name).into_iter().collect())
@@ -135,7 +135,7 @@ impl Segment {
                         self.fault(dir.path(), FaultReason::TooManyNames { most: MOST_NAMES });
                     }
                 })?;
-                Ok(host_names(branch, names))
+                Ok(host_names(branch, anchor.high_half(dir), names))
             }
             (Place::Entry(at), Content::Layer(layer)) => {
                 let children = layer.layer.children(*at);
@@ -145,7 +145,7 @@ impl Segment {
                 let name = |(name, is_dir): (&str, bool)| Name {
                     name: name.into(),
                     kind: Told::Kind(if is_dir { FileKind::Directory } else { FileKind::Regular }),
-                    low32: None,
+                    wanted: None,
                     links: None,
                 };
                 Ok(inputs.index.children(*at).map(name).collect())
@@ -153,14 +153,7 @@ impl Segment {
             (Place::Alias(target), _) => {
                 let names = self.list_merged(target)?.into_iter();
                 let names = names.filter(|entry| entry.kind != FileKind::Whiteout);
-                Ok(names
-                    .map(|entry| Name {
-                        name: entry.name,
-                        kind: Told::Kind(entry.kind),
-                        low32: inode::wanted(entry.ino),
-                        links: None,
-                    })
-                    .collect())
+                Ok(names.map(|entry| alias_name(dir, entry)).collect())
             }
             _ => Ok(Vec::new()),
         }
@@ -181,7 +174,7 @@ impl Segment {
         let links = LayerLinks { branch: origin.branch, object: object_of_entry(content) };
         let links = (layer.layer.nlink(content) > 1).then_some(links);
         let name = entry.path.file_name().unwrap_or_default().to_owned();
-        Name { name, kind, low32: None, links }
+        Name { name, kind, wanted: None, links }
     }
 
     /// `None` if the type alone does not tell.
@@ -213,21 +206,21 @@ impl Segment {
         let hash = || name.links.map_or_else(|| dir.path_hash_of(&name.name), LayerLinks::hash);
         let ino = match self.table.get(key) {
             Some(node) => node.shown(),
-            None => inode::guess(name.low32, || hash().seed()),
+            None => inode::guess(name.wanted, || hash().seed()),
         };
         DirEntry { name: name.name.clone(), kind, ino }
     }
 
     /// `None` if the name is hidden from all branches.
     fn dir_entry_by_look(&self, dir: &Arc<Node>, name: &Name) -> Result<Option<DirEntry>, Errno> {
-        let (kind, low32, links) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
-            (Ok(found), _) => (found.attr.kind, found.low32, found.links),
+        let (kind, wanted, links) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
+            (Ok(found), _) => (found.attr.kind, found.wanted, found.links),
             (Err(Errno::NOENT), _) => return Ok(None),
             // Listed all the same; whoever uses it gets the error.
-            (Err(_), Told::Kind(kind)) => (kind, name.low32, name.links),
-            (Err(_), Told::Nothing) => (FileKind::Symlink, name.low32, name.links),
+            (Err(_), Told::Kind(kind)) => (kind, name.wanted, name.links),
+            (Err(_), Told::Nothing) => (FileKind::Symlink, name.wanted, name.links),
         };
-        let name = Name { name: name.name.clone(), low32, kind: Told::Kind(kind), links };
+        let name = Name { name: name.name.clone(), wanted, kind: Told::Kind(kind), links };
         Ok(Some(self.dir_entry(dir, &name, kind)))
     }
 }
@@ -244,11 +237,20 @@ fn scatter(seed: u64, path: &Path) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// A name of the directory that the link which is `dir` leads to, or of one below that.
+fn alias_name(dir: &Node, DirEntry { name, kind, ino }: DirEntry) -> Name {
+    let high = || dir.path_hash_of(&name).high_half();
+    let wanted = inode::wanted(ino).map(|ino| inode::with_high_half(high(), ino));
+    Name { name, kind: Told::Kind(kind), wanted, links: None }
+}
+
 type HostName = (OsString, Option<FileType>, u64);
 
-pub(crate) fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
+/// `high`: that of [`Anchor::high_half`](crate::origin::Anchor::high_half).
+pub(crate) fn host_names(branch: &Branch, high: u16, names: Vec<HostName>) -> Vec<Name> {
+    let host_name = |name| host_name(branch, high, name);
     if branch.whiteouts != Whiteouts::Oci {
-        return names.into_iter().filter_map(|name| host_name(branch, name)).collect();
+        return names.into_iter().filter_map(host_name).collect();
     }
     let (markers, names): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|(name, ..)| host::oci_deletes(name).is_some());
@@ -260,14 +262,14 @@ pub(crate) fn host_names(branch: &Branch, names: Vec<HostName>) -> Vec<Name> {
     let whiteout = |name: &OsStr| Name {
         name: name.to_owned(),
         kind: Told::Kind(FileKind::Whiteout),
-        low32: None,
+        wanted: None,
         links: None,
     };
     let deleted: Vec<_> = deleted.map(whiteout).collect();
-    names.into_iter().filter_map(|name| host_name(branch, name)).chain(deleted).collect()
+    names.into_iter().filter_map(host_name).chain(deleted).collect()
 }
 
-fn host_name(branch: &Branch, (name, kind, ino): HostName) -> Option<Name> {
+fn host_name(branch: &Branch, high: u16, (name, kind, ino): HostName) -> Option<Name> {
     let told = match kind {
         None => Told::Nothing,
         Some(FileType::Symlink) if branch.symlinks != Symlinks::Never => Told::Nothing,
@@ -277,5 +279,5 @@ fn host_name(branch: &Branch, (name, kind, ino): HostName) -> Option<Name> {
         }
         Some(kind) => Told::Kind(host::kind_of(kind)?),
     };
-    Some(Name { name, kind: told, low32: Some(ino as u32), links: None })
+    Some(Name { name, kind: told, wanted: Some(inode::with_high_half(high, ino)), links: None })
 }

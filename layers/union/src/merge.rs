@@ -9,6 +9,7 @@ use crate::describe::{Policy, TypeConflict};
 use crate::fault::FaultReason;
 use crate::fingerprint::Mixer;
 use crate::hard_link::LinkedFile;
+use crate::inode;
 use crate::node::LayerLinks;
 use crate::origin::{BranchIndex, Origin, Place};
 use crate::resolve::{Candidate, Told};
@@ -22,8 +23,8 @@ pub(crate) const MAX_FOLLOWS: u8 = 40;
 pub(crate) struct Seen {
     /// `ino` does not count.
     pub(crate) attr: Attr,
-    /// Low half of the host's inode number.
-    pub(crate) low32: Option<u32>,
+    /// The inode number that it should have: with the low half of the host's.
+    pub(crate) wanted: Option<u64>,
     /// See [`crate::fingerprint`]; of what cannot change, any number that tells it from its neighbours.
     pub(crate) object: u64,
     /// 0 for what cannot change.
@@ -45,7 +46,7 @@ impl Seen {
     pub(crate) fn fixed(attr: Attr, object: u64) -> Seen {
         Seen {
             attr,
-            low32: None,
+            wanted: None,
             object,
             print: 0,
             racy: false,
@@ -66,6 +67,13 @@ impl Seen {
         }
         self
     }
+
+    /// As what a followed link shows, with the high half of inode numbers that is the link's.
+    pub(crate) fn through_link(mut self, high: u16) -> Seen {
+        self.wanted = self.wanted.map(|ino| inode::with_high_half(high, ino));
+        self.linked = self.linked.map(|file| LinkedFile { high, ..file });
+        self
+    }
 }
 
 /// The merged answer.
@@ -73,7 +81,7 @@ impl Seen {
 pub(crate) struct Found {
     pub(crate) attr: Attr,
     pub(crate) origins: Vec<Origin>,
-    pub(crate) low32: Option<u32>,
+    pub(crate) wanted: Option<u64>,
     pub(crate) object: u64,
     pub(crate) print: u64,
     pub(crate) racy: bool,
@@ -209,7 +217,7 @@ impl Merge {
         let top = self.parts.iter().find(|part| !part.origin.synthetic).unwrap_or(&self.parts[0]);
         Found {
             attr: top.seen.attr,
-            low32: top.seen.low32,
+            wanted: top.seen.wanted,
             object,
             print,
             racy: seens().any(|seen| seen.racy),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::attr::FileKind;
 use crate::hard_link::{LinkedFile, LinkedFiles};
-use crate::inode::InodeTable;
+use crate::inode::{self, InodeTable};
 use crate::kept_name::KeptName;
 use crate::merge::Identity;
 use crate::origin::{BranchIndex, Origin, OriginList, Origins, Place};
@@ -72,6 +72,11 @@ impl PathHash {
     /// A part of it.
     pub(crate) fn seed(self) -> u64 {
         self.0 as u64
+    }
+
+    /// Of the inode numbers that are shown by the followed link at the path.
+    pub(crate) fn high_half(self) -> u16 {
+        inode::high_half(self.seed())
     }
 }
 
@@ -205,7 +210,7 @@ pub(crate) struct NewNode {
     pub(crate) origins: Vec<Origin>,
     pub(crate) object: u64,
     pub(crate) print: u64,
-    pub(crate) low32: Option<u32>,
+    pub(crate) wanted: Option<u64>,
     pub(crate) links: Option<LayerLinks>,
     pub(crate) linked: Option<LinkedFile>,
 }
@@ -454,7 +459,7 @@ impl NodeTable {
     ) -> Arc<Node> {
         let (ino, flags) = match new.linked {
             Some(file) => (self.linked.add(file, seed), Served::LINKED),
-            None => (self.inodes.allocate(new.low32, seed), 0),
+            None => (self.inodes.allocate(new.wanted, seed), 0),
         };
         Arc::new(Node {
             parent: parent.cloned(),
@@ -627,7 +632,7 @@ mod tests {
             origins: Vec::new(),
             object: 1,
             print: 1,
-            low32: None,
+            wanted: None,
             links: None,
             linked: None,
         };

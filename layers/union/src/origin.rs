@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::inputs::InputDir;
-use crate::node::{Node, NodeTable};
+use crate::node::{Node, NodeTable, PathHash};
 
 /// Position of a branch in the segment's description.
 pub(crate) type BranchIndex = u16;
@@ -101,6 +101,15 @@ impl Anchor {
             Start::Beneath(path) => Some(path.join(rest)),
             Start::Link { .. } => None,
         }
+    }
+
+    /// What stands above the low half of the inode numbers of names in `dir`, which is at the anchor or below it.
+    pub(crate) fn high_half(&self, dir: &Node) -> u16 {
+        if self.start == Start::Root {
+            return 0;
+        }
+        let link: PathBuf = dir.path().iter().take(self.depth).collect();
+        PathHash::of(&link).high_half()
     }
 }
 

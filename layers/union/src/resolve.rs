@@ -316,6 +316,7 @@ impl Segment {
             Err(errno) => return Err(errno),
         };
         let place = Place::Host(Arc::clone(anchor));
+        let seen = seen.map(|seen| seen.through_link(anchor.high_half(asked.dir)));
         Ok(seen.map(|seen| Candidate { origin: Origin::at(index, place), seen }))
     }
 
@@ -338,7 +339,9 @@ impl Segment {
             return Ok(Some(self.denied(index, child.kind())));
         }
         let follows = child.follows.saturating_sub(target.follows);
-        Ok(Some(self.alias(index, child, attr, follows)))
+        let mut alias = self.alias(index, child, attr, follows);
+        alias.seen = alias.seen.through_link(asked.dir.path_hash_of(asked.name).high_half());
+        Ok(Some(alias))
     }
 
     pub(crate) fn alias(&self, index: BranchIndex, target: Arc<Node>, attr: Attr, follows: u8) -> Candidate {
@@ -346,7 +349,7 @@ impl Segment {
         object.add(target.path_hash().seed()).add(target.object());
         let seen = Seen {
             attr,
-            low32: inode::wanted(attr.ino),
+            wanted: inode::wanted(attr.ino),
             object: object.get(),
             print: target.served.print(),
             racy: false,
@@ -420,7 +423,7 @@ impl Segment {
         let live = branch.live;
         Seen {
             attr,
-            low32: Some(stat.st_ino as u32),
+            wanted: Some(inode::with_high_half(0, stat.st_ino)),
             object: fingerprint::object(stat),
             print: if live { fingerprint::print(stat) } else { 0 },
             racy: live && fingerprint::is_racy(stat),
@@ -484,7 +487,8 @@ impl Segment {
                 let fd = inputs.open_host(path).map_err(|errno| bad(errno.to_string()))?;
                 let seen = self.seen_on_host(index, fd.as_fd()).map_err(|errno| bad(errno.to_string()))?;
                 seen.filter(|seen| seen.attr.kind == FileKind::Regular)
-                    .map(Seen::own_inode)
+                    // The manifest does not tell a listing which number the host's file has.
+                    .map(|seen| Seen { wanted: None, ..seen.own_inode() })
                     .ok_or_else(|| bad("it is not a regular file".to_owned()))
             }
             Input::Blob { digest, executable } => {
@@ -616,7 +620,7 @@ pub(crate) fn object_of_entry(content: u32) -> u64 {
 /// If what is shown is one of several names of a file.
 fn linked_file(branch: BranchIndex, attr: &Attr, stat: &Stat) -> Option<LinkedFile> {
     let is_linked = attr.kind != FileKind::Directory && attr.nlink > 1;
-    is_linked.then_some(LinkedFile { branch, device: stat.st_dev, inode: stat.st_ino })
+    is_linked.then_some(LinkedFile { branch, high: 0, device: stat.st_dev, inode: stat.st_ino })
 }
 
 fn time_of_change(stat: &Stat) -> Time {

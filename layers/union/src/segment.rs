@@ -551,7 +551,7 @@ pub(crate) fn new_node(found: Found) -> NewNode {
         origins: found.origins,
         object: found.object,
         print: found.print,
-        low32: found.low32,
+        wanted: found.wanted,
         links: found.links,
         linked: found.linked,
     }

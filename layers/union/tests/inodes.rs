@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use support::*;
 use vfsrun_layers::Kind;
-use vfsrun_union::{Node, Segment};
+use vfsrun_union::describe::{Scope, Symlinks};
+use vfsrun_union::{FileKind, Node, Segment};
 
 #[test]
 fn host_files_keep_the_low_half_and_two_places_of_one_file_differ() {
@@ -48,6 +49,68 @@ fn a_name_looked_up_twice_is_one_node_and_keeps_its_number_when_it_comes_back() 
         let again = get(&segment, path).unwrap();
         assert_eq!((again.ino(), again.path_hash()), (ino, hash), "{path}");
     }
+}
+
+/// Every name below a directory with the number that listings tell.
+fn listed(segment: &Segment, dir: &str, all: &mut Vec<(String, u64)>) {
+    for entry in segment.list(&get(segment, dir).unwrap()).unwrap() {
+        let path = format!("{dir}/{}", entry.name.to_str().unwrap());
+        all.push((path.clone(), entry.ino));
+        if entry.kind == FileKind::Directory {
+            listed(segment, &path, all);
+        }
+    }
+}
+
+/// All names below the root with the numbers that listings tell and those that looks tell later, in the order of the looks
+/// or backwards.
+fn numbers(segment: &Segment, backwards: bool) -> [Vec<(String, u64)>; 2] {
+    let mut told = Vec::new();
+    listed(segment, "", &mut told);
+    if backwards {
+        told.reverse();
+    }
+    let nodes: Vec<_> = told.iter().map(|(path, _)| get(segment, path).unwrap()).collect();
+    let seen = told.iter().zip(&nodes).map(|((path, _), node)| (path.clone(), shown(segment, node)));
+    let mut both = [seen.collect(), told];
+    both.iter_mut().for_each(|names| names.sort());
+    both
+}
+
+#[test]
+fn listings_tell_the_numbers_of_followed_links_and_of_what_they_lead_to_whoever_is_looked_at_first() {
+    let mut world = World::new();
+    let tree = world.dir(
+        "tree",
+        &[("real/a", "x"), ("real/d/b", "x"), ("links/dir", "->../real"), ("links/a", "->../real/a")],
+    );
+    fs::hard_link(tree.join("real/a"), tree.join("real/hard")).unwrap();
+    for scope in [Scope::View, Scope::Branch, Scope::Host] {
+        let branch = following(Symlinks::All, scope, world.host(&tree));
+        let [seen, told] = numbers(&world.build(vec![branch.clone()]), false);
+        assert_eq!((seen.len(), &seen), (12, &told), "{scope:?}");
+        let [seen_backwards, told_backwards] = numbers(&world.build(vec![branch]), true);
+        assert_eq!((&seen_backwards, &told_backwards), (&seen, &told), "{scope:?}");
+        // Those of the tree itself are the host's, those of links have its low half.
+        let number = |path: &str| seen.iter().find(|(name, _)| name == path).unwrap().1;
+        for (path, link) in [("/real/a", "/links/a"), ("/real/a", "/links/dir/a"), ("/real", "/links/dir")] {
+            let host = u64::from(fs::metadata(tree.join(&path[1..])).unwrap().ino() as u32);
+            assert_eq!((number(path), number(link) & 0xffff_ffff), (host, host), "{scope:?} {link}");
+            assert!(number(link) > 1 << 32 && number(link) < 1 << 47, "{scope:?} {link}");
+        }
+        assert_eq!(number("/real/a"), number("/real/hard"), "{scope:?}");
+        assert_ne!(number("/links/a"), number("/links/dir/a"), "{scope:?}");
+    }
+}
+
+#[test]
+fn listings_tell_the_numbers_of_inputs() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("a", "x")]);
+    let branch = world.inputs(&tree, r#"{"one":"a","d/two":"a"}"#);
+    let [seen, told] = numbers(&world.build(vec![branch.clone()]), false);
+    assert_eq!(seen, told);
+    assert_eq!(numbers(&world.build(vec![branch]), true), [seen, told]);
 }
 
 #[test]
