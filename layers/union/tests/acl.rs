@@ -3,8 +3,7 @@
 mod support;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use rustix::fs::XattrFlags;
 use support::*;
@@ -119,13 +118,10 @@ fn a_list_that_was_changed_or_taken_away_is_an_error_and_never_another_one() {
     }
 }
 
-/// Set in the copy of this program that runs in a user namespace: the directory to look at.
-const INNER: &str = "VFSRUN_UNION_TEST_LISTS";
-
 #[test]
 fn a_list_that_names_somebody_who_does_not_exist_here_is_not_shown() {
-    if let Some(tree) = std::env::var_os(INNER) {
-        return look_from_inside(&PathBuf::from(tree));
+    if let Some(tree) = user_namespace::tree_to_look_at() {
+        return look_from_inside(&tree);
     }
     let world = World::new();
     let tree = world.dir("tree", &[("foreign", "x"), ("own", "x")]);
@@ -135,22 +131,7 @@ fn a_list_that_names_somebody_who_does_not_exist_here_is_not_shown() {
             return;
         }
     }
-    let inner = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "a_list_that_names_somebody_who_does_not_exist_here_is_not_shown"])
-        .env(INNER, &tree)
-        .output();
-    let output = match inner {
-        Ok(output) => output,
-        Err(error) => return eprintln!("SKIPPED: unshare(1) cannot be run: {error}"),
-    };
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") || said.contains("write failed") {
-        return eprintln!("SKIPPED: no user namespaces here: {said}");
-    }
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    user_namespace::look_again("a_list_that_names_somebody_who_does_not_exist_here_is_not_shown", &tree);
 }
 
 fn look_from_inside(tree: &Path) {

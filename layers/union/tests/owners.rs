@@ -4,15 +4,11 @@ mod support;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use support::*;
 use vfsrun_union::describe::{IdExtent, IdMap, SegmentSpec};
 use vfsrun_union::{Attr, Errno, Segment};
-
-/// Set in the copy of this program that runs in a user namespace: the directory to look at.
-const INNER: &str = "VFSRUN_UNION_TEST_TREE";
 
 fn attr(segment: &Segment, path: &str) -> Attr {
     segment.attr(&get(segment, path).unwrap()).unwrap()
@@ -36,8 +32,8 @@ fn ids_of_layers_are_shifted_into_the_action_s_map() {
 
 #[test]
 fn a_file_of_an_unmapped_owner_gives_no_right_that_the_server_does_not_have() {
-    if let Some(tree) = std::env::var_os(INNER) {
-        return look_from_inside(&PathBuf::from(tree));
+    if let Some(tree) = user_namespace::tree_to_look_at() {
+        return look_from_inside(&tree);
     }
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can make files of other owners");
@@ -50,23 +46,10 @@ fn a_file_of_an_unmapped_owner_gives_no_right_that_the_server_does_not_have() {
         std::fs::set_permissions(tree.join(name), Permissions::from_mode(mode)).unwrap();
     }
     std::fs::set_permissions(world.path(), Permissions::from_mode(0o755)).unwrap();
-    let inner = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture"])
-        .arg("a_file_of_an_unmapped_owner_gives_no_right_that_the_server_does_not_have")
-        .env(INNER, &tree)
-        .output();
-    let output = match inner {
-        Ok(output) => output,
-        Err(error) => return eprintln!("SKIPPED: unshare(1) cannot be run: {error}"),
-    };
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") || said.contains("write failed") {
-        return eprintln!("SKIPPED: no user namespaces here: {said}");
-    }
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    user_namespace::look_again(
+        "a_file_of_an_unmapped_owner_gives_no_right_that_the_server_does_not_have",
+        &tree,
+    );
 }
 
 fn look_from_inside(tree: &Path) {

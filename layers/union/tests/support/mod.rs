@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod user_namespace;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
