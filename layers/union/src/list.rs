@@ -38,6 +38,7 @@ impl Name {
     pub(crate) fn known_kind(&self) -> Option<FileKind> {
         match self.kind {
             Told::Kind(kind) => Some(kind),
+            Told::Implied => Some(FileKind::Directory),
             Told::Nothing => None,
         }
     }
@@ -47,6 +48,8 @@ impl Name {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
     Kind(FileKind),
+    /// A directory that is not of the branch itself: something lies below it.
+    Implied,
     /// Only `resolve` knows: a link that may be followed, or a file system that does not tell.
     Nothing,
 }
@@ -66,18 +69,22 @@ impl Segment {
         let names = names.collect::<Result<Vec<_>, Errno>>()?;
         let all = names.iter().flat_map(|(_, names)| names).map(|name| name.name.as_os_str());
         let rivals = Rivals::among(&self.priorities(dir), all);
-        // Each name with its place among the others.
-        let mut shown: HashMap<OsString, (usize, Option<DirEntry>)> = HashMap::new();
+        // Each name with its place among the others, and whether it is a directory that is only implied so far: one that
+        // another branch really has gives it its number.
+        let mut shown: HashMap<OsString, (usize, Option<DirEntry>, bool)> = HashMap::new();
         for (origin, names) in names {
             for mut name in names {
-                if let Some((_, entry)) = shown.get_mut(&name.name) {
-                    if self.policy == Policy::Newest && entry.as_ref().is_some_and(has_rivals) {
+                let is_implied = name.kind == Told::Implied;
+                if let Some((_, entry, was_implied)) = shown.get_mut(&name.name) {
+                    let is_newest = self.policy == Policy::Newest && entry.as_ref().is_some_and(has_rivals);
+                    if is_newest || *was_implied && !is_implied {
+                        *was_implied = false;
                         *entry = self.dir_entry_by_look(dir, &name)?;
                     }
                     continue;
                 }
-                let verdict = match name.kind {
-                    Told::Kind(kind) if rivals.of(&name.name).is_none() => {
+                let verdict = match name.known_kind() {
+                    Some(kind) if rivals.of(&name.name).is_none() => {
                         self.verdict(dir, origin, path.as_deref(), &name.name, kind).map(|said| (said, kind))
                     }
                     _ => None,
@@ -92,10 +99,10 @@ impl Segment {
                     }
                     None => self.dir_entry_by_look(dir, &name)?,
                 };
-                shown.insert(name.name, (shown.len(), entry));
+                shown.insert(name.name, (shown.len(), entry, is_implied));
             }
         }
-        let entries = shown.into_values().filter_map(|(place, entry)| Some((place, entry?)));
+        let entries = shown.into_values().filter_map(|(place, entry, _)| Some((place, entry?)));
         Ok(self.in_order(dir, entries.collect()))
     }
 
@@ -122,7 +129,7 @@ impl Segment {
                 let is_file = last && matches!(content, Content::Host(_));
                 let name = |at: &OsString| Name {
                     name: at.clone(),
-                    kind: if is_file { Told::Nothing } else { Told::Kind(FileKind::Directory) },
+                    kind: if is_file { Told::Nothing } else { Told::Implied },
                     wanted: None,
                     links: None,
                 };
@@ -144,7 +151,7 @@ impl Segment {
             (Place::InputDir(at), Content::Inputs(inputs)) => {
                 let name = |(name, is_dir): (&str, bool)| Name {
                     name: name.into(),
-                    kind: Told::Kind(if is_dir { FileKind::Directory } else { FileKind::Regular }),
+                    kind: if is_dir { Told::Implied } else { Told::Kind(FileKind::Regular) },
                     wanted: None,
                     links: None,
                 };
@@ -163,6 +170,7 @@ impl Segment {
         let Content::Layer(layer) = &branch.content else { unreachable!("a layer's entry is in a layer") };
         let entry = layer.layer.entry(child);
         let kind = match &entry.kind {
+            Kind::Directory { .. } if layer.implied.contains(&child) => Told::Implied,
             Kind::Directory { .. } => Told::Kind(FileKind::Directory),
             Kind::File { .. } | Kind::HardLink { .. } => Told::Kind(FileKind::Regular),
             Kind::Symlink { .. } if branch.symlinks == Symlinks::Never => Told::Kind(FileKind::Symlink),
@@ -213,13 +221,14 @@ impl Segment {
 
     /// `None` if the name is hidden from all branches.
     fn dir_entry_by_look(&self, dir: &Arc<Node>, name: &Name) -> Result<Option<DirEntry>, Errno> {
-        let (kind, wanted, links) = match (self.resolve(dir, &name.name, ViewLinks::Follow), name.kind) {
-            (Ok(found), _) => (found.attr.kind, found.wanted, found.links),
-            (Err(Errno::NOENT), _) => return Ok(None),
-            // Listed all the same; whoever uses it gets the error.
-            (Err(_), Told::Kind(kind)) => (kind, name.wanted, name.links),
-            (Err(_), Told::Nothing) => (FileKind::Symlink, name.wanted, name.links),
-        };
+        let (kind, wanted, links) =
+            match (self.resolve(dir, &name.name, ViewLinks::Follow), name.known_kind()) {
+                (Ok(found), _) => (found.attr.kind, found.wanted, found.links),
+                (Err(Errno::NOENT), _) => return Ok(None),
+                // Listed all the same; whoever uses it gets the error.
+                (Err(_), Some(kind)) => (kind, name.wanted, name.links),
+                (Err(_), None) => (FileKind::Symlink, name.wanted, name.links),
+            };
         let name = Name { name: name.name.clone(), wanted, kind: Told::Kind(kind), links };
         Ok(Some(self.dir_entry(dir, &name, kind)))
     }

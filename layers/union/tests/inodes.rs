@@ -114,6 +114,18 @@ fn listings_tell_the_numbers_of_inputs() {
 }
 
 #[test]
+fn a_directory_above_a_branch_is_listed_with_the_number_of_the_same_one_in_another_branch() {
+    let mut world = World::new();
+    let (tree, over) = (world.dir("tree", &[("a/b/f", "x")]), world.dir("over", &[("g", "x")]));
+    let files = format!(r#"{{"a/b/h":"{}"}}"#, tree.join("a/b/f").display());
+    let branches = vec![at("a/b/c", world.host(&over)), world.inputs(&tree, &files), world.host(&tree)];
+    let [seen, told] = numbers(&world.build(branches), false);
+    assert_eq!(seen, told);
+    let host = u64::from(fs::metadata(tree.join("a/b")).unwrap().ino() as u32);
+    assert_eq!(seen.iter().find(|(path, _)| path == "/a/b").unwrap().1, host);
+}
+
+#[test]
 fn nobody_s_nodes_cost_nothing() {
     let mut world = World::new();
     let tree = world.dir("tree", &[("a/b/c/d", "x")]);

@@ -375,6 +375,7 @@ fn served(segment: &Segment) -> BTreeMap<String, (FileKind, String)> {
         for listed in segment.list(&dir).unwrap() {
             let (node, attr) = segment.lookup_attr(&dir, &listed.name).unwrap();
             assert_eq!(listed.kind, node.kind(), "{path}/{:?}", listed.name);
+            assert_eq!(listed.ino, attr.ino, "{path}/{:?}", listed.name);
             assert_eq!(attr.kind, node.kind());
             assert_eq!(segment.attr(&node).unwrap(), attr);
             let path = format!("{path}/{}", listed.name.to_str().unwrap());
