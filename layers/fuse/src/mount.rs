@@ -33,10 +33,10 @@ pub struct ViewMount {
 }
 
 impl ViewMount {
-    /// Mounts the view at `place` in the domain's directory; returns it and the device through which the kernel asks. The device must be opened in the
-    /// user namespace that mounts, or the kernel refuses the pair.
+    /// Mounts the view at `place` in the domain's directory; returns it and the device through which the kernel asks. The
+    /// device must be opened in the user namespace that mounts, or the kernel refuses the pair.
     ///
-    /// Stage: server, one thread. Needs CAP_SYS_ADMIN in its user namespace.
+    /// Stage: server, any thread. Needs CAP_SYS_ADMIN in its user namespace.
     pub fn new(domain: &Domain, place: &str) -> Result<(ViewMount, OwnedFd), MountError> {
         let device: OwnedFd = OpenOptions::new()
             .read(true)

@@ -102,7 +102,7 @@ pub fn run(listener: &OwnedFd, options: &ServerOptions) -> Result<(), ServerErro
         mount::leave_host_mounts()?;
     }
     let domain = Domain::open(&options.dir)?;
-    // Both before any thread: the device must be opened and mounted by a process that has one.
+    // Before anything is started that would have to be stopped if they cannot be mounted.
     let (plain, marked) = (Side::PLAIN.mount(&domain)?, Side::MARKED.mount(&domain)?);
     let warmth =
         Warmth { segments: options.warm_segments, nodes: options.warm_nodes, roots: options.kept_roots };

@@ -73,7 +73,7 @@ pub struct Sides {
 pub type Unserved = (ViewMount, OwnedFd);
 
 impl Side {
-    /// Stage: server. Needs CAP_SYS_ADMIN in its user namespace.
+    /// Stage: server, any thread. Needs CAP_SYS_ADMIN in its user namespace.
     pub fn mount(self, domain: &Domain) -> Result<Unserved, MountError> {
         ViewMount::new(domain, self.place())
     }
