@@ -108,6 +108,11 @@ impl Background {
         processes::until(&format!("{text:?} on stdout"), || self.stdout.so_far().contains(text));
     }
 
+    /// What it has printed by now.
+    pub fn so_far(&self) -> String {
+        self.stdout.so_far()
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }

@@ -63,6 +63,12 @@ pub fn seer(sandbox: &Sandbox) -> PathBuf {
     sandbox.copy(SEER.get_or_init(|| compiled("seer", &[])), "seer/seer")
 }
 
+/// tests/fixtures/agent.c in the sandbox, `agent/agent`: answers what a seccomp filter asks about.
+pub fn agent(sandbox: &Sandbox) -> PathBuf {
+    static AGENT: OnceLock<PathBuf> = OnceLock::new();
+    executable(sandbox, AGENT.get_or_init(|| compiled("agent", &[])), "agent/agent")
+}
+
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
 fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {

@@ -83,6 +83,14 @@ pub enum PlanError {
     NoUserNamespace,
     #[error("linux.seccomp: {reason}")]
     Seccomp { reason: String },
+    #[error(
+        "linux.seccomp.listenerPath: missing, and {at} is SCMP_ACT_NOTIFY: the socket of the agent that answers such calls"
+    )]
+    NoAgent { at: String },
+    #[error("linux.seccomp.listenerPath: {} is not absolute", path.display())]
+    AgentPath { path: PathBuf },
+    #[error("linux.seccomp.listenerMetadata: needs a listenerPath")]
+    AgentMetadata,
     #[error("{at}: id {id} is not one of this caller's ids; `vfsrun doctor` lists them")]
     IdNotOurs { at: &'static str, id: u32 },
     #[error("a composed root needs FUSE: {reason}")]

@@ -1,5 +1,6 @@
 //! A plan: every decision about one run. Nothing is decided after it; `vfsrun plan` prints it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -230,7 +231,20 @@ pub struct Sandbox {
     pub no_new_privileges: bool,
     pub capabilities: Capabilities,
     pub seccomp: Option<Seccomp>,
+    /// Who answers the calls that the filter asks about.
+    pub agent: Option<Agent>,
     pub landlock: Option<Landlock>,
+}
+
+/// A seccomp agent: a program on the host that listens on a Unix socket.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    pub socket: PathBuf,
+    /// Told to it as it is.
+    pub metadata: Option<String>,
+    /// The container's, told to it as well.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Which filter is loaded.

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use vfsrun_seccomp::Profile;
+use vfsrun_seccomp::{Action, Profile};
 use vfsrun_spec::vfs::{self, CaptureLayer};
 use vfsrun_spec::{Process, Spec, Vfs};
 
-use crate::plan::{Capabilities, Landlock, Mount, MountKind, Sandbox, Seccomp};
+use crate::plan::{Agent, Capabilities, Landlock, Mount, MountKind, Sandbox, Seccomp};
 use crate::{Facts, PlanError};
 
 /// CAP_MKNOD: without a device cgroup it would be the host's disks.
@@ -22,6 +22,7 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, mounts: &[Mount]) -> Result<S
     Ok(Sandbox {
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
         capabilities: process.capabilities.as_ref().map(|said| capabilities(said, facts)).unwrap_or_default(),
+        agent: said.as_ref().map_or(Ok(None), |profile| agent(profile, config))?,
         seccomp: said.map(Seccomp::Profile).or(default),
         landlock: config
             .vfs
@@ -30,6 +31,25 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, mounts: &[Mount]) -> Result<S
             .transpose()?
             .flatten(),
     })
+}
+
+/// Whom the filter's listener is handed to. A path that no rule needs is ignored, as the specification says.
+fn agent(profile: &Profile, config: &Spec) -> Result<Option<Agent>, PlanError> {
+    let rule = profile.syscalls.iter().position(|rule| rule.action == Action::Notify);
+    let at = match (profile.default_action, rule) {
+        (Action::Notify, _) => "defaultAction".to_owned(),
+        (_, Some(rule)) => format!("syscalls[{rule}].action"),
+        (_, None) => return Ok(None),
+    };
+    let metadata = profile.listener_metadata.clone().filter(|text| !text.is_empty());
+    match profile.listener_path.as_deref() {
+        None | Some("") if metadata.is_some() => Err(PlanError::AgentMetadata),
+        None | Some("") => Err(PlanError::NoAgent { at }),
+        Some(path) if !path.starts_with('/') => Err(PlanError::AgentPath { path: path.into() }),
+        Some(path) => {
+            Ok(Some(Agent { socket: path.into(), metadata, annotations: config.annotations.clone() }))
+        }
+    }
 }
 
 fn capabilities(said: &vfsrun_spec::oci::Capabilities, facts: &Facts) -> Capabilities {

@@ -62,9 +62,6 @@ pub fn compile(profile: &Profile, native: Arch) -> Result<Filter, SeccompError> 
 /// As `compile`, with a choice for calls newer than the profile.
 pub fn compile_with(profile: &Profile, native: Arch, newer: NewerCalls) -> Result<Filter, SeccompError> {
     let default = profile.default_action.return_value(profile.default_errno_ret, "defaultErrnoRet")?;
-    if profile.default_action == Action::Notify {
-        return Err(SeccompError::NotifyByDefault { field: "defaultAction".into() });
-    }
     let rules = RuleSet::new(profile, default)?;
     let archs = archs(profile, native);
     let newer = newer == NewerCalls::Enosys && denies_newer_calls(profile);
@@ -109,9 +106,9 @@ fn audit_archs(archs: &[Arch], native: Arch) -> Vec<u32> {
 }
 
 /// Whether the default would give a wrong answer to a probe for a new call: a permissive default lets the kernel
-/// answer, a tracer is expected to know, and a `defaultErrnoRet` of ENOSYS is right already.
+/// answer, a tracer or an agent is expected to know, and a `defaultErrnoRet` of ENOSYS is right already.
 fn denies_newer_calls(profile: &Profile) -> bool {
-    !matches!(profile.default_action, Action::Allow | Action::Log | Action::Trace)
+    !matches!(profile.default_action, Action::Allow | Action::Log | Action::Trace | Action::Notify)
         && profile.default_errno_ret != Some(errno::ENOSYS)
 }
 

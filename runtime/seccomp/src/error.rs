@@ -14,14 +14,6 @@ pub enum SeccompError {
     #[error("seccomp profile: {field} is {value}, must be at most {limit}")]
     TooLarge { field: String, value: u64, limit: u64 },
     #[error(
-        "seccomp profile: {field}: SCMP_ACT_NOTIFY cannot be the default, the runtime itself could not finish"
-    )]
-    NotifyByDefault { field: String },
-    #[error(
-        "seccomp profile: {field}: SCMP_ACT_NOTIFY cannot be used for write, the runtime could not hand over the listener"
-    )]
-    NotifyOnWrite { field: String },
-    #[error(
         "seccomp profile: {second} gives {syscall} on {arch:?} another action than {first} for the same arguments"
     )]
     Conflict { syscall: u32, arch: Arch, first: String, second: String },

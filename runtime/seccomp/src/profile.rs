@@ -175,7 +175,7 @@ impl Action {
 
 impl Flag {
     /// From linux/seccomp.h.
-    fn bit(self) -> u32 {
+    pub fn bit(self) -> u32 {
         match self {
             Flag::Tsync => 1 << 0,
             Flag::Log => 1 << 1,

@@ -1,7 +1,7 @@
 //! A rule: an action for one system call number, with the conditions its arguments must satisfy.
 
 use crate::{
-    Action, Arch, Argument, Operator, Profile, SeccompError, Syscall,
+    Arch, Argument, Operator, Profile, SeccompError, Syscall,
     syscalls::{self, Multiplexed, Numbers},
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct RuleSet {
 }
 
 impl RuleSet {
-    /// Errors: `TooLarge` for an errno or an argument's index, `NotifyOnWrite`.
+    /// Errors: `TooLarge` for an errno or an argument's index.
     pub(crate) fn new(profile: &Profile, default_action: u32) -> Result<RuleSet, SeccompError> {
         let mut entries = Vec::with_capacity(profile.syscalls.len());
         for (index, syscall) in profile.syscalls.iter().enumerate() {
@@ -90,9 +90,6 @@ impl RuleSet {
 
 fn checked(syscall: &Syscall, index: usize) -> Result<Entry, SeccompError> {
     let action = syscall.action.return_value(syscall.errno_ret, &format!("syscalls[{index}].errnoRet"))?;
-    if syscall.action == Action::Notify && syscall.names.iter().any(|name| name == "write") {
-        return Err(SeccompError::NotifyOnWrite { field: format!("syscalls[{index}]") });
-    }
     let mut conditions = Vec::with_capacity(syscall.args.len());
     for (position, argument) in syscall.args.iter().enumerate() {
         if argument.index > 5 {

@@ -246,10 +246,22 @@ fn values_out_of_range_are_refused_by_field() {
     let index =
         refused(allow("read", vec![argument(0, Operator::Equal, 0), argument(6, Operator::Equal, 0)]));
     assert!(index.contains("syscalls[0].args[1].index is 6, must be at most 5"), "{index}");
-    let notify = refused(common::syscall(&["read", "write"], (Action::Notify, None), vec![]));
-    assert!(notify.contains("syscalls[0]: SCMP_ACT_NOTIFY cannot be used for write"), "{notify}");
-    let default = compile(&profile(Action::Notify, vec![]), Arch::X86_64).unwrap_err().to_string();
-    assert!(default.contains("defaultAction"), "{default}");
+}
+
+#[test]
+fn what_asks_an_agent_needs_a_listener() {
+    let needs_listener = |default, action| {
+        let rules = vec![common::syscall(&["write"], (action, None), vec![])];
+        compile(&profile(default, rules), Arch::X86_64).unwrap().needs_listener
+    };
+    assert!(!needs_listener(Action::Allow, Action::Errno));
+    assert!(needs_listener(Action::Allow, Action::Notify) && needs_listener(Action::Notify, Action::Allow));
+}
+
+#[test]
+fn an_agent_is_asked_about_calls_newer_than_the_profile() {
+    let filter = compile(&profile(Action::Notify, vec![allow("read", vec![])]), Arch::X86_64).unwrap();
+    assert_eq!(decide(&filter.program, Arch::X86_64, 500, [0; 6]), ret::USER_NOTIF);
 }
 
 #[test]

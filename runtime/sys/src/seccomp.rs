@@ -13,6 +13,9 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// The flag that makes a listener.
+pub const NEW_LISTENER: u64 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+
 /// Loads a filter. `flags` as in seccomp(2); with SECCOMP_FILTER_FLAG_NEW_LISTENER the listener is returned.
 ///
 /// Errors: EACCES without no_new_privs and CAP_SYS_ADMIN, EINVAL for a program the kernel refuses.
@@ -31,7 +34,7 @@ pub fn load(program: &[Instruction], flags: u64) -> io::Result<Option<OwnedFd>> 
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
-    let listener = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
+    let listener = flags & NEW_LISTENER != 0;
     // SAFETY: with NEW_LISTENER the result is a new descriptor that nobody else owns.
     Ok(listener.then(|| unsafe { OwnedFd::from_raw_fd(result as i32) }))
 }

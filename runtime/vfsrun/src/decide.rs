@@ -11,6 +11,7 @@ use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
 use crate::run::RunError;
+use crate::seccomp_agent::Agent;
 use crate::trace::{Trace, TraceRequest};
 use crate::{directories, images, kept_root, probe, seal, seccomp_filter};
 
@@ -39,6 +40,8 @@ pub struct Decided {
     /// A plain bundle needs none.
     pub store: Option<LayerStore>,
     pub filter: Option<Filter>,
+    /// It listens already.
+    pub agent: Option<Agent>,
     pub runtime: PathBuf,
     pub scaffold: PathBuf,
     /// Under what the action's root is asked for and kept, if it may be.
@@ -62,6 +65,9 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     plan.notes.iter().for_each(|text| note(text));
     tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
     let filter = filter(&plan)?;
+    let agent =
+        plan.sandbox.agent.as_ref().filter(|_| filter.as_ref().is_some_and(|filter| filter.needs_listener));
+    let agent = agent.map(|agent| Agent::connect(agent, &directory_of(&file))).transpose()?;
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
     let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
@@ -74,6 +80,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
         plan,
         store,
         filter,
+        agent,
         runtime,
         scaffold,
         root_key,
@@ -241,6 +248,5 @@ fn filter(plan: &Plan) -> Result<Option<Filter>, RunError> {
         Some(Seccomp::Profile(profile)) => profile,
     };
     let native = Arch::native().ok_or(RunError::SeccompArchitecture)?;
-    let filter = vfsrun_seccomp::compile(profile, native)?;
-    if filter.needs_listener { Err(RunError::SeccompListener) } else { Ok(Some(filter)) }
+    Ok(Some(vfsrun_seccomp::compile(profile, native)?))
 }

@@ -21,6 +21,7 @@ mod root;
 mod run;
 mod sandbox;
 mod seal;
+mod seccomp_agent;
 mod seccomp_filter;
 mod stage;
 mod summary;

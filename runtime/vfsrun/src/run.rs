@@ -18,6 +18,7 @@ use crate::directories::DirectoryError;
 use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
+use crate::seccomp_agent::AgentError;
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
 use crate::supervise::{self, Ended, SuperviseError};
@@ -53,8 +54,8 @@ pub enum RunError {
     NothingToTrace,
     #[error("linux.seccomp")]
     Seccomp(#[from] SeccompError),
-    #[error("linux.seccomp: this version does not build SCMP_ACT_NOTIFY")]
-    SeccompListener,
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     #[error("linux.seccomp: no filter can be compiled for this machine's architecture yet")]
     SeccompArchitecture,
     #[error(transparent)]
@@ -254,7 +255,8 @@ fn attend(
         (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
-    let ended = supervise::to_end(init, view.as_mut().map(|view| &mut view.view), signals, time_limit);
+    let server = view.as_mut().map(|view| &mut view.view);
+    let ended = supervise::to_end(init, server, decided.agent.as_ref(), signals, time_limit);
     let mut ended = ended.map_err(|error| blame(error, view.as_mut(), decided.trace.is_some()))?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     if let Some(Upper::Memory { directory, .. }) = upper

@@ -15,6 +15,7 @@ use vfsrun_fuse::{Patience, Verdict, View, Watch};
 use crate::kept_root::Stamp;
 use crate::launch::Init;
 use crate::proxy::{Proxy, Sides};
+use crate::seccomp_agent::{Agent, AgentError};
 use crate::stage::report::{Received, Report};
 use crate::terminal;
 
@@ -40,6 +41,8 @@ pub enum SuperviseError {
     BranchStuck(Duration),
     #[error("init ended with status {0} and without a word")]
     Mute(i32),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
 }
 
 /// How an action ended.
@@ -104,12 +107,14 @@ pub fn while_interruptible<T>(wait: impl FnOnce() -> T) -> Result<T, SuperviseEr
 pub fn to_end(
     init: &Init,
     view: Option<&mut View>,
+    agent: Option<&Agent>,
     signals: &SignalFd,
     time_limit: Option<Duration>,
 ) -> Result<Ended, SuperviseError> {
     let mut watch = view.map(|view| Watch::new(view, Patience::default()));
     let mut action = Action {
         init,
+        agent,
         ended: Ended::default(),
         failure: None,
         master: None,
@@ -162,6 +167,7 @@ pub fn end(init: &Init) {
 
 struct Action<'a> {
     init: &'a Init,
+    agent: Option<&'a Agent>,
     ended: Ended,
     failure: Option<(u8, String)>,
     master: Option<OwnedFd>,
@@ -176,8 +182,8 @@ impl Action<'_> {
     fn hear(&mut self) -> Result<(), SuperviseError> {
         let failed = |source| SuperviseError::Step { step: "hear from init", source };
         loop {
-            let (report, fd) = match self.init.reports.receive().map_err(failed)? {
-                Received::Report(report, fd) => (report, fd),
+            let (report, fd, sender) = match self.init.reports.receive().map_err(failed)? {
+                Received::Report { report, fd, sender } => (report, fd, sender),
                 Received::Nothing => return Ok(()),
                 Received::Ended => {
                     self.reports_ended = true;
@@ -188,6 +194,12 @@ impl Action<'_> {
                 Report::Upper => self.ended.upper = fd,
                 Report::Root { stamp } => self.ended.root = fd.map(|fd| (fd, stamp)),
                 Report::Terminal => self.master = fd,
+                Report::Listener => {
+                    if let (Some(agent), Some(listener), Some(workload)) = (self.agent, fd, sender) {
+                        agent.hand_over(&listener, workload)?;
+                        self.init.reports.go().map_err(failed)?;
+                    }
+                }
                 Report::Sandboxed { landlock, seccomp } => {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
                 }

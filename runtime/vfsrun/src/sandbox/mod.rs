@@ -1,5 +1,6 @@
 //! The sandbox of a workload: applied last, by the process that will be the command.
 
+mod filter;
 pub mod landlock;
 
 use std::io;
@@ -7,12 +8,16 @@ use std::io;
 use thiserror::Error;
 use vfsrun_plan::plan::{Capabilities, Sandbox};
 use vfsrun_seccomp::Filter;
-use vfsrun_sys::{privileges, seccomp};
+use vfsrun_sys::privileges;
+
+use crate::stage::report::Sender;
 
 #[derive(Debug, Error)]
 pub enum SandboxError {
     #[error("cannot {step}")]
     Step { step: &'static str, source: io::Error },
+    #[error("nobody took the listener of the seccomp filter")]
+    Listener,
     #[error("cannot restrict the command with Landlock")]
     Landlock { source: ::landlock::RulesetError },
     #[error("cannot open {} to allow writing there with Landlock", path.display())]
@@ -55,27 +60,17 @@ pub fn restrict(
 
 /// Gives up the capabilities that the plan does not grant and loads the filter: the last thing before exec, so that
 /// the profile need allow nothing of what comes before.
-pub fn give_up(plan: &Sandbox, filter: Option<&Filter>) -> Result<(), SandboxError> {
+pub fn give_up(plan: &Sandbox, filter: Option<&Filter>, sender: &Sender) -> Result<(), SandboxError> {
+    let load = || filter.map_or(Ok(()), |filter| filter::load(filter, sender));
     let limit = || limit_capabilities(&plan.capabilities).map_err(SandboxError::step("give up capabilities"));
     if plan.no_new_privileges {
         limit()?;
-        load(filter)
+        load()
     } else {
         // Loading a filter takes CAP_SYS_ADMIN then.
-        load(filter)?;
+        load()?;
         limit()
     }
-}
-
-fn load(filter: Option<&Filter>) -> Result<(), SandboxError> {
-    let Some(filter) = filter else { return Ok(()) };
-    let program: Vec<_> = filter
-        .program
-        .iter()
-        .map(|i| seccomp::Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-        .collect();
-    seccomp::load(&program, filter.flags.into()).map_err(SandboxError::step("load the seccomp filter"))?;
-    Ok(())
 }
 
 fn limit_capabilities(sets: &Capabilities) -> io::Result<()> {

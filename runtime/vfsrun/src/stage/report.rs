@@ -8,6 +8,7 @@
 //!  │ ◀───────────── Root(fd) │  the overlay, to be kept
 //!  │ ◀───────── Terminal(fd) │  the pty's master
 //!  │                         │ ── fork ──────────────────▶│
+//!  │ ◀────────────────────── │ ─────────────── Listener(fd)│  if an agent answers for the filter; go follows
 //!  │ ◀────────────────────── │ ─────────────── Failed(code)│  only if it cannot be executed
 //!  │ ◀──────── Ended(status) │
 //! ```
@@ -21,7 +22,9 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    sockopt::set_socket_passcred,
 };
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use vfsrun_sys::fd_passing;
 
@@ -39,6 +42,8 @@ pub enum Report {
     Root { stamp: Option<Stamp> },
     /// The master of the pseudo terminal comes with this packet.
     Terminal,
+    /// The listener of the seccomp filter comes with this packet, whose sender is the workload. It waits for go.
+    Listener,
     /// The kernel enforces this much of the sandbox.
     Sandboxed { landlock: Option<u32>, seccomp: bool },
     /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
@@ -53,6 +58,7 @@ pub enum Report {
 pub fn channel() -> io::Result<(Receiver, Sender)> {
     let flags = SocketFlags::CLOEXEC;
     let (receiver, sender) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    set_socket_passcred(&receiver, true)?;
     Ok((Receiver(receiver), Sender(sender)))
 }
 
@@ -60,6 +66,10 @@ pub fn channel() -> io::Result<(Receiver, Sender)> {
 pub struct Sender(OwnedFd);
 
 impl Sender {
+    pub fn try_clone(&self) -> io::Result<Sender> {
+        Ok(Sender(self.0.try_clone()?))
+    }
+
     pub fn send(&self, report: &Report, fd: Option<&OwnedFd>) -> io::Result<()> {
         let mut text = serde_json::to_vec(report)?;
         if text.len() > PACKET {
@@ -133,7 +143,12 @@ impl Sender {
 /// What was there to be received.
 #[derive(Debug)]
 pub enum Received {
-    Report(Report, Option<OwnedFd>),
+    Report {
+        report: Report,
+        fd: Option<OwnedFd>,
+        /// As this process sees it.
+        sender: Option<Pid>,
+    },
     Nothing,
     /// Nobody can send any more.
     Ended,
@@ -165,7 +180,7 @@ impl Receiver {
     /// The next report, if it has come. Never blocks.
     pub fn receive(&self) -> io::Result<Received> {
         let mut text = vec![0u8; PACKET];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let received = rustix::io::retry_on_intr(|| {
@@ -178,11 +193,15 @@ impl Receiver {
             Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Ended),
             Err(errno) => return Err(errno.into()),
         };
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        Ok(Received::Report(serde_json::from_slice(&text[..length])?, fd))
+        let (mut fd, mut sender) = (None, None);
+        for message in ancillary.drain() {
+            match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fd = fds.next(),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                _ => {}
+            }
+        }
+        Ok(Received::Report { report: serde_json::from_slice(&text[..length])?, fd, sender })
     }
 }
 
@@ -208,9 +227,11 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         sender.send(&Report::Upper, Some(&writer)).unwrap();
         drop(writer);
-        let Received::Report(Report::Upper, Some(fd)) = receiver.receive().unwrap() else {
+        let Received::Report { report: Report::Upper, fd: Some(fd), sender } = receiver.receive().unwrap()
+        else {
             panic!("the report with its descriptor");
         };
+        assert_eq!(sender, Some(rustix::process::getpid()));
         rustix::io::write(fd, b"x").unwrap();
         let mut byte = [0u8; 1];
         assert_eq!(rustix::io::read(&reader, &mut byte[..]).unwrap(), 1);

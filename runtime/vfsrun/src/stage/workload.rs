@@ -107,7 +107,7 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     announce(command, &enforced, sender)?;
     descriptors::close_on_exec_from(3)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
-    sandbox::give_up(job.sandbox, job.filter)?;
+    sandbox::give_up(job.sandbox, job.filter, sender)?;
     execution.run()
 }
 
