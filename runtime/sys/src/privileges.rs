@@ -19,6 +19,11 @@ pub fn effective_capabilities() -> io::Result<u64> {
     Ok(rustix::thread::capabilities(None)?.effective.bits())
 }
 
+/// The permitted set of this process.
+pub fn permitted_capabilities() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.permitted.bits())
+}
+
 /// Makes everything permitted effective, as after a change of user that cleared the effective set.
 pub fn use_permitted() -> io::Result<()> {
     let mut sets = rustix::thread::capabilities(None)?;
@@ -26,18 +31,22 @@ pub fn use_permitted() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// Drops every capability from the bounding set that is not in `keep`, also those newer than any list: the kernel
-/// says EINVAL at the first number it does not know.
+/// Drops every capability from the bounding set of this thread that is not in `keep`, also those newer than any list.
+/// Needs CAP_SETPCAP.
 pub fn limit_bounding_set(keep: u64) -> io::Result<()> {
-    for capability in 0..64 {
-        if keep & (1 << capability) != 0 {
-            continue;
-        }
+    drop_all_but(keep, |capability| {
         // SAFETY: PR_CAPBSET_DROP takes numbers only.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
-        if result == -1 {
-            let error = io::Error::last_os_error();
-            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    })
+}
+
+/// The kernel says EINVAL at the first number that it does not know; the highest one that it could is 63.
+fn drop_all_but(keep: u64, mut drop: impl FnMut(u32) -> io::Result<()>) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
+        match drop(capability) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            dropped => dropped?,
         }
     }
     Ok(())
@@ -57,4 +66,40 @@ pub fn set_ambient(keep: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of the capabilities up to `last`.
+    fn left(keep: u64, last: u32) -> u64 {
+        let mut set = u64::MAX >> (63 - last);
+        let dropped = drop_all_but(keep, |capability| {
+            if capability > last {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            set &= !(1 << capability);
+            Ok(())
+        });
+        dropped.expect("every capability could be dropped");
+        set
+    }
+
+    #[test]
+    fn capabilities_newer_than_any_list_are_dropped() {
+        for last in [37, 40, 41, 50, 62, 63] {
+            assert_eq!(left(0, last), 0, "kernel up to {last}");
+            assert_eq!(left(1 << 5 | 1 << 21, last), 1 << 5 | 1 << 21, "kernel up to {last}");
+        }
+        // One that is kept and that the kernel lacks stops nothing.
+        assert_eq!(left(1 << 60 | 1 << 40, 40), 1 << 40);
+    }
+
+    #[test]
+    fn right_that_is_missing_is_an_error() {
+        let refuse = |_| Err(io::Error::from_raw_os_error(libc::EPERM));
+        let error = drop_all_but(0, refuse).expect_err("nothing could be dropped");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
 }
