@@ -6,6 +6,7 @@ use thiserror::Error;
 use vfsrun_spec::Spec;
 use vfsrun_union::PatternError;
 
+use crate::capabilities;
 use crate::facts::Facts;
 
 #[derive(Debug, Error)]
@@ -73,6 +74,8 @@ pub enum PlanError {
     Sysctl { key: String },
     #[error("{at}: needs Landlock ABI {needed}; this kernel has {abi}")]
     LandlockAbi { at: &'static str, needed: u32, abi: u32 },
+    #[error("process.capabilities.{set}: {name} is not in the {limit} set, as it must be")]
+    Capability { set: &'static str, name: String, limit: &'static str },
     #[error("process.user: {id} is no id")]
     NoId { id: u32 },
     #[error(
@@ -139,7 +142,7 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 
 /// What the user should know once, although the run goes on.
 pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = spec.warnings();
     if let Some(reason) = &facts.parent_ids.single_because
         && spec.vfs.is_some()
     {
@@ -159,19 +162,8 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     if linux.resources.is_some_and(|resources| resources != only_devices(&resources)) {
         notes.push("linux.resources: cgroup limits are not applied by this version".to_owned());
     }
-    if let Some(capabilities) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
-        if capabilities.bounding.iter().chain(&capabilities.permitted).any(|name| name == "CAP_MKNOD") {
-            notes.push(
-                "process.capabilities: CAP_MKNOD is not granted, because this version has no device cgroup"
-                    .to_owned(),
-            );
-        }
-        notes.extend(
-            capabilities
-                .unknown()
-                .iter()
-                .map(|name| format!("process.capabilities: {name} is unknown and not granted")),
-        );
+    if let Some(said) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
+        notes.extend(capabilities::notes(said, facts.kernel.capabilities));
     }
     if spec.vfs.is_some() && facts.kernel.landlock_abi == 0 {
         notes.push("this kernel has no Landlock: only file modes keep the command from writing".to_owned());

@@ -55,6 +55,8 @@ pub struct Caller {
     pub home: Option<PathBuf>,
     /// Holds the capabilities to make namespaces, mounts and id maps without help.
     pub privileged: bool,
+    /// Its permitted set, as bits: what a command can be given without a user namespace of its own.
+    pub capabilities: u64,
 }
 
 /// The user namespace that actions are cloned from: the caller's own when privileged, else the caller's long-lived

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod defaults;
 mod error;
 pub mod facts;

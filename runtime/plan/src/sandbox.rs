@@ -1,17 +1,13 @@
 //! The sandbox: what the command may still ask of the kernel.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use vfsrun_seccomp::{Action, Profile};
 use vfsrun_spec::vfs::{self, CaptureLayer};
 use vfsrun_spec::{Process, Spec, Vfs};
 
-use crate::plan::{Agent, Capabilities, Landlock, Mount, MountKind, Sandbox, Seccomp};
-use crate::{Facts, PlanError};
-
-/// CAP_MKNOD: without a device cgroup it would be the host's disks.
-const MKNOD: u64 = 1 << 27;
+use crate::plan::{Agent, Landlock, Mount, MountKind, Sandbox, Seccomp};
+use crate::{Facts, PlanError, capabilities};
 
 pub(crate) fn decide(config: &Spec, facts: &Facts, mounts: &[Mount]) -> Result<Sandbox, PlanError> {
     let process = config.process.clone().unwrap_or_default();
@@ -21,7 +17,7 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, mounts: &[Mount]) -> Result<S
     let default = config.vfs.as_ref().map(|_| Seccomp::Action);
     Ok(Sandbox {
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
-        capabilities: process.capabilities.as_ref().map(|said| capabilities(said, facts)).unwrap_or_default(),
+        capabilities: capabilities::decide(&process, config, facts)?,
         agent: said.as_ref().map_or(Ok(None), |profile| agent(profile, config))?,
         seccomp: said.map(Seccomp::Profile).or(default),
         landlock: config
@@ -49,23 +45,6 @@ fn agent(profile: &Profile, config: &Spec) -> Result<Option<Agent>, PlanError> {
         Some(path) => {
             Ok(Some(Agent { socket: path.into(), metadata, annotations: config.annotations.clone() }))
         }
-    }
-}
-
-fn capabilities(said: &vfsrun_spec::oci::Capabilities, facts: &Facts) -> Capabilities {
-    // Unknown names were noted; a capability that this kernel lacks cannot be granted.
-    let bits = |names: &[String]| {
-        let known = names.iter().filter_map(|name| caps::Capability::from_str(name).ok());
-        known.fold(0u64, |bits, capability| bits | capability.bitmask()) & facts.kernel.capabilities & !MKNOD
-    };
-    let (permitted, inheritable) = (bits(&said.permitted), bits(&said.inheritable));
-    Capabilities {
-        bounding: bits(&said.bounding),
-        effective: bits(&said.effective) & permitted,
-        permitted,
-        inheritable,
-        // The kernel raises only what is permitted and inheritable; generated configs name more.
-        ambient: bits(&said.ambient) & permitted & inheritable,
     }
 }
 

@@ -62,9 +62,13 @@ impl Spec {
     pub fn warnings(&self) -> Vec<String> {
         let capabilities = self.process.as_ref().and_then(|process| process.capabilities.as_ref());
         let unknown = capabilities.map(oci::Capabilities::unknown).unwrap_or_default();
-        unknown
-            .into_iter()
-            .map(|name| format!("process.capabilities: unknown capability {name:?} is left out"))
-            .collect()
+        let warning = |name: &str| {
+            // libcap's spelling, or without the prefix, as in docker's options.
+            let meant = format!("CAP_{}", name.to_uppercase().trim_start_matches("CAP_"));
+            let meant = oci::CAPABILITIES.iter().find(|known| **known == meant);
+            let hint = meant.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
+            format!("process.capabilities: unknown capability {name:?} is left out{hint}")
+        };
+        unknown.into_iter().map(warning).collect()
     }
 }

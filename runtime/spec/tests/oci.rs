@@ -161,7 +161,7 @@ fn unknown_capability_is_a_warning() {
     let spec = parse(&json!({
         "ociVersion": "1.3.0", "root": {"path": "r"},
         "process": {"args": ["x"], "cwd": "/", "capabilities": {
-            "bounding": ["CAP_KILL", "CAP_FLY", "SYS_ADMIN"], "effective": ["CAP_FLY"]
+            "bounding": ["CAP_KILL", "CAP_FLY", "SYS_ADMIN"], "effective": ["CAP_FLY", "cap_kill"]
         }}
     }));
 
@@ -169,7 +169,8 @@ fn unknown_capability_is_a_warning() {
         spec.warnings(),
         [
             r#"process.capabilities: unknown capability "CAP_FLY" is left out"#,
-            r#"process.capabilities: unknown capability "SYS_ADMIN" is left out"#,
+            r#"process.capabilities: unknown capability "SYS_ADMIN" is left out; did you mean "CAP_SYS_ADMIN"?"#,
+            r#"process.capabilities: unknown capability "cap_kill" is left out; did you mean "CAP_KILL"?"#,
         ]
     );
 }

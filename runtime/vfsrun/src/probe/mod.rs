@@ -61,6 +61,7 @@ pub fn caller() -> Caller {
         gid: rustix::process::getegid().as_raw(),
         home: std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()),
         privileged: effective & NEEDED == NEEDED,
+        capabilities: privileges::permitted_capabilities().unwrap_or(0),
     }
 }
 
