@@ -31,6 +31,12 @@ pub fn probe(sandbox: &Sandbox) -> PathBuf {
     sandbox.copy(PROBE.get_or_init(|| compiled("probe", &[])), "probe/probe")
 }
 
+/// tests/fixtures/privileges.c, statically linked, in the sandbox at `relative`: tells its rights, or tries to gain more.
+pub fn privileges(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static PRIVILEGES: OnceLock<PathBuf> = OnceLock::new();
+    sandbox.copy(PRIVILEGES.get_or_init(|| compiled("privileges", &[])), relative)
+}
+
 /// tests/fixtures/takeover.c in the sandbox, at `relative`: a program that needs no libc, and can be a loader.
 pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
     static TAKEOVER: OnceLock<PathBuf> = OnceLock::new();
