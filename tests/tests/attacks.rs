@@ -28,6 +28,7 @@ as_root_and_user!(
     bound_dev_is_not_filled,
     directory_as_descriptor_is_refused,
     descriptors_of_the_caller_stay_outside,
+    e_cve_2024_21626_working_directory_is_none_of_the_host,
     mappings_beyond_all_ids_are_an_error,
     ;
     root:
@@ -580,6 +581,31 @@ fn descriptors_of_the_caller_stay_outside(sandbox: &Sandbox) {
             format!("exec {program} --store {store} --root {runtime} {spec} --quiet {}", opened.join(" "));
         let output = command::run(sandbox.command("sh").args(["-c", &line])).expect(0);
         assert_eq!(output.stdout, "0 1 2 \n", "{spec}");
+    }
+}
+
+/// A working directory that leads through a descriptor of the host's tree, the caller's or the program's own.
+fn e_cve_2024_21626_working_directory_is_none_of_the_host(sandbox: &Sandbox) {
+    let script = "ls etc usr ../../../../etc; pwd";
+    let mut action = sandbox.shell_spec(script, &json!({ "landlock": false }));
+    let mut config = bundle(sandbox, script);
+    let words =
+        [sandbox.caller.program(), sandbox.store(), sandbox.runtime()].map(|path| path.display().to_string());
+    let [program, store, runtime] = words;
+    for number in 3..16 {
+        let cwd = json!(format!("/proc/self/fd/{number}"));
+        action["process"]["cwd"] = cwd.clone();
+        sandbox.write_json("action.json", &action);
+        if let Some(config) = &mut config {
+            config["process"]["cwd"] = cwd;
+            sandbox.write_json("bundle/config.json", config);
+        }
+        for spec in ["./action.json", "./bundle"].into_iter().take(1 + usize::from(config.is_some())) {
+            let line = format!("exec {program} --store {store} --root {runtime} {spec} 7</ 9</etc");
+            let output = command::run(sandbox.command("sh").args(["-c", &line])).expect(125);
+            assert_eq!(output.stdout, "", "{spec}, {number}");
+            output.assert_stderr_has("process.cwd: ");
+        }
     }
 }
 
