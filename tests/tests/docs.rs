@@ -1,4 +1,5 @@
-//! The marked blocks of the README and of docs: what they show is what happens. See [`vfsrun_tests::blocks`].
+//! The README and docs: what their marked blocks show is what happens (see [`vfsrun_tests::blocks`]), and the tests that
+//! they name are there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +10,46 @@ use vfsrun_tests::program::repository;
 use vfsrun_tests::{Caller, Sandbox, as_root_and_user, command, skip};
 
 as_root_and_user!(marked_blocks_of_the_readme_run, marked_blocks_of_docs_run, marked_blocks_of_examples_run);
+
+/// Of docs/security.md, so that no row outlives what shows it. A table counts whose last column is "shown by".
+#[test]
+fn tests_that_the_tables_of_walls_name_are_there() {
+    let text = fs::read_to_string(repository().join("docs/security.md")).expect("the document is there");
+    let (mut columns, mut rows) = (None, 0);
+    for (number, line) in (1..).zip(text.lines()) {
+        let cells = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |"));
+        let cells: Option<Vec<&str>> = cells.map(|cells| cells.split(" | ").collect());
+        match (cells, columns) {
+            (Some(cells), None) => columns = (cells.last() == Some(&"shown by")).then_some(cells.len()),
+            (Some(cells), Some(columns)) => {
+                assert_eq!(cells.len(), columns, "line {number} has other columns than its table");
+                let tests = cells[columns - 1].split(", ");
+                for test in tests {
+                    assert!(is_a_test(test), "line {number}: {test} is no test");
+                }
+                rows += 1;
+            }
+            // The line of dashes has no spaces.
+            (None, _) if line.starts_with("|--") => {}
+            (None, _) => columns = None,
+        }
+    }
+    assert!(rows > 40, "only {rows} rows were found");
+}
+
+/// Whether `FILE::NAME` between backquotes is one that runs: marked as a test, or in a list such as the one above.
+fn is_a_test(quoted: &str) -> bool {
+    let test = quoted.strip_prefix('`').and_then(|test| test.strip_suffix('`')?.rsplit_once("::"));
+    let Some((file, name)) = test else { return false };
+    let file = if file.contains('/') { file.to_owned() } else { format!("tests/tests/{file}.rs") };
+    let source = fs::read_to_string(repository().join(file)).unwrap_or_default();
+    let before = source.split_once(&format!("fn {name}(")).map(|(before, _)| before);
+    let is_listed = |before: &str| {
+        let mut lists = before.split("\nas_").skip(1).filter_map(|rest| rest.split_once(");"));
+        lists.any(|(list, _)| list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name))
+    };
+    before.is_some_and(|before| before.trim_end().ends_with("#[test]") || is_listed(before))
+}
 
 fn marked_blocks_of_the_readme_run(sandbox: &Sandbox) {
     run_document(sandbox, &repository().join("README.md"));
