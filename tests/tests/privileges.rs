@@ -600,6 +600,11 @@ fn g_group_that_denies_access_cannot_be_dropped(_: &Sandbox) {
         config["process"]["capabilities"] =
             json!({ "bounding": right, "permitted": right, "effective": right });
         sandbox.write_json("bundle/config.json", &config);
+        let branches = json!([{ "path": "volume", "at": "/volume" }]);
+        let look = sandbox.shell_spec("cat /volume/secret", &json!({ "branches": branches }));
+        sandbox.write_json("spec.json", &look);
+        let output = run_with(sandbox, &[&format!("--groups={GROUP}")], "./spec.json").expect(1);
+        output.assert_stderr_has("Permission denied");
         let run = |option: &str| run_with(sandbox, &[option], "./bundle");
         let common = "setuid ok\nsetgid ok\nsetgroups EPERM\n0 0\ndeny\n";
         let output = run(&format!("--groups={GROUP}")).expect(1);
