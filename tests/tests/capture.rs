@@ -15,6 +15,7 @@ as_root_and_user!(
     failed_command_is_captured_without_a_name,
     capture_false_keeps_nothing,
     only_what_is_asked_for_is_captured,
+    mode_changed_where_nothing_is_captured_goes_with_the_upper,
     memory_upper_gives_the_same_layer,
     result_has_every_field,
     summary_is_one_line,
@@ -191,6 +192,21 @@ fn empty_upper_is_taken_over_by_the_next_run(sandbox: &Sandbox) {
     // A file from below in its root is what the overlay marks an upper for.
     let first = idle("echo x >> /f");
     assert_eq!(idle("echo x > /g"), first);
+}
+
+fn mode_changed_where_nothing_is_captured_goes_with_the_upper(sandbox: &Sandbox) {
+    sandbox.write("out/file", "x");
+    let before = sandbox.sh("stat -c '%a %Y' out/file");
+    let vfs = json!({ "branches": [{ "path": "out", "at": "/out" }], "capture": { "only": ["/work/"] } });
+    // Landlock refuses the content, and knows nothing of the rest.
+    let script = "chmod 700 /out/file && touch -d @7 /out/file && stat -c '%a %Y' /out/file
+        echo y > /out/file";
+    let output = run(sandbox, script, &vfs);
+    assert_eq!(output.stdout, "700 7\n");
+    output.assert_stderr_has("Permission denied");
+    let shown = sandbox.show(&output.digest());
+    assert!(entry(&shown, "/out/file").is_none(), "{shown}");
+    assert_eq!(sandbox.sh("stat -c '%a %Y' out/file"), before);
 }
 
 fn memory_upper_gives_the_same_layer(sandbox: &Sandbox) {
