@@ -234,7 +234,7 @@ fn result_has_every_field(sandbox: &Sandbox) {
         assert_eq!(layer[field], value, "{field}");
     }
     assert_eq!(layer["name"], "n");
-    assert!(result["enforced"]["landlockAbi"].as_u64().unwrap() >= 1);
+    assert!(result["enforced"]["landlock"]["abi"].as_u64().unwrap() >= 1);
     assert_eq!(result["enforced"]["seccomp"], true);
     assert_eq!(result["enforced"]["noNewPrivileges"], true);
     for step in ["plan", "attach", "start", "command", "capture", "total"] {

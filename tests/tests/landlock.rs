@@ -185,9 +185,21 @@ fn everything_is_writable_when_everything_is_captured(sandbox: &Sandbox) {
 }
 
 fn set_of_rules_is_reported(sandbox: &Sandbox) {
-    let abi = |landlock: Value| {
-        sandbox.run(&sandbox.shell_spec("true", &json!({ "landlock": landlock }))).expect(0).result
+    let enforced = |landlock: Value| {
+        let spec =
+            sandbox.shell_spec("true", &json!({ "capture": { "only": ["/work/"] }, "landlock": landlock }));
+        sandbox.run(&spec).expect(0).result["enforced"]["landlock"].clone()
     };
-    assert!(abi(json!({}))["enforced"]["landlockAbi"].as_u64().unwrap() > 0);
-    assert_eq!(abi(json!(false))["enforced"]["landlockAbi"], Value::Null);
+    assert_eq!(enforced(json!(false)), Value::Null);
+    let default = enforced(json!({}));
+    assert!((1..=6).contains(&default["abi"].as_u64().unwrap()), "{default}");
+    let has = |list: &str, name: &str| default[list].as_array().unwrap().contains(&json!(name));
+    assert!(has("fs", "write_file") && has("fs", "make_reg"), "{default}");
+    assert_eq!((&default["net"], &default["skipped"]), (&json!([]), &json!([])));
+    // Each right that is known is denied, or dropped by the kernel's age.
+    for (list, name) in [("fs", "refer"), ("fs", "truncate"), ("fs", "ioctl_dev"), ("scoped", "signal")] {
+        assert!(has(list, name) != has("dropped", name), "{name}: {default}");
+    }
+    let said = enforced(json!({ "connectTcp": [], "write": ["/work/", "/nowhere"] }));
+    assert_eq!((&said["net"], &said["skipped"]), (&json!(["connect_tcp"]), &json!(["/nowhere"])));
 }

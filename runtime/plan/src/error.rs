@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use vfsrun_spec::Spec;
+use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
 use vfsrun_union::PatternError;
 
 use crate::capabilities;
@@ -72,8 +73,12 @@ pub enum PlanError {
     HostWide { at: String, needs: &'static str },
     #[error("linux.sysctl: {key} is not of any namespace, so it would change the host")]
     Sysctl { key: String },
-    #[error("{at}: needs Landlock ABI {needed}; this kernel has {abi}")]
-    LandlockAbi { at: &'static str, needed: u32, abi: u32 },
+    #[error("{at}: needs Landlock ABI {needed} (Linux {linux}); this kernel has {abi}")]
+    LandlockAbi { at: String, needed: u32, linux: &'static str, abi: u32 },
+    #[error(
+        "{at}: {right} needs Landlock ABI {needed} (Linux {linux}); this kernel has {abi}, and \"enforce\": \"bestEffort\" goes without"
+    )]
+    LandlockRight { at: String, right: &'static str, needed: u32, linux: &'static str, abi: u32 },
     #[error("process.capabilities.{set}: {name} is not in the {limit} set, as it must be")]
     Capability { set: &'static str, name: String, limit: &'static str },
     #[error("process.user: {id} is no id")]
@@ -165,9 +170,10 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     if let Some(said) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
         notes.extend(capabilities::notes(said, facts.kernel.capabilities));
     }
-    if spec.vfs.is_some() && facts.kernel.landlock_abi == 0 {
-        notes.push("this kernel has no Landlock: only file modes keep the command from writing".to_owned());
-    }
+    // The specification wants unknown annotations ignored, but one of ours is a wall that somebody believes to have.
+    let ours = spec.annotations.keys().filter(|key| key.starts_with("run.vfsrun."));
+    let unknown = ours.filter(|key| *key != LANDLOCK_ANNOTATION);
+    notes.extend(unknown.map(|key| format!("annotations[{key:?}]: this version does not know it")));
     notes
 }
 

@@ -14,6 +14,7 @@ mod error;
 pub mod facts;
 mod host_wide;
 pub mod ids;
+mod landlock;
 mod mounts;
 pub mod paths;
 pub mod plan;
@@ -58,7 +59,9 @@ impl Plan {
         let mut notes = error::notes(spec, facts);
         let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
-        let sandbox = sandbox::decide(&config, facts, &mounts)?;
+        let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
+        notes.extend(landlock_note);
+        let sandbox = sandbox::decide(&config, facts, landlock)?;
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,

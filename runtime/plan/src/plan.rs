@@ -1,11 +1,12 @@
 //! A plan: every decision about one run. Nothing is decided after it; `vfsrun plan` prints it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::oci::{NamespaceType, RlimitType};
+use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
 use vfsrun_union::describe::{LogRule, SegmentSpec};
 
 use crate::ids::Extent;
@@ -268,15 +269,40 @@ pub struct Capabilities {
     pub ambient: u64,
 }
 
-/// What a process may write and connect to; everything else in the root is readable and executable as its modes say.
+/// Rules for the kernel, which knows all rights that they name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Landlock {
-    /// Absolute paths in the root.
-    pub write: Vec<PathBuf>,
-    /// `None`: not restricted.
-    pub connect_tcp: Option<Vec<u16>>,
-    pub bind_tcp: Option<Vec<u16>>,
+    /// The kernel's, as far as it is used.
+    pub abi: u32,
+    /// Denied unless a rule allows them.
+    pub fs: BTreeSet<FsRight>,
+    pub net: BTreeSet<NetRight>,
+    pub scoped: BTreeSet<ScopeRight>,
+    pub paths: Vec<PathRule>,
+    pub ports: Vec<PortRule>,
+    /// Rights that were asked for and are not denied, because the kernel does not know them.
+    pub dropped: Vec<&'static str>,
+}
+
+/// Rights on a path and all beneath it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathRule {
+    /// Absolute, in the root.
+    pub path: PathBuf,
+    pub allowed: BTreeSet<FsRight>,
+    /// The JSON path that asked for it; `None` for a rule of ours.
+    pub at: Option<String>,
+    /// Else the rule is skipped where the path is not there.
+    pub must_exist: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortRule {
+    pub port: u16,
+    pub allowed: BTreeSet<NetRight>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

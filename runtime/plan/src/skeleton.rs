@@ -40,12 +40,15 @@ fn written(vfs: &Vfs) -> impl Iterator<Item = &Path> {
         vfs::Capture::Discard => &[],
     };
     let allowed = match &vfs.landlock {
-        vfs::Landlock::Rules(rules) => rules.write.as_deref().unwrap_or_default(),
-        vfs::Landlock::Off => &[],
+        vfs::Landlock::Rules(rules) => Some(rules),
+        vfs::Landlock::Off => None,
     };
+    let by_place = allowed.into_iter().flat_map(|rules| rules.write.iter().flatten());
+    let by_right = allowed.into_iter().flat_map(|rules| rules.path_beneath.iter().flatten());
     captured
         .iter()
-        .chain(allowed)
+        .chain(by_place)
+        .chain(by_right.flat_map(|rule| &rule.parent))
         .map(PathBuf::as_path)
         .filter(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"))
 }

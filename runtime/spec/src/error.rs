@@ -27,9 +27,24 @@ impl SpecError {
         Self::NotJson { file: file.into(), cause: wording::of_syntax_error(text, error) }
     }
 
-    pub(crate) fn mistyped(file: &Path, error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+    /// The same of a text that a string of the document holds, at `path`.
+    pub(crate) fn not_json_within(file: &Path, path: &str, text: &str, error: &serde_json::Error) -> Self {
+        let cause = format!("not JSON: {}", wording::of_syntax_error(text, error));
+        Self::Invalid { file: file.into(), path: path.into(), cause }
+    }
+
+    /// `within`: where in the document the text is that was read, empty for the document itself.
+    pub(crate) fn mistyped(
+        file: &Path,
+        within: &str,
+        error: &serde_path_to_error::Error<serde_json::Error>,
+    ) -> Self {
         let cause = wording::of_type_error(error.inner());
-        let path = place(error);
+        let path = match (within, place(error)) {
+            ("", path) => path,
+            (within, path) if path.is_empty() => within.into(),
+            (within, path) => format!("{within}.{path}"),
+        };
         Self::Mistyped { file: file.into(), path: wording::one_line(&path), cause }
     }
 

@@ -5,6 +5,7 @@
 //! default, which the plan fills in with the rules of [`merge`]. docs/spec.md describes every field.
 #![forbid(unsafe_code)]
 
+mod annotation;
 pub mod error;
 pub mod merge;
 mod objects;

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::objects::Objects;
 use crate::optional::or_default;
-use crate::{Hooks, Linux, Mount, Process, Root, SpecError, Vfs, oci, validate};
+use crate::vfs::Landlock;
+use crate::{Hooks, Linux, Mount, Process, Root, SpecError, Vfs, annotation, oci, validate};
 
 /// A parsed spec. Serialized it is a config again, without the keys this program does not know; `raw` has those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Spec {
     /// Present: hermetic defaults and a composed root. Absent: exact OCI semantics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vfs: Option<Vfs>,
+    /// The Landlock rules of a bundle, from its annotation ([`LANDLOCK_ANNOTATION`](crate::vfs::LANDLOCK_ANNOTATION)).
+    #[serde(skip)]
+    pub landlock: Option<Landlock>,
     /// The whole document as it was written, so that keys without a type here (`vm`, extensions) are not lost.
     #[serde(skip)]
     pub raw: Value,
@@ -51,9 +55,10 @@ impl Spec {
         // From the text again, not from the value: a value no longer knows that a key was there twice.
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let mut spec: Self = serde_path_to_error::deserialize(Objects(&mut deserializer))
-            .map_err(|error| SpecError::mistyped(file, &error))?;
+            .map_err(|error| SpecError::mistyped(file, "", &error))?;
         spec.raw = raw;
         validate::spec(&spec).map_err(|problem| SpecError::invalid(file, problem))?;
+        spec.landlock = annotation::landlock(&spec, file)?;
         Ok(spec)
     }
 

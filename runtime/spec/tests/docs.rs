@@ -81,7 +81,16 @@ fn refused_example_gives_the_error_that_is_shown() {
 #[test]
 fn every_field_of_the_schema_is_documented() {
     let schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
-    for object in ["vfs", "branch", "upper", "captureLayer", "landlockRules"] {
+    for object in [
+        "vfs",
+        "branch",
+        "upper",
+        "captureLayer",
+        "landlockRules",
+        "landlockRuleset",
+        "landlockPath",
+        "landlockPort",
+    ] {
         let fields = schema["$defs"][object]["properties"].as_object().expect(object);
         for field in fields.keys() {
             assert!(

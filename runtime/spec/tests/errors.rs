@@ -76,7 +76,8 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
         r#"vfs.capture: unknown field "onyl"; did you mean "only"?"#
     );
     assert_eq!(vfs(r#""landlock": {"ports": []}"#), {
-        r#"vfs.landlock: unknown field "ports", expected one of write, connectTcp, bindTcp"#
+        "vfs.landlock: unknown field \"ports\", expected one of enforce, abi, write, connectTcp, bindTcp, ruleset, \
+         pathBeneath, netPort, variable"
     });
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),

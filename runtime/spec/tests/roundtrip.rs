@@ -6,11 +6,13 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, FileType, Landlock, LandlockRules, Live, NameRule,
-    Names, Network, OneOrMore, Order, Owner, Passthrough, Policy, Predicates, Rule, RuleAction, Scope, Size,
-    SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, XattrRule, Xattrs,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Enforce, FileType, FsRight, HIGHEST_ABI, Landlock,
+    LandlockAccess, LandlockRules, Live, NameRule, Names, NetPort, NetRight, Network, OneOrMore, Order,
+    Owner, Passthrough, PathBeneath, Policy, Predicates, Right, Rule, RuleAction, Ruleset, Scope, ScopeRight,
+    Size, SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, XattrRule, Xattrs,
 };
 use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
 
@@ -147,10 +149,39 @@ fn capture() -> impl Strategy<Value = Capture> {
 
 fn landlock() -> impl Strategy<Value = Landlock> {
     let ports = || option::of(vec(any::<u16>(), 0..3));
-    let rules = (option::of(vec(path_in_root(), 0..3)), ports(), ports()).prop_map(
-        |(write, connect_tcp, bind_tcp)| Landlock::Rules(LandlockRules { write, connect_tcp, bind_tcp }),
+    let by_place = (option::of(vec(path_in_root(), 0..3)), ports(), ports()).prop_map(
+        |(write, connect_tcp, bind_tcp)| {
+            Landlock::Rules(LandlockRules { write, connect_tcp, bind_tcp, ..Default::default() })
+        },
     );
-    prop_oneof![1 => Just(Landlock::Off), 4 => rules]
+    prop_oneof![1 => Just(Landlock::Off), 4 => by_place, 4 => by_right().prop_map(Landlock::Rules)]
+}
+
+/// Every right is handled, so that any may be allowed.
+fn by_right() -> impl Strategy<Value = LandlockRules> {
+    let fs = || vec(select(FsRight::ALL).prop_map(LandlockAccess::Right), 1..4);
+    let net = || vec(select(NetRight::ALL).prop_map(LandlockAccess::Right), 1..3);
+    let group = || select(FsRight::GROUPS).prop_map(|group| vec![LandlockAccess::Group(group)]);
+    let path = (prop_oneof![3 => fs(), 1 => group()], vec(path_in_root(), 1..3))
+        .prop_map(|(allowed_access, parent)| PathBeneath { allowed_access, parent });
+    let port =
+        (net(), vec(any::<u16>(), 1..3)).prop_map(|(allowed_access, port)| NetPort { allowed_access, port });
+    let scopes = option::of(vec(select(ScopeRight::ALL).prop_map(LandlockAccess::Right), 1..3));
+    let enforce = prop_oneof![Just(Enforce::Required), Just(Enforce::BestEffort)];
+    (enforce, 3..=HIGHEST_ABI, scopes, option::of(vec(path, 1..3)), option::of(vec(port, 1..3))).prop_map(
+        |(enforce, abi, scoped, path_beneath, net_port)| {
+            let all = FsRight::ALL.iter().copied().map(LandlockAccess::Right).collect();
+            let ruleset = vec![Ruleset { handled_access_fs: Some(all), handled_access_net: None, scoped }];
+            LandlockRules {
+                enforce,
+                abi: Some(abi),
+                ruleset: Some(ruleset),
+                path_beneath,
+                net_port,
+                ..Default::default()
+            }
+        },
+    )
 }
 
 fn upper() -> impl Strategy<Value = Upper> {

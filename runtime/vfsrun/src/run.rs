@@ -230,7 +230,6 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
     let prepared = Prepared {
         plan,
         filter: decided.filter.as_ref(),
-        landlock_abi: decided.facts.kernel.landlock_abi,
         scaffold: &decided.scaffold,
         keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),

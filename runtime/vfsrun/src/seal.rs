@@ -13,7 +13,8 @@ use std::path::Path;
 use nix::fcntl::AtFlags;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::Root;
+use vfsrun_plan::plan::{Landlock, Root};
+use vfsrun_spec::vfs::FsRight;
 use vfsrun_sys::mount::{self, Attr};
 
 const SELF: &str = "/proc/self/exe";
@@ -22,8 +23,13 @@ const SELF: &str = "/proc/self/exe";
 pub fn is_needed(plan: &Plan) -> bool {
     match plan.root {
         Root::Directory { .. } => true,
-        Root::View { .. } => plan.sandbox.landlock.is_none(),
+        Root::View { .. } => !plan.sandbox.landlock.as_ref().is_some_and(keeps_from_writing),
     }
+}
+
+/// The file lies on the host, where no rule can allow anything.
+fn keeps_from_writing(rules: &Landlock) -> bool {
+    [FsRight::WriteFile, FsRight::Truncate].iter().all(|right| rules.fs.contains(right))
 }
 
 /// The digest of a running copy in memory, which has no identity that two runs share. `None` for a file.

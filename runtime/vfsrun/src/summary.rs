@@ -1,6 +1,7 @@
 //! The summary of a run: one line for people, one JSON file for programs.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -8,9 +9,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Value, json};
 use vfsrun_fuse::{AttachedSegment, TraceCounts, TraceMode};
+use vfsrun_plan::plan;
+use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
 use vfsrun_sys::chain;
 
 use crate::run::{Outcome, RunError, Times, first_of, some_of};
+use crate::supervise::Ended;
 use crate::trace::{Logged, Traced, escaped, tell, told};
 
 /// Version of the `--result` file; it changes when a field's meaning does.
@@ -66,7 +70,7 @@ struct ResultFile<'a> {
     signal: Option<i32>,
     timed_out: bool,
     layer: Option<Layer<'a>>,
-    enforced: Enforced,
+    enforced: Enforced<'a>,
     segments: Vec<Segment>,
     inputs_changed_during_run: Vec<String>,
     root_was_kept: bool,
@@ -92,10 +96,20 @@ struct Layer<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Enforced {
-    landlock_abi: Option<u32>,
+struct Enforced<'a> {
+    landlock: Option<Landlock<'a>>,
     seccomp: bool,
     no_new_privileges: bool,
+}
+
+#[derive(Serialize)]
+struct Landlock<'a> {
+    abi: u32,
+    fs: &'a BTreeSet<FsRight>,
+    net: &'a BTreeSet<NetRight>,
+    scoped: &'a BTreeSet<ScopeRight>,
+    dropped: &'a [&'static str],
+    skipped: Vec<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -157,7 +171,7 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
         timed_out: outcome.ended.timed_out,
         layer,
         enforced: Enforced {
-            landlock_abi: outcome.ended.landlock,
+            landlock: outcome.plan.sandbox.landlock.as_ref().and_then(|plan| landlock(plan, &outcome.ended)),
             seccomp: outcome.ended.seccomp,
             no_new_privileges: outcome.plan.sandbox.no_new_privileges,
         },
@@ -175,6 +189,15 @@ pub fn json(outcome: &Outcome) -> serde_json::Result<String> {
 /// JSON has no bytes that are no UTF-8.
 fn readable(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+}
+
+/// `None`: the kernel was not asked for it, or has not said that it is so.
+fn landlock<'a>(plan: &'a plan::Landlock, ended: &Ended) -> Option<Landlock<'a>> {
+    let plan::Landlock { abi, fs, net, scoped, paths, dropped, .. } = plan;
+    // Rules of our own are about what may be missing.
+    let skipped = ended.skipped_rules.iter().filter_map(|rule| paths.get(*rule));
+    let said = skipped.filter(|rule| rule.at.is_some()).map(|rule| rule.path.to_string_lossy());
+    ended.landlock.then(|| Landlock { abi: *abi, fs, net, scoped, dropped, skipped: said.collect() })
 }
 
 fn segment(segment: &AttachedSegment) -> Segment {

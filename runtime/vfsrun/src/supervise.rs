@@ -51,8 +51,11 @@ pub struct Ended {
     pub code: u8,
     pub signal: Option<i32>,
     pub timed_out: bool,
-    pub landlock: Option<u32>,
+    /// What of the sandbox the kernel enforces.
+    pub landlock: bool,
     pub seccomp: bool,
+    /// Of the plan's Landlock rules, by index: their paths are not there.
+    pub skipped_rules: Vec<usize>,
     /// CLOCK_MONOTONIC, nanoseconds: when the command was executed.
     pub executed_at: Option<u64>,
     /// An upper in memory that init has made.
@@ -203,6 +206,7 @@ impl Action<'_> {
                 Report::Sandboxed { landlock, seccomp } => {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
                 }
+                Report::SkippedRule { rule } => self.ended.skipped_rules.push(rule),
                 Report::Executing { at } => self.ended.executed_at = Some(at),
                 Report::Failed { code, message } => self.failure = Some((code, message)),
                 Report::Ended { code, signal, alone } => {

@@ -1,5 +1,6 @@
 //! Validation: what must hold beyond types, in the order a reader would check it.
 
+mod landlock;
 mod linux;
 mod process;
 mod vfs;
@@ -9,6 +10,7 @@ use std::path::{Component, Path};
 use serde_json::Value;
 
 use crate::oci::Hook;
+use crate::vfs::{LANDLOCK_ANNOTATION, Landlock};
 use crate::{Spec, suggest};
 
 /// What is wrong, and where: `path` as in `vfs.branches[2].at`, empty for the whole document.
@@ -45,6 +47,12 @@ pub(crate) fn spec(spec: &Spec) -> Result<(), Problem> {
     }
 }
 
+/// The rules of a bundle, whose annotation is `path`.
+pub(crate) fn annotated_landlock(path: &str, rules: &Landlock, raw: &Value) -> Result<(), Problem> {
+    no_null(path, raw)?;
+    landlock::landlock(path, rules)
+}
+
 /// `null` says neither "the default" nor "nothing" clearly, so it is refused throughout `vfs`.
 fn no_null(path: &str, value: &Value) -> Result<(), Problem> {
     match value {
@@ -66,6 +74,10 @@ fn with_vfs(spec: &Spec, vfs: &crate::Vfs) -> Result<(), Problem> {
     let has_root = spec.root.as_ref().is_some_and(|root| !root.path.as_os_str().is_empty());
     if vfs.branches.is_empty() && !has_root {
         return Err(Problem::new("vfs.branches", "missing; the root needs at least one branch"));
+    }
+    if spec.annotations.contains_key(LANDLOCK_ANNOTATION) {
+        let cause = "is for bundles; beside vfs, say it in vfs.landlock";
+        return Err(Problem::new(format!("annotations[{LANDLOCK_ANNOTATION:?}]"), cause));
     }
     vfs::vfs(vfs, spec.linux.as_ref())
 }

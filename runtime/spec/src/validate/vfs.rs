@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use super::landlock::landlock;
 use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureLayer, Landlock, Live, Names, Network, Owner, Predicates,
-    Rule, RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, XattrRule, Xattrs, image_parts,
+    Access, Branch, BranchSource, Capture, CaptureLayer, Live, Names, Network, Owner, Predicates, Rule,
+    RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, XattrRule, Xattrs, image_parts,
 };
 use crate::{Linux, Vfs};
 
@@ -21,11 +22,7 @@ pub(super) fn vfs(vfs: &Vfs, linux: Option<&Linux>) -> Result<(), Problem> {
     if let Capture::Layer(layer) = &vfs.capture {
         capture(layer)?;
     }
-    if let Landlock::Rules(rules) = &vfs.landlock {
-        for (index, path) in rules.write.iter().flatten().enumerate() {
-            in_root(&format!("vfs.landlock.write[{index}]"), path)?;
-        }
-    }
+    landlock("vfs.landlock", &vfs.landlock)?;
     network(vfs.network, linux)
 }
 

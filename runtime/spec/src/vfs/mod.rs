@@ -8,6 +8,7 @@ mod landlock;
 mod one_or_more;
 mod order;
 mod perms;
+mod right;
 mod rule;
 mod seconds;
 mod size;
@@ -20,10 +21,15 @@ use serde::{Deserialize, Serialize};
 
 pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
 pub use capture::{Capture, CaptureLayer};
-pub use landlock::{Landlock, LandlockRules};
+pub use landlock::{
+    Enforce, LANDLOCK_ANNOTATION, Landlock, LandlockRules, NetPort, NoVariables, PathBeneath, Ruleset,
+};
 pub use one_or_more::OneOrMore;
 pub use order::Order;
 pub use perms::{PermChange, PermOperation, Perms};
+pub use right::{
+    Access as LandlockAccess, FsRight, Group, HIGHEST_ABI, NetRight, Right, ScopeRight, linux_of,
+};
 pub use rule::{FileType, NameRule, Names, Predicates, Rule, RuleAction, SizeRange};
 pub use size::{InvalidSize, Size};
 pub use upper::{Upper, UpperOn};

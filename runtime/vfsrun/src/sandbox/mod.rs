@@ -4,6 +4,7 @@ mod filter;
 pub mod landlock;
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 use vfsrun_plan::plan::{Capabilities, Sandbox};
@@ -20,8 +21,10 @@ pub enum SandboxError {
     Listener,
     #[error("cannot restrict the command with Landlock")]
     Landlock { source: ::landlock::RulesetError },
-    #[error("cannot open {} to allow writing there with Landlock", path.display())]
-    LandlockPath { path: std::path::PathBuf, source: io::Error },
+    #[error("cannot open {} to allow its use with Landlock", path.display())]
+    LandlockPath { path: PathBuf, source: io::Error },
+    #[error("{at}: cannot open {}", path.display())]
+    LandlockRule { at: String, path: PathBuf, source: io::Error },
 }
 
 impl SandboxError {
@@ -31,19 +34,15 @@ impl SandboxError {
 }
 
 /// What the kernel was asked to enforce, and took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Enforced {
-    /// The Landlock ABI whose rights are handled; `None` without Landlock.
-    pub landlock: Option<u32>,
+    /// The rules of the plan about paths that were skipped, by index; `None` without Landlock.
+    pub landlock: Option<Vec<usize>>,
     pub seccomp: bool,
 }
 
 /// Restricts the process with Landlock. Stage: workload, in the new root. Returns what is enforced.
-pub fn restrict(
-    plan: &Sandbox,
-    landlock_abi: u32,
-    filter: Option<&Filter>,
-) -> Result<Enforced, SandboxError> {
+pub fn restrict(plan: &Sandbox, filter: Option<&Filter>) -> Result<Enforced, SandboxError> {
     if plan.no_new_privileges {
         rustix::thread::set_no_new_privs(true)
             .map_err(|e| SandboxError::step("set no_new_privs")(e.into()))?;
@@ -51,10 +50,7 @@ pub fn restrict(
         // Landlock and seccomp then ask for CAP_SYS_ADMIN, which a change of user has taken out of effect.
         privileges::use_permitted().map_err(SandboxError::step("use capabilities"))?;
     }
-    let landlock = match &plan.landlock {
-        Some(rules) if landlock_abi > 0 => Some(landlock::restrict(rules, landlock_abi)?),
-        _ => None,
-    };
+    let landlock = plan.landlock.as_ref().map(landlock::restrict).transpose()?;
     Ok(Enforced { landlock, seccomp: filter.is_some() })
 }
 

@@ -47,7 +47,6 @@ impl InitError {
 pub struct Prepared<'a> {
     pub plan: &'a Plan,
     pub filter: Option<&'a Filter>,
-    pub landlock_abi: u32,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,
     /// The root may be kept for another action.
@@ -116,13 +115,8 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     tracing::debug!("pivot to the new root");
     root::pivot(&root)?;
     drop(root);
-    let job = workload::Job {
-        command: &plan.command,
-        sandbox: &plan.sandbox,
-        filter: prepared.filter,
-        landlock_abi: prepared.landlock_abi,
-        terminal,
-    };
+    let job =
+        workload::Job { command: &plan.command, sandbox: &plan.sandbox, filter: prepared.filter, terminal };
     if !plan.command.reaper {
         match workload::become_command(job, sender)? {}
     }

@@ -45,7 +45,9 @@ pub enum Report {
     /// The listener of the seccomp filter comes with this packet, whose sender is the workload. It waits for go.
     Listener,
     /// The kernel enforces this much of the sandbox.
-    Sandboxed { landlock: Option<u32>, seccomp: bool },
+    Sandboxed { landlock: bool, seccomp: bool },
+    /// The path of a Landlock rule is not there; which one of the plan.
+    SkippedRule { rule: usize },
     /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
     Executing { at: u64 },
     /// The action could not be started.

@@ -65,7 +65,6 @@ pub struct Job<'a> {
     pub command: &'a Command,
     pub sandbox: &'a Sandbox,
     pub filter: Option<&'a Filter>,
-    pub landlock_abi: u32,
     pub terminal: Option<OwnedFd>,
 }
 
@@ -103,7 +102,7 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     let execution = Execution::prepare(command)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
-    let enforced = sandbox::restrict(job.sandbox, job.landlock_abi, job.filter)?;
+    let enforced = sandbox::restrict(job.sandbox, job.filter)?;
     announce(command, &enforced, sender)?;
     descriptors::close_on_exec_from(3)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
@@ -129,9 +128,10 @@ fn announce(command: &Command, enforced: &Enforced, sender: &Sender) -> Result<(
         super::init::die_with_main()
             .map_err(|source| WorkloadError::Step { step: "tie the command to vfsrun", source })?;
     }
-    let sandboxed = Report::Sandboxed { landlock: enforced.landlock, seccomp: enforced.seccomp };
+    let skipped = enforced.landlock.iter().flatten().map(|rule| Report::SkippedRule { rule: *rule });
+    let sandboxed = Report::Sandboxed { landlock: enforced.landlock.is_some(), seccomp: enforced.seccomp };
     let executing = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
-    let told = sender.send(&sandboxed, None).and_then(|()| sender.send(&executing, None));
+    let told = skipped.chain([sandboxed, executing]).try_for_each(|report| sender.send(&report, None));
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
 }
 
