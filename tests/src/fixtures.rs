@@ -207,14 +207,18 @@ fn busybox() -> Result<&'static Path, String> {
     places.into_iter().find(|path| path.exists()).ok_or("busybox-static is not installed".to_owned())
 }
 
-/// A config as `runc spec` writes it, that runs `script` over a busybox root in `bundle/rootfs`; for an ordinary user as
-/// `runc spec --rootless` does. `None` without busybox-static.
+/// A bundle's config that runs `script` over a busybox root in `bundle/rootfs`. `None` without busybox-static.
 pub fn bundle(sandbox: &Sandbox, script: &str) -> Option<Value> {
     busybox_root(sandbox, "bundle/rootfs")?;
+    Some(bundle_config(sandbox, &["/bin/sh", "-c", script]))
+}
+
+/// A config as `runc spec` writes it, for an ordinary user as `runc spec --rootless` does. The root is in `rootfs`.
+pub fn bundle_config(sandbox: &Sandbox, arguments: &[&str]) -> Value {
     let path = repository().join("oci-examples/bundle/config.json");
     let text = fs::read_to_string(path).expect("the repository has an example of a bundle");
     let mut config: Value = serde_json::from_str(&text).expect("the example is JSON");
-    config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    config["process"]["args"] = json!(arguments);
     if sandbox.caller == Caller::User {
         let (uid, gid) = (sandbox.caller.uid(), sandbox.caller.gid());
         let linux = &mut config["linux"];
@@ -228,5 +232,5 @@ pub fn bundle(sandbox: &Sandbox, script: &str) -> Option<Value> {
             }
         }
     }
-    Some(config)
+    config
 }

@@ -21,6 +21,7 @@ pub mod command;
 pub mod dialogue;
 pub mod fixtures;
 pub mod hanging;
+pub mod landlocked;
 pub mod privileges;
 pub mod processes;
 pub mod program;
