@@ -6,6 +6,7 @@ use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, command, fi
 as_root_and_user!(
     compile_and_chain,
     filter,
+    landlock,
     inputs,
     nix_profile,
     two_distros,
@@ -43,6 +44,18 @@ fn filter(sandbox: &Sandbox) {
     output.assert_stderr_has("cat: secret.key: Permission denied");
     output.assert_stderr_has("cat: build.log: No such file or directory");
     output.assert_stderr_has("'/usr/bin/find': No such file or directory");
+}
+
+fn landlock(sandbox: &Sandbox) {
+    example(sandbox, "landlock");
+    let output = run(sandbox, "landlock").expect(126);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines[..2], ["result", "cat: password: Permission denied"]);
+    // In the words of whatever shell the host has.
+    assert!(lines[2].ends_with("password: Permission denied"), "{lines:?}");
+    assert!(lines[3].ends_with("out/tool: Permission denied"), "{lines:?}");
+    let enforced = &output.result["enforced"]["landlock"];
+    assert!(enforced["fs"].as_array().unwrap().contains(&json!("truncate")), "{enforced}");
 }
 
 fn inputs(sandbox: &Sandbox) {
