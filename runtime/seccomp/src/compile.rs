@@ -39,6 +39,14 @@ pub struct Filter {
     pub needs_listener: bool,
 }
 
+impl Filter {
+    /// Whether a listener is needed is seen from the program.
+    pub fn new(program: Vec<SockFilter>, flags: u32) -> Filter {
+        let needs_listener = program.iter().any(|i| i.code == op::RETURN && i.k == ret::USER_NOTIF);
+        Filter { program, flags, needs_listener }
+    }
+}
+
 /// BPF_MAXINSNS, the longest program the kernel takes.
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
@@ -80,8 +88,7 @@ pub fn compile_with(profile: &Profile, native: Arch, newer: NewerCalls) -> Resul
         return Err(SeccompError::TooLong { instructions: program.len(), limit: MAX_INSTRUCTIONS });
     }
     simulate::check(&program).map_err(SeccompError::Unloadable)?;
-    let needs_listener = program.iter().any(|i| i.code == op::RETURN && i.k == ret::USER_NOTIF);
-    Ok(Filter { program, flags: profile.flag_bits(), needs_listener })
+    Ok(Filter::new(program, profile.flag_bits()))
 }
 
 /// The native architecture, then those of the profile that its kernel can serve.

@@ -10,18 +10,22 @@ pub mod action;
 mod arch;
 mod assemble;
 mod compile;
+pub mod engines;
 mod error;
+mod key;
 mod precedence;
 mod profile;
 mod rules;
 mod simulate;
 mod spans;
+pub mod stored;
 mod syscalls;
 mod table;
 
 pub use arch::Arch;
 pub use compile::{Filter, MAX_INSTRUCTIONS, NewerCalls, SockFilter, compile, compile_with};
 pub use error::SeccompError;
+pub use key::Key;
 pub use profile::{Action, Architecture, Argument, Flag, Operator, Profile, Syscall};
 pub use simulate::{BadProgram, Run, SeccompData, run, simulate};
 pub use syscalls::{syscall_name, syscall_number};
@@ -42,6 +46,7 @@ pub mod ret {
 /// Error numbers that profiles use, the same on every architecture compiled here.
 pub(crate) mod errno {
     pub const EPERM: u32 = 1;
+    pub const EINVAL: u32 = 22;
     pub const ENOSYS: u32 = 38;
     pub const EAFNOSUPPORT: u32 = 97;
 }
