@@ -1,5 +1,6 @@
 //! The sandbox: what the command may still ask of the kernel.
 
+use serde::Deserialize;
 use vfsrun_seccomp::{Action, Profile};
 use vfsrun_spec::Spec;
 
@@ -8,8 +9,8 @@ use crate::{Facts, PlanError, capabilities};
 
 pub(crate) fn decide(config: &Spec, facts: &Facts, landlock: Option<Landlock>) -> Result<Sandbox, PlanError> {
     let process = config.process.clone().unwrap_or_default();
-    let profile = config.linux.as_ref().and_then(|linux| linux.seccomp.clone());
-    let said = profile.map(serde_json::from_value::<Profile>).transpose();
+    let profile = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    let said = profile.map(Profile::deserialize).transpose();
     let said = said.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?;
     let default = config.vfs.as_ref().map(|_| Seccomp::Action);
     Ok(Sandbox {
