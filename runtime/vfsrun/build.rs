@@ -1,8 +1,9 @@
-//! Compiles the action's seccomp filter for the target.
+//! Compiles filters for the target: the action's, and those of the profiles that engines write.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
-use vfsrun_seccomp::{Arch, action::action_profile, compile};
+use vfsrun_seccomp::{Arch, Key, NewerCalls, action::action_profile, compile, engines, stored};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -13,15 +14,25 @@ fn main() {
         "riscv64" => Some(Arch::Riscv64),
         _ => None,
     };
-    let mut bytes = Vec::new();
-    if let Some(arch) = arch {
-        let filter = compile(&action_profile(), arch).expect("the action profile compiles");
-        for instruction in filter.program {
-            bytes.extend(instruction.code.to_le_bytes());
-            bytes.extend([instruction.jt, instruction.jf]);
-            bytes.extend(instruction.k.to_le_bytes());
-        }
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    let write = |name: &str, bytes: &[u8]| std::fs::write(out.join(name), bytes).expect("write to OUT_DIR");
+
+    let action = arch.map(|arch| compile(&action_profile(), arch).expect("the action profile compiles"));
+    write("action.bpf", &action.map(|filter| stored::to_bytes(&filter.program)).unwrap_or_default());
+
+    // `Ready` and its fields are declared where this is included.
+    let mut ready = String::from("&[\n");
+    let profiles =
+        arch.into_iter().flat_map(|arch| engines::profiles(arch).into_iter().map(move |p| (arch, p)));
+    for (index, (arch, profile)) in profiles.enumerate() {
+        let filter = compile(&profile, arch).expect("an engine's profile compiles");
+        let (key, flags) = (Key::new(&profile, arch, NewerCalls::Enosys), filter.flags);
+        let file = format!("ready-{index}.bpf");
+        write(&file, &stored::to_bytes(&filter.program));
+        let program = format!(r#"include_bytes!(concat!(env!("OUT_DIR"), "/{file}"))"#);
+        writeln!(ready, "Ready {{ key: {:?}, flags: {flags}, program: {program} }},", key.as_bytes())
+            .expect("a string takes what is written");
     }
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("action.bpf");
-    std::fs::write(out, bytes).expect("write to OUT_DIR");
+    ready.push(']');
+    write("ready.rs", ready.as_bytes());
 }

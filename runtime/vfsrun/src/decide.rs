@@ -64,11 +64,11 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     refuse_directories_as_stdio()?;
     plan.notes.iter().for_each(|text| note(text));
     tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
-    let filter = filter(&plan)?;
+    let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
+    let filter = filter(&plan, &runtime)?;
     let agent =
         plan.sandbox.agent.as_ref().filter(|_| filter.as_ref().is_some_and(|filter| filter.needs_listener));
     let agent = agent.map(|agent| Agent::connect(agent, &directory_of(&file))).transpose()?;
-    let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let scaffold = directories::scaffold(&runtime)?;
     let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
     let root_key =
@@ -239,7 +239,7 @@ fn refuse_directories_as_stdio() -> Result<(), RunError> {
     Ok(())
 }
 
-fn filter(plan: &Plan) -> Result<Option<Filter>, RunError> {
+fn filter(plan: &Plan, runtime: &Path) -> Result<Option<Filter>, RunError> {
     let profile = match &plan.sandbox.seccomp {
         None => return Ok(None),
         Some(Seccomp::Action) => {
@@ -248,5 +248,5 @@ fn filter(plan: &Plan) -> Result<Option<Filter>, RunError> {
         Some(Seccomp::Profile(profile)) => profile,
     };
     let native = Arch::native().ok_or(RunError::SeccompArchitecture)?;
-    Ok(Some(vfsrun_seccomp::compile(profile, native)?))
+    Ok(Some(seccomp_filter::of(profile, native, runtime)?))
 }

@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod decide;
 mod directories;
+mod filter_cache;
 mod id_maps;
 mod images;
 mod kept_root;

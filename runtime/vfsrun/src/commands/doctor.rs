@@ -4,10 +4,12 @@ use std::path::Path;
 
 use vfsrun_plan::facts::Caller;
 
+use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 
 use super::{Failure, Outcome, print_lines};
 use crate::cli::Global;
+use crate::filter_cache::FilterCache;
 use crate::{directories, probe};
 
 /// One line of the report.
@@ -52,7 +54,7 @@ pub fn doctor(global: &Global) -> Outcome {
         upper(&store),
         watches(),
         landlock(),
-        seccomp(),
+        seccomp(global, &caller),
         proc_visible(),
         kernel(),
     ];
@@ -163,7 +165,7 @@ fn fuse() -> Finding {
 fn server_directory(global: &Global, caller: &Caller) -> Finding {
     match directories::runtime(global.root.as_deref(), caller.privileged) {
         Ok(path) => finding("runtime", State::Works, path.display().to_string()),
-        Err(error) => finding("runtime", State::Fails, vfsrun_sys::chain(&error)),
+        Err(error) => finding("runtime", State::Fails, chain(&error)),
     }
 }
 
@@ -215,11 +217,23 @@ fn landlock() -> Finding {
     }
 }
 
-fn seccomp() -> Finding {
-    if Path::new("/proc/sys/kernel/seccomp").exists() {
-        finding("seccomp", State::Works, "filters can be loaded")
-    } else {
-        finding("seccomp", State::Fails, "this kernel has no seccomp filters")
+fn seccomp(global: &Global, caller: &Caller) -> Finding {
+    let what = "seccomp";
+    if !Path::new("/proc/sys/kernel/seccomp").exists() {
+        return finding(what, State::Fails, "this kernel has no seccomp filters");
+    }
+    let Ok(runtime) = directories::runtime(global.root.as_deref(), caller.privileged) else {
+        return finding(what, State::Works, "filters can be loaded");
+    };
+    match FilterCache::open(&runtime).and_then(|cache| cache.entries()) {
+        Ok(count) => {
+            let are = if count == 1 { "is" } else { "are" };
+            finding(what, State::Works, format!("filters can be loaded; {count} {are} kept compiled"))
+        }
+        Err(error) => {
+            let says = format!("filters can be loaded, but none is kept compiled: {}", chain(&error));
+            finding(what, State::Lacks, says)
+        }
     }
 }
 
