@@ -36,6 +36,8 @@ pub struct Plan {
     pub capture: Option<Capture>,
     /// The use of what these fit is recorded, for which the run is traced.
     pub log: Vec<LogRule>,
+    /// Told to whoever asks for the state.
+    pub annotations: BTreeMap<String, String>,
     /// Seconds after which the action is ended.
     pub time_limit: Option<f64>,
     /// Said once on stderr before the run.
@@ -244,8 +246,6 @@ pub struct Agent {
     pub socket: PathBuf,
     /// Told to it as it is.
     pub metadata: Option<String>,
-    /// The container's, told to it as well.
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// Which filter is loaded.

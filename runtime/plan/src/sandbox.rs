@@ -16,14 +16,14 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, landlock: Option<Landlock>) -
     Ok(Sandbox {
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
         capabilities: capabilities::decide(&process, config, facts)?,
-        agent: said.as_ref().map_or(Ok(None), |profile| agent(profile, config))?,
+        agent: said.as_ref().map_or(Ok(None), agent)?,
         seccomp: said.map(Seccomp::Profile).or(default),
         landlock,
     })
 }
 
 /// Whom the filter's listener is handed to. A path that no rule needs is ignored, as the specification says.
-fn agent(profile: &Profile, config: &Spec) -> Result<Option<Agent>, PlanError> {
+fn agent(profile: &Profile) -> Result<Option<Agent>, PlanError> {
     let rule = profile.syscalls.iter().position(|rule| rule.action == Action::Notify);
     let at = match (profile.default_action, rule) {
         (Action::Notify, _) => "defaultAction".to_owned(),
@@ -35,8 +35,6 @@ fn agent(profile: &Profile, config: &Spec) -> Result<Option<Agent>, PlanError> {
         None | Some("") if metadata.is_some() => Err(PlanError::AgentMetadata),
         None | Some("") => Err(PlanError::NoAgent { at }),
         Some(path) if !path.starts_with('/') => Err(PlanError::AgentPath { path: path.into() }),
-        Some(path) => {
-            Ok(Some(Agent { socket: path.into(), metadata, annotations: config.annotations.clone() }))
-        }
+        Some(path) => Ok(Some(Agent { socket: path.into(), metadata })),
     }
 }

@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::process::Signal;
+
+use crate::container::Id;
 
 /// The name under which a spec given first is run; users never type it.
 pub const RUN_SPEC: &str = "run-spec";
@@ -50,6 +53,22 @@ pub struct Global {
     /// Tell every step
     #[arg(long, global = true)]
     pub debug: bool,
+    /// Who makes cgroups; this version makes none, whatever is said
+    #[arg(long, value_name = "WHO", default_value = "cgroupfs", global = true)]
+    pub cgroup_manager: CgroupManager,
+    /// The same as --cgroup-manager systemd
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Accepted, as callers of runc say it: what this user may do is found out
+    #[arg(long, value_name = "BOOL", hide = true, global = true)]
+    pub rootless: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,9 +137,92 @@ pub enum Command {
     /// Show what traced actions looked at
     #[command(subcommand)]
     Trace(Trace),
+    #[command(flatten)]
+    Container(Container),
     /// Serve views; started by a run that finds no server
     #[command(name = vfsrun_fuse::options::SUBCOMMAND, hide = true)]
     ViewServer { options: String },
+}
+
+/// The commands of an OCI runtime.
+#[derive(Debug, Subcommand)]
+pub enum Container {
+    /// Create a container of a bundle: everything up to its command, which waits for start
+    #[command(after_help = "Example:\n  vfsrun create --bundle ./bundle web && vfsrun start web")]
+    Create(Create),
+    /// Create a container, start it, and wait for its end: it ends with this program
+    #[command(
+        after_help = "Examples:\n  vfsrun run --bundle ./bundle web\n  vfsrun run --detach --pid-file web.pid web"
+    )]
+    Run {
+        #[command(flatten)]
+        create: Create,
+        /// Do not wait for its end
+        #[arg(short, long)]
+        detach: bool,
+        /// Keep the state of the ended container, for `state` and `delete`
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Let a created container's command begin
+    Start { id: Id },
+    /// Print a container's state as JSON
+    State { id: Id },
+    /// Send a signal to a container's first process
+    #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
+    Kill {
+        /// Where the container has a pid namespace of its own, that process's end is that of all
+        #[arg(short, long)]
+        all: bool,
+        id: Id,
+        /// A name, with or without SIG, or a number
+        #[arg(default_value = "TERM", value_parser = signal)]
+        signal: Signal,
+    },
+    /// Remove what is kept of a stopped container
+    Delete {
+        /// End it first if it runs; nothing to remove is no error then
+        #[arg(short, long)]
+        force: bool,
+        id: Id,
+    },
+    /// List containers
+    List {
+        #[arg(short, long, default_value = "table")]
+        format: ListFormat,
+        /// Print ids alone
+        #[arg(short, long)]
+        quiet: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Another file than config.json; relative to the bundle
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A Unix socket to which the container's terminal is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Write the pid of the container's first process there
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// The command inherits so many descriptors above stderr
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// No session keyring; this version makes none
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    pub id: Id,
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +335,16 @@ pub enum View {
     Umount { directory: PathBuf },
 }
 
+fn signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    let named = || {
+        let name = if name.starts_with("SIG") { name.clone() } else { format!("SIG{name}") };
+        name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+    };
+    let number = text.parse().ok().or_else(named);
+    number.and_then(Signal::from_named_raw).ok_or_else(|| format!("unknown signal {text:?}"))
+}
+
 fn variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
@@ -254,8 +366,18 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 /// The index of the first argument that is neither an option nor an option's value; none if the program is asked about
 /// itself before.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
-    const WITH_VALUE: [&str; 8] =
-        ["--root", "--store", "--log", "--log-format", "-e", "--env", "--result", "--trace-log"];
+    const WITH_VALUE: [&str; 10] = [
+        "--root",
+        "--store",
+        "--log",
+        "--log-format",
+        "--cgroup-manager",
+        "--rootless",
+        "-e",
+        "--env",
+        "--result",
+        "--trace-log",
+    ];
     let mut index = 1;
     while let Some(argument) = arguments.get(index) {
         let text = argument.to_string_lossy();

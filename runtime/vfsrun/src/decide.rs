@@ -66,9 +66,10 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let filter = filter(&plan, &runtime)?;
-    let agent =
-        plan.sandbox.agent.as_ref().filter(|_| filter.as_ref().is_some_and(|filter| filter.needs_listener));
-    let agent = agent.map(|agent| Agent::connect(agent, &directory_of(&file))).transpose()?;
+    let needs_agent = filter.as_ref().is_some_and(|filter| filter.needs_listener);
+    let agent = plan.sandbox.agent.as_ref().filter(|_| needs_agent);
+    let agent = agent.map(|agent| Agent::connect(agent, &plan.annotations, &directory_of(&file)));
+    let agent = agent.transpose()?;
     let scaffold = directories::scaffold(&runtime)?;
     let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
     let root_key =

@@ -5,6 +5,7 @@
 mod cli;
 mod clock;
 mod commands;
+mod container;
 mod decide;
 mod directories;
 mod filter_cache;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),
         Command::Inputs(inputs) => commands::inputs::inputs(&inputs, &cli.global),
         Command::Trace(trace) => commands::trace::trace(&trace),
+        Command::Container(container) => commands::container::container(&container, &cli.global),
         Command::ViewServer { .. } => unreachable!("served above"),
     };
     match code {

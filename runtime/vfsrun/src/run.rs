@@ -21,7 +21,8 @@ use crate::probe::reach::ReachError;
 use crate::seccomp_agent::AgentError;
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
-use crate::supervise::{self, Ended, SuperviseError};
+use crate::stage::workload::Waits;
+use crate::supervise::{self, Ended, SuperviseError, Told};
 use crate::trace::{self, EndError, TraceLogError, Traced};
 use crate::upper::{self, Upper};
 use crate::view::{self, AttachedView, PendingView, ViewError};
@@ -233,6 +234,8 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         scaffold: &decided.scaffold,
         keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),
+        waits: Waits::No,
+        preserve_fds: 0,
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
     // What it has mounted must be gone before its upper is anybody else's.
@@ -254,8 +257,9 @@ fn attend(
         (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
+    let told = Told { agent: decided.agent.as_ref(), created: None };
     let server = view.as_mut().map(|view| &mut view.view);
-    let ended = supervise::to_end(init, server, decided.agent.as_ref(), signals, time_limit);
+    let ended = supervise::to_end(init, server, told, signals, time_limit);
     let mut ended = ended.map_err(|error| blame(error, view.as_mut(), decided.trace.is_some()))?;
     tracing::debug!(code = ended.code, signal = ?ended.signal, "the command ended");
     if let Some(Upper::Memory { directory, .. }) = upper

@@ -14,8 +14,8 @@ use thiserror::Error;
 use vfsrun_plan::plan;
 use vfsrun_sys::fd_passing;
 
-/// The runtime specification whose state this is.
-const OCI_VERSION: &str = "1.3.0";
+use crate::container::OCI_VERSION;
+
 /// How long it may take to read a message that fits its socket's buffer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,7 +62,11 @@ struct State<'a> {
 
 impl Agent {
     /// `bundle` is the directory of the spec. Before anything is started: without its agent nothing can run.
-    pub fn connect(plan: &plan::Agent, bundle: &Path) -> Result<Agent, AgentError> {
+    pub fn connect(
+        plan: &plan::Agent,
+        annotations: &BTreeMap<String, String>,
+        bundle: &Path,
+    ) -> Result<Agent, AgentError> {
         let connected = UnixStream::connect(&plan.socket).and_then(|socket| {
             socket.set_write_timeout(Some(PATIENCE))?;
             Ok(socket)
@@ -72,7 +76,7 @@ impl Agent {
             path: plan.socket.clone(),
             socket,
             metadata: plan.metadata.clone(),
-            annotations: plan.annotations.clone(),
+            annotations: annotations.clone(),
             bundle: bundle.into(),
         })
     }

@@ -1,6 +1,7 @@
 //! Supervision: what the main process does while the action runs. It hands on signals and the terminal, watches the
 //! view server, and keeps the time.
 
+use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -43,6 +44,17 @@ pub enum SuperviseError {
     Mute(i32),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Record(Box<dyn Error + Send + Sync>),
+}
+
+/// Who is told of what comes before the command.
+#[derive(Clone, Copy, Default)]
+pub struct Told<'a> {
+    /// Of the listener of its filter.
+    pub agent: Option<&'a Agent>,
+    /// That it is created; the command waits for that.
+    pub created: Option<&'a dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>>>,
 }
 
 /// How an action ended.
@@ -110,14 +122,14 @@ pub fn while_interruptible<T>(wait: impl FnOnce() -> T) -> Result<T, SuperviseEr
 pub fn to_end(
     init: &Init,
     view: Option<&mut View>,
-    agent: Option<&Agent>,
+    told: Told<'_>,
     signals: &SignalFd,
     time_limit: Option<Duration>,
 ) -> Result<Ended, SuperviseError> {
     let mut watch = view.map(|view| Watch::new(view, Patience::default()));
     let mut action = Action {
         init,
-        agent,
+        told,
         ended: Ended::default(),
         failure: None,
         master: None,
@@ -170,7 +182,7 @@ pub fn end(init: &Init) {
 
 struct Action<'a> {
     init: &'a Init,
-    agent: Option<&'a Agent>,
+    told: Told<'a>,
     ended: Ended,
     failure: Option<(u8, String)>,
     master: Option<OwnedFd>,
@@ -198,7 +210,7 @@ impl Action<'_> {
                 Report::Root { stamp } => self.ended.root = fd.map(|fd| (fd, stamp)),
                 Report::Terminal => self.master = fd,
                 Report::Listener => {
-                    if let (Some(agent), Some(listener), Some(workload)) = (self.agent, fd, sender) {
+                    if let (Some(agent), Some(listener), Some(workload)) = (self.told.agent, fd, sender) {
                         agent.hand_over(&listener, workload)?;
                         self.init.reports.go().map_err(failed)?;
                     }
@@ -207,6 +219,14 @@ impl Action<'_> {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
                 }
                 Report::SkippedRule { rule } => self.ended.skipped_rules.push(rule),
+                Report::Created => {
+                    if let Some(record) = self.told.created {
+                        record().map_err(SuperviseError::Record)?;
+                    }
+                    self.init.reports.go().map_err(failed)?;
+                }
+                // Only of a process with a gate.
+                Report::Waiting => {}
                 Report::Executing { at } => self.ended.executed_at = Some(at),
                 Report::Failed { code, message } => self.failure = Some((code, message)),
                 Report::Ended { code, signal, alone } => {

@@ -1,5 +1,6 @@
 //! Commands: one file each.
 
+pub mod container;
 pub mod doctor;
 pub mod inputs;
 pub mod layer;
@@ -28,6 +29,13 @@ impl Failure {
     /// With the exit code of a failure of our own.
     pub fn own(error: &dyn Error) -> Failure {
         Failure { message: chain(error), code: 125 }
+    }
+}
+
+/// Of an OCI runtime's commands.
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure { message: chain(&error), code: 1 }
     }
 }
 

@@ -16,7 +16,7 @@ use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
-use super::workload::{self, WorkloadError};
+use super::workload::{self, Waits, WorkloadError};
 use crate::kept_root::Stamp;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
@@ -52,6 +52,9 @@ pub struct Prepared<'a> {
     /// The root may be kept for another action.
     pub keep_root: bool,
     pub user_namespace: bool,
+    pub waits: Waits<'a>,
+    /// Descriptors above stderr that the command inherits.
+    pub preserve_fds: u32,
 }
 
 /// The story of init; it never returns to its caller's code.
@@ -115,8 +118,14 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     tracing::debug!("pivot to the new root");
     root::pivot(&root)?;
     drop(root);
-    let job =
-        workload::Job { command: &plan.command, sandbox: &plan.sandbox, filter: prepared.filter, terminal };
+    let job = workload::Job {
+        command: &plan.command,
+        sandbox: &plan.sandbox,
+        filter: prepared.filter,
+        terminal,
+        waits: prepared.waits,
+        preserve_fds: prepared.preserve_fds,
+    };
     if !plan.command.reaper {
         match workload::become_command(job, sender)? {}
     }
@@ -126,6 +135,11 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
 /// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
 pub(crate) fn die_with_main() -> io::Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// From here on main may end.
+pub(crate) fn outlive_main() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(None)?)
 }
 
 /// While /proc is the host's own: later it is whatever the root says. Children inherit the score.

@@ -48,6 +48,10 @@ pub enum Report {
     Sandboxed { landlock: bool, seccomp: bool },
     /// The path of a Landlock rule is not there; which one of the plan.
     SkippedRule { rule: usize },
+    /// Set-up is done; the workload waits for go.
+    Created,
+    /// It does not end with main any more, and waits at its gate.
+    Waiting,
     /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
     Executing { at: u64 },
     /// The action could not be started.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::personality::{self, Persona};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid};
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use vfsrun_plan::plan::{Command, Rlimit, Sandbox, Stdin};
@@ -18,6 +18,7 @@ use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors;
 
 use super::report::{Report, Sender};
+use crate::container::Gate;
 use crate::sandbox::{self, Enforced, SandboxError};
 use vfsrun_sys::chain;
 
@@ -60,12 +61,24 @@ impl WorkloadError {
     }
 }
 
+/// For what the workload waits when all else is done.
+#[derive(Clone, Copy)]
+pub enum Waits<'a> {
+    No,
+    /// Until main has the container's record.
+    ForMain,
+    /// That, and then at the gate, without main.
+    AtGate(&'a Gate),
+}
+
 /// Everything the command needs, decided before.
 pub struct Job<'a> {
     pub command: &'a Command,
     pub sandbox: &'a Sandbox,
     pub filter: Option<&'a Filter>,
     pub terminal: Option<OwnedFd>,
+    pub waits: Waits<'a>,
+    pub preserve_fds: u32,
 }
 
 /// Starts the command as a child of init.
@@ -103,10 +116,36 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
     let enforced = sandbox::restrict(job.sandbox, job.filter)?;
-    announce(command, &enforced, sender)?;
-    descriptors::close_on_exec_from(3)
+    if !command.reaper {
+        tie_to_main()?;
+    }
+    sandboxed(&enforced, sender)?;
+    descriptors::close_on_exec_from(3 + job.preserve_fds)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
-    sandbox::give_up(job.sandbox, job.filter, sender)?;
+    let give_up = || sandbox::give_up(job.sandbox, job.filter, sender);
+    match job.waits {
+        Waits::No => {
+            executing(sender)?;
+            give_up()?;
+        }
+        Waits::ForMain => {
+            created(&execution, sender)?;
+            executing(sender)?;
+            give_up()?;
+        }
+        Waits::AtGate(gate) => {
+            // Main hands the listener over, and is gone when the gate opens.
+            let has_listener = job.filter.is_some_and(|filter| filter.needs_listener);
+            if has_listener {
+                give_up()?;
+            }
+            created(&execution, sender)?;
+            wait_at(gate, sender)?;
+            if !has_listener {
+                give_up()?;
+            }
+        }
+    }
     execution.run()
 }
 
@@ -121,18 +160,40 @@ fn randomize_addresses() -> Result<(), WorkloadError> {
     Ok(())
 }
 
-/// Tells main that the command is about to run. Without a reaper nobody would notice that main has died meanwhile: a
-/// change of user has cleared the parent-death signal, so it is set again and main must still be there to hear it.
-fn announce(command: &Command, enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
-    if !command.reaper {
-        super::init::die_with_main()
-            .map_err(|source| WorkloadError::Step { step: "tie the command to vfsrun", source })?;
-    }
+/// Without a reaper nobody would notice that main has died meanwhile: a change of user has cleared the parent-death signal,
+/// so it is set again, and main must still be there to hear what it is told next.
+fn tie_to_main() -> Result<(), WorkloadError> {
+    super::init::die_with_main()
+        .map_err(|source| WorkloadError::Step { step: "tie the command to vfsrun", source })
+}
+
+fn sandboxed(enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
     let skipped = enforced.landlock.iter().flatten().map(|rule| Report::SkippedRule { rule: *rule });
     let sandboxed = Report::Sandboxed { landlock: enforced.landlock.is_some(), seccomp: enforced.seccomp };
-    let executing = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
-    let told = skipped.chain([sandboxed, executing]).try_for_each(|report| sender.send(&report, None));
+    let told = skipped.chain([sandboxed]).try_for_each(|report| sender.send(&report, None));
+    told.map_err(|source| WorkloadError::Step { step: "tell vfsrun what is enforced", source })
+}
+
+fn executing(sender: &Sender) -> Result<(), WorkloadError> {
+    let report = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
+    let told = sender.send(&report, None);
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
+}
+
+/// Until main has the container's record.
+fn created(execution: &Execution, sender: &Sender) -> Result<(), WorkloadError> {
+    let failed = |step| move |source| WorkloadError::Step { step, source };
+    execution.look()?;
+    sender.send(&Report::Created, None).map_err(failed("tell vfsrun that the container is created"))?;
+    sender.wait_for_go().map_err(failed("hear from vfsrun"))
+}
+
+/// Until somebody has opened the gate; main may end before.
+fn wait_at(gate: &Gate, sender: &Sender) -> Result<(), WorkloadError> {
+    let failed = |step| move |source| WorkloadError::Step { step, source };
+    super::init::outlive_main().map_err(failed("let vfsrun end"))?;
+    sender.send(&Report::Waiting, None).map_err(failed("tell vfsrun that it may end"))?;
+    gate.wait().map_err(failed("wait for the start"))
 }
 
 /// A session of its own: it cannot push input into the caller's terminal, nor be stopped by it.
@@ -222,6 +283,22 @@ impl Execution {
         let program = command.args.first().cloned().unwrap_or_default();
         let candidates = candidates(&program, &command.env);
         Ok(Execution { program, candidates, args, env })
+    }
+
+    /// What cannot be executed is better known now than when nobody listens any more.
+    fn look(&self) -> Result<(), WorkloadError> {
+        let mut refused = None;
+        for candidate in &self.candidates {
+            let path = PathBuf::from(OsStr::from_bytes(candidate.as_bytes()));
+            match nix::unistd::access(&path, AccessFlags::X_OK) {
+                Ok(()) if path.is_file() => return Ok(()),
+                Ok(()) | Err(nix::Error::EACCES) => {
+                    refused.get_or_insert(WorkloadError::Execute { path, source: nix::Error::EACCES.into() });
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refused.unwrap_or_else(|| WorkloadError::NotFound { program: self.program.clone() }))
     }
 
     /// Tries each candidate; a file that is there but cannot be executed is remembered over one that is not.

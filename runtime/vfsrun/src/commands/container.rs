@@ -1,0 +1,97 @@
+//! The commands of an OCI runtime, with the exit codes of runc: 1 for every failure.
+
+use rustix::process::Signal;
+
+use super::{Failure, Outcome, print, print_lines};
+use crate::cli::{Container as Command, Create, Global, ListFormat};
+use crate::container::{self, ContainerError, Containers, CreateRequest, Id, Manner, State};
+use crate::log::note;
+use crate::{directories, probe};
+
+pub fn container(command: &Command, global: &Global) -> Outcome {
+    match command {
+        Command::Create(arguments) => {
+            container::create(&request(arguments, global), note)?;
+            Ok(0)
+        }
+        Command::Run { create: arguments, detach, keep } => {
+            let manner = Manner { detach: *detach, keep: *keep };
+            Ok(container::run(&request(arguments, global), manner, note)?)
+        }
+        Command::Start { id } => done(containers(global)?.start(id)),
+        Command::State { id } => state(&containers(global)?, id),
+        Command::Kill { id, signal, .. } => kill(&containers(global)?, id, *signal),
+        Command::Delete { id, force } => done(containers(global)?.delete(id, *force)),
+        Command::List { format, quiet } => list(&containers(global)?, *format, *quiet),
+    }
+}
+
+fn containers(global: &Global) -> Result<Containers, Failure> {
+    let runtime = directories::runtime(global.root.as_deref(), probe::caller().privileged)?;
+    Ok(Containers::of(&runtime))
+}
+
+fn done(result: Result<(), ContainerError>) -> Outcome {
+    Ok(result.map(|()| 0)?)
+}
+
+fn request(arguments: &Create, global: &Global) -> CreateRequest {
+    CreateRequest {
+        id: arguments.id.clone(),
+        bundle: arguments.bundle.clone(),
+        config: arguments.config.clone(),
+        pid_file: arguments.pid_file.clone(),
+        console_socket: arguments.console_socket.clone(),
+        preserve_fds: arguments.preserve_fds,
+        runtime: global.root.clone(),
+    }
+}
+
+fn state(containers: &Containers, id: &Id) -> Outcome {
+    let container = containers.find(id)?;
+    print(&serde_json::to_string_pretty(&container.state()?)?)
+}
+
+fn kill(containers: &Containers, id: &Id, signal: Signal) -> Outcome {
+    done(containers.find(id)?.kill(signal))
+}
+
+fn list(containers: &Containers, format: ListFormat, quiet: bool) -> Outcome {
+    let containers = containers.all()?;
+    if quiet && containers.is_empty() {
+        return Ok(0);
+    }
+    if quiet {
+        return print_lines(containers.iter().map(|container| container.id().as_str()));
+    }
+    let states =
+        containers.iter().map(|container| container.state()).collect::<Result<Vec<State<'_>>, _>>()?;
+    match format {
+        ListFormat::Json => print(&serde_json::to_string(&states)?),
+        ListFormat::Table => print_lines(table(&states)),
+    }
+}
+
+fn table(states: &[State<'_>]) -> Vec<String> {
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows = states.iter().map(|state| {
+        let bundle = state.bundle.display().to_string();
+        [
+            state.id.to_owned(),
+            state.pid.to_string(),
+            state.status.to_string(),
+            bundle,
+            state.created.to_owned(),
+            state.owner.clone(),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..5).map(width).collect();
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(widths.iter().chain([&0]));
+        let line = cells.map(|(cell, &width)| format!("{cell:width$}")).collect::<Vec<_>>().join("  ");
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

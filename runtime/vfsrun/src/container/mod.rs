@@ -1,0 +1,249 @@
+//! A container: a plain bundle that was created under a name, and outlives the program that created it.
+//!
+//! ```text
+//! ROOT/containers/ID/      made by create
+//!   lock                   locked by whoever changes the container
+//!   container.json         the record, from when the container is created on
+//!   start                  the gate: a fifo that the container's process waits at, until start
+//! ```
+
+mod create;
+mod gate;
+mod id;
+mod process;
+mod record;
+mod run;
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Signal, pidfd_send_signal};
+use thiserror::Error;
+
+pub use self::create::{CreateRequest, create};
+pub use self::gate::Gate;
+pub use self::id::Id;
+use self::record::Record;
+pub use self::record::{OCI_VERSION, State};
+pub use self::run::{Manner, run};
+
+/// Their words are those of runc, which callers look for.
+#[derive(Debug, Error)]
+pub enum ContainerError {
+    #[error("container with given ID already exists: {0}")]
+    Exists(Id),
+    #[error("container {:?} does not exist", .0.as_str())]
+    Missing(Id),
+    #[error("container {id} is not running: container not running: no such process")]
+    NotRunning { id: Id },
+    #[error("cannot start container {id}: it is {status}, not created")]
+    NotCreated { id: Id, status: Status },
+    #[error("cannot delete container {id} that is not stopped: {status}; --force ends it first")]
+    NotStopped { id: Id, status: Status },
+    #[error("cannot {step} {}", path.display())]
+    File { step: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is no record of a container; `vfsrun delete --force {id}` removes it", path.display())]
+    Record { id: Id, path: PathBuf, source: serde_json::Error },
+    #[error("cannot send a signal to container {id}")]
+    Signal { id: Id, source: io::Error },
+}
+
+impl ContainerError {
+    fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContainerError {
+        let path = path.to_path_buf();
+        move |source| ContainerError::File { step, path, source }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its process waits for `start`.
+    Created,
+    Running,
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// The containers of a runtime directory.
+pub struct Containers {
+    dir: PathBuf,
+}
+
+/// A container's directory, which is this process's alone until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    /// Holds the lock, which no child inherits: it is the process's, and ends with it.
+    _lock: File,
+}
+
+/// A container that was created.
+pub struct Container {
+    id: Id,
+    path: PathBuf,
+    record: Record,
+}
+
+impl Containers {
+    /// Those in the runtime directory `runtime`, see [`crate::directories::runtime`].
+    pub fn of(runtime: &Path) -> Containers {
+        Containers { dir: runtime.join("containers") }
+    }
+
+    /// Takes the name. What a killed create has left under it is nobody's.
+    pub fn claim(&self, id: Id) -> Result<Place, ContainerError> {
+        let path = self.dir.join(id.as_str());
+        let made =
+            |path: &Path, recursive: bool| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
+        made(&self.dir, true).map_err(ContainerError::file("make", &self.dir))?;
+        match made(&path, false) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ContainerError::file("make", &path)(error));
+            }
+            _ => {}
+        }
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        let place = Place::lock(path, operation)?.ok_or(ContainerError::Exists(id.clone()))?;
+        if place.path.join(record::FILE).exists() { Err(ContainerError::Exists(id)) } else { Ok(place) }
+    }
+
+    /// Waits until nobody else changes the container.
+    fn lock(&self, id: &Id) -> Result<Place, ContainerError> {
+        let place = Place::lock(self.dir.join(id.as_str()), FlockOperation::LockExclusive)?;
+        place.ok_or_else(|| ContainerError::Missing(id.clone()))
+    }
+
+    pub fn find(&self, id: &Id) -> Result<Container, ContainerError> {
+        let path = self.dir.join(id.as_str());
+        let record = record::read(&path).map_err(ContainerError::file("read the record in", &path))?;
+        let record = match record {
+            Some(Ok(record)) => record,
+            Some(Err(source)) => return Err(ContainerError::Record { id: id.clone(), path, source }),
+            None => return Err(ContainerError::Missing(id.clone())),
+        };
+        Ok(Container { id: id.clone(), path, record })
+    }
+
+    /// In the order of their names. One that goes meanwhile is left out.
+    pub fn all(&self) -> Result<Vec<Container>, ContainerError> {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(ContainerError::file("list", &self.dir))?,
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Id>().ok());
+        let mut containers: Vec<_> = names.filter_map(|id| self.find(&id).ok()).collect();
+        containers.sort_by(|one, two| one.id.as_str().cmp(two.id.as_str()));
+        Ok(containers)
+    }
+
+    /// Lets a created container's process become its command.
+    pub fn start(&self, id: &Id) -> Result<(), ContainerError> {
+        let place = self.lock(id)?;
+        let container = self.find(id)?;
+        match container.status()? {
+            Status::Created => {}
+            status => return Err(ContainerError::NotCreated { id: id.clone(), status }),
+        }
+        gate::open(&place.path).map_err(ContainerError::file("open the gate in", &place.path))
+    }
+
+    /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left.
+    pub fn delete(&self, id: &Id, force: bool) -> Result<(), ContainerError> {
+        let place = match self.lock(id) {
+            Err(ContainerError::Missing(_)) if force => return Ok(()),
+            place => place?,
+        };
+        match self.find(id) {
+            Ok(container) => match container.status()? {
+                Status::Stopped => {}
+                status if !force => return Err(ContainerError::NotStopped { id: id.clone(), status }),
+                _ => container.end()?,
+            },
+            // Half-made or damaged.
+            Err(_) if force => {}
+            Err(error) => return Err(error),
+        }
+        place.remove()
+    }
+}
+
+impl Place {
+    /// `None` if it is not there, or not to be had at once where that was asked for.
+    fn lock(path: PathBuf, operation: FlockOperation) -> Result<Option<Place>, ContainerError> {
+        let file = path.join("lock");
+        let opened =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file);
+        let lock = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(ContainerError::file("open", &file))?,
+        };
+        let locked = rustix::io::retry_on_intr(|| rustix::fs::fcntl_lock(&lock, operation));
+        match locked {
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => return Ok(None),
+            locked => locked.map_err(|errno| ContainerError::file("lock", &file)(errno.into()))?,
+        }
+        // Whoever had the lock may have removed it.
+        let is_there = rustix::fs::fstat(&lock).is_ok_and(|stat| stat.st_nlink > 0);
+        Ok(is_there.then_some(Place { path, _lock: lock }))
+    }
+
+    fn remove(self) -> Result<(), ContainerError> {
+        std::fs::remove_dir_all(&self.path).map_err(ContainerError::file("remove", &self.path))
+    }
+}
+
+impl Container {
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    pub fn status(&self) -> Result<Status, ContainerError> {
+        let path = &self.path;
+        let runs = self.record.process.open();
+        let runs = runs.map_err(ContainerError::file("look at the process of", path))?.is_some();
+        if !runs {
+            return Ok(Status::Stopped);
+        }
+        let waits = gate::is_closed(path).map_err(ContainerError::file("look at the gate in", path))?;
+        Ok(if waits { Status::Created } else { Status::Running })
+    }
+
+    /// The state of the runtime specification, with what runc adds.
+    pub fn state(&self) -> Result<State<'_>, ContainerError> {
+        Ok(self.record.state(self.status()?))
+    }
+
+    pub fn kill(&self, signal: Signal) -> Result<(), ContainerError> {
+        let gone = || ContainerError::NotRunning { id: self.id.clone() };
+        let failed = |source| ContainerError::Signal { id: self.id.clone(), source };
+        let process = self.record.process.open().map_err(failed)?.ok_or_else(gone)?;
+        match pidfd_send_signal(&process, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(gone()),
+            sent => sent.map_err(|errno| failed(errno.into())),
+        }
+    }
+
+    /// Kills it and waits until it has ended.
+    fn end(&self) -> Result<(), ContainerError> {
+        let failed = |source| ContainerError::Signal { id: self.id.clone(), source };
+        let Some(process) = self.record.process.open().map_err(failed)? else { return Ok(()) };
+        match pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        process::wait(&process).map_err(failed)
+    }
+}

@@ -1,0 +1,91 @@
+//! A process that is found again: its number alone may be another one's by now.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    /// Clock ticks since boot, field 22 of /proc/PID/stat.
+    pub started: u64,
+}
+
+impl Process {
+    /// A process that is known to live, as a child of ours or by its pidfd.
+    pub fn of(pid: Pid) -> io::Result<Process> {
+        let pid = pid.as_raw_nonzero().get();
+        let stat = Stat::read(pid)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Process { pid, started: stat.started })
+    }
+
+    /// `None` if it has ended, whether or not its parent has waited for it.
+    pub fn open(self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            opened => opened?,
+        };
+        // Of what the descriptor is for: if that had ended before, the number could be another's by now.
+        let stat = Stat::read(self.pid)?;
+        Ok(stat.filter(|stat| stat.started == self.started && !stat.is_over).map(|_| process))
+    }
+}
+
+/// Waits for its end.
+pub fn wait(process: &OwnedFd) -> io::Result<()> {
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut ended, None))?;
+    Ok(())
+}
+
+struct Stat {
+    started: u64,
+    is_over: bool,
+}
+
+impl Stat {
+    /// `None` if there is no such process.
+    fn read(pid: i32) -> io::Result<Option<Stat>> {
+        let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // It ended while it was read.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            read => read?,
+        };
+        // The program's name may hold anything, but is the last in parentheses.
+        let fields = text.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
+        let stat = fields.and_then(|mut fields| {
+            let state = fields.next()?;
+            let started = fields.nth(18)?.parse().ok()?;
+            Some(Stat { started, is_over: matches!(state, "Z" | "X") })
+        });
+        stat.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has no such stat"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_while_it_lives_and_no_other_in_its_place() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
+        assert!(process.open().unwrap().is_some());
+        let other = Process { started: process.started + 1, ..process };
+        assert!(other.open().unwrap().is_none());
+        let open = process.open().unwrap().unwrap();
+        child.kill().unwrap();
+        wait(&open).unwrap();
+        // Not waited for yet.
+        assert!(process.open().unwrap().is_none());
+        child.wait().unwrap();
+        assert!(process.open().unwrap().is_none());
+    }
+}

@@ -1,0 +1,57 @@
+//! A container that is waited for: it ends with this program, and this program with it.
+
+use std::cell::Cell;
+
+use super::create::{self, CreateError, CreateRequest, decide, prepared};
+use super::{Containers, Place};
+use crate::decide::Decided;
+use crate::launch;
+use crate::run::RunError;
+use crate::stage::workload::Waits;
+use crate::supervise::{self, Ended, Told};
+
+/// How a container is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Start it and end.
+    pub detach: bool,
+    /// Leave what is kept of it when it has ended.
+    pub keep: bool,
+}
+
+/// Creates and starts a container; returns its exit code, 0 with `detach`.
+pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Result<u8, CreateError> {
+    if manner.detach {
+        let containers = create::create(request, note)?;
+        containers.start(&request.id)?;
+        return Ok(0);
+    }
+    if request.console_socket.is_some() {
+        return Err(CreateError::ConsoleInForeground);
+    }
+    let decided = decide(request, note)?;
+    let containers = Containers::of(&decided.runtime);
+    let place = containers.claim(request.id.clone())?;
+    let ended = see_through(place, request, &decided);
+    if ended.is_err() || !manner.keep {
+        // Somebody else may have removed it.
+        containers.delete(&request.id, true)?;
+    }
+    Ok(ended?.code)
+}
+
+fn see_through(place: Place, request: &CreateRequest, decided: &Decided) -> Result<Ended, CreateError> {
+    let signals = supervise::take_signals()?;
+    let privileged = decided.facts.caller.privileged;
+    let prepared = prepared(request, decided, Waits::ForMain);
+    let init = launch::init(prepared, privileged).map_err(RunError::from)?;
+    let place = Cell::new(Some(place));
+    let record = || {
+        // Others may end it from then on.
+        place.take().map_or(Ok(()), |place| create::write(&place, request, decided, &init))?;
+        Ok(())
+    };
+    let told = Told { agent: decided.agent.as_ref(), created: Some(&record) };
+    let ended = supervise::to_end(&init, None, told, &signals, None);
+    Ok(ended.inspect_err(|_| supervise::end(&init))?)
+}

@@ -1,0 +1,384 @@
+//! A container: created under a name, started, looked at, ended and removed, as callers of an OCI runtime do it.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+
+as_root_and_user!(
+    container_begins_with_start_and_outlives_who_created_it,
+    run_has_the_exit_code_of_its_command,
+    run_and_its_container_end_together,
+    detached_container_is_found_by_its_pid_file,
+    create_tells_what_cannot_be_executed,
+    name_is_taken_once,
+    commands_refuse_what_does_not_fit_the_status,
+    forced_delete_ends_whatever_is_there,
+    list_has_all,
+    bad_ids_are_refused,
+    failure_is_one_line_of_the_log,
+    terminal_goes_to_the_console_socket,
+    descriptors_are_preserved,
+    killed_create_leaves_nothing_that_delete_does_not_remove,
+    starts_at_once_are_one_start,
+);
+
+/// A bundle whose command is this script. False, told loudly, where there can be none.
+fn bundle(sandbox: &Sandbox, script: &str) -> bool {
+    bundle_with(sandbox, script, |_| {})
+}
+
+fn bundle_with(sandbox: &Sandbox, script: &str, change: impl Fn(&mut Value)) -> bool {
+    let Some(mut config) = fixtures::bundle(sandbox, script) else {
+        skip::loudly("container", "busybox-static is not installed");
+        return false;
+    };
+    change(&mut config);
+    sandbox.write_json("bundle/config.json", &config);
+    true
+}
+
+/// A container has the output of whoever creates it, for as long as it lives: a pipe would not end.
+fn create(sandbox: &Sandbox, arguments: &[&str]) -> ExitStatus {
+    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
+    let mut command = sandbox.vfsrun(arguments);
+    command.stdout(file("created.out")).stderr(file("created.err")).status().unwrap()
+}
+
+fn output_of(sandbox: &Sandbox) -> String {
+    std::fs::read_to_string(sandbox.path("created.out")).unwrap()
+}
+
+#[track_caller]
+fn created(sandbox: &Sandbox, id: &str) {
+    let status = create(sandbox, &["create", "--bundle", "bundle", id]);
+    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created.err")).unwrap());
+}
+
+#[track_caller]
+fn state(sandbox: &Sandbox, id: &str) -> Value {
+    serde_json::from_str(&sandbox.call(&["state", id]).expect(0).stdout).unwrap()
+}
+
+fn is(sandbox: &Sandbox, id: &str, status: &str) -> bool {
+    state(sandbox, id)["status"] == status
+}
+
+/// Its output, when it has ended.
+fn ended(sandbox: &Sandbox, id: &str) -> String {
+    processes::until("the end of the container", || is(sandbox, id, "stopped"));
+    output_of(sandbox)
+}
+
+/// No directory of a container and no process.
+#[track_caller]
+fn assert_nothing_left(sandbox: &Sandbox) {
+    let left: Vec<_> =
+        std::fs::read_dir(sandbox.runtime().join("containers")).into_iter().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let root = sandbox.runtime().display().to_string();
+    processes::until("the end of every process", || processes::mentioning(&root).is_empty());
+}
+
+fn container_begins_with_start_and_outlives_who_created_it(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo begun; read line; echo $line; exit 5") {
+        return;
+    }
+    created(sandbox, "web");
+    let before = state(sandbox, "web");
+    let pid = before["pid"].as_i64().unwrap();
+    let expected = json!({
+        "ociVersion": "1.3.0",
+        "id": "web",
+        "pid": pid,
+        "status": "created",
+        "bundle": sandbox.path("bundle"),
+        "rootfs": sandbox.path("bundle/rootfs"),
+        "created": before["created"],
+        "owner": before["owner"],
+    });
+    assert_eq!(before, expected);
+    assert!(processes::runs(pid as i32));
+    assert_eq!(output_of(sandbox), "");
+    sandbox.call(&["start", "web"]).expect(0);
+    assert_eq!(ended(sandbox, "web"), "begun\n\n");
+    assert_eq!(state(sandbox, "web")["pid"], 0);
+    sandbox.call(&["delete", "web"]).expect(0);
+    sandbox.call(&["state", "web"]).expect(1).assert_stderr_has("container \"web\" does not exist");
+    assert_nothing_left(sandbox);
+}
+
+fn run_has_the_exit_code_of_its_command(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo out; echo err >&2; exit 5") {
+        return;
+    }
+    let output = sandbox.call(&["run", "-b", "bundle", "web"]).expect(5);
+    assert_eq!((&*output.stdout, &*output.stderr), ("out\n", "err\n"));
+    assert_nothing_left(sandbox);
+    sandbox.call(&["run", "--keep", "web", "-b", "bundle"]).expect(5);
+    assert!(is(sandbox, "web", "stopped"));
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn run_and_its_container_end_together(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo begun; sleep 100") {
+        return;
+    }
+    let start = || {
+        let running = Background::start(&mut sandbox.vfsrun(&["run", "-b", "bundle", "web"]));
+        running.until_stdout_has("begun");
+        let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+        (running, pid)
+    };
+    // Slurm ends a job so.
+    let (running, pid) = start();
+    running.send(Signal::SIGKILL);
+    running.wait();
+    processes::until("the container's end", || !processes::runs(pid));
+    assert!(is(sandbox, "web", "stopped"));
+    sandbox.call(&["delete", "web"]).expect(0);
+    let (running, _) = start();
+    sandbox.call(&["kill", "web", "KILL"]).expect(0);
+    assert_eq!(running.wait().code(), 128 + 9);
+    let (running, _) = start();
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_eq!(running.wait().code(), 128 + 9);
+    assert_nothing_left(sandbox);
+}
+
+fn detached_container_is_found_by_its_pid_file(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100; true") {
+        return;
+    }
+    let status = create(sandbox, &["run", "--detach", "--pid-file", "web.pid", "--bundle", "bundle", "web"]);
+    assert!(status.success());
+    let pid: i32 = std::fs::read_to_string(sandbox.path("web.pid")).unwrap().parse().unwrap();
+    assert_eq!(state(sandbox, "web")["pid"], pid);
+    processes::until("the command", || {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"/bin/sh\0-c\0sleep"))
+    });
+    // A first process of a pid namespace has no default for signals.
+    sandbox.call(&["kill", "web", "9"]).expect(0);
+    ended(sandbox, "web");
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn create_tells_what_cannot_be_executed(sandbox: &Sandbox) {
+    if !bundle(sandbox, "") {
+        return;
+    }
+    let text = std::fs::read(sandbox.path("bundle/config.json")).unwrap();
+    let refused = |program: &str, text_of_error: &str| {
+        let mut config: Value = serde_json::from_slice(&text).unwrap();
+        config["process"]["args"] = json!([program]);
+        sandbox.write_json("bundle/config.json", &config);
+        sandbox.call(&["create", "-b", "bundle", "web"]).expect(1).assert_stderr_has(text_of_error);
+    };
+    // Words that podman looks for.
+    refused("no-such-program", "executable file \"no-such-program\" not found in $PATH");
+    refused("/bin/none", "executable file \"/bin/none\" not found in $PATH");
+    refused("/etc", "cannot execute /etc: Permission denied");
+    assert_nothing_left(sandbox);
+}
+
+fn name_is_taken_once(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true") {
+        return;
+    }
+    created(sandbox, "web");
+    for command in ["create", "run"] {
+        let second = sandbox.call(&[command, "-b", "bundle", "web"]).expect(1);
+        second.assert_stderr_has("container with given ID already exists");
+    }
+    assert!(is(sandbox, "web", "created"));
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    created(sandbox, "web");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn commands_refuse_what_does_not_fit_the_status(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    let refused = |arguments: &[&str], text: &str| sandbox.call(arguments).expect(1).assert_stderr_has(text);
+    refused(&["start", "web"], "container \"web\" does not exist");
+    refused(&["kill", "web"], "container \"web\" does not exist");
+    refused(&["delete", "web"], "container \"web\" does not exist");
+    created(sandbox, "web");
+    refused(&["delete", "web"], "cannot delete container web that is not stopped: created");
+    sandbox.call(&["start", "web"]).expect(0);
+    refused(&["start", "web"], "cannot start container web: it is running, not created");
+    refused(&["delete", "web"], "cannot delete container web that is not stopped: running");
+    sandbox.call(&["kill", "web", "SIGKILL"]).expect(0);
+    ended(sandbox, "web");
+    refused(&["start", "web"], "cannot start container web: it is stopped, not created");
+    refused(&["kill", "web"], "container not running: no such process");
+    sandbox.call(&["kill", "web", "NONSENSE"]).assert_stderr_has("unknown signal \"NONSENSE\"");
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn forced_delete_ends_whatever_is_there(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    created(sandbox, "web");
+    let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert!(!processes::runs(pid));
+    // A record that is none.
+    created(sandbox, "web");
+    let record = sandbox.runtime().join("containers/web/container.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let started: Value = serde_json::from_str(&text).unwrap();
+    std::fs::write(&record, "{").unwrap();
+    sandbox.call(&["state", "web"]).expect(1).assert_stderr_has("`vfsrun delete --force web` removes it");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    processes::send(started["process"]["pid"].as_i64().unwrap() as i32, Signal::SIGKILL);
+    assert_nothing_left(sandbox);
+}
+
+fn list_has_all(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    assert_eq!(sandbox.call(&["list", "--format", "json"]).expect(0).stdout, "[]\n");
+    created(sandbox, "one");
+    created(sandbox, "two");
+    sandbox.call(&["start", "two"]).expect(0);
+    assert_eq!(sandbox.call(&["list", "-q"]).expect(0).stdout, "one\ntwo\n");
+    let states: Value = serde_json::from_str(&sandbox.call(&["list", "--format=json"]).stdout).unwrap();
+    assert_eq!(states, json!([state(sandbox, "one"), state(sandbox, "two")]));
+    let table = sandbox.call(&["list"]).expect(0).stdout;
+    let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
+    assert_eq!((lines[1][0], lines[1][2], lines[2][0], lines[2][2]), ("one", "created", "two", "running"));
+    sandbox.call(&["delete", "-f", "one"]).expect(0);
+    sandbox.call(&["delete", "-f", "two"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn bad_ids_are_refused(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true") {
+        return;
+    }
+    for id in ["../web", "a/b", "..", ".hidden", "", "a b", "-x"] {
+        let output: Output = sandbox.call(&["create", "--bundle", "bundle", "--", id]);
+        assert_ne!(output.code(), 0, "{id:?}");
+        output.assert_stderr_has("invalid container id");
+    }
+    assert!(!sandbox.path("web").exists());
+    assert_nothing_left(sandbox);
+}
+
+fn failure_is_one_line_of_the_log(sandbox: &Sandbox) {
+    let log = sandbox.path("log.json");
+    let log = log.to_str().unwrap();
+    sandbox.call(&["--log-format=json", "--log", log, "start", "web"]).expect(1);
+    let text = std::fs::read_to_string(log).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (line["level"].as_str(), line["msg"].as_str()),
+        (Some("error"), Some("container \"web\" does not exist"))
+    );
+}
+
+/// Takes what is sent there: the terminal of the container.
+const CONSOLE: &str = r#"
+import array, os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("console")
+listener.listen(1)
+print("ready", flush=True)
+connection, _ = listener.accept()
+data, control, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+master = array.array("i", control[0][2])[0]
+while True:
+    try:
+        text = os.read(master, 4096)
+    except OSError:
+        break
+    sys.stdout.write(text.decode())
+    sys.stdout.flush()
+"#;
+
+fn terminal_goes_to_the_console_socket(sandbox: &Sandbox) {
+    if !fixtures::has("python3") {
+        return skip::loudly("container", "python3 is not installed");
+    }
+    if !bundle_with(sandbox, "test -t 0 && test -t 1 && echo on a terminal; tty", |config| {
+        config["process"]["terminal"] = json!(true);
+    }) {
+        return;
+    }
+    sandbox.call(&["create", "-b", "bundle", "web"]).expect(1).assert_stderr_has("needs --console-socket");
+    let console = Background::start(sandbox.command("python3").args(["-c", CONSOLE]));
+    console.until_stdout_has("ready");
+    let status = create(sandbox, &["create", "--console-socket", "console", "-b", "bundle", "web"]);
+    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created.err")).unwrap());
+    sandbox.call(&["start", "web"]).expect(0);
+    let text = console.wait().expect(0).stdout.replace('\r', "");
+    assert_eq!(text, "ready\non a terminal\n/dev/pts/0\n");
+    ended(sandbox, "web");
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+fn descriptors_are_preserved(sandbox: &Sandbox) {
+    if !bundle(sandbox, "cat <&3; ls /proc/self/fd | wc -l; cat <&4") {
+        return;
+    }
+    sandbox.write("three", "of three\n");
+    let program = sandbox.caller.program();
+    let run = |preserved: &str| {
+        let line = format!(
+            "exec 3<three 4<three; exec {} --root {} run -b bundle {preserved} web",
+            program.display(),
+            sandbox.runtime().display()
+        );
+        vfsrun_tests::command::run(sandbox.command("sh").args(["-c", &line]))
+    };
+    // What ls has: three, the preserved ones, and the directory that it reads.
+    let output = run("--preserve-fds 1");
+    assert!(output.stdout.starts_with("of three\n5\n") && output.code() != 0, "{output:?}");
+    assert!(!run("").stdout.contains("of three"));
+    assert_nothing_left(sandbox);
+}
+
+fn killed_create_leaves_nothing_that_delete_does_not_remove(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    for pause in (0..40).map(|step| Duration::from_micros(step * 500)) {
+        let mut command = sandbox.vfsrun(&["create", "-b", "bundle", "web"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(pause);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whatever is there, its name can be had again.
+        sandbox.call(&["delete", "--force", "web"]).expect(0);
+        assert!(!Path::new(&sandbox.runtime().join("containers/web")).exists());
+    }
+    assert_nothing_left(sandbox);
+}
+
+fn starts_at_once_are_one_start(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo begun; sleep 100") {
+        return;
+    }
+    created(sandbox, "web");
+    let starts: Vec<_> = (0..8).map(|_| Background::start(&mut sandbox.vfsrun(&["start", "web"]))).collect();
+    let codes: Vec<_> = starts.into_iter().map(|start| start.wait().code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_eq!(output_of(sandbox), "begun\n");
+    assert_nothing_left(sandbox);
+}

@@ -1,0 +1,142 @@
+//! podman with vfsrun as its runtime, without cgroups.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use vfsrun_tests::{Output, Sandbox, as_root_and_user, command, fixtures, processes, skip};
+
+as_root_and_user!(
+    container_runs_and_its_exit_code_comes_through,
+    detached_container_is_seen_stopped_and_started_again,
+    terminal_is_conmons,
+    program_that_is_not_there_is_127,
+    volumes_are_mounted,
+);
+
+/// podman with storage of this test's own. `None`, told loudly, where it cannot be used.
+struct Podman<'a> {
+    sandbox: &'a Sandbox,
+}
+
+impl<'a> Podman<'a> {
+    /// With an image `box` of busybox.
+    fn new(sandbox: &'a Sandbox) -> Option<Podman<'a>> {
+        if !fixtures::has("podman") {
+            skip::loudly("podman", "podman is not installed");
+            return None;
+        }
+        let Some(root) = fixtures::busybox_root(sandbox, "root") else {
+            skip::loudly("podman", "busybox-static is not installed");
+            return None;
+        };
+        let configuration = "[containers]\n\
+            # Limits that a process without CAP_SYS_RESOURCE can set.\n\
+            default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
+            [engine]\n\
+            cgroup_manager = \"cgroupfs\"\n\
+            events_logger = \"file\"\n\
+            runtime_supports_json = [\"vfsrun\"]\n\
+            runtime_supports_nocgroup = [\"vfsrun\"]\n";
+        sandbox.write("containers.conf", configuration);
+        sandbox.dir("run-user");
+        // podman's own option for that is forgotten where it cleans up.
+        let (program, runtime) = (sandbox.caller.program(), sandbox.runtime());
+        let script = format!("#!/bin/sh\nexec {} --root {} \"$@\"\n", program.display(), runtime.display());
+        let script = sandbox.write("bin/vfsrun", script);
+        std::fs::set_permissions(script, PermissionsExt::from_mode(0o755))
+            .expect("a file of ours takes a mode");
+        let podman = Podman { sandbox };
+        let archive = format!("tar -C {} -cf image.tar .", root.display());
+        sandbox.sh(&archive);
+        podman.call(&["import", "image.tar", "box"]).expect(0);
+        Some(podman)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let sandbox = self.sandbox;
+        let place = |name: &str| -> PathBuf { sandbox.path(name) };
+        let mut command = sandbox.command("podman");
+        command.env("CONTAINERS_CONF", place("containers.conf")).env("XDG_RUNTIME_DIR", place("run-user"));
+        command.arg("--root").arg(place("storage")).arg("--runroot").arg(place("storage-run"));
+        command.args(["--storage-driver", "vfs"]).arg("--runtime").arg(place("bin/vfsrun"));
+        command.args(arguments);
+        command
+    }
+
+    fn call(&self, arguments: &[&str]) -> Output {
+        command::run(&mut self.command(arguments))
+    }
+
+    fn run(&self, options: &[&str], script: &str) -> Output {
+        let plain = ["run", "--rm", "--cgroups=disabled", "--network=none"];
+        self.call(&[&plain[..], options, &["box", "sh", "-c", script]].concat())
+    }
+}
+
+/// An ordinary user's podman leaves a process behind that holds its namespaces.
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.sandbox.path("run-user/libpod/tmp/pause.pid"));
+        if let Some(pid) = pid.ok().and_then(|text| text.trim().parse().ok()) {
+            processes::send(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn container_runs_and_its_exit_code_comes_through(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let output = podman.run(&["--hostname=inside"], "hostname; id -u; echo err >&2; exit 5").expect(5);
+    assert_eq!(output.stdout, "inside\n0\n");
+    assert_eq!(output.stderr, "err\n");
+}
+
+fn detached_container_is_seen_stopped_and_started_again(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let script = "trap 'echo ended; exit 3' TERM; echo begun; while :; do sleep 0.1; done";
+    let arguments =
+        ["run", "-d", "--name=web", "--cgroups=disabled", "--network=none", "box", "sh", "-c", script];
+    // Its monitor has the output for as long as the container lives.
+    let mut start = podman.command(&arguments);
+    let started = start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(started.success());
+    let status =
+        || podman.call(&["inspect", "web", "--format", "{{.State.Status}} {{.State.ExitCode}}"]).stdout;
+    assert_eq!(status(), "running 0\n");
+    processes::until("the log", || podman.call(&["logs", "web"]).stdout == "begun\n");
+    podman.call(&["stop", "web"]).expect(0);
+    assert_eq!(status(), "exited 3\n");
+    assert_eq!(podman.call(&["logs", "web"]).stdout, "begun\nended\n");
+    podman.call(&["start", "web"]).expect(0);
+    assert_eq!(status(), "running 0\n");
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
+    let left = || sandbox.call(&["list", "--quiet"]).expect(0).stdout;
+    processes::until("the removal of the container", || left().is_empty());
+}
+
+fn terminal_is_conmons(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let output = podman.run(&["-t"], "test -t 0 && test -t 1 && test -t 2 && echo all").expect(0);
+    assert_eq!(output.stdout, "all\r\n");
+}
+
+fn program_that_is_not_there_is_127(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let output =
+        podman.call(&["run", "--rm", "--cgroups=disabled", "--network=none", "box", "no-such-program"]);
+    output.expect(127).assert_stderr_has("executable file \"no-such-program\" not found in $PATH");
+}
+
+fn volumes_are_mounted(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    sandbox.write("volume/file", "of the host\n");
+    let volume = |at: &str| format!("{}:{at}", sandbox.path("volume").display());
+    let (writable, readonly) = (volume("/data"), volume("/ro:ro"));
+    let output = podman.run(
+        &["-v", &writable, "-v", &readonly],
+        "cat /ro/file; echo new > /data/new; cat /ro/new; touch /ro/file",
+    );
+    assert_eq!(output.expect(1).stdout, "of the host\nnew\n");
+    assert_eq!(std::fs::read_to_string(sandbox.path("volume/new")).unwrap(), "new\n");
+}
