@@ -6,7 +6,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+use vfsrun_tests::{
+    Background, Caller, Output, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip,
+};
 
 as_root_and_user!(
     container_begins_with_start_and_outlives_who_created_it,
@@ -20,6 +22,7 @@ as_root_and_user!(
     list_has_all,
     bad_ids_are_refused,
     failure_is_one_line_of_the_log,
+    features_are_what_is_built,
     terminal_goes_to_the_console_socket,
     descriptors_are_preserved,
     killed_create_leaves_nothing_that_delete_does_not_remove,
@@ -289,6 +292,34 @@ fn failure_is_one_line_of_the_log(sandbox: &Sandbox) {
         (line["level"].as_str(), line["msg"].as_str()),
         (Some("error"), Some("container \"web\" does not exist"))
     );
+}
+
+/// Every option and capability that is named can be used, in a bundle of this caller's.
+fn features_are_what_is_built(sandbox: &Sandbox) {
+    let features = sandbox.call(&["features"]).expect(0).stdout;
+    let features: Value = serde_json::from_str(&features).unwrap();
+    assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
+    let seccomp = &features["linux"]["seccomp"];
+    assert!(seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
+    assert!(seccomp["supportedFlags"].as_array().unwrap().contains(&json!("SECCOMP_FILTER_FLAG_LOG")));
+    let named = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+    let options = named(&features["mountOptions"]);
+    assert!(options.contains(&"rro".to_owned()));
+    // An ordinary user may not change how times of access are kept, nor let propagation out.
+    let usable = options.iter().filter(|option| !option.contains("shared") && !option.contains("bindable"));
+    let mounts: Vec<_> = usable
+        .enumerate()
+        .map(|(at, option)| {
+            json!({ "destination": format!("/tmp/{at}"), "type": "none", "source": "/etc",
+                "options": ["bind", "nosuid", "nodev", "noexec", option] })
+        })
+        .collect();
+    let is_there = bundle_with(sandbox, "true", |config| {
+        config["mounts"].as_array_mut().unwrap().extend(mounts.clone());
+    });
+    if is_there && sandbox.caller == Caller::Root {
+        sandbox.call(&["run", "-b", "bundle", "web"]).expect(0);
+    }
 }
 
 /// Takes what is sent there: the terminal of the container.

@@ -15,7 +15,7 @@ pub mod facts;
 mod host_wide;
 pub mod ids;
 mod landlock;
-mod mounts;
+pub mod mounts;
 pub mod paths;
 pub mod plan;
 mod resolve;

@@ -41,6 +41,18 @@ const ATTRIBUTES: [(&str, u32, u32); 16] = [
 const PROPAGATION: [&str; 8] =
     ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
 
+/// Words that say what is so anyway, or what kind of mount it is.
+const PLAIN: [&str; 6] = ["defaults", "bind", "rbind", "silent", "loud", "async"];
+
+/// Every word that a mount may have beside what is for its file system alone, sorted.
+pub fn options() -> Vec<String> {
+    let words = ATTRIBUTES.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
+    let mut words: Vec<_> =
+        words.chain([&PROPAGATION[..], &PLAIN].concat().iter().map(|word| (*word).to_owned())).collect();
+    words.sort();
+    words
+}
+
 /// The mounts of a complete config, in its order.
 pub(crate) fn all(config: &Spec, facts: &Facts) -> Result<Vec<plan::Mount>, PlanError> {
     let is_action = config.vfs.is_some();
@@ -56,10 +68,10 @@ fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<pl
     let mut data = Vec::new();
     for option in &mount.options {
         match option.as_str() {
-            "defaults" | "bind" | "rbind" | "silent" | "loud" | "async" => {}
             "tmpcopyup" | "idmap" | "ridmap" => {
                 return Err(PlanError::MountOption { at: format!("{at}.options"), option: option.clone() });
             }
+            word if PLAIN.contains(&word) => {}
             word if PROPAGATION.contains(&word) => attributes.propagation = Some(word.to_owned()),
             word if attribute(word, &mut attributes) => {}
             _ => data.push(option.clone()),

@@ -173,7 +173,35 @@ impl Action {
     }
 }
 
+impl Action {
+    pub const ALL: [Action; 9] = [
+        Action::Kill,
+        Action::KillThread,
+        Action::KillProcess,
+        Action::Trap,
+        Action::Errno,
+        Action::Trace,
+        Action::Allow,
+        Action::Log,
+        Action::Notify,
+    ];
+}
+
+impl Operator {
+    pub const ALL: [Operator; 7] = [
+        Operator::NotEqual,
+        Operator::Less,
+        Operator::LessOrEqual,
+        Operator::Equal,
+        Operator::GreaterOrEqual,
+        Operator::Greater,
+        Operator::MaskedEqual,
+    ];
+}
+
 impl Flag {
+    pub const ALL: [Flag; 4] = [Flag::Tsync, Flag::Log, Flag::SpecAllow, Flag::WaitKillableRecv];
+
     /// From linux/seccomp.h.
     pub fn bit(self) -> u32 {
         match self {
@@ -186,6 +214,16 @@ impl Flag {
 }
 
 impl Architecture {
+    /// Those that filters are compiled for, on a kernel that serves them.
+    pub const COMPILED: [Architecture; 6] = [
+        Architecture::X86_64,
+        Architecture::X86,
+        Architecture::X32,
+        Architecture::Aarch64,
+        Architecture::Arm,
+        Architecture::Riscv64,
+    ];
+
     /// None for architectures that no filter is compiled for.
     pub fn arch(self) -> Option<Arch> {
         match self {

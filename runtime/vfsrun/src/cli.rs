@@ -186,6 +186,8 @@ pub enum Container {
         force: bool,
         id: Id,
     },
+    /// Print what of the OCI specification is built, as JSON
+    Features,
     /// List containers
     List {
         #[arg(short, long, default_value = "table")]

@@ -22,6 +22,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::State { id } => state(&containers(global)?, id),
         Command::Kill { id, signal, .. } => kill(&containers(global)?, id, *signal),
         Command::Delete { id, force } => done(containers(global)?.delete(id, *force)),
+        Command::Features => super::features::features(),
         Command::List { format, quiet } => list(&containers(global)?, *format, *quiet),
     }
 }

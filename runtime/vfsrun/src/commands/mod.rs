@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod doctor;
+pub mod features;
 pub mod inputs;
 pub mod layer;
 pub mod new;

@@ -1,0 +1,58 @@
+//! `vfsrun features`: what of the OCI runtime specification this version builds (features.md there). Callers decide by
+//! it what they ask for, so it must name nothing that would be refused.
+
+use serde_json::json;
+use vfsrun_plan::mounts;
+use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
+use vfsrun_spec::oci::{CAPABILITIES, NamespaceType};
+use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
+use vfsrun_sys::seccomp;
+
+use super::{Outcome, print};
+use crate::container::OCI_VERSION;
+
+const NAMESPACES: [NamespaceType; 7] = [
+    NamespaceType::Cgroup,
+    NamespaceType::Ipc,
+    NamespaceType::Mount,
+    NamespaceType::Network,
+    NamespaceType::Pid,
+    NamespaceType::User,
+    NamespaceType::Uts,
+];
+
+pub fn features() -> Outcome {
+    let supported = Flag::ALL.into_iter().filter(|flag| seccomp::knows_flag(flag.bit().into()));
+    // Never granted: without a device cgroup it would be the host's disks.
+    let capabilities = CAPABILITIES.into_iter().filter(|name| *name != "CAP_MKNOD");
+    let disabled = json!({ "enabled": false });
+    let features = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": [],
+        "mountOptions": mounts::options(),
+        "linux": {
+            "namespaces": NAMESPACES.map(NamespaceType::name),
+            "capabilities": capabilities.collect::<Vec<_>>(),
+            "cgroup": { "v1": false, "v2": false, "systemd": false, "systemdUser": false, "rdma": false },
+            "seccomp": {
+                "enabled": true,
+                "actions": Action::ALL,
+                "operators": Operator::ALL,
+                "archs": Architecture::COMPILED,
+                "knownFlags": Flag::ALL,
+                "supportedFlags": supported.collect::<Vec<_>>(),
+            },
+            "apparmor": disabled,
+            "selinux": disabled,
+            "intelRdt": disabled,
+            "mountExtensions": { "idmap": disabled },
+            "netDevices": disabled,
+            "memoryPolicy": { "modes": [], "flags": [] },
+        },
+        "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
+        // It only takes away, but may take away what others rely on.
+        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION],
+    });
+    print(&serde_json::to_string_pretty(&features)?)
+}
