@@ -27,6 +27,7 @@ as_root_and_user!(
     descriptors_are_preserved,
     killed_create_leaves_nothing_that_delete_does_not_remove,
     starts_at_once_are_one_start,
+    walls_are_the_same_however_a_container_is_started,
 );
 
 /// A bundle whose command is this script. False, told loudly, where there can be none.
@@ -411,5 +412,38 @@ fn starts_at_once_are_one_start(sandbox: &Sandbox) {
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(output_of(sandbox), "begun\n");
+    assert_nothing_left(sandbox);
+}
+
+/// Capabilities, filter, Landlock and descriptors of a container that waited for its start are those of one that did not.
+fn walls_are_the_same_however_a_container_is_started(sandbox: &Sandbox) {
+    let script = "grep -E '^(Cap|NoNewPrivs|Seccomp|Uid|Gid|Groups)' /proc/self/status; \
+        mkdir /work/denied; touch /etc/denied; ls /proc/self/fd; umask; pwd; cat /proc/self/oom_score_adj";
+    let has_bundle = bundle_with(sandbox, script, |config| {
+        config["process"]["cwd"] = json!("/work");
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 113 }],
+        });
+        config["annotations"]["run.vfsrun.landlock"] = json!("{\"write\": [\"/work\", \"/dev\"]}");
+    });
+    if !has_bundle {
+        return;
+    }
+    let direct = sandbox.call(&["./bundle"]);
+    assert!(
+        direct.stdout.contains("NoNewPrivs:\t1\n") && direct.stdout.contains("Seccomp:\t2\n"),
+        "{direct:?}"
+    );
+    direct.assert_stderr_has("No route to host");
+    direct.assert_stderr_has("/etc/denied: Permission denied");
+    let run = sandbox.call(&["run", "-b", "bundle", "web"]);
+    assert_eq!((&run.stdout, &run.stderr, run.code()), (&direct.stdout, &direct.stderr, direct.code()));
+    created(sandbox, "web");
+    sandbox.call(&["start", "web"]).expect(0);
+    assert_eq!(ended(sandbox, "web"), direct.stdout);
+    assert_eq!(std::fs::read_to_string(sandbox.path("created.err")).unwrap(), direct.stderr);
+    sandbox.call(&["delete", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }
