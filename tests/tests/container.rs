@@ -410,6 +410,7 @@ fn starts_at_once_are_one_start(sandbox: &Sandbox) {
     let starts: Vec<_> = (0..8).map(|_| Background::start(&mut sandbox.vfsrun(&["start", "web"]))).collect();
     let codes: Vec<_> = starts.into_iter().map(|start| start.wait().code()).collect();
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    processes::until("the command", || output_of(sandbox) == "begun\n");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(output_of(sandbox), "begun\n");
     assert_nothing_left(sandbox);
