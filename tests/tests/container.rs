@@ -185,8 +185,8 @@ fn create_tells_what_cannot_be_executed(sandbox: &Sandbox) {
         sandbox.call(&["create", "-b", "bundle", "web"]).expect(1).assert_stderr_has(text_of_error);
     };
     // Words that podman looks for.
-    refused("no-such-program", "executable file \"no-such-program\" not found in $PATH");
-    refused("/bin/none", "executable file \"/bin/none\" not found in $PATH");
+    refused("no-such-program", "\"no-such-program\": executable file not found in $PATH");
+    refused("/bin/none", "\"/bin/none\": executable file not found in $PATH");
     refused("/etc", "cannot execute /etc: Permission denied");
     assert_nothing_left(sandbox);
 }

@@ -13,6 +13,7 @@ as_root_and_user!(
     terminal_is_conmons,
     program_that_is_not_there_is_127,
     volumes_are_mounted,
+    commands_are_executed_in_a_container,
 );
 
 /// podman with storage of this test's own. `None`, told loudly, where it cannot be used.
@@ -69,6 +70,13 @@ impl<'a> Podman<'a> {
         command::run(&mut self.command(arguments))
     }
 
+    /// Detached: its monitor has the output for as long as the container lives.
+    fn start(&self, options: &[&str], script: &str) {
+        let plain = ["run", "-d", "--cgroups=disabled", "--network=none"];
+        let mut start = self.command(&[&plain[..], options, &["box", "sh", "-c", script]].concat());
+        assert!(start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    }
+
     fn run(&self, options: &[&str], script: &str) -> Output {
         let plain = ["run", "--rm", "--cgroups=disabled", "--network=none"];
         self.call(&[&plain[..], options, &["box", "sh", "-c", script]].concat())
@@ -95,12 +103,7 @@ fn container_runs_and_its_exit_code_comes_through(sandbox: &Sandbox) {
 fn detached_container_is_seen_stopped_and_started_again(sandbox: &Sandbox) {
     let Some(podman) = Podman::new(sandbox) else { return };
     let script = "trap 'echo ended; exit 3' TERM; echo begun; while :; do sleep 0.1; done";
-    let arguments =
-        ["run", "-d", "--name=web", "--cgroups=disabled", "--network=none", "box", "sh", "-c", script];
-    // Its monitor has the output for as long as the container lives.
-    let mut start = podman.command(&arguments);
-    let started = start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert!(started.success());
+    podman.start(&["--name=web"], script);
     let status =
         || podman.call(&["inspect", "web", "--format", "{{.State.Status}} {{.State.ExitCode}}"]).stdout;
     assert_eq!(status(), "running 0\n");
@@ -115,6 +118,19 @@ fn detached_container_is_seen_stopped_and_started_again(sandbox: &Sandbox) {
     processes::until("the removal of the container", || left().is_empty());
 }
 
+fn commands_are_executed_in_a_container(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    podman.start(&["--name=web", "--user=7:7"], "while :; do sleep 0.1; done");
+    let output =
+        podman.call(&["exec", "-e", "X=y", "-w", "/etc", "web", "sh", "-c", "id -u; pwd; echo $X; exit 6"]);
+    assert_eq!(output.expect(6).stdout, "7\n/etc\ny\n");
+    let output =
+        podman.call(&["exec", "--user=0", "-t", "web", "sh", "-c", "id -u; test -t 1 && echo terminal"]);
+    assert_eq!(output.expect(0).stdout, "0\r\nterminal\r\n");
+    podman.call(&["exec", "web", "no-such-program"]).expect(127);
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
+}
+
 fn terminal_is_conmons(sandbox: &Sandbox) {
     let Some(podman) = Podman::new(sandbox) else { return };
     let output = podman.run(&["-t"], "test -t 0 && test -t 1 && test -t 2 && echo all").expect(0);
@@ -125,7 +141,7 @@ fn program_that_is_not_there_is_127(sandbox: &Sandbox) {
     let Some(podman) = Podman::new(sandbox) else { return };
     let output =
         podman.call(&["run", "--rm", "--cgroups=disabled", "--network=none", "box", "no-such-program"]);
-    output.expect(127).assert_stderr_has("executable file \"no-such-program\" not found in $PATH");
+    output.expect(127).assert_stderr_has("\"no-such-program\": executable file not found in $PATH");
 }
 
 fn volumes_are_mounted(sandbox: &Sandbox) {

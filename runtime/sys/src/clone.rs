@@ -69,12 +69,22 @@ struct CloneArgs {
 /// Errors: EBUSY when this process has more than one thread (a lock that another thread holds would stay locked in
 /// the child for ever), else those of clone3(2).
 pub fn clone(namespaces: Namespaces) -> io::Result<Cloned> {
+    clone_with(namespaces.0, libc::SIGCHLD as u64)
+}
+
+/// The same, but the new process is a child of this one's parent, which is told of its end as of this one's.
+pub fn clone_sibling() -> io::Result<Cloned> {
+    // The kernel takes no signal here: it is that of this process.
+    clone_with(libc::CLONE_PARENT as u64, 0)
+}
+
+fn clone_with(flags: u64, exit_signal: u64) -> io::Result<Cloned> {
     require_one_thread()?;
     let mut pidfd: libc::c_int = -1;
     let args = CloneArgs {
-        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         ..CloneArgs::default()
     };
     // SAFETY: args outlives the call and has the size passed; no stack is given, so the child goes on in a copy of

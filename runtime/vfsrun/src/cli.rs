@@ -166,6 +166,9 @@ pub enum Container {
     },
     /// Let a created container's command begin
     Start { id: Id },
+    /// Run another command in a container
+    #[command(after_help = "Examples:\n  vfsrun exec web ps\n  vfsrun exec --user 1000 -t web sh")]
+    Exec(Exec),
     /// Print a container's state as JSON
     State { id: Id },
     /// Send a signal to a container's first process
@@ -196,6 +199,50 @@ pub enum Container {
         #[arg(short, long)]
         quiet: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// A file with a `process` of the OCI specification, instead of the container's own with what the other options say
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "args"])]
+    pub process: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Set a variable of the command's environment
+    #[arg(short, long, value_name = "K=V", value_parser = variable)]
+    pub env: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// As numbers of the container
+    #[arg(short, long, value_name = "UID[:GID]", value_parser = user)]
+    pub user: Option<(u32, Option<u32>)>,
+    /// Another group; may be repeated
+    #[arg(short = 'g', long = "additional-gids", value_name = "GID")]
+    pub group: Vec<u32>,
+    /// Another capability; may be repeated
+    #[arg(short, long, value_name = "CAP_X")]
+    pub cap: Vec<String>,
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Write its pid there, when it runs
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// A Unix socket to which its terminal is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// It inherits so many descriptors above stderr
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Accepted: this version pauses no container
+    #[arg(long)]
+    pub ignore_paused: bool,
+    pub id: Id,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
+    pub args: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -335,6 +382,19 @@ pub enum View {
     /// Unmount a view
     #[command(after_help = "Example:\n  vfsrun view umount look")]
     Umount { directory: PathBuf },
+}
+
+/// Decimal digits alone: nothing else may come to be read as root (CVE-2026-30892).
+fn user(text: &str) -> Result<(u32, Option<u32>), String> {
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<u32>().ok().filter(|number| *number != u32::MAX),
+        false => None,
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (number(uid), number(gid).map(Some)),
+        None => (number(text), Some(None)),
+    };
+    uid.zip(gid).ok_or_else(|| "expected UID or UID:GID, as decimal numbers".to_owned())
 }
 
 fn signal(text: &str) -> Result<Signal, String> {

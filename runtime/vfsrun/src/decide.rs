@@ -35,6 +35,7 @@ pub struct Request {
 pub struct Decided {
     /// The spec's file, for messages.
     pub file: PathBuf,
+    pub spec: Spec,
     pub facts: Facts,
     pub plan: Plan,
     /// A plain bundle needs none.
@@ -57,7 +58,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
         // Standard input can be read once only: before it is, the program must be what it will stay.
         seal(probe::caller().privileged)?;
     }
-    let Planned { file, facts, plan, store } = planned(request)?;
+    let Planned { file, spec, facts, plan, store } = planned(request)?;
     if seal::is_needed(&plan) {
         seal(facts.caller.privileged)?;
     }
@@ -66,10 +67,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let filter = filter(&plan, &runtime)?;
-    let needs_agent = filter.as_ref().is_some_and(|filter| filter.needs_listener);
-    let agent = plan.sandbox.agent.as_ref().filter(|_| needs_agent);
-    let agent = agent.map(|agent| Agent::connect(agent, &plan.annotations, &directory_of(&file)));
-    let agent = agent.transpose()?;
+    let agent = agent(&plan, filter.as_ref(), &directory_of(&file))?;
     let scaffold = directories::scaffold(&runtime)?;
     let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
     let root_key =
@@ -77,6 +75,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     let root_key = root_key.map_err(|source| RunError::Upper { source })?.flatten();
     Ok(Decided {
         file,
+        spec,
         facts,
         plan,
         store,
@@ -107,17 +106,43 @@ fn open_trace(
 pub struct Planned {
     /// The spec's file, for messages.
     pub file: PathBuf,
+    pub spec: Spec,
     pub facts: Facts,
     pub plan: Plan,
     /// A plain bundle needs none.
     pub store: Option<LayerStore>,
 }
 
+/// What a command comes to that joins a container, whose config is `spec` but for the process.
+pub struct Joined {
+    pub plan: Plan,
+    pub filter: Option<Filter>,
+    pub agent: Option<Agent>,
+}
+
+/// Decides about such a command. The program may execute itself again on the way (see [`seal`]).
+pub fn joined(spec: &Spec, file: &Path, bundle: &Path, runtime: &Path) -> Result<Joined, RunError> {
+    let facts = probe::facts(spec, bundle, None);
+    let plan = Plan::new(spec, &facts).map_err(|source| RunError::Plan { file: file.into(), source })?;
+    // Whoever is in the container already can reach this program.
+    seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
+    refuse_directories_as_stdio()?;
+    let filter = filter(&plan, runtime)?;
+    let agent = agent(&plan, filter.as_ref(), bundle)?;
+    Ok(Joined { plan, filter, agent })
+}
+
+fn agent(plan: &Plan, filter: Option<&Filter>, bundle: &Path) -> Result<Option<Agent>, RunError> {
+    let needs_agent = filter.is_some_and(|filter| filter.needs_listener);
+    let agent = plan.sandbox.agent.as_ref().filter(|_| needs_agent);
+    Ok(agent.map(|agent| Agent::connect(agent, &plan.annotations, bundle)).transpose()?)
+}
+
 /// For commands that look at what a run would see.
 pub fn planned(request: &Request) -> Result<Planned, RunError> {
     let Loaded { spec, file, store, facts } = load_all(request)?;
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
-    Ok(Planned { file, facts, plan, store })
+    Ok(Planned { file, spec, facts, plan, store })
 }
 
 /// The branches of a spec in one segment.

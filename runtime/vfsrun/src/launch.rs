@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use thiserror::Error;
 use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_spec::oci::NamespaceType;
@@ -10,7 +11,8 @@ use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
 
 use crate::id_maps::{self, IdMapError};
 use crate::stage::init::{self, Prepared};
-use crate::stage::report::{self, Base, Receiver};
+use crate::stage::joined::{self, Joining};
+use crate::stage::report::{self, Base, Received, Receiver, Report};
 
 #[derive(Debug, Error)]
 pub enum LaunchError {
@@ -22,6 +24,8 @@ pub enum LaunchError {
     Clone { hint: &'static str, source: io::Error },
     #[error(transparent)]
     IdMap(#[from] IdMapError),
+    #[error("{message}")]
+    NotJoined { message: String },
     #[error("init ended before it could start")]
     Go { source: io::Error },
 }
@@ -70,12 +74,39 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     }
 }
 
+/// Starts a command in the namespaces of a container.
+pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
+    let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
+    let failed = |source| LaunchError::Clone { hint: "", source };
+    let between = match clone(Namespaces::NONE).map_err(failed)? {
+        Cloned::Child => {
+            drop(reports);
+            joined::run(joining, &sender)
+        }
+        Cloned::Parent(child) => child,
+    };
+    drop(sender);
+    let first = reports.wait().map_err(|source| LaunchError::Go { source })?;
+    // It has nothing more to do.
+    let _ = rustix::io::retry_on_intr(|| waitpid(Some(between.pid), WaitOptions::empty()));
+    match first {
+        Received::Report { report: Report::Joined, sender: Some(pid), .. } => {
+            let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
+            Ok(Init { child: Child { pid, pidfd }, reports })
+        }
+        Received::Report { report: Report::Failed { message, .. }, .. } => {
+            Err(LaunchError::NotJoined { message })
+        }
+        _ => Err(LaunchError::Go { source: io::ErrorKind::UnexpectedEof.into() }),
+    }
+}
+
 fn fresh(namespaces: &[Namespace]) -> Namespaces {
     let fresh = namespaces.iter().filter(|namespace| namespace.path.is_none());
     fresh.fold(Namespaces::NONE, |all, namespace| all.with(bits(namespace.kind)))
 }
 
-fn bits(kind: NamespaceType) -> Namespaces {
+pub fn bits(kind: NamespaceType) -> Namespaces {
     match kind {
         NamespaceType::User => Namespaces::USER,
         NamespaceType::Mount => Namespaces::MOUNT,

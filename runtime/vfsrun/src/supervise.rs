@@ -225,8 +225,8 @@ impl Action<'_> {
                     }
                     self.init.reports.go().map_err(failed)?;
                 }
-                // Only of a process with a gate.
-                Report::Waiting => {}
+                // Of those who are not waited for here.
+                Report::Waiting | Report::Joined => {}
                 Report::Executing { at } => self.ended.executed_at = Some(at),
                 Report::Failed { code, message } => self.failure = Some((code, message)),
                 Report::Ended { code, signal, alone } => {

@@ -3,8 +3,10 @@
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Container as Command, Create, Global, ListFormat};
-use crate::container::{self, ContainerError, Containers, CreateRequest, Id, Manner, State};
+use crate::cli::{Container as Command, Create, Exec, Global, ListFormat};
+use crate::container::{
+    self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
+};
 use crate::log::note;
 use crate::{directories, probe};
 
@@ -19,6 +21,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
             Ok(container::run(&request(arguments, global), manner, note)?)
         }
         Command::Start { id } => done(containers(global)?.start(id)),
+        Command::Exec(arguments) => exec(arguments, global),
         Command::State { id } => state(&containers(global)?, id),
         Command::Kill { id, signal, .. } => kill(&containers(global)?, id, *signal),
         Command::Delete { id, force } => done(containers(global)?.delete(id, *force)),
@@ -46,6 +49,33 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         preserve_fds: arguments.preserve_fds,
         runtime: global.root.clone(),
     }
+}
+
+/// A command that cannot be executed is 255, as with runc.
+fn exec(arguments: &Exec, global: &Global) -> Outcome {
+    let process = match &arguments.process {
+        Some(file) => ProcessSource::File(file.clone()),
+        None => ProcessSource::Changed(Changes {
+            args: arguments.args.clone(),
+            cwd: arguments.cwd.clone(),
+            env: arguments.env.clone(),
+            user: arguments.user,
+            groups: arguments.group.clone(),
+            terminal: arguments.tty,
+            capabilities: arguments.cap.clone(),
+            no_new_privileges: arguments.no_new_privs,
+        }),
+    };
+    let request = ExecRequest {
+        id: arguments.id.clone(),
+        process,
+        detach: arguments.detach,
+        pid_file: arguments.pid_file.clone(),
+        console_socket: arguments.console_socket.clone(),
+        preserve_fds: arguments.preserve_fds,
+        runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
+    };
+    container::exec(&request).map_err(|error| Failure { message: vfsrun_sys::chain(&error), code: 255 })
 }
 
 fn state(containers: &Containers, id: &Id) -> Outcome {

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
 use vfsrun_plan::plan::Root;
@@ -14,7 +13,7 @@ use vfsrun_sys::fd_passing;
 
 use super::process::Process;
 use super::record::Record;
-use super::{ContainerError, Containers, Gate, Id, Place};
+use super::{CONFIG, ContainerError, Containers, Gate, Id, Place};
 use crate::decide::{self, Decided, Request};
 use crate::launch::{self, Init};
 use crate::run::RunError;
@@ -80,13 +79,13 @@ pub struct CreateRequest {
 pub struct Console(UnixStream);
 
 impl Console {
-    fn connect(path: &Path) -> Result<Console, CreateError> {
+    pub(super) fn connect(path: &Path) -> Result<Console, CreateError> {
         let socket = UnixStream::connect(path);
         socket.map(Console).map_err(|source| CreateError::Connect { path: path.into(), source })
     }
 
     /// The data is a name, for those who show one.
-    fn send(&self, master: &OwnedFd) -> Result<(), CreateError> {
+    pub(super) fn send(&self, master: &OwnedFd) -> Result<(), CreateError> {
         // Whoever gets it waits for it as it likes.
         let blocking = fcntl_getfl(master).and_then(|flags| fcntl_setfl(master, flags - OFlags::NONBLOCK));
         let sent = blocking.map_err(io::Error::from);
@@ -177,18 +176,8 @@ fn hear_until(
     console: Option<&Console>,
 ) -> Result<(), CreateError> {
     loop {
-        let received = init.reports.receive().map_err(CreateError::step("hear from init"))?;
-        let (report, fd, sender) = match received {
-            Received::Report { report, fd, sender } => (report, fd, sender),
-            Received::Ended => return Err(CreateError::Mute),
-            Received::Nothing => {
-                let mut fds = [PollFd::new(init.reports.as_fd(), PollFlags::POLLIN)];
-                match poll(&mut fds, PollTimeout::NONE) {
-                    Ok(_) | Err(nix::Error::EINTR) => continue,
-                    Err(errno) => return Err(CreateError::step("wait for init")(errno.into())),
-                }
-            }
-        };
+        let received = init.reports.wait().map_err(CreateError::step("hear from init"))?;
+        let Received::Report { report, fd, sender } = received else { return Err(CreateError::Mute) };
         match (report, fd) {
             (Report::Created, _) if step == Step::Created => return Ok(()),
             (Report::Waiting, _) if step == Step::Waiting => return Ok(()),
@@ -231,5 +220,7 @@ pub(super) fn write(
         uid: decided.facts.caller.uid,
         annotations: decided.plan.annotations.clone(),
     };
+    let config = decided.spec.raw.to_string();
+    std::fs::write(place.path.join(CONFIG), config).map_err(CreateError::step("keep the config"))?;
     record.write(&place.path).map_err(CreateError::step("write the container's record"))
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! ROOT/containers/ID/      made by create
 //!   lock                   locked by whoever changes the container
+//!   config.json            of the bundle, as it was when the container was created
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
 //! ```
 
 mod create;
+mod exec;
 mod gate;
 mod id;
 mod process;
@@ -16,6 +18,7 @@ mod run;
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,11 +27,14 @@ use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 
 pub use self::create::{CreateRequest, create};
+pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
+
+const CONFIG: &str = "config.json";
 
 /// Their words are those of runc, which callers look for.
 #[derive(Debug, Error)]
@@ -227,13 +233,19 @@ impl Container {
     }
 
     pub fn kill(&self, signal: Signal) -> Result<(), ContainerError> {
-        let gone = || ContainerError::NotRunning { id: self.id.clone() };
-        let failed = |source| ContainerError::Signal { id: self.id.clone(), source };
-        let process = self.record.process.open().map_err(failed)?.ok_or_else(gone)?;
-        match pidfd_send_signal(&process, signal) {
-            Err(rustix::io::Errno::SRCH) => Err(gone()),
-            sent => sent.map_err(|errno| failed(errno.into())),
+        match pidfd_send_signal(self.process()?, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(ContainerError::NotRunning { id: self.id.clone() }),
+            sent => {
+                sent.map_err(|errno| ContainerError::Signal { id: self.id.clone(), source: errno.into() })
+            }
         }
+    }
+
+    /// Its first process.
+    fn process(&self) -> Result<OwnedFd, ContainerError> {
+        let process = self.record.process.open();
+        let process = process.map_err(ContainerError::file("look at the process of", &self.path))?;
+        process.ok_or_else(|| ContainerError::NotRunning { id: self.id.clone() })
     }
 
     /// Kills it and waits until it has ended.

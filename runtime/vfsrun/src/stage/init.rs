@@ -72,7 +72,7 @@ pub fn run(prepared: Prepared<'_>, sender: Sender) -> ! {
 }
 
 impl InitError {
-    fn exit_code(&self) -> u8 {
+    pub(super) fn exit_code(&self) -> u8 {
         match self {
             InitError::Workload(error) => error.exit_code(),
             _ => 125,
@@ -124,6 +124,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         filter: prepared.filter,
         terminal,
         waits: prepared.waits,
+        tied: !plan.command.reaper,
         preserve_fds: prepared.preserve_fds,
     };
     if !plan.command.reaper {
@@ -143,7 +144,7 @@ pub(crate) fn outlive_main() -> io::Result<()> {
 }
 
 /// While /proc is the host's own: later it is whatever the root says. Children inherit the score.
-fn set_oom_score(plan: &Plan) -> Result<(), InitError> {
+pub(super) fn set_oom_score(plan: &Plan) -> Result<(), InitError> {
     let Some(score) = plan.command.oom_score_adj else { return Ok(()) };
     std::fs::write("/proc/self/oom_score_adj", score.to_string())
         .map_err(InitError::step("set oom_score_adj"))

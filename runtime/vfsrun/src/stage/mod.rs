@@ -1,5 +1,6 @@
 //! Stages: the processes of a run, one file each.
 
 pub mod init;
+pub mod joined;
 pub mod report;
 pub mod workload;

@@ -19,6 +19,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -42,6 +43,8 @@ pub enum Report {
     Root { stamp: Option<Stamp> },
     /// The master of the pseudo terminal comes with this packet.
     Terminal,
+    /// The sender is the process that becomes the command, in the namespaces of a container.
+    Joined,
     /// The listener of the seccomp filter comes with this packet, whose sender is the workload. It waits for go.
     Listener,
     /// The kernel enforces this much of the sandbox.
@@ -181,6 +184,19 @@ impl Receiver {
         };
         fd_passing::send(&self.0, &packet, &[])?;
         segments.iter().try_for_each(|segment| fd_passing::send(&self.0, b"s", &[segment.as_fd()]))
+    }
+
+    /// The next report, as soon as it comes.
+    pub fn wait(&self) -> io::Result<Received> {
+        loop {
+            match self.receive()? {
+                Received::Nothing => {
+                    let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+                    rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
+                }
+                received => return Ok(received),
+            }
+        }
     }
 
     /// The next report, if it has come. Never blocks.

@@ -35,7 +35,7 @@ pub enum WorkloadError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     // The words of runc, which callers match.
-    #[error("process.args[0]: executable file {program:?} not found in $PATH")]
+    #[error("process.args[0]: {program:?}: executable file not found in $PATH")]
     NotFound { program: String },
     #[error("process.args[0]: cannot execute {}", path.display())]
     Execute { path: PathBuf, source: io::Error },
@@ -78,6 +78,8 @@ pub struct Job<'a> {
     pub filter: Option<&'a Filter>,
     pub terminal: Option<OwnedFd>,
     pub waits: Waits<'a>,
+    /// Ends with main.
+    pub tied: bool,
     pub preserve_fds: u32,
 }
 
@@ -116,7 +118,7 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
     let enforced = sandbox::restrict(job.sandbox, job.filter)?;
-    if !command.reaper {
+    if job.tied {
         tie_to_main()?;
     }
     sandboxed(&enforced, sender)?;

@@ -1,0 +1,219 @@
+//! Another command in a container: with the container's namespaces, filter and Landlock rules, and a process of its own.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use serde_json::Value;
+use thiserror::Error;
+use vfsrun_plan::Plan;
+use vfsrun_spec::{Spec, SpecError};
+
+use super::create::{Console, CreateError};
+use super::{CONFIG, Container, ContainerError, Containers, Id};
+use crate::decide::{self, Joined};
+use crate::launch::{self, Init, LaunchError};
+use crate::result_file;
+use crate::run::RunError;
+use crate::stage::joined::Joining;
+use crate::stage::report::{Received, Report};
+use crate::supervise::{self, SuperviseError, Told};
+
+#[derive(Debug, Error)]
+pub enum ExecError {
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is no JSON", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Decide(#[from] RunError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Supervise(#[from] SuperviseError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error("--console-socket: {0}")]
+    Console(&'static str),
+    #[error("cannot hear from the command")]
+    Hear { source: io::Error },
+    #[error("{message}")]
+    NotStarted { message: String },
+}
+
+/// What the command line says about a command in a container.
+#[derive(Debug)]
+pub struct ExecRequest {
+    pub id: Id,
+    pub process: ProcessSource,
+    pub detach: bool,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub preserve_fds: u32,
+    pub runtime: PathBuf,
+}
+
+/// Where the process comes from.
+#[derive(Debug)]
+pub enum ProcessSource {
+    /// A file with a `process` of the specification.
+    File(PathBuf),
+    /// The container's own, changed.
+    Changed(Changes),
+}
+
+/// What replaces fields of the container's process.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub args: Vec<String>,
+    pub cwd: Option<PathBuf>,
+    /// Added, or in the place of those of the same name.
+    pub env: Vec<String>,
+    pub user: Option<(u32, Option<u32>)>,
+    pub groups: Vec<u32>,
+    pub terminal: bool,
+    pub capabilities: Vec<String>,
+    pub no_new_privileges: bool,
+}
+
+/// Runs the command; returns its exit code, 0 with `detach`.
+pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
+    let container = Containers::of(&request.runtime).find(&request.id)?;
+    let (spec, file) = spec(&container, &request.process)?;
+    let bundle = &container.record.bundle;
+    let Joined { plan, filter, agent } = decide::joined(&spec, &file, bundle, &request.runtime)?;
+    let console = console(request, &plan)?;
+    let process = container.process()?;
+    let joining = Joining {
+        plan: &plan,
+        filter: filter.as_ref(),
+        container: process.as_fd(),
+        namespaces: namespaces(&plan),
+        tied: !request.detach,
+        preserve_fds: request.preserve_fds,
+    };
+    if request.detach {
+        let init = launch::command(&joining)?;
+        let told = Told { agent: agent.as_ref(), created: None };
+        until_it_runs(&init, told, console.as_ref()).inspect_err(|_| supervise::end(&init))?;
+        // For its readers this is the proof that it has run.
+        write_pid(request, &init)?;
+        return Ok(0);
+    }
+    let signals = supervise::take_signals()?;
+    let init = launch::command(&joining)?;
+    let write = || Ok(write_pid(request, &init)?);
+    let told = Told { agent: agent.as_ref(), created: Some(&write) };
+    let ended = supervise::to_end(&init, None, told, &signals, None);
+    Ok(ended.inspect_err(|_| supervise::end(&init))?.code)
+}
+
+/// The container's config with the process of the command.
+fn spec(container: &Container, source: &ProcessSource) -> Result<(Spec, PathBuf), ExecError> {
+    let kept = container.path.join(CONFIG);
+    let mut config = read(&kept)?;
+    let file = match source {
+        ProcessSource::File(path) => {
+            config["process"] = read(path)?;
+            path.clone()
+        }
+        ProcessSource::Changed(changes) => {
+            changes.apply(&mut config["process"]);
+            kept
+        }
+    };
+    Ok((Spec::parse(&config.to_string(), &file)?, file))
+}
+
+fn read(path: &Path) -> Result<Value, ExecError> {
+    let text = std::fs::read(path).map_err(|source| ExecError::Read { path: path.into(), source })?;
+    serde_json::from_slice(&text).map_err(|source| ExecError::Json { path: path.into(), source })
+}
+
+impl Changes {
+    fn apply(&self, process: &mut Value) {
+        let texts = |value: &Value| -> Vec<String> {
+            value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|text| text.as_str().map(str::to_owned))
+                .collect()
+        };
+        process["args"] = self.args.clone().into();
+        process["terminal"] = self.terminal.into();
+        process["env"] = vfsrun_spec::merge::env(&texts(&process["env"]), &self.env).into();
+        if let Some(cwd) = &self.cwd {
+            process["cwd"] = cwd.to_string_lossy().into();
+        }
+        if let Some((uid, gid)) = self.user {
+            process["user"]["uid"] = uid.into();
+            process["user"]["gid"] = gid.unwrap_or(0).into();
+        }
+        if !self.groups.is_empty() {
+            process["user"]["additionalGids"] = self.groups.clone().into();
+        }
+        if self.no_new_privileges {
+            process["noNewPrivileges"] = true.into();
+        }
+        for set in ["bounding", "effective", "permitted"] {
+            if !self.capabilities.is_empty() {
+                let mut names = texts(&process["capabilities"][set]);
+                names.extend(self.capabilities.iter().cloned());
+                process["capabilities"][set] = names.into();
+            }
+        }
+    }
+}
+
+fn namespaces(plan: &Plan) -> CloneFlags {
+    plan.namespaces.iter().fold(CloneFlags::empty(), |all, namespace| {
+        let flag = launch::bits(namespace.kind).unshare_flags().bits();
+        all | CloneFlags::from_bits_truncate(flag as i32)
+    })
+}
+
+fn console(request: &ExecRequest, plan: &Plan) -> Result<Option<Console>, ExecError> {
+    match (&request.console_socket, plan.command.terminal, request.detach) {
+        (Some(_), _, false) => Err(ExecError::Console("needs --detach; this command has this terminal")),
+        (Some(_), false, true) => {
+            Err(ExecError::Console("process.terminal is not set: there is none to send"))
+        }
+        (None, true, true) => Err(CreateError::NoConsole.into()),
+        (Some(path), true, true) => Ok(Some(Console::connect(path)?)),
+        (None, ..) => Ok(None),
+    }
+}
+
+/// Until the command is executed, by which the channel ends.
+fn until_it_runs(init: &Init, told: Told<'_>, console: Option<&Console>) -> Result<(), ExecError> {
+    let failed = |source| ExecError::Hear { source };
+    loop {
+        let Received::Report { report, fd, sender } = init.reports.wait().map_err(failed)? else {
+            return Ok(());
+        };
+        match (report, fd) {
+            (Report::Created, _) => init.reports.go().map_err(failed)?,
+            (Report::Failed { message, .. }, _) => return Err(ExecError::NotStarted { message }),
+            (Report::Terminal, Some(master)) => console.map_or(Ok(()), |console| console.send(&master))?,
+            (Report::Listener, Some(listener)) => {
+                if let (Some(agent), Some(workload)) = (told.agent, sender) {
+                    agent.hand_over(&listener, workload).map_err(RunError::from)?;
+                    init.reports.go().map_err(failed)?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn write_pid(request: &ExecRequest, init: &Init) -> Result<(), CreateError> {
+    let Some(path) = &request.pid_file else { return Ok(()) };
+    result_file::write(path, &init.child.pid.as_raw_nonzero().to_string())
+        .map_err(|source| CreateError::PidFile { path: path.clone(), source })
+}

@@ -1,0 +1,87 @@
+//! The stage of a command that joins a container: main ──▶ this process, which enters the namespaces ──▶ the workload, which is
+//! in the pid namespace too, and main's child.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{Mode, OFlags, Uid};
+use vfsrun_plan::Plan;
+use vfsrun_seccomp::Filter;
+use vfsrun_sys::chain;
+use vfsrun_sys::clone::{Cloned, clone_sibling, exit_now};
+
+use super::init::{self, InitError};
+use super::report::{Report, Sender};
+use super::workload::{self, Job, Waits};
+use crate::terminal;
+
+/// What main has prepared.
+pub struct Joining<'a> {
+    pub plan: &'a Plan,
+    pub filter: Option<&'a Filter>,
+    /// The container's first process.
+    pub container: BorrowedFd<'a>,
+    pub namespaces: CloneFlags,
+    /// Ends with main.
+    pub tied: bool,
+    pub preserve_fds: u32,
+}
+
+/// The story of both processes; it never returns to its caller's code.
+pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
+    let code = match join(joining, sender) {
+        Ok(()) => 0,
+        Err(error) => {
+            let code = error.exit_code();
+            let _ = sender.send(&Report::Failed { code, message: chain(&error) }, None);
+            code
+        }
+    };
+    exit_now(code.into())
+}
+
+/// Returns in the process in between.
+fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
+    init::set_oom_score(joining.plan)?;
+    // Nobody in the container may attach to a process that comes from outside.
+    nix::sys::prctl::set_dumpable(false)
+        .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;
+    setns(joining.container, joining.namespaces)
+        .map_err(|errno| InitError::step("join the namespaces of the container")(errno.into()))?;
+    match clone_sibling().map_err(InitError::step("start a process in the container"))? {
+        Cloned::Parent(_) => Ok(()),
+        Cloned::Child => {
+            let Err(error) = become_command(joining, sender);
+            Err(error)
+        }
+    }
+}
+
+fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, InitError> {
+    let plan = joining.plan;
+    sender.send(&Report::Joined, None).map_err(InitError::step("tell vfsrun of the process"))?;
+    let terminal = if plan.command.terminal { Some(open_terminal(plan, sender)?) } else { None };
+    let job = Job {
+        command: &plan.command,
+        sandbox: &plan.sandbox,
+        filter: joining.filter,
+        terminal,
+        waits: Waits::ForMain,
+        tied: joining.tied,
+        preserve_fds: joining.preserve_fds,
+    };
+    Ok(workload::become_command(job, sender)?)
+}
+
+fn open_terminal(plan: &Plan, sender: &Sender) -> Result<std::os::fd::OwnedFd, InitError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).map_err(io::Error::from);
+    let root = root.map_err(InitError::step("open the container's root"))?;
+    let owner = Uid::from_raw(plan.command.uid);
+    let pair = terminal::open(&root, owner, plan.command.console_size)
+        .map_err(InitError::step("open a pseudo terminal in /dev/pts"))?;
+    sender.send(&Report::Terminal, Some(&pair.master)).map_err(InitError::step("hand the terminal over"))?;
+    Ok(pair.terminal)
+}
