@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ACTIONS, NAMES, OPERATORS, VALUES, value};
+use common::{ACTIONS, NAMES, OPERATORS, VALUES, holding, value};
 use proptest::prelude::*;
 use vfsrun_seccomp::{
     Action, Arch, Architecture, Argument, Operator, Profile, SeccompData, Syscall, compile, ret, simulate,
@@ -94,12 +94,7 @@ fn near(profile: &Profile, random: [u64; 6], pick: usize) -> [u64; 6] {
     let mut args = random;
     let rule = profile.syscalls.get(pick % profile.syscalls.len().max(1));
     for argument in rule.iter().flat_map(|rule| &rule.args) {
-        args[argument.index as usize] = match argument.op {
-            Operator::MaskedEqual => argument.value & argument.value_two,
-            Operator::Less | Operator::NotEqual => argument.value.wrapping_sub(1),
-            Operator::Greater => argument.value.wrapping_add(1),
-            _ => argument.value,
-        };
+        args[argument.index as usize] = holding(argument);
     }
     args
 }

@@ -1,13 +1,23 @@
 //! What the tests share: podman's default profile as podman resolves it, and random profiles.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub mod libseccomp;
+
 use std::path::Path;
 
 use serde_json::Value;
-use vfsrun_seccomp::{Action, Arch, Architecture, Argument, Operator, Profile, Syscall, ret};
+use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall, ret};
 
 /// Where containers-common installs podman's default profile.
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
+
+/// The profiles that the runtimes come with, as they apply to a kernel of this architecture, and the action's.
+pub fn runtimes_profiles(native: Arch) -> Vec<(&'static str, Profile)> {
+    let installed = [("podman's profile", podman_profile(native))];
+    let mut profiles = vec![("the action profile", vfsrun_seccomp::action::action_profile())];
+    profiles.extend(installed.into_iter().filter_map(|(what, profile)| Some((what, profile?))));
+    profiles
+}
 
 /// Podman's default profile for a container without capabilities, None (said loudly) where it is not installed.
 ///
@@ -23,14 +33,16 @@ pub fn podman_profile(arch: Arch) -> Option<Profile> {
     let (go_name, oci_name) = match arch {
         Arch::X86_64 => ("amd64", "SCMP_ARCH_X86_64"),
         Arch::Aarch64 => ("arm64", "SCMP_ARCH_AARCH64"),
+        Arch::Riscv64 => ("riscv64", "SCMP_ARCH_RISCV64"),
         _ => panic!("podman's profile is resolved for a native architecture"),
     };
     let mut resolved = file.clone();
     let rules = file["syscalls"].as_array().unwrap();
     resolved["syscalls"] = rules.iter().filter(|rule| applies(rule, go_name)).cloned().collect();
     let map = file["archMap"].as_array().unwrap();
-    let native = map.iter().find(|entry| entry["architecture"] == oci_name).unwrap();
-    let mut architectures = native["subArchitectures"].as_array().unwrap().clone();
+    let native = map.iter().find(|entry| entry["architecture"] == oci_name);
+    let mut architectures: Vec<_> =
+        native.map_or_else(Vec::new, |native| native["subArchitectures"].as_array().unwrap().clone());
     architectures.insert(0, oci_name.into());
     resolved["architectures"] = architectures.into();
     Some(Profile::parse(&resolved.to_string()).unwrap())
@@ -157,13 +169,6 @@ pub const ACTIONS: [(Action, Option<u32>); 9] = [
     (Action::Trace, Some(7)),
 ];
 
-/// The architectures of x86_64, some of them.
-pub fn architectures(random: &mut Random) -> Vec<Architecture> {
-    let mut names = vec![Architecture::X86_64, Architecture::X86, Architecture::X32, Architecture::Mips64];
-    names.retain(|_| random.below(2) == 0);
-    names
-}
-
 pub fn syscall(names: &[&str], action: (Action, Option<u32>), args: Vec<Argument>) -> Syscall {
     Syscall {
         names: names.iter().map(|n| n.to_string()).collect(),
@@ -188,4 +193,36 @@ pub fn argument_vectors(random: &mut Random, count: usize) -> Vec<[u64; 6]> {
         })
     }));
     vectors
+}
+
+/// Arguments near what the profile compares with: for one of its rules such that its conditions hold, more often than
+/// not, and one that misses by a bit. A small first argument is also what i386 selects a multiplexed call by.
+pub fn near(profile: &Profile, random: &mut Random) -> [u64; 6] {
+    let mut args = std::array::from_fn(|_| *random.pick(&VALUES));
+    args[0] = if random.below(2) == 0 { random.below(26) as u64 } else { args[0] };
+    let rules: Vec<_> = profile.syscalls.iter().filter(|rule| !rule.args.is_empty()).collect();
+    if !rules.is_empty() && random.below(8) != 0 {
+        for argument in &random.pick(&rules).args {
+            args[argument.index as usize] = holding(argument);
+        }
+    }
+    let at = random.below(6);
+    args[at] = match random.below(8) {
+        0 => args[at].wrapping_add(1),
+        1 => args[at].wrapping_sub(1),
+        2 => args[at] ^ (1 << 32),
+        3 => args[at] ^ (1 << random.below(64)),
+        _ => args[at],
+    };
+    args
+}
+
+/// A value that satisfies the condition, if any does.
+pub fn holding(argument: &Argument) -> u64 {
+    match argument.op {
+        Operator::MaskedEqual => argument.value & argument.value_two,
+        Operator::Less | Operator::NotEqual => argument.value.wrapping_sub(1),
+        Operator::Greater => argument.value.wrapping_add(1),
+        Operator::Equal | Operator::LessOrEqual | Operator::GreaterOrEqual => argument.value,
+    }
 }
