@@ -10,7 +10,9 @@ use std::collections::{BTreeSet, HashSet};
 use common::{
     ACTIONS, NAMES, OPERATORS, Random, argument,
     libseccomp::{Exported, Exporter, describe},
-    near, runtimes_profiles, syscall, value,
+    near,
+    reading::{IPC, SOCKETCALL, largest, selector, value},
+    runtimes_profiles, syscall,
 };
 use vfsrun_seccomp::{
     Action, Arch, Architecture, Argument, NewerCalls, Operator, Profile, SeccompData, compile, compile_with,
@@ -41,6 +43,10 @@ fn all_calls(family: &[Arch]) -> Vec<(u32, u32)> {
     calls
 }
 
+fn is_of(arch: Arch, audit: u32, nr: u32) -> bool {
+    arch.audit() == audit && (arch == Arch::X32) == (audit == Arch::X32.audit() && nr & X32 != 0)
+}
+
 /// A profile for one kernel, with what is asked of both programs.
 struct Case<'a> {
     what: &'a str,
@@ -68,17 +74,22 @@ impl Case<'_> {
             panic!("{what}: libseccomp compiles it, we do not: {error}\n{:#?}", self.profile)
         });
         let with_newer = compile(&known, family[0]).expect("it compiles without");
-        let largest = Largest::of(&known, family);
         let vectors: Vec<_> = (0..self.vectors.max(4)).map(|_| near(&known, random)).collect();
         let default = value(known.default_action, known.default_errno_ret);
         let rules = known.syscalls.iter().filter(|rule| value(rule.action, rule.errno_ret) != default);
         let named = calls(rules.clone().flat_map(|rule| &rule.names), family);
         let with_conditions = rules.filter(|rule| !rule.args.is_empty());
         let mut conditional = calls(with_conditions.flat_map(|rule| &rule.names), family);
-        conditional.extend([SOCKETCALL, IPC]);
+        conditional.extend([SOCKETCALL, IPC].map(|number| (Arch::X86.audit(), number)));
+        let largest: Vec<_> =
+            self.members().filter_map(|arch| Some((arch, largest(&known, arch)?))).collect();
+        let is_newer =
+            |audit, nr| largest.iter().any(|&(arch, largest)| is_of(arch, audit, nr) && nr > largest);
         let mut decisions = 0;
         for (arch, nr) in all_calls(family) {
             let vectors = if conditional.contains(&(arch, nr)) { &vectors[..] } else { &vectors[..4] };
+            // Above 2 * X32 there is no call that could be newer.
+            let newer = nr < 2 * X32 && is_newer(arch, nr) && !named.contains(&(arch, nr));
             for &args in vectors {
                 let data = SeccompData { nr, arch, instruction_pointer: 0, args };
                 let (is, should) = (simulate(&ours.program, &data), simulate(&theirs, &data));
@@ -87,9 +98,7 @@ impl Case<'_> {
                     "{what}: arch {arch:#x} call {nr:#x} with {args:x?}: {is:#x}, libseccomp {should:#x}\n{}",
                     describe(self.profile, family, self.tree)
                 );
-                // Above 2 * X32 there is no call that could be newer.
                 if nr < 2 * X32 {
-                    let newer = largest.is_below(arch, nr) && !named.contains(&(arch, nr));
                     let should = if newer { ret::ERRNO | 38 } else { should };
                     let is = simulate(&with_newer.program, &data);
                     assert!(is == should, "{what}: arch {arch:#x} call {nr:#x}, with newer calls: {is:#x}");
@@ -99,51 +108,12 @@ impl Case<'_> {
         }
         Some(decisions)
     }
-}
 
-/// The largest number that a profile names, for each architecture of it; runc answers ENOSYS to what is above.
-struct Largest(Vec<(Arch, u32)>);
-
-impl Largest {
-    /// Nothing is newer where the default says nothing wrong to a probe for a call.
-    fn of(profile: &Profile, family: &[Arch]) -> Largest {
-        let quiet = matches!(profile.default_action, Action::Allow | Action::Log | Action::Trace)
-            || profile.default_errno_ret == Some(38);
-        let named = |arch: &Arch| profile.architectures.iter().any(|name| name.arch() == Some(*arch));
-        let members = family.iter().filter(|arch| !quiet && (**arch == family[0] || named(arch)));
-        let largest = |arch: Arch| {
-            let names = profile.syscalls.iter().flat_map(|entry| &entry.names);
-            // Of what i386 multiplexes runc knows no number.
-            let names = names.filter(|name| arch != Arch::X86 || !is_multiplexed(name));
-            names.filter_map(|name| syscall_number(arch, name)).max().filter(|largest| *largest != 0)
-        };
-        Largest(members.filter_map(|arch| Some((*arch, largest(*arch)?))).collect())
+    /// The architectures that the profile has rules for.
+    fn members(&self) -> impl Iterator<Item = Arch> {
+        let named = |arch: Arch| self.profile.architectures.iter().any(|name| name.arch() == Some(arch));
+        self.family.iter().copied().filter(move |arch| *arch == self.family[0] || named(*arch))
     }
-
-    fn is_below(&self, audit: u32, nr: u32) -> bool {
-        let of_x32 = audit == Arch::X32.audit() && nr & X32 != 0;
-        let of = |arch: Arch| arch.audit() == audit && (arch == Arch::X32) == of_x32;
-        self.0.iter().any(|(arch, largest)| of(*arch) && nr > *largest)
-    }
-}
-
-/// Calls that i386 also has by socketcall, and by ipc.
-#[rustfmt::skip]
-const SOCKETCALLS: [&str; 20] = [
-    "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
-    "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg",
-    "sendmmsg",
-];
-#[rustfmt::skip]
-const IPC_CALLS: [&str; 12] = [
-    "semop", "semget", "semctl", "semtimedop", "msgsnd", "msgrcv", "msgget", "msgctl", "shmat", "shmdt", "shmget",
-    "shmctl",
-];
-const SOCKETCALL: (u32, u32) = (Arch::X86.audit(), 102);
-const IPC: (u32, u32) = (Arch::X86.audit(), 117);
-
-fn is_multiplexed(name: &str) -> bool {
-    SOCKETCALLS.contains(&name) || IPC_CALLS.contains(&name)
 }
 
 /// Every call that the names have on each architecture.
@@ -152,8 +122,7 @@ fn calls<'p>(names: impl Iterator<Item = &'p String>, family: &[Arch]) -> HashSe
     for name in names {
         let numbers = |arch: &Arch| Some((arch.audit(), syscall_number(*arch, name)?));
         calls.extend(family.iter().filter_map(numbers));
-        calls.extend(SOCKETCALLS.contains(&name.as_str()).then_some(SOCKETCALL));
-        calls.extend(IPC_CALLS.contains(&name.as_str()).then_some(IPC));
+        calls.extend(selector(name).map(|(number, _)| (Arch::X86.audit(), number)));
     }
     calls
 }
@@ -186,24 +155,28 @@ fn errno(number: u32) -> (Action, Option<u32>) {
     (Action::Errno, Some(number))
 }
 
-/// Each call has an errno of its own, so that a wrong number in a table shows.
-#[test]
-fn every_number_is_the_call_that_libseccomp_has_there() {
-    let Some(exporter) = Exporter::build() else { return };
-    let names: BTreeSet<_> = FAMILIES
-        .iter()
-        .flat_map(|family| family.iter())
-        .flat_map(|arch| (0..600).chain(X32..X32 + 600).chain(0xf_0000..0xf_0008).map(|nr| (*arch, nr)))
-        .filter_map(|(arch, nr)| syscall_name(arch, nr))
+fn every_name() -> BTreeSet<&'static str> {
+    let calls = FAMILIES.iter().flat_map(|family| {
+        let name = |(audit, nr)| syscall_name(*family.iter().find(|arch| is_of(**arch, audit, nr))?, nr);
+        all_calls(family).into_iter().filter_map(name)
+    });
+    calls
         // Their own rules would replace those of what they multiplex.
         .filter(|name| !["socketcall", "ipc"].contains(name))
         // x32 has it since Linux 6.8, which libseccomp 2.5.4 does not know.
         .filter(|name| *name != "map_shadow_stack")
-        .collect();
+        .collect()
+}
+
+/// Each call has an errno of its own, so that a wrong number in a table shows.
+#[test]
+fn every_number_is_the_call_that_libseccomp_has_there() {
+    let Some(exporter) = Exporter::build() else { return };
+    let names = every_name();
     assert!(names.len() > 450, "{} names", names.len());
     let mut profile = profile((Action::Allow, None), architectures());
     profile.syscalls =
-        names.iter().zip(1..).map(|(name, number)| syscall(&[name], errno(number), vec![])).collect();
+        names.into_iter().zip(1..).map(|(name, number)| syscall(&[name], errno(number), vec![])).collect();
     for family in FAMILIES {
         let case =
             Case { what: "one errno for each call", profile: &profile, family, tree: true, vectors: 60 };
@@ -244,9 +217,9 @@ fn what_i386_multiplexes_is_decided_as_under_libseccomp() {
     };
     for shift in 0..4 {
         let mut profile = profile((Action::Errno, None), vec![Architecture::X86]);
-        profile.syscalls = SOCKETCALLS
-            .iter()
-            .chain(&IPC_CALLS)
+        profile.syscalls = every_name()
+            .into_iter()
+            .filter(|name| selector(name).is_some())
             .zip(2..)
             .map(|(name, number)| syscall(&[name], errno(number), conditions(number + shift)))
             .collect();
@@ -276,7 +249,7 @@ fn random_profile(random: &mut Random, one_action: bool) -> Profile {
     // What the rules of a name have so far: ranges, NE, several conditions in one rule.
     let (mut ranges, mut unequal, mut several) =
         ([false; NAMES.len()], [false; NAMES.len()], [false; NAMES.len()]);
-    let shares = NAMES.map(|name| ["socketcall", "ipc"].contains(&name) || is_multiplexed(name));
+    let shares = NAMES.map(|name| ["socketcall", "ipc"].contains(&name) || selector(name).is_some());
     for _ in 0..4 + random.below(40) {
         let at = random.below(NAMES.len());
         let action = if one_action { ACTIONS[at % ACTIONS.len()] } else { *random.pick(&ACTIONS) };

@@ -9,7 +9,7 @@ use std::{
 
 use vfsrun_seccomp::{Arch, Operator, Profile, SockFilter};
 
-use super::value;
+use super::reading::value;
 
 pub struct Exporter {
     program: PathBuf,

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 pub mod libseccomp;
+pub mod reading;
 
 use std::path::Path;
 
 use serde_json::Value;
-use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall, ret};
+use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall};
+
+use reading::holding;
 
 /// Where containers-common installs podman's default profile.
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
@@ -46,20 +49,6 @@ pub fn podman_profile(arch: Arch) -> Option<Profile> {
     architectures.insert(0, oci_name.into());
     resolved["architectures"] = architectures.into();
     Some(Profile::parse(&resolved.to_string()).unwrap())
-}
-
-/// What a filter returns for `action`.
-pub fn value(action: Action, errno: Option<u32>) -> u32 {
-    match action {
-        Action::Kill | Action::KillThread => ret::KILL_THREAD,
-        Action::KillProcess => ret::KILL_PROCESS,
-        Action::Trap => ret::TRAP,
-        Action::Errno => ret::ERRNO | errno.unwrap_or(1),
-        Action::Trace => ret::TRACE | errno.unwrap_or(1),
-        Action::Allow => ret::ALLOW,
-        Action::Log => ret::LOG,
-        Action::Notify => ret::USER_NOTIF,
-    }
 }
 
 /// Without any capability: a rule that includes one does not apply, a rule that excludes one does.
@@ -215,14 +204,4 @@ pub fn near(profile: &Profile, random: &mut Random) -> [u64; 6] {
         _ => args[at],
     };
     args
-}
-
-/// A value that satisfies the condition, if any does.
-pub fn holding(argument: &Argument) -> u64 {
-    match argument.op {
-        Operator::MaskedEqual => argument.value & argument.value_two,
-        Operator::Less | Operator::NotEqual => argument.value.wrapping_sub(1),
-        Operator::Greater => argument.value.wrapping_add(1),
-        Operator::Equal | Operator::LessOrEqual | Operator::GreaterOrEqual => argument.value,
-    }
 }
