@@ -37,6 +37,15 @@ pub fn privileges(sandbox: &Sandbox, relative: &str) -> PathBuf {
     sandbox.copy(PRIVILEGES.get_or_init(|| compiled("privileges", &[])), relative)
 }
 
+/// tests/fixtures/calls.c, statically linked and at a low address, in the sandbox at `relative`: makes system calls by
+/// number and entry.
+pub fn calls(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static CALLS: OnceLock<PathBuf> = OnceLock::new();
+    let calls = sandbox.copy(CALLS.get_or_init(|| compiled("calls", &["-no-pie"])), relative);
+    fs::set_permissions(&calls, PermissionsExt::from_mode(0o755)).expect("our own file takes a mode");
+    calls
+}
+
 /// tests/fixtures/takeover.c in the sandbox, at `relative`: a program that needs no libc, and can be a loader.
 pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
     static TAKEOVER: OnceLock<PathBuf> = OnceLock::new();
