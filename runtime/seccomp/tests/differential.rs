@@ -10,13 +10,13 @@ use std::collections::{BTreeSet, HashSet};
 use common::{
     ACTIONS, NAMES, OPERATORS, Random, argument,
     libseccomp::{Exported, Exporter, describe},
-    near,
+    near, podman_profile,
     reading::{IPC, SOCKETCALL, largest, selector, value},
     runtimes_profiles, syscall,
 };
 use vfsrun_seccomp::{
     Action, Arch, Architecture, Argument, NewerCalls, Operator, Profile, SeccompData, compile, compile_with,
-    ret, simulate, syscall_name, syscall_number,
+    ret, run, simulate, syscall_name, syscall_number,
 };
 
 /// The architectures that one kernel serves, the native one first.
@@ -231,6 +231,34 @@ fn what_i386_multiplexes_is_decided_as_under_libseccomp() {
             vectors: 300,
         };
         assert!(case.compare(&exporter, &mut Random::new(3)).is_some(), "{shift} was refused");
+    }
+}
+
+/// What a call costs, in executed instructions: of all that podman's profile allows the sum and the most.
+#[test]
+fn allowed_calls_execute_no_more_than_in_libseccomps_tree() {
+    let Some(exporter) = Exporter::build() else { return };
+    for family in FAMILIES {
+        let Some(profile) = podman_profile(family[0]) else { return };
+        let Exported::Program { program: theirs, .. } = exporter.export(&profile, family, true) else {
+            panic!("libseccomp refuses podman's profile on {family:?}");
+        };
+        let ours = compile(&profile, family[0]).unwrap().program;
+        for &arch in family {
+            let of_arch = all_calls(family).into_iter().filter(|&(audit, nr)| is_of(arch, audit, nr));
+            let runs = of_arch.map(|(arch, nr)| {
+                let data = SeccompData { nr, arch, ..SeccompData::default() };
+                [&ours, &theirs].map(|program| run(program, &data).unwrap())
+            });
+            let allowed: Vec<_> = runs.filter(|[ours, _]| ours.value == ret::ALLOW).collect();
+            let [ours, theirs] = [0, 1].map(|of| {
+                let executed = allowed.iter().map(|runs| runs[of].instructions);
+                (executed.clone().sum::<usize>(), executed.max())
+            });
+            let what = format!("{arch:?}, {} calls: {ours:?}, libseccomp {theirs:?}", allowed.len());
+            eprintln!("{what}");
+            assert!(allowed.len() > 200 && ours.0 <= theirs.0 && ours.1 <= theirs.1, "{what}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ from .live import Attach, Live
 from .many import Many, Thousands
 from .memory import Memory
 from .read import Pages, Read
+from .seccomp import Seccomp
 from .traced import Traced, TracedSqlite
 from .true import Touch, True_, TrueUser
 from .warm import Warm
@@ -37,4 +38,5 @@ ROWS = {
     "read": Read,
     "pages": Pages,
     "memory": Memory,
+    "seccomp": Seccomp,
 }
