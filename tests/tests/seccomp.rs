@@ -16,7 +16,6 @@ as_root_and_user!(
     trap_log_and_trace_do_what_they_say,
     kill_ends_the_thread_or_the_process,
     kernel_takes_the_flags,
-    filter_is_loaded_without_no_new_privs,
 );
 
 /// The probe's own words for the calls.
@@ -95,13 +94,8 @@ fn action(sandbox: &Sandbox, profile: &Value, calls: &[String]) -> Output {
     }))
 }
 
-/// The calls made by the command of a plain bundle, whose config `change` may change further. `None` without busybox.
-fn bundle(
-    sandbox: &Sandbox,
-    profile: &Value,
-    calls: &[String],
-    change: impl FnOnce(&mut Value),
-) -> Option<Output> {
+/// The calls made by the command of a plain bundle. `None` without busybox.
+fn bundle(sandbox: &Sandbox, profile: &Value, calls: &[String]) -> Option<Output> {
     // A bundle of the test's last question.
     let _ = std::fs::remove_dir_all(sandbox.path("bundle"));
     let mut config = fixtures::bundle(sandbox, "")?;
@@ -109,7 +103,6 @@ fn bundle(
     let words: Vec<_> = std::iter::once("/bin/calls".to_owned()).chain(calls.iter().cloned()).collect();
     config["process"]["args"] = json!(words);
     config["linux"]["seccomp"] = profile.clone();
-    change(&mut config);
     sandbox.write_json("bundle/config.json", &config);
     Some(sandbox.call(&["bundle"]))
 }
@@ -120,7 +113,7 @@ fn answers(sandbox: &Sandbox, profile: &Value, calls: &[String]) -> (Vec<String>
     let said = |output: &Output| output.stdout.lines().map(answer).collect::<Vec<_>>();
     let in_action = action(sandbox, profile, calls);
     let found = (said(&in_action), in_action.code());
-    if let Some(in_bundle) = bundle(sandbox, profile, calls, |_| {}) {
+    if let Some(in_bundle) = bundle(sandbox, profile, calls) {
         assert_eq!((said(&in_bundle), in_bundle.code()), found, "bundle and action; {}", in_bundle.stderr);
     }
     assert!(!found.0.is_empty() || found.1 == KILLED, "{}", in_action.stderr);
@@ -300,18 +293,4 @@ fn kernel_takes_the_flags(sandbox: &Sandbox) {
         let (said, code) = answers(sandbox, &profile, &calls);
         assert_eq!((said, code), (["EACCES", "2", "1"].map(str::to_owned).into(), 0), "{flags:?}");
     }
-}
-
-fn filter_is_loaded_without_no_new_privs(sandbox: &Sandbox) {
-    let profile = profile(&[], &[errno("getppid", EACCES)]);
-    let fields = ["NoNewPrivs", "Seccomp", "CapEff"].map(|field| format!("status:{field}"));
-    let calls = [&[native(GETPPID)][..], &fields].concat();
-    let without = bundle(sandbox, &profile, &calls, |config| {
-        config["process"]["noNewPrivileges"] = json!(false);
-        config["process"]["capabilities"] = json!({});
-    });
-    let Some(output) = without else { return };
-    let output = output.expect(0);
-    let said: Vec<_> = output.stdout.lines().map(answer).collect();
-    assert_eq!(said, ["EACCES", "0", "2", "0000000000000000"]);
 }
