@@ -11,6 +11,7 @@ as_root_and_user!(
     h_i386_calls_do_not_slip_through,
     h_multiplexed_i386_calls_do_not_slip_through,
     h_upper_halves_of_arguments_are_compared,
+    h_long_profile_is_loaded_whole_or_refused,
     each_rule_has_its_own_errno,
     calls_newer_than_the_profile_do_not_exist,
     trap_log_and_trace_do_what_they_say,
@@ -223,6 +224,22 @@ fn h_upper_halves_of_arguments_are_compared(sandbox: &Sandbox) {
         let (said, _) = answers(sandbox, &other_half, &[format!("i386:{I386_GETPGID}:0")]);
         assert_eq!(said, ["EACCES"]);
     }
+}
+
+fn h_long_profile_is_loaded_whole_or_refused(sandbox: &Sandbox) {
+    // Conditions on one argument are alternatives.
+    let values = |count: u64| {
+        let equal = |value: u64| json!({ "index": 5, "value": value << 32, "op": "SCMP_CMP_EQ" });
+        let mut rule = errno("getpid", EACCES);
+        rule["args"] = (0..count).map(equal).collect();
+        profile(&[], &[rule])
+    };
+    let call = |value: u64| format!("native:{GETPID}:0:0:0:0:0:{}", value << 32);
+    let (said, code) = answers(sandbox, &values(1000), &[0, 500, 999, 1000].map(call));
+    assert_eq!((said, code), (["EACCES", "EACCES", "EACCES", "done"].map(str::to_owned).into(), 0));
+    let refused = action(sandbox, &values(1100), &[native(GETPID)]).expect(125);
+    refused.assert_stderr_has("the kernel takes at most 4096");
+    assert_eq!(refused.stdout, "");
 }
 
 fn each_rule_has_its_own_errno(sandbox: &Sandbox) {
