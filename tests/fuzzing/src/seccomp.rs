@@ -5,14 +5,14 @@ use vfsrun_seccomp::{
     syscall_number,
 };
 
-use crate::reading::{IPC, SOCKETCALL, holding, permitted};
+use crate::reading::{IPC, Reading, SOCKETCALL, holding};
 
 /// The architectures of one kernel, the native one first.
 const FAMILIES: [&[Arch]; 3] =
     [&[Arch::X86_64, Arch::X86, Arch::X32], &[Arch::Aarch64, Arch::Arm], &[Arch::Riscv64]];
 
-/// Names whose calls are decided, and vectors of arguments for each: so that one input does not take long.
-const NAMES: usize = 24;
+/// Names of a profile whose calls are decided, and vectors of arguments for each: so that one input does not take long.
+const NAMES: usize = 12;
 const VECTORS: usize = 16;
 
 /// Compiles the profile for every kernel. It is refused, or the program is one that the kernel loads and decides as the
@@ -33,11 +33,12 @@ fn decides_as_the_profile_reads(profile: &Profile, filter: &Filter, family: &[Ar
     let vectors = vectors(profile);
     for &arch in family.iter().filter(|arch| **arch == family[0] || named(**arch)) {
         for nr in numbers(profile, arch) {
+            let reading = Reading::of(profile, arch, nr);
             for &args in &vectors {
                 let data = SeccompData { nr, arch: arch.audit(), instruction_pointer: 0, args };
                 let run = run(&filter.program, &data)
                     .unwrap_or_else(|cause| panic!("{arch:?} call {nr:#x}: {cause}\n{}", written(profile)));
-                let may = permitted(profile, arch, nr, args);
+                let may = reading.permits(args);
                 assert!(
                     may.contains(&run.value),
                     "{arch:?} call {nr:#x} with {args:x?}: {:#x}, not of {may:x?}\n{}",

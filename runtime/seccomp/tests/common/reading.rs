@@ -2,29 +2,42 @@
 
 use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall, ret, syscall_number};
 
-/// What a call may get: the action of the first rule without conditions; or else of any rule whose conditions hold, which
-/// of them is a question of precedence; or else the default, ENOSYS for a call newer than the profile.
-pub fn permitted(profile: &Profile, arch: Arch, nr: u32, args: [u64; 6]) -> Vec<u32> {
-    let default = value(profile.default_action, profile.default_errno_ret);
-    let rules: Vec<_> = profile
-        .syscalls
-        .iter()
-        .map(|rule| (value(rule.action, rule.errno_ret), rule))
-        .filter(|(action, _)| *action != default)
-        .flat_map(|(action, rule)| conditions(rule, arch, nr).map(move |conditions| (action, conditions)))
-        .collect();
-    let wide = matches!(arch, Arch::X86_64 | Arch::Aarch64 | Arch::Riscv64);
-    if let Some((action, _)) = rules.iter().find(|(_, all)| all.iter().all(|one| always_holds(one, wide))) {
-        return vec![*action];
-    }
-    let holding = rules.iter().filter(|(_, all)| all.iter().all(|one| holds(one, args, wide)));
-    let actions: Vec<_> = holding.map(|(action, _)| *action).collect();
-    match actions.is_empty() {
-        false => actions,
-        true if rules.is_empty() && largest(profile, arch).is_some_and(|largest| nr > largest) => {
-            vec![ret::ERRNO | 38]
+/// The rules of one call.
+pub struct Reading {
+    /// What the rules do, and the conditions that must all hold for it.
+    rules: Vec<(u32, Vec<Argument>)>,
+    otherwise: u32,
+    wide: bool,
+}
+
+impl Reading {
+    pub fn of(profile: &Profile, arch: Arch, nr: u32) -> Reading {
+        let default = value(profile.default_action, profile.default_errno_ret);
+        let mut rules = Vec::new();
+        for rule in &profile.syscalls {
+            let action = value(rule.action, rule.errno_ret);
+            if action != default {
+                let all = conditions(rule, arch, nr).into_iter();
+                rules.extend(all.map(|conditions| (action, conditions)));
+            }
         }
-        true => vec![default],
+        let is_newer = rules.is_empty() && largest(profile, arch).is_some_and(|largest| nr > largest);
+        let otherwise = if is_newer { ret::ERRNO | 38 } else { default };
+        let wide = matches!(arch, Arch::X86_64 | Arch::Aarch64 | Arch::Riscv64);
+        Reading { rules, otherwise, wide }
+    }
+
+    /// What the call may get: the action of the first rule without conditions; or else of any rule whose conditions hold,
+    /// which of them is a question of precedence; or else the default, ENOSYS for a call newer than the profile.
+    pub fn permits(&self, args: [u64; 6]) -> Vec<u32> {
+        let always = |conditions: &[Argument]| conditions.iter().all(|one| always_holds(one, self.wide));
+        if let Some((action, _)) = self.rules.iter().find(|(_, conditions)| always(conditions)) {
+            return vec![*action];
+        }
+        let hold = |conditions: &[Argument]| conditions.iter().all(|one| holds(one, args, self.wide));
+        let holding = self.rules.iter().filter(|(_, conditions)| hold(conditions));
+        let actions: Vec<_> = holding.map(|(action, _)| *action).collect();
+        if actions.is_empty() { vec![self.otherwise] } else { actions }
     }
 }
 
@@ -34,9 +47,11 @@ pub fn largest(profile: &Profile, arch: Arch) -> Option<u32> {
     let names = profile.syscalls.iter().flat_map(|entry| &entry.names);
     // Of what i386 multiplexes runc knows no number.
     let names = names.filter(|name| arch != Arch::X86 || selector(name).is_none());
-    let lets_the_kernel_say = matches!(profile.default_action, Action::Allow | Action::Log | Action::Trace);
+    // The kernel, a tracer or an agent says.
+    let others_say =
+        matches!(profile.default_action, Action::Allow | Action::Log | Action::Trace | Action::Notify);
     let largest = names.filter_map(|name| syscall_number(arch, name)).max().filter(|largest| *largest != 0);
-    largest.filter(|_| !lets_the_kernel_say && profile.default_errno_ret != Some(38))
+    largest.filter(|_| !others_say && profile.default_errno_ret != Some(38))
 }
 
 /// What a filter returns for `action`.
@@ -85,25 +100,32 @@ pub fn selector(name: &str) -> Option<(u32, u64)> {
 }
 
 /// What must hold for the rule to apply to the call: alternatives of conditions, none when the rule is for other calls.
-fn conditions(rule: &Syscall, arch: Arch, nr: u32) -> impl Iterator<Item = Vec<Argument>> {
-    let repeated =
-        (0..6).any(|index| rule.args.iter().filter(|argument| argument.index == index).count() > 1);
-    let alternatives: Vec<_> = match repeated {
-        true => rule.args.iter().map(|argument| vec![*argument]).collect(),
-        false => vec![rule.args.clone()],
-    };
-    rule.names.iter().flat_map(move |name| {
-        let multiplexed = selector(name).filter(|(number, _)| arch == Arch::X86 && *number == nr);
-        let direct = syscall_number(arch, name) == Some(nr);
-        let mut applying = if direct { alternatives.clone() } else { vec![] };
-        applying.extend(multiplexed.into_iter().flat_map(|(_, value)| {
+fn conditions(rule: &Syscall, arch: Arch, nr: u32) -> Vec<Vec<Argument>> {
+    let multiplexes = arch == Arch::X86 && [SOCKETCALL, IPC].contains(&nr);
+    let mut applying = Vec::new();
+    for name in &rule.names {
+        if syscall_number(arch, name) == Some(nr) {
+            applying.extend(alternatives(rule));
+        }
+        let multiplexed = selector(name).filter(|(number, _)| multiplexes && *number == nr);
+        if let Some((_, value)) = multiplexed {
             let selector = Argument { index: 0, value, value_two: 0, op: Operator::Equal };
-            let others =
-                |all: &Vec<Argument>| all.iter().filter(|one| one.index != 0).copied().collect::<Vec<_>>();
-            alternatives.iter().map(move |all| [vec![selector], others(all)].concat()).collect::<Vec<_>>()
-        }));
-        applying
-    })
+            applying.extend(alternatives(rule).map(|mut conditions| {
+                conditions.retain(|one| one.index != 0);
+                conditions.push(selector);
+                conditions
+            }));
+        }
+    }
+    applying
+}
+
+/// Conditions that must all hold; of a rule that names an argument twice each by itself.
+fn alternatives(rule: &Syscall) -> impl Iterator<Item = Vec<Argument>> {
+    let count = |index: u32| rule.args.iter().filter(|argument| argument.index == index).count();
+    let size = if (0..6).any(|index| count(index) > 1) { 1 } else { rule.args.len().max(1) };
+    let none = rule.args.is_empty().then(Vec::new);
+    rule.args.chunks(size).map(<[Argument]>::to_vec).chain(none)
 }
 
 fn holds(argument: &Argument, args: [u64; 6], wide: bool) -> bool {

@@ -66,7 +66,7 @@ fn profile(u: &mut Unstructured) -> Result<Profile> {
         listener_metadata: None,
         syscalls: vec![],
     };
-    while !u.is_empty() && profile.syscalls.len() < 64 {
+    while !u.is_empty() && profile.syscalls.len() < 24 {
         profile.syscalls.push(rule(u)?);
     }
     Ok(profile)
