@@ -7,18 +7,21 @@ pub mod reading;
 use std::path::Path;
 
 use serde_json::Value;
-use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall};
+use vfsrun_seccomp::{Action, Arch, Argument, Operator, Profile, Syscall, action::action_profile, engines};
 
 use reading::holding;
 
 /// Where containers-common installs podman's default profile.
 const PODMAN: &str = "/usr/share/containers/seccomp.json";
 
-/// The profiles that the runtimes come with, as they apply to a kernel of this architecture, and the action's.
-pub fn runtimes_profiles(native: Arch) -> Vec<(&'static str, Profile)> {
-    let installed = [("podman's profile", podman_profile(native))];
-    let mut profiles = vec![("the action profile", vfsrun_seccomp::action::action_profile())];
-    profiles.extend(installed.into_iter().filter_map(|(what, profile)| Some((what, profile?))));
+/// The action's profile, and those that engines write for a kernel of this architecture: those built in, and podman's as
+/// it is installed.
+pub fn engines_profiles(native: Arch) -> Vec<(String, Profile)> {
+    let built_in = engines::profiles(native).into_iter().enumerate();
+    let mut profiles: Vec<_> =
+        built_in.map(|(at, profile)| (format!("built-in profile {at}"), profile)).collect();
+    profiles.push(("the action profile".to_owned(), action_profile()));
+    profiles.extend(podman_profile(native).map(|profile| ("podman's profile".to_owned(), profile)));
     profiles
 }
 
