@@ -28,6 +28,9 @@ as_root_and_user!(
     killed_create_leaves_nothing_that_delete_does_not_remove,
     starts_at_once_are_one_start,
     walls_are_the_same_however_a_container_is_started,
+    ;
+    root:
+    process_that_waits_holds_nothing_of_its_creator,
 );
 
 /// A bundle whose command is this script. False, told loudly, where there can be none.
@@ -413,6 +416,28 @@ fn starts_at_once_are_one_start(sandbox: &Sandbox) {
     processes::until("the command", || output_of(sandbox) == "begun\n");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(output_of(sandbox), "begun\n");
+    assert_nothing_left(sandbox);
+}
+
+/// For as long as nobody starts it.
+fn process_that_waits_holds_nothing_of_its_creator(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true") {
+        return;
+    }
+    created(sandbox, "web");
+    let pid = state(sandbox, "web")["pid"].as_i64().unwrap();
+    let descriptors =
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().path());
+    let above_stderr = descriptors.filter(|path| !["0", "1", "2"].iter().any(|name| path.ends_with(name)));
+    let mut links: Vec<_> =
+        above_stderr.map(|path| std::fs::read_link(path).unwrap().to_string_lossy().into_owned()).collect();
+    links.sort();
+    assert!(
+        matches!(&links[..], [gate, channel]
+        if gate.ends_with("/containers/web/start") && channel.starts_with("socket:")),
+        "{links:?}"
+    );
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }
 

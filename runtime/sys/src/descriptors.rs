@@ -10,19 +10,23 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor above stderr but `keep`, whoever owns it. Only for a process that uses no other from here
-/// on and ends without running destructors: init while it waits.
-pub fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
-    let keep = keep.as_raw_fd() as u32;
-    for (first, last) in [(3, keep.saturating_sub(1)), (keep.max(2) + 1, u32::MAX)] {
-        if first > last {
-            continue;
+/// Closes every descriptor from `first` on but those in `keep`, whoever owns it. Only for a process that uses no other from here
+/// on, and ends or becomes another program without running destructors.
+pub fn close_from_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut next = first;
+    for fd in kept {
+        if fd > next {
+            close_range(next, fd - 1)?;
         }
-        // SAFETY: the caller's promise above; a closed number is not opened again by anything that runs here.
-        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
-        if result == -1 {
-            return Err(io::Error::last_os_error());
-        }
+        next = fd + 1;
     }
-    Ok(())
+    close_range(next, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the promise of the caller of `close_from_but`; a closed number is not opened again by anything that runs here.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -23,6 +24,10 @@ impl Gate {
         }
         // For writing too: a reader without writers would see the end instead of waiting.
         Ok(Gate(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Until somebody opens it. Stage: workload.

@@ -299,7 +299,7 @@ fn is_alone() -> bool {
 /// From here on init only waits: what it could still do, a workload that subverts it could do too.
 fn give_up_everything(sender: &Sender) {
     // Nothing of the main process's may be within reach of the action: store, sockets, the server's pidfd.
-    let _ = vfsrun_sys::descriptors::close_all_but(sender.as_fd());
+    let _ = vfsrun_sys::descriptors::close_from_but(3, &[sender.as_fd()]);
     let _ = vfsrun_sys::privileges::set_capabilities(0, 0, 0);
     let _ = die_with_main();
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -142,7 +142,7 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
                 give_up()?;
             }
             created(&execution, sender)?;
-            wait_at(gate, sender)?;
+            wait_at(gate, job.preserve_fds, sender)?;
             if !has_listener {
                 give_up()?;
             }
@@ -190,9 +190,11 @@ fn created(execution: &Execution, sender: &Sender) -> Result<(), WorkloadError> 
     sender.wait_for_go().map_err(failed("hear from vfsrun"))
 }
 
-/// Until somebody has opened the gate; main may end before.
-fn wait_at(gate: &Gate, sender: &Sender) -> Result<(), WorkloadError> {
+/// Until somebody has opened the gate; main may end before, and nothing of what it had open is held meanwhile.
+fn wait_at(gate: &Gate, preserved: u32, sender: &Sender) -> Result<(), WorkloadError> {
     let failed = |step| move |source| WorkloadError::Step { step, source };
+    descriptors::close_from_but(3 + preserved, &[gate.as_fd(), sender.as_fd()])
+        .map_err(failed("close what main has open"))?;
     super::init::outlive_main().map_err(failed("let vfsrun end"))?;
     sender.send(&Report::Waiting, None).map_err(failed("tell vfsrun that it may end"))?;
     gate.wait().map_err(failed("wait for the start"))
