@@ -200,7 +200,7 @@ pub(super) fn write(
     request: &CreateRequest,
     decided: &Decided,
     init: &Init,
-) -> Result<(), CreateError> {
+) -> Result<Process, CreateError> {
     let process = Process::of(init.child.pid);
     let process = process.map_err(CreateError::step("look at the container's process"))?;
     if let Some(path) = &request.pid_file {
@@ -222,5 +222,6 @@ pub(super) fn write(
     };
     let config = decided.spec.raw.to_string();
     std::fs::write(place.path.join(CONFIG), config).map_err(CreateError::step("keep the config"))?;
-    record.write(&place.path).map_err(CreateError::step("write the container's record"))
+    record.write(&place.path).map_err(CreateError::step("write the container's record"))?;
+    Ok(process)
 }

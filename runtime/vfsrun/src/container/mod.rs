@@ -30,6 +30,7 @@ pub use self::create::{CreateRequest, create};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
+use self::process::Process;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
@@ -164,6 +165,17 @@ impl Containers {
             status => return Err(ContainerError::NotCreated { id: id.clone(), status }),
         }
         gate::open(&place.path).map_err(ContainerError::file("open the gate in", &place.path))
+    }
+
+    /// Removes what is kept of the container whose process this was, if it is still kept.
+    fn forget(&self, id: &Id, process: Process) -> Result<(), ContainerError> {
+        match (self.lock(id), self.find(id)) {
+            (Ok(place), Ok(container)) if container.record.process == process => place.remove(),
+            (Err(ContainerError::Missing(_)), _) | (_, Err(ContainerError::Missing(_))) | (Ok(_), Ok(_)) => {
+                Ok(())
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
     }
 
     /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left.

@@ -1,8 +1,9 @@
 //! A container that is waited for: it ends with this program, and this program with it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::create::{self, CreateError, CreateRequest, decide, prepared};
+use super::process::Process;
 use super::{Containers, Place};
 use crate::decide::Decided;
 use crate::launch;
@@ -32,23 +33,38 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     let decided = decide(request, note)?;
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
-    let ended = see_through(place, request, &decided);
-    if ended.is_err() || !manner.keep {
-        // Somebody else may have removed it.
-        containers.delete(&request.id, true)?;
+    let mut kept = Kept::Unrecorded(place);
+    let ended = see_through(&mut kept, request, &decided);
+    match kept {
+        Kept::Unrecorded(place) => place.remove()?,
+        // Somebody else may have removed it, and made another of its name.
+        Kept::Recorded(process) if ended.is_err() || !manner.keep => {
+            containers.forget(&request.id, process)?;
+        }
+        Kept::Recorded(_) => {}
     }
     Ok(ended?.code)
 }
 
-fn see_through(place: Place, request: &CreateRequest, decided: &Decided) -> Result<Ended, CreateError> {
+/// What is kept of the container.
+enum Kept {
+    Unrecorded(Place),
+    /// Others may change it.
+    Recorded(Process),
+}
+
+fn see_through(kept: &mut Kept, request: &CreateRequest, decided: &Decided) -> Result<Ended, CreateError> {
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
     let prepared = prepared(request, decided, Waits::ForMain);
     let init = launch::init(prepared, privileged).map_err(RunError::from)?;
-    let place = Cell::new(Some(place));
+    let kept = RefCell::new(kept);
     let record = || {
-        // Others may end it from then on.
-        place.take().map_or(Ok(()), |place| create::write(&place, request, decided, &init))?;
+        let mut kept = kept.borrow_mut();
+        if let Kept::Unrecorded(place) = &**kept {
+            let process = create::write(place, request, decided, &init)?;
+            **kept = Kept::Recorded(process);
+        }
         Ok(())
     };
     let told = Told { agent: decided.agent.as_ref(), created: Some(&record) };
