@@ -13,6 +13,7 @@ as_root_and_user!(
     bundle_is_a_directory_or_its_config,
     nothing_is_said_about_a_bundle,
     missing_root_is_an_error,
+    tmpfs_begins_with_what_it_covers,
     ;
     root:
     bundle_without_user_namespace_keeps_the_capabilities_it_names,
@@ -148,6 +149,39 @@ fn nothing_is_said_about_a_bundle(sandbox: &Sandbox) {
     let Some(config) = bundle(sandbox, "true") else { return };
     let output = run(sandbox, &config).expect(0);
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+}
+
+/// With modes, links and times; links are copied and not followed, whatever the image has made of them.
+fn tmpfs_begins_with_what_it_covers(sandbox: &Sandbox) {
+    let script = "cd /work/copied; stat -c '%n %F %a %s %Y' . deep deep/file; readlink out; readlink deep/in; cat out; \
+        ls -A deep; echo x >> deep/file && echo written; touch new; ls /work/covered";
+    let Some(mut config) = bundle(sandbox, script) else { return };
+    sandbox.write("bundle/rootfs/work/copied/deep/file", "content\n");
+    sandbox.write("secret", "of the host\n");
+    let root = sandbox.path("bundle/rootfs/work/copied");
+    sandbox.sh(&format!(
+        "cd {} && chmod 640 deep/file && touch -d @1000000000 deep/file && ln -s {} out && \
+        ln -s file deep/in && mkfifo deep/fifo && mkdir ../covered && touch ../covered/file",
+        root.display(),
+        sandbox.path("secret").display()
+    ));
+    let tmpfs = |at: &str, option: &str| json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["mode=755", option] });
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.extend([tmpfs("/work/copied", "tmpcopyup"), tmpfs("/work/covered", "nosuid")]);
+    let output = run(sandbox, &config);
+    let secret = sandbox.path("secret").display().to_string();
+    let size = output.stdout.lines().next().unwrap().to_owned();
+    assert!(size.starts_with(". directory 755 "), "{size}");
+    let lines: Vec<_> = output.stdout.lines().skip(1).collect();
+    assert!(lines[0].starts_with("deep directory 755 "), "{lines:?}");
+    assert_eq!(
+        lines[1..],
+        ["deep/file regular file 640 8 1000000000", &secret, "file", "fifo", "file", "in", "written"]
+    );
+    output.assert_stderr_has("can't open 'out'");
+    let original = sandbox.path("bundle/rootfs/work/copied");
+    assert_eq!(std::fs::read_to_string(original.join("deep/file")).unwrap(), "content\n");
+    assert!(!original.join("new").exists());
 }
 
 fn missing_root_is_an_error(sandbox: &Sandbox) {

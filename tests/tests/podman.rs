@@ -13,6 +13,7 @@ as_root_and_user!(
     terminal_is_conmons,
     program_that_is_not_there_is_127,
     volumes_are_mounted,
+    root_is_readonly_but_for_its_temporary_places,
     commands_are_executed_in_a_container,
 );
 
@@ -49,6 +50,7 @@ impl<'a> Podman<'a> {
         std::fs::set_permissions(script, PermissionsExt::from_mode(0o755))
             .expect("a file of ours takes a mode");
         let podman = Podman { sandbox };
+        sandbox.write("root/work/of-the-image", "of the image\n");
         let archive = format!("tar -C {} -cf image.tar .", root.display());
         sandbox.sh(&archive);
         podman.call(&["import", "image.tar", "box"]).expect(0);
@@ -142,6 +144,16 @@ fn program_that_is_not_there_is_127(sandbox: &Sandbox) {
     let output =
         podman.call(&["run", "--rm", "--cgroups=disabled", "--network=none", "box", "no-such-program"]);
     output.expect(127).assert_stderr_has("\"no-such-program\": executable file not found in $PATH");
+}
+
+/// podman has a tmpfs begin with what the image has there.
+fn root_is_readonly_but_for_its_temporary_places(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let script = "touch /etc/x; echo new > /tmp/new; cat /tmp/new; cat /work/of-the-image; echo x > /work/new && echo written";
+    let options = ["--read-only", "--tmpfs", "/work:rw,tmpcopyup"];
+    let output = podman.run(&options, script).expect(0);
+    assert_eq!(output.stdout, "new\nof the image\nwritten\n");
+    output.assert_stderr_has("/etc/x: Read-only file system");
 }
 
 fn volumes_are_mounted(sandbox: &Sandbox) {

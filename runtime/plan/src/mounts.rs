@@ -44,11 +44,11 @@ const PROPAGATION: [&str; 8] =
 /// Words that say what is so anyway, or what kind of mount it is.
 const PLAIN: [&str; 6] = ["defaults", "bind", "rbind", "silent", "loud", "async"];
 
-/// Every word that a mount may have beside what is for its file system alone, sorted.
+/// Every word that a mount may have beside what is for its file system alone, sorted; one is for tmpfs.
 pub fn options() -> Vec<String> {
-    let words = ATTRIBUTES.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
-    let mut words: Vec<_> =
-        words.chain([&PROPAGATION[..], &PLAIN].concat().iter().map(|word| (*word).to_owned())).collect();
+    let attributes = ATTRIBUTES.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
+    let others = PROPAGATION.iter().chain(&PLAIN).chain(&["tmpcopyup"]).map(|word| (*word).to_owned());
+    let mut words: Vec<_> = attributes.chain(others).collect();
     words.sort();
     words
 }
@@ -68,6 +68,7 @@ fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<pl
     let mut data = Vec::new();
     for option in &mount.options {
         match option.as_str() {
+            "tmpcopyup" if mount.kind.as_deref() == Some("tmpfs") => {}
             "tmpcopyup" | "idmap" | "ridmap" => {
                 return Err(PlanError::MountOption { at: format!("{at}.options"), option: option.clone() });
             }
@@ -126,7 +127,9 @@ fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<Mou
         Some("proc") => Ok(MountKind::Proc),
         Some("cgroup" | "cgroup2") => Ok(MountKind::Cgroup),
         Some(name) => {
-            Ok(MountKind::FileSystem { name: name.to_owned(), source: mount.source.clone(), options: data })
+            let copies_up = mount.options.iter().any(|option| option == "tmpcopyup");
+            let source = mount.source.clone();
+            Ok(MountKind::FileSystem { name: name.to_owned(), source, options: data, copies_up })
         }
         None => {
             Err(PlanError::Mount { at: at.to_owned(), problem: "has neither a type nor the option bind" })

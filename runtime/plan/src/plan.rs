@@ -200,6 +200,8 @@ pub enum MountKind {
         name: String,
         source: Option<String>,
         options: Vec<String>,
+        /// It begins with what it covers.
+        copies_up: bool,
     },
     Bind {
         source: PathBuf,

@@ -10,7 +10,7 @@ use vfsrun_plan::plan::{Attributes, Mount, MountKind};
 use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
-use super::{RootError, open_directory};
+use super::{RootError, copy_up, open_directory};
 
 /// Makes every mount of the plan, in order. Stage: init, before the pivot, with the host's tree still in sight.
 pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
@@ -23,17 +23,28 @@ pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
             source,
         };
         let target = place_for(&root, mount)?;
-        let tree = make(&mount.what, &mount.attributes, &mount.destination).map_err(failed)?;
+        let tree = make(&mount.what, &mount.attributes, &mount.destination, &target).map_err(failed)?;
         mount::attach(tree, target).map_err(failed)?;
     }
     Ok(())
 }
 
-fn make(what: &MountKind, attributes: &Attributes, destination: &Path) -> io::Result<OwnedFd> {
+fn make(
+    what: &MountKind,
+    attributes: &Attributes,
+    destination: &Path,
+    target: &OwnedFd,
+) -> io::Result<OwnedFd> {
     let set = Attr::from_bits_retain(attributes.set);
     let tree = match what {
         MountKind::Proc => NewMount::of(c"proc")?.create(set)?,
-        MountKind::FileSystem { name, source, options } => {
+        MountKind::FileSystem { name, source, options, copies_up: true } => {
+            let tree = file_system(name, source.as_deref(), options, set - Attr::MOUNT_ATTR_RDONLY)?;
+            copy_up::copy_up(target.as_fd(), tree.as_fd())?;
+            mount::set_attributes(&tree, set & Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false)?;
+            tree
+        }
+        MountKind::FileSystem { name, source, options, copies_up: false } => {
             file_system(name, source.as_deref(), options, set)?
         }
         MountKind::Bind { source, recursive } => {
