@@ -27,6 +27,7 @@ as_root_and_user!(
     descriptors_are_preserved,
     killed_create_leaves_nothing_that_delete_does_not_remove,
     starts_at_once_are_one_start,
+    name_that_many_create_and_delete_is_ones_at_a_time,
     walls_are_the_same_however_a_container_is_started,
     ;
     root:
@@ -405,6 +406,35 @@ fn killed_create_leaves_nothing_that_delete_does_not_remove(sandbox: &Sandbox) {
         sandbox.call(&["delete", "--force", "web"]).expect(0);
         assert!(!Path::new(&sandbox.runtime().join("containers/web")).exists());
     }
+    assert_nothing_left(sandbox);
+}
+
+/// Nobody fails but because another has the name, and nothing is left, of those who were killed while they removed it either.
+fn name_that_many_create_and_delete_is_ones_at_a_time(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true") {
+        return;
+    }
+    let left = sandbox.dir("left");
+    std::fs::write(left.join("lock"), "").unwrap();
+    std::fs::write(left.join("container.json"), "{}").unwrap();
+    let containers = sandbox.runtime().join("containers");
+    created(sandbox, "first");
+    sandbox.own(&left.join("lock"));
+    std::fs::rename(&left, containers.join(".web")).unwrap();
+    let script = format!(
+        "for n in $(seq 15); do {0} create -b bundle web; {0} delete --force web || echo failed; done",
+        format_args!("{} --root {}", sandbox.caller.program().display(), sandbox.runtime().display())
+    );
+    let many: Vec<_> = (0..4)
+        .map(|_| Background::start(sandbox.command("sh").args(["-c", &script]).stdin(Stdio::null())))
+        .collect();
+    for one in many {
+        let output = one.wait();
+        assert_eq!(output.stdout, "");
+        let others = output.stderr.lines().filter(|line| !line.contains("already exists"));
+        assert_eq!(others.count(), 0, "{}", output.stderr);
+    }
+    sandbox.call(&["delete", "--force", "first"]).expect(0);
     assert_nothing_left(sandbox);
 }
 

@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 
@@ -36,6 +36,8 @@ pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
 
 const CONFIG: &str = "config.json";
+/// Begins the name of a container's directory that is being removed, and no id. The number of who removes it follows.
+const GOING: char = '.';
 
 /// Their words are those of runc, which callers look for.
 #[derive(Debug, Error)]
@@ -116,6 +118,7 @@ impl Containers {
         let made =
             |path: &Path, recursive: bool| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
         made(&self.dir, true).map_err(ContainerError::file("make", &self.dir))?;
+        self.sweep();
         match made(&path, false) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(ContainerError::file("make", &path)(error));
@@ -125,6 +128,16 @@ impl Containers {
         let operation = FlockOperation::NonBlockingLockExclusive;
         let place = Place::lock(path, operation)?.ok_or(ContainerError::Exists(id.clone()))?;
         if place.path.join(record::FILE).exists() { Err(ContainerError::Exists(id)) } else { Ok(place) }
+    }
+
+    /// Removes what was to be removed, by somebody who was killed meanwhile.
+    fn sweep(&self) {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GOING)) {
+            if let Ok(Some(place)) = Place::lock(entry.path(), FlockOperation::NonBlockingLockExclusive) {
+                let _ = std::fs::remove_dir_all(&place.path);
+            }
+        }
     }
 
     /// Waits until nobody else changes the container.
@@ -213,13 +226,22 @@ impl Place {
             Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => return Ok(None),
             locked => locked.map_err(|errno| ContainerError::file("lock", &file)(errno.into()))?,
         }
-        // Whoever had the lock may have removed it.
-        let is_there = rustix::fs::fstat(&lock).is_ok_and(|stat| stat.st_nlink > 0);
-        Ok(is_there.then_some(Place { path, _lock: lock }))
+        // Whoever had the lock may have removed it, and somebody else may have made another.
+        let ids = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let (own, named) = (rustix::fs::fstat(&lock).map(ids), rustix::fs::stat(&file).map(ids));
+        let is_its_own = own.is_ok() && own == named;
+        Ok(is_its_own.then_some(Place { path, _lock: lock }))
     }
 
+    /// The name is free at once: nobody finds the directory while its files go.
     fn remove(self) -> Result<(), ContainerError> {
-        std::fs::remove_dir_all(&self.path).map_err(ContainerError::file("remove", &self.path))
+        let going = self.path.with_file_name(format!("{GOING}{}", std::process::id()));
+        // Left by somebody who was killed, and had the same number.
+        let _ = std::fs::remove_dir_all(&going);
+        std::fs::rename(&self.path, &going).map_err(ContainerError::file("remove", &self.path))?;
+        // What stays, or is being swept by somebody else by now, nobody finds.
+        let _ = std::fs::remove_dir_all(&going);
+        Ok(())
     }
 }
 
