@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use vfsrun_spec::oci::CAPABILITIES;
 
 use crate::caller::{self, Caller, FIRST_SUBID};
 use crate::command::{self, Output};
@@ -27,54 +28,9 @@ pub fn sets(status: &str) -> Sets {
     })
 }
 
-/// By number (include/uapi/linux/capability.h).
-const NAMES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// As a spec names them.
 fn names(bits: u64) -> Value {
-    let named = NAMES.iter().enumerate().filter(|(number, _)| bits & 1 << number != 0);
+    let named = CAPABILITIES.iter().enumerate().filter(|(number, _)| bits & 1 << number != 0);
     named.map(|(_, name)| json!(name)).collect()
 }
 
@@ -83,6 +39,20 @@ pub fn capabilities([inheritable, permitted, effective, bounding, ambient]: Sets
         "inheritable": names(inheritable), "permitted": names(permitted), "effective": names(effective),
         "bounding": names(bounding), "ambient": names(ambient),
     })
+}
+
+/// An action that gives a file capabilities, which is then a layer. False, said loudly, where setcap(8) is not there to do it.
+pub fn run_with_setcap(sandbox: &Sandbox, mut spec: Value) -> bool {
+    if !fixtures::has("setcap") {
+        skip::loudly("privileges, file capabilities", "setcap is not installed");
+        return false;
+    }
+    let capable = json!(["CAP_SETFCAP", "CAP_DAC_OVERRIDE"]);
+    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    spec["process"]["capabilities"] =
+        json!({ "bounding": capable, "effective": capable, "permitted": capable });
+    sandbox.run(&spec).expect(0);
+    true
 }
 
 /// An ordinary user inside, where the caller may choose.

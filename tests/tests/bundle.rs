@@ -1,6 +1,6 @@
 //! A plain OCI bundle: exact OCI semantics, neither FUSE nor overlay.
 
-use vfsrun_tests::{Caller, Sandbox, Value, as_root_and_user, command, fixtures, json, skip};
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, command, fixtures, json, skip};
 
 as_root_and_user!(
     bundle_runs_without_a_server_or_an_overlay,
@@ -22,32 +22,11 @@ as_root_and_user!(
 
 /// `runc spec`'s config over a busybox root, for this caller.
 fn bundle(sandbox: &Sandbox, script: &str) -> Option<Value> {
-    if fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
+    let config = fixtures::bundle(sandbox, script);
+    if config.is_none() {
         skip::loudly("bundle", "busybox-static is not installed");
-        return None;
     }
-    let text =
-        std::fs::read_to_string(vfsrun_tests::program::repository().join("oci-examples/bundle/config.json"));
-    let mut config: Value = serde_json::from_str(&text.unwrap()).unwrap();
-    config["process"]["args"] = json!(["/bin/sh", "-c", script]);
-    if sandbox.caller == Caller::User {
-        rootless(&mut config, sandbox.caller.uid(), sandbox.caller.gid());
-    }
-    Some(config)
-}
-
-/// As `runc spec --rootless` writes it.
-fn rootless(config: &mut Value, uid: u32, gid: u32) {
-    let linux = &mut config["linux"];
-    linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
-    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
-    linux.as_object_mut().unwrap().remove("resources");
-    for mount in config["mounts"].as_array_mut().unwrap() {
-        if let Some(options) = mount["options"].as_array_mut() {
-            options.retain(|option| option != "gid=5");
-        }
-    }
+    config
 }
 
 fn run(sandbox: &Sandbox, config: &Value) -> vfsrun_tests::Output {

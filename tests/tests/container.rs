@@ -1,7 +1,6 @@
 //! A container: created under a name, started, looked at, ended and removed, as callers of an OCI runtime do it.
 
 use std::fs::File;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ as_root_and_user!(
     features_are_what_is_built,
     terminal_goes_to_the_console_socket,
     descriptors_are_preserved,
-    killed_create_leaves_nothing_that_delete_does_not_remove,
+    whoever_is_killed_leaves_nothing_that_delete_does_not_remove,
     starts_at_once_are_one_start,
     name_that_many_create_and_delete_is_ones_at_a_time,
     walls_are_the_same_however_a_container_is_started,
@@ -392,20 +391,34 @@ fn descriptors_are_preserved(sandbox: &Sandbox) {
     assert_nothing_left(sandbox);
 }
 
-fn killed_create_leaves_nothing_that_delete_does_not_remove(sandbox: &Sandbox) {
+fn whoever_is_killed_leaves_nothing_that_delete_does_not_remove(sandbox: &Sandbox) {
     if !bundle(sandbox, "sleep 100") {
         return;
     }
-    for pause in (0..40).map(|step| Duration::from_micros(step * 500)) {
-        let mut command = sandbox.vfsrun(&["create", "-b", "bundle", "web"]);
+    let kill = |arguments: &[&str], pause: Duration| {
+        let mut command = sandbox.vfsrun(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(pause);
         child.kill().unwrap();
         child.wait().unwrap();
+    };
+    for pause in (0..40).map(|step| Duration::from_micros(step * 500)) {
+        kill(&["create", "-b", "bundle", "web"], pause);
         // Whatever is there, its name can be had again.
         sandbox.call(&["delete", "--force", "web"]).expect(0);
-        assert!(!Path::new(&sandbox.runtime().join("containers/web")).exists());
+        assert!(!sandbox.runtime().join("containers/web").exists());
     }
+    for pause in (0..12).map(|step| Duration::from_micros(step * 500)) {
+        for victim in [&["start", "web"][..], &["delete", "--force", "web"], &["exec", "web", "sleep", "100"]]
+        {
+            created(sandbox, "web");
+            kill(victim, pause);
+            sandbox.call(&["delete", "--force", "web"]).expect(0);
+        }
+    }
+    // What a killed delete has left is swept by the next who makes one.
+    created(sandbox, "web");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }
 

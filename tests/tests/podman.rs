@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{Output, Sandbox, as_root_and_user, command, fixtures, processes, skip};
+use vfsrun_tests::{Caller, Output, Sandbox, as_root_and_user, command, fixtures, processes, skip};
 
 as_root_and_user!(
     container_runs_and_its_exit_code_comes_through,
@@ -85,12 +86,26 @@ impl<'a> Podman<'a> {
     }
 }
 
-/// An ordinary user's podman leaves a process behind that holds its namespaces.
+/// A test that fails leaves its containers. What an ordinary user's podman leaves belongs to subordinate ids, and a process
+/// holds its namespaces.
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
+        self.call(&["rm", "--all", "--force", "--time=0"]);
+        if self.sandbox.caller == Caller::User {
+            let storage = self.sandbox.path("storage").display().to_string();
+            self.call(&["unshare", "rm", "-rf", &storage]);
+        }
         let pid = std::fs::read_to_string(self.sandbox.path("run-user/libpod/tmp/pause.pid"));
         if let Some(pid) = pid.ok().and_then(|text| text.trim().parse().ok()) {
             processes::send(pid, Signal::SIGKILL);
+        }
+        // Monitors, and what they call when a container has ended.
+        let place = self.sandbox.scratch().display().to_string();
+        for _ in 0..100 {
+            if processes::mentioning(&place).is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use vfsrun_tests::privileges::{
-    KILL, NET_RAW, SETPCAP, Sets, action, bundle, capabilities, in_each, ordinary, run_bundle, run_with, sets,
+    KILL, NET_RAW, SETPCAP, Sets, action, bundle, capabilities, in_each, ordinary, run_bundle, run_with,
+    run_with_setcap, sets,
 };
 use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, fixtures, json, skip};
 
@@ -32,21 +33,13 @@ as_root_and_user!(
 /// A layer in which the fixture has the file capability NET_RAW, for who has it inheritable. False, said loudly, where
 /// it cannot be made.
 fn import_inheritable(sandbox: &Sandbox) -> bool {
-    if !fixtures::has("setcap") {
-        skip::loudly("privileges, file capabilities", "setcap is not installed");
-        return false;
-    }
     fixtures::privileges(sandbox, "program/privileges");
     let script = "mkdir /caps; cp /program/privileges /caps/; setcap cap_net_raw+ei /caps/privileges";
     let branches = json!([{ "path": "program", "at": "/program" }]);
-    let mut spec =
-        sandbox.shell_spec(script, &json!({ "branches": branches, "capture": { "name": "caps" } }));
-    let capable = json!(["CAP_SETFCAP", "CAP_DAC_OVERRIDE"]);
-    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
-    spec["process"]["capabilities"] =
-        json!({ "bounding": capable, "effective": capable, "permitted": capable });
-    sandbox.run(&spec).expect(0);
-    true
+    run_with_setcap(
+        sandbox,
+        sandbox.shell_spec(script, &json!({ "branches": branches, "capture": { "name": "caps" } })),
+    )
 }
 
 /// runc gave every container its bounding set as inheritable capabilities, and so the file capabilities of an image.

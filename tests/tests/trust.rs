@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use vfsrun_tests::caller::FIRST_SUBID;
+use vfsrun_tests::privileges::run_with_setcap;
 use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, fixtures, json, skip};
 
 as_root_and_user!(
@@ -78,18 +79,8 @@ fn set_id_program_gives_nothing_without_new_privileges(sandbox: &Sandbox) {
 
 /// A layer in which /caps/cat may bind to low ports, as root inside made it.
 fn make_capable(sandbox: &Sandbox) -> bool {
-    if !fixtures::has("setcap") {
-        skip::loudly("trust, file capabilities", "setcap is not installed");
-        return false;
-    }
     let script = "mkdir /caps; cp /bin/cat /caps/cat; setcap cap_net_bind_service+ep /caps/cat";
-    let mut spec = sandbox.shell_spec(script, &json!({ "capture": { "name": "caps" } }));
-    let capable = json!(["CAP_SETFCAP", "CAP_DAC_OVERRIDE"]);
-    spec["process"]["user"] = json!({ "uid": 0, "gid": 0 });
-    spec["process"]["capabilities"] =
-        json!({ "bounding": capable, "effective": capable, "permitted": capable });
-    sandbox.run(&spec).expect(0);
-    true
+    run_with_setcap(sandbox, sandbox.shell_spec(script, &json!({ "capture": { "name": "caps" } })))
 }
 
 fn capabilities_of_a_trusted_layer_are_had_within_the_bounding_set(sandbox: &Sandbox) {

@@ -8,7 +8,7 @@ mod common;
 use std::collections::{BTreeSet, HashSet};
 
 use common::{
-    ACTIONS, NAMES, OPERATORS, Random, argument, engines_profiles,
+    ACTIONS, NAMES, Random, argument, engines_profiles,
     libseccomp::{Exported, Exporter, describe},
     near, podman_profile,
     reading::{IPC, SOCKETCALL, largest, selector, value},
@@ -140,15 +140,7 @@ fn profile(default: (Action, Option<u32>), architectures: Vec<Architecture>) -> 
 }
 
 fn architectures() -> Vec<Architecture> {
-    vec![
-        Architecture::X86_64,
-        Architecture::X86,
-        Architecture::X32,
-        Architecture::Aarch64,
-        Architecture::Arm,
-        Architecture::Riscv64,
-        Architecture::Mips64,
-    ]
+    Architecture::COMPILED.into_iter().chain([Architecture::Mips64]).collect()
 }
 
 fn errno(number: u32) -> (Action, Option<u32>) {
@@ -294,7 +286,7 @@ fn random_profile(random: &mut Random, one_action: bool) -> Profile {
                     Operator::NotEqual => !several[at] && !shares[at] && (one_action || !unequal[at]),
                     _ => !ranges[at],
                 };
-                let operators: Vec<_> = OPERATORS.into_iter().filter(can).collect();
+                let operators: Vec<_> = Operator::ALL.into_iter().filter(can).collect();
                 vec![argument(random, &operators)]
             }
         };

@@ -39,7 +39,7 @@ fn syscall() -> impl Strategy<Value = Syscall> {
 
 fn argument() -> impl Strategy<Value = Argument> {
     let value = || select(&[0, 1, 1 << 32, u64::MAX][..]);
-    (0..3u32, value(), value(), select(&common::OPERATORS[..]))
+    (0..3u32, value(), value(), select(&Operator::ALL[..]))
         .prop_map(|(index, value, value_two, op)| Argument { index, value, value_two, op })
 }
 

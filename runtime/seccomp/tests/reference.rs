@@ -3,17 +3,18 @@
 mod common;
 
 use common::{
-    ACTIONS, NAMES, OPERATORS, VALUES,
+    ACTIONS, NAMES, VALUES,
     reading::{Reading, holding},
 };
 use proptest::prelude::*;
 use vfsrun_seccomp::{
-    Action, Arch, Architecture, Argument, Profile, SeccompData, Syscall, compile, simulate, syscall_number,
+    Action, Arch, Architecture, Argument, Operator, Profile, SeccompData, Syscall, compile, simulate,
+    syscall_number,
 };
 
 fn arguments() -> impl Strategy<Value = Argument> {
     let values = || prop_oneof![prop::sample::select(&VALUES[..]), any::<u64>()];
-    (0u32..6, values(), values(), prop::sample::select(&OPERATORS[..]))
+    (0u32..6, values(), values(), prop::sample::select(&Operator::ALL[..]))
         .prop_map(|(index, value, value_two, op)| Argument { index, value, value_two, op })
 }
 

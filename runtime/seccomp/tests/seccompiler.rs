@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{NAMES, OPERATORS, Random, argument, argument_vectors, syscall};
+use common::{NAMES, Random, argument, argument_vectors, syscall};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
@@ -19,7 +19,7 @@ use vfsrun_seccomp::{
 fn conditions(random: &mut Random) -> Vec<Argument> {
     let mut conditions: Vec<Argument> = Vec::new();
     for _ in 0..1 + random.below(3) {
-        let next = argument(random, &OPERATORS);
+        let next = argument(random, &Operator::ALL);
         if conditions.iter().all(|condition| condition.index != next.index) {
             conditions.push(next);
         }

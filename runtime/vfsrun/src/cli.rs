@@ -235,7 +235,7 @@ pub struct Exec {
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
     /// It inherits so many descriptors above stderr
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
     /// Accepted: this version pauses no container
     #[arg(long)]
@@ -266,7 +266,7 @@ pub struct Create {
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// The command inherits so many descriptors above stderr
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
     /// No session keyring; this version makes none
     #[arg(long)]
@@ -395,6 +395,11 @@ fn user(text: &str) -> Result<(u32, Option<u32>), String> {
         None => (number(text), Some(None)),
     };
     uid.zip(gid).ok_or_else(|| "expected UID or UID:GID, as decimal numbers".to_owned())
+}
+
+/// No process has more (fs.nr_open may be set higher; the default of the kernel is this).
+fn preserved() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=1_048_576)
 }
 
 fn signal(text: &str) -> Result<Signal, String> {

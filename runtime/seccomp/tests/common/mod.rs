@@ -139,16 +139,6 @@ pub fn argument(random: &mut Random, operators: &[Operator]) -> Argument {
     }
 }
 
-pub const OPERATORS: [Operator; 7] = [
-    Operator::NotEqual,
-    Operator::Less,
-    Operator::LessOrEqual,
-    Operator::Equal,
-    Operator::GreaterOrEqual,
-    Operator::Greater,
-    Operator::MaskedEqual,
-];
-
 pub const ACTIONS: [(Action, Option<u32>); 9] = [
     (Action::Allow, None),
     (Action::Errno, None),

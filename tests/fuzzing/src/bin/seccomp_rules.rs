@@ -24,43 +24,15 @@ const NAMES: [&str; 28] = [
     "socketcall", "clone", "ioctl", "personality", "fcntl64", "execve", "getdents64", "openat", "statx", "mmap2",
     "rt_sigaction", "breakpoint", "mseal", "io_uring_setup", "no_such_call",
 ];
-const ACTIONS: [Action; 9] = [
-    Action::Kill,
-    Action::KillThread,
-    Action::KillProcess,
-    Action::Trap,
-    Action::Errno,
-    Action::Trace,
-    Action::Allow,
-    Action::Log,
-    Action::Notify,
-];
-const ARCHITECTURES: [Architecture; 7] = [
-    Architecture::X86_64,
-    Architecture::X86,
-    Architecture::X32,
-    Architecture::Aarch64,
-    Architecture::Arm,
-    Architecture::Riscv64,
-    Architecture::S390x,
-];
-const OPERATORS: [Operator; 7] = [
-    Operator::NotEqual,
-    Operator::Less,
-    Operator::LessOrEqual,
-    Operator::Equal,
-    Operator::GreaterOrEqual,
-    Operator::Greater,
-    Operator::MaskedEqual,
-];
-
 fn profile(u: &mut Unstructured) -> Result<Profile> {
     let architectures: u8 = u.arbitrary()?;
-    let set = |at: &usize| architectures >> at & 1 == 1;
+    // One that no filter is compiled for is among them.
+    let all = Architecture::COMPILED.into_iter().chain([Architecture::S390x]).enumerate();
+    let chosen = all.filter(|(at, _)| architectures >> at & 1 == 1).map(|(_, architecture)| architecture);
     let mut profile = Profile {
-        default_action: *u.choose(&ACTIONS)?,
+        default_action: *u.choose(&Action::ALL)?,
         default_errno_ret: errno(u)?,
-        architectures: (0..ARCHITECTURES.len()).filter(set).map(|at| ARCHITECTURES[at]).collect(),
+        architectures: chosen.collect(),
         flags: None,
         listener_path: None,
         listener_metadata: None,
@@ -75,7 +47,7 @@ fn profile(u: &mut Unstructured) -> Result<Profile> {
 fn rule(u: &mut Unstructured) -> Result<Syscall> {
     let names =
         (0..u.int_in_range(1..=3)?).map(|_| Ok(u.choose(&NAMES)?.to_string())).collect::<Result<_>>()?;
-    let (action, errno_ret) = (*u.choose(&ACTIONS)?, errno(u)?);
+    let (action, errno_ret) = (*u.choose(&Action::ALL)?, errno(u)?);
     let args = (0..u.int_in_range(0..=4)?).map(|_| argument(u)).collect::<Result<_>>()?;
     Ok(Syscall { names, action, errno_ret, args })
 }
@@ -93,7 +65,7 @@ fn argument(u: &mut Unstructured) -> Result<Argument> {
         index: u.int_in_range(0..=6)?,
         value: number(u)?,
         value_two: number(u)?,
-        op: *u.choose(&OPERATORS)?,
+        op: *u.choose(&Operator::ALL)?,
     })
 }
 
