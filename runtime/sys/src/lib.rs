@@ -16,6 +16,7 @@ pub mod loopback;
 pub mod mount;
 pub mod mount_id;
 pub mod privileges;
+pub mod process;
 pub mod seccomp;
 pub mod signals;
 pub mod xattr;

@@ -10,8 +10,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
 use vfsrun_plan::plan::Root;
 use vfsrun_sys::fd_passing;
+use vfsrun_sys::process::Process;
 
-use super::process::Process;
 use super::record::Record;
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place};
 use crate::decide::{self, Decided, Request};

@@ -12,7 +12,6 @@ mod create;
 mod exec;
 mod gate;
 mod id;
-mod process;
 mod record;
 mod run;
 
@@ -25,12 +24,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
+use vfsrun_sys::process::{self, Process};
 
 pub use self::create::{CreateRequest, create};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
-use self::process::Process;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vfsrun_sys::process::Process;
 
 use super::Status;
-use super::process::Process;
 
 pub const FILE: &str = "container.json";
 /// The runtime specification whose state is printed.

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use vfsrun_sys::process::Process;
+
 use super::create::{self, CreateError, CreateRequest, decide, prepared};
-use super::process::Process;
 use super::{Containers, Place};
 use crate::decide::Decided;
 use crate::launch;
