@@ -284,8 +284,8 @@ fn variable_without_a_name(sandbox: &Sandbox) {
 
 fn field_that_is_not_built_is_refused(sandbox: &Sandbox) {
     let mut spec = sandbox.shell_spec("true", &json!({}));
-    spec["hooks"] = json!({ "prestart": [{ "path": "/bin/true" }] });
-    assert_refused(sandbox, &sandbox.run(&spec), 125, &["spec.json", "hooks", "does not build"]);
+    spec["linux"] = json!({ "intelRdt": { "closID": "guaranteed" } });
+    assert_refused(sandbox, &sandbox.run(&spec), 125, &["spec.json", "linux.intelRdt", "does not build"]);
 }
 
 fn log_rule_of_a_branch_or_none(sandbox: &Sandbox) {

@@ -115,11 +115,9 @@ pub enum PlanError {
 pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     let process = spec.process.clone().unwrap_or_default();
     let linux = spec.linux.clone().unwrap_or_default();
-    let hooks = spec.hooks.as_ref().is_some_and(|hooks| *hooks != vfsrun_spec::Hooks::default());
     let joins_time =
         linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
     let unbuilt = [
-        (hooks, "hooks"),
         (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
         (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
         (process.scheduler.is_some(), "process.scheduler"),

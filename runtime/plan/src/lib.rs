@@ -78,6 +78,7 @@ impl Plan {
             sysctl: linux.sysctl.into_iter().collect(),
             sandbox,
             annotations: config.annotations.clone(),
+            hooks: config.hooks.clone().unwrap_or_default(),
             capture: config.vfs.as_ref().and_then(|vfs| capture(vfs, process)),
             log: config.vfs.as_ref().map_or(Ok(Vec::new()), rules::of_log)?,
             time_limit: config.vfs.as_ref().and_then(|vfs| vfs.time_limit).map(|limit| limit.as_secs_f64()),

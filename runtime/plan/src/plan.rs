@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use vfsrun_seccomp::Profile;
+use vfsrun_spec::Hooks;
 use vfsrun_spec::oci::{NamespaceType, RlimitType};
 use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
 use vfsrun_union::describe::{LogRule, SegmentSpec};
@@ -38,6 +39,8 @@ pub struct Plan {
     pub log: Vec<LogRule>,
     /// Told to whoever asks for the state.
     pub annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// Seconds after which the action is ended.
     pub time_limit: Option<f64>,
     /// Said once on stderr before the run.

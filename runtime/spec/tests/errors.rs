@@ -645,6 +645,10 @@ fn mounts_and_hooks_are_checked() {
         beside_vfs(r#""hooks": {"poststop": [{"path": "/bin/true", "timeout": 0}]}"#),
         "hooks.poststop[0].timeout: not more than 0 seconds"
     );
+    assert_eq!(
+        beside_vfs(r#""hooks": {"poststart": [{"path": "/bin/true", "args": ["a", "b\u0000"]}]}"#),
+        "hooks.poststart[0].args[1]: contains a NUL character"
+    );
     assert_eq!(beside_vfs(&format!(r#""hostname": "{}""#, "a".repeat(65))), "hostname: longer than 64 bytes");
 }
 

@@ -10,6 +10,7 @@ use vfsrun_plan::{Facts, Plan};
 use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
+use crate::hooks::Hooked;
 use crate::run::RunError;
 use crate::seccomp_agent::Agent;
 use crate::trace::{Trace, TraceRequest};
@@ -49,6 +50,14 @@ pub struct Decided {
     pub root_key: Option<String>,
     pub strict: bool,
     pub trace: Option<Trace>,
+}
+
+impl Decided {
+    /// As those see it who are run on the way.
+    pub fn hooked(&self) -> Hooked {
+        let id = format!("vfsrun-{}", std::process::id());
+        Hooked::new(&self.plan.hooks, id, &directory_of(&self.file), &self.plan.annotations)
+    }
 }
 
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).

@@ -15,6 +15,7 @@ use vfsrun_spec::SpecError;
 
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
+use crate::hooks::Hooked;
 use crate::kept_root::{self, Stamp};
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
@@ -102,6 +103,9 @@ impl RunError {
             RunError::Supervise(SuperviseError::NotStarted { code, message }) => {
                 RunError::NotStarted { file: file.into(), code, message }
             }
+            RunError::Supervise(SuperviseError::Hook(error)) => {
+                RunError::NotStarted { file: file.into(), code: 125, message: vfsrun_sys::chain(&error) }
+            }
             other => other,
         }
     }
@@ -156,12 +160,19 @@ pub struct Times {
 
 pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> {
     let began = Instant::now();
-    let decided = decide::decide(request, note)?; // what was asked, what is true here, and every decision
+    let decided = decide::decide(request, &note)?; // what was asked, what is true here, and every decision
+    let hooked = decided.hooked();
+    let outcome = carry_out(decided, &hooked, began);
+    hooked.gone(note);
+    outcome
+}
+
+fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcome, RunError> {
     let planned = Instant::now();
     let asked = ask(&decided)?; // shared server, which brings live segments up to date while we go on
     let attached = Instant::now();
     let mut upper = None;
-    let acted = act(&decided, asked, &mut upper); // new namespaces, where writes go, the command, its end
+    let acted = act(&decided, hooked, asked, &mut upper); // new namespaces, where writes go, the command, its end
     let stopped = Instant::now();
     let mut acted = match acted {
         Ok(acted) => acted,
@@ -225,7 +236,12 @@ struct Acted {
 }
 
 /// `upper` is there from the moment that it exists.
-fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>) -> Result<Acted, RunError> {
+fn act(
+    decided: &Decided,
+    hooked: &Hooked,
+    asked: Option<PendingView>,
+    upper: &mut Option<Upper>,
+) -> Result<Acted, RunError> {
     let plan = &decided.plan;
     let signals = supervise::take_signals()?;
     let prepared = Prepared {
@@ -235,15 +251,17 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),
         waits: Waits::No,
+        hooked,
         preserve_fds: 0,
     };
     let init = launch::init(prepared, decided.facts.caller.privileged)?;
     // What it has mounted must be gone before its upper is anybody else's.
-    attend(decided, &init, asked, upper, &signals).inspect_err(|_| supervise::end(&init))
+    attend(decided, hooked, &init, asked, upper, &signals).inspect_err(|_| supervise::end(&init))
 }
 
 fn attend(
     decided: &Decided,
+    hooked: &Hooked,
     init: &Init,
     asked: Option<PendingView>,
     upper: &mut Option<Upper>,
@@ -257,7 +275,7 @@ fn attend(
         (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
-    let told = Told { agent: decided.agent.as_ref(), created: None };
+    let told = Told { agent: decided.agent.as_ref(), created: None, hooked: Some(hooked) };
     let server = view.as_mut().map(|view| &mut view.view);
     let ended = supervise::to_end(init, server, told, signals, time_limit);
     let mut ended = ended.map_err(|error| blame(error, view.as_mut(), decided.trace.is_some()))?;

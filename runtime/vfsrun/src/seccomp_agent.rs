@@ -15,6 +15,7 @@ use vfsrun_plan::plan;
 use vfsrun_sys::fd_passing;
 
 use crate::container::OCI_VERSION;
+use crate::oci_state::OciState;
 
 /// How long it may take to read a message that fits its socket's buffer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,19 +46,7 @@ struct ContainerProcessState<'a> {
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
-    state: State<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct State<'a> {
-    oci_version: &'static str,
-    id: String,
-    status: &'static str,
-    pid: i32,
-    bundle: &'a Path,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
+    state: OciState<'a>,
 }
 
 impl Agent {
@@ -84,19 +73,13 @@ impl Agent {
     /// Gives it the listener of `workload`, which has not executed the command yet.
     pub fn hand_over(&self, listener: &OwnedFd, workload: Pid) -> Result<(), AgentError> {
         let pid = workload.as_raw_nonzero().get();
+        let id = format!("vfsrun-{}", std::process::id());
         let state = ContainerProcessState {
             oci_version: OCI_VERSION,
             fds: ["seccompFd"],
             pid,
             metadata: self.metadata.as_deref(),
-            state: State {
-                oci_version: OCI_VERSION,
-                id: format!("vfsrun-{}", std::process::id()),
-                status: "creating",
-                pid,
-                bundle: &self.bundle,
-                annotations: &self.annotations,
-            },
+            state: OciState::new(&id, "creating", Some(pid), &self.bundle, &self.annotations),
         };
         let told = serde_json::to_vec(&state).map_err(io::Error::from);
         told.and_then(|text| fd_passing::send(&self.socket, &text, &[listener.as_fd()]))

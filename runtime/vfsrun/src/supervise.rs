@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitp
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 
+use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::launch::Init;
 use crate::proxy::{Proxy, Sides};
@@ -45,6 +46,8 @@ pub enum SuperviseError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
+    Hook(#[from] HookError),
+    #[error(transparent)]
     Record(Box<dyn Error + Send + Sync>),
 }
 
@@ -55,6 +58,8 @@ pub struct Told<'a> {
     pub agent: Option<&'a Agent>,
     /// That it is created; the command waits for that.
     pub created: Option<&'a dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>>>,
+    /// That its hooks' time has come.
+    pub hooked: Option<&'a Hooked>,
 }
 
 /// How an action ended.
@@ -200,9 +205,10 @@ impl Action<'_> {
             let (report, fd, sender) = match self.init.reports.receive().map_err(failed)? {
                 Received::Report { report, fd, sender } => (report, fd, sender),
                 Received::Nothing => return Ok(()),
+                Received::Ended if self.reports_ended => return Ok(()),
                 Received::Ended => {
                     self.reports_ended = true;
-                    return Ok(());
+                    return self.run_hooks_of_start();
                 }
             };
             match report {
@@ -225,6 +231,13 @@ impl Action<'_> {
                     }
                     self.init.reports.go().map_err(failed)?;
                 }
+                Report::Mounted => {
+                    if let Some(hooked) = self.told.hooked {
+                        while_interruptible(|| hooked.created_runtime(self.init.child.pid))??;
+                    }
+                    self.init.reports.go().map_err(failed)?;
+                }
+                Report::Executed => self.run_hooks_of_start()?,
                 // Of those who are not waited for here.
                 Report::Waiting | Report::Joined => {}
                 Report::Executing { at } => self.ended.executed_at = Some(at),
@@ -234,6 +247,16 @@ impl Action<'_> {
                 }
             }
         }
+    }
+
+    /// A reaper says when the command is executed; without one the channel ends then.
+    fn run_hooks_of_start(&mut self) -> Result<(), SuperviseError> {
+        let Some(hooked) = self.told.hooked.take() else { return Ok(()) };
+        if self.failure.is_some() || self.ended.executed_at.is_none() {
+            return Ok(());
+        }
+        let pid = self.init.child.pid.as_raw_nonzero().get();
+        Ok(while_interruptible(|| hooked.started(pid))??)
     }
 
     /// SIGTERM at the limit, SIGKILL a little later.

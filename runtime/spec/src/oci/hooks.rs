@@ -24,6 +24,63 @@ pub struct Hooks {
     pub poststop: Vec<Hook>,
 }
 
+impl Hooks {
+    pub fn of(&self, kind: HookKind) -> &[Hook] {
+        match kind {
+            HookKind::Prestart => &self.prestart,
+            HookKind::CreateRuntime => &self.create_runtime,
+            HookKind::CreateContainer => &self.create_container,
+            HookKind::StartContainer => &self.start_container,
+            HookKind::Poststart => &self.poststart,
+            HookKind::Poststop => &self.poststop,
+        }
+    }
+
+    /// Whether there is one of any of these kinds.
+    pub fn any_of(&self, kinds: &[HookKind]) -> bool {
+        kinds.iter().any(|kind| !self.of(*kind).is_empty())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.any_of(&HookKind::ALL)
+    }
+}
+
+/// When hooks are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl HookKind {
+    /// In the order in which they are run.
+    pub const ALL: [HookKind; 6] = [
+        HookKind::Prestart,
+        HookKind::CreateRuntime,
+        HookKind::CreateContainer,
+        HookKind::StartContainer,
+        HookKind::Poststart,
+        HookKind::Poststop,
+    ];
+
+    /// The key in `hooks`.
+    pub fn name(self) -> &'static str {
+        match self {
+            HookKind::Prestart => "prestart",
+            HookKind::CreateRuntime => "createRuntime",
+            HookKind::CreateContainer => "createContainer",
+            HookKind::StartContainer => "startContainer",
+            HookKind::Poststart => "poststart",
+            HookKind::Poststop => "poststop",
+        }
+    }
+}
+
 /// One program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {

@@ -15,7 +15,7 @@ mod scheduling;
 mod user;
 
 pub use device::{Device, DeviceType};
-pub use hooks::{Hook, Hooks};
+pub use hooks::{Hook, HookKind, Hooks};
 pub use linux::{IntelRdt, Linux, MemoryPolicy, NetDevice, Personality, PersonalityDomain, TimeOffset};
 pub use mount::{IdMapping, Mount, Root};
 pub use namespace::{Namespace, NamespaceType};

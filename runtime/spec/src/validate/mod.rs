@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use crate::oci::Hook;
+use crate::oci::{Hook, HookKind};
 use crate::vfs::{LANDLOCK_ANNOTATION, Landlock};
 use crate::{Spec, suggest};
 
@@ -139,17 +139,9 @@ fn mounts(spec: &Spec) -> Result<(), Problem> {
 
 fn hooks(spec: &Spec) -> Result<(), Problem> {
     let Some(hooks) = &spec.hooks else { return Ok(()) };
-    let lists = [
-        ("prestart", &hooks.prestart),
-        ("createRuntime", &hooks.create_runtime),
-        ("createContainer", &hooks.create_container),
-        ("startContainer", &hooks.start_container),
-        ("poststart", &hooks.poststart),
-        ("poststop", &hooks.poststop),
-    ];
-    for (name, list) in lists {
-        for (index, one) in list.iter().enumerate() {
-            hook(&format!("hooks.{name}[{index}]"), one)?;
+    for kind in HookKind::ALL {
+        for (index, one) in hooks.of(kind).iter().enumerate() {
+            hook(&format!("hooks.{}[{index}]", kind.name()), one)?;
         }
     }
     Ok(())
@@ -157,6 +149,9 @@ fn hooks(spec: &Spec) -> Result<(), Problem> {
 
 fn hook(path: &str, hook: &Hook) -> Result<(), Problem> {
     absolute(&format!("{path}.path"), &hook.path)?;
+    for (index, argument) in hook.args.iter().enumerate() {
+        no_nul(&format!("{path}.args[{index}]"), argument)?;
+    }
     if hook.timeout.is_some_and(|seconds| seconds <= 0) {
         return Err(Problem::new(format!("{path}.timeout"), "not more than 0 seconds"));
     }

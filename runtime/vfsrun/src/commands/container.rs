@@ -24,7 +24,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Exec(arguments) => exec(arguments, global),
         Command::State { id } => state(&containers(global)?, id),
         Command::Kill { id, signal, .. } => kill(&containers(global)?, id, *signal),
-        Command::Delete { id, force } => done(containers(global)?.delete(id, *force)),
+        Command::Delete { id, force } => done(containers(global)?.delete(id, *force, note)),
         Command::Features => super::features::features(),
         Command::List { format, quiet } => list(&containers(global)?, *format, *quiet),
     }
@@ -42,7 +42,7 @@ fn done(result: Result<(), ContainerError>) -> Outcome {
 fn request(arguments: &Create, global: &Global) -> CreateRequest {
     CreateRequest {
         id: arguments.id.clone(),
-        bundle: arguments.bundle.clone(),
+        bundle: std::path::absolute(&arguments.bundle).unwrap_or_else(|_| arguments.bundle.clone()),
         config: arguments.config.clone(),
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),

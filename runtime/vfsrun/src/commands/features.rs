@@ -4,7 +4,7 @@
 use serde_json::json;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
-use vfsrun_spec::oci::{CAPABILITIES, NamespaceType};
+use vfsrun_spec::oci::{CAPABILITIES, HookKind, NamespaceType};
 use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
 use vfsrun_sys::seccomp;
 
@@ -29,7 +29,7 @@ pub fn features() -> Outcome {
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
-        "hooks": [],
+        "hooks": HookKind::ALL.map(HookKind::name),
         "mountOptions": mounts::options(),
         "linux": {
             "namespaces": NAMESPACES.map(NamespaceType::name),

@@ -13,8 +13,9 @@ use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
 
 use super::record::Record;
-use super::{CONFIG, ContainerError, Containers, Gate, Id, Place};
+use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, start};
 use crate::decide::{self, Decided, Request};
+use crate::hooks::{HookError, Hooked};
 use crate::launch::{self, Init};
 use crate::run::RunError;
 use crate::seccomp_agent::AgentError;
@@ -44,6 +45,8 @@ pub enum CreateError {
     PidFile { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     #[error("cannot {step}")]
     Step { step: &'static str, source: io::Error },
     #[error("--console-socket: needs --detach; a container that is waited for has this terminal")]
@@ -66,6 +69,7 @@ impl CreateError {
 #[derive(Debug)]
 pub struct CreateRequest {
     pub id: Id,
+    /// Absolute.
     pub bundle: PathBuf,
     pub config: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
@@ -96,17 +100,24 @@ impl Console {
 
 /// Creates a container, and returns those among which it is. If that fails nothing is left of it.
 pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers, CreateError> {
-    let decided = decide(request, note)?;
+    let decided = decide(request, &note)?;
     let console = console(request, &decided)?;
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
-    match create_at(&place, request, &decided, console.as_ref()) {
+    let hooked = hooked(request, &decided);
+    match create_at(&place, request, &decided, &hooked, console.as_ref()) {
         Ok(()) => Ok(containers),
         Err(error) => {
             place.remove()?;
+            hooked.gone(note);
             Err(error)
         }
     }
+}
+
+pub(super) fn hooked(request: &CreateRequest, decided: &Decided) -> Hooked {
+    let plan = &decided.plan;
+    Hooked::new(&plan.hooks, request.id.to_string(), &request.bundle, &plan.annotations)
 }
 
 /// What is to be done for the bundle.
@@ -121,7 +132,12 @@ pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Dec
     }
 }
 
-pub(super) fn prepared<'a>(request: &CreateRequest, decided: &'a Decided, waits: Waits<'a>) -> Prepared<'a> {
+pub(super) fn prepared<'a>(
+    request: &CreateRequest,
+    decided: &'a Decided,
+    hooked: &'a Hooked,
+    waits: Waits<'a>,
+) -> Prepared<'a> {
     Prepared {
         plan: &decided.plan,
         filter: decided.filter.as_ref(),
@@ -129,6 +145,7 @@ pub(super) fn prepared<'a>(request: &CreateRequest, decided: &'a Decided, waits:
         keep_root: false,
         user_namespace: decided.plan.ids.is_some(),
         waits,
+        hooked,
         preserve_fds: request.preserve_fds,
     }
 }
@@ -146,17 +163,19 @@ fn create_at(
     place: &Place,
     request: &CreateRequest,
     decided: &Decided,
+    hooked: &Hooked,
     console: Option<&Console>,
 ) -> Result<(), CreateError> {
-    let gate = Gate::make(&place.path).map_err(CreateError::step("make the gate"))?;
-    let prepared = prepared(request, decided, Waits::AtGate(&gate));
+    let tells = hooked.hooks.any_of(&start::AWAITED);
+    let gate = Gate::make(&place.path, tells).map_err(CreateError::step("make the gate"))?;
+    let prepared = prepared(request, decided, hooked, Waits::AtGate(&gate));
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
     let record = || {
-        hear_until(Step::Created, &init, decided, console)?;
+        hear_until(Step::Created, &init, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
         write(place, request, decided, &init)?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
-        hear_until(Step::Waiting, &init, decided, console)
+        hear_until(Step::Waiting, &init, decided, hooked, console)
     };
     record().inspect_err(|_| supervise::end(&init))
 }
@@ -173,8 +192,10 @@ fn hear_until(
     step: Step,
     init: &Init,
     decided: &Decided,
+    hooked: &Hooked,
     console: Option<&Console>,
 ) -> Result<(), CreateError> {
+    let go = || init.reports.go().map_err(CreateError::step("answer init"));
     loop {
         let received = init.reports.wait().map_err(CreateError::step("hear from init"))?;
         let Received::Report { report, fd, sender } = received else { return Err(CreateError::Mute) };
@@ -182,11 +203,15 @@ fn hear_until(
             (Report::Created, _) if step == Step::Created => return Ok(()),
             (Report::Waiting, _) if step == Step::Waiting => return Ok(()),
             (Report::Failed { message, .. }, _) => return Err(CreateError::NotStarted { message }),
+            (Report::Mounted, _) => {
+                hooked.created_runtime(init.child.pid)?;
+                go()?;
+            }
             (Report::Terminal, Some(master)) => console.map_or(Ok(()), |console| console.send(&master))?,
             (Report::Listener, Some(listener)) => {
                 if let (Some(agent), Some(workload)) = (&decided.agent, sender) {
                     agent.hand_over(&listener, workload)?;
-                    init.reports.go().map_err(CreateError::step("answer init"))?;
+                    go()?;
                 }
             }
             _ => {}
@@ -210,15 +235,15 @@ pub(super) fn write(
     let Root::Directory { path: rootfs, .. } = &decided.plan.root else {
         unreachable!("refused before anything was made");
     };
-    let bundle = std::path::absolute(&request.bundle);
     let record = Record {
         id: request.id.to_string(),
         process,
-        bundle: bundle.map_err(CreateError::step("find the bundle"))?,
+        bundle: request.bundle.clone(),
         rootfs: rootfs.clone(),
         created: log::timestamp(SystemTime::now()),
         uid: decided.facts.caller.uid,
         annotations: decided.plan.annotations.clone(),
+        hooks: decided.plan.hooks.clone(),
     };
     let config = decided.spec.raw.to_string();
     std::fs::write(place.path.join(CONFIG), config).map_err(CreateError::step("keep the config"))?;

@@ -99,7 +99,7 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     };
     if request.detach {
         let init = launch::command(&joining)?;
-        let told = Told { agent: agent.as_ref(), created: None };
+        let told = Told { agent: agent.as_ref(), ..Told::default() };
         until_it_runs(&init, told, console.as_ref()).inspect_err(|_| supervise::end(&init))?;
         // For its readers this is the proof that it has run.
         write_pid(request, &init)?;
@@ -108,7 +108,7 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     let signals = supervise::take_signals()?;
     let init = launch::command(&joining)?;
     let write = || Ok(write_pid(request, &init)?);
-    let told = Told { agent: agent.as_ref(), created: Some(&write) };
+    let told = Told { agent: agent.as_ref(), created: Some(&write), hooked: None };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?.code)
 }

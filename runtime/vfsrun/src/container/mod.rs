@@ -6,6 +6,8 @@
 //!   config.json            of the bundle, as it was when the container was created
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
+//!   starting               the same, while hooks run between the start and the command
+//!   tale                   what that process tells of its way from the gate to the command, if there are such hooks
 //! ```
 
 mod create;
@@ -14,6 +16,7 @@ mod gate;
 mod id;
 mod record;
 mod run;
+mod start;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -33,6 +36,7 @@ pub use self::id::Id;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
+use crate::hooks::{HookError, Hooked};
 
 const CONFIG: &str = "config.json";
 /// Begins the name of a container's directory that is being removed, and no id. The number of who removes it follows.
@@ -55,6 +59,10 @@ pub enum ContainerError {
     File { step: &'static str, path: PathBuf, source: io::Error },
     #[error("{} is no record of a container; `vfsrun delete --force {id}` removes it", path.display())]
     Record { id: Id, path: PathBuf, source: serde_json::Error },
+    #[error("cannot start container {id}: {reason}")]
+    NotStarted { id: Id, reason: String },
+    #[error(transparent)]
+    Hook(#[from] HookError),
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
 }
@@ -168,45 +176,42 @@ impl Containers {
         Ok(containers)
     }
 
-    /// Lets a created container's process become its command.
-    pub fn start(&self, id: &Id) -> Result<(), ContainerError> {
-        let place = self.lock(id)?;
-        let container = self.find(id)?;
-        match container.status()? {
-            Status::Created => {}
-            status => return Err(ContainerError::NotCreated { id: id.clone(), status }),
-        }
-        gate::open(&place.path).map_err(ContainerError::file("open the gate in", &place.path))
-    }
-
-    /// Removes what is kept of the container whose process this was, if it is still kept.
-    fn forget(&self, id: &Id, process: Process) -> Result<(), ContainerError> {
+    /// Removes what is kept of the container whose process this was, and tells whether it was still kept.
+    fn forget(&self, id: &Id, process: Process) -> Result<bool, ContainerError> {
         match (self.lock(id), self.find(id)) {
-            (Ok(place), Ok(container)) if container.record.process == process => place.remove(),
+            (Ok(place), Ok(container)) if container.record.process == process => {
+                place.remove().map(|()| true)
+            }
             (Err(ContainerError::Missing(_)), _) | (_, Err(ContainerError::Missing(_))) | (Ok(_), Ok(_)) => {
-                Ok(())
+                Ok(false)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 
-    /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left.
-    pub fn delete(&self, id: &Id, force: bool) -> Result<(), ContainerError> {
+    /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left. Notes are about
+    /// hooks that failed.
+    pub fn delete(&self, id: &Id, force: bool, note: impl Fn(&str)) -> Result<(), ContainerError> {
         let place = match self.lock(id) {
             Err(ContainerError::Missing(_)) if force => return Ok(()),
             place => place?,
         };
-        match self.find(id) {
-            Ok(container) => match container.status()? {
-                Status::Stopped => {}
-                status if !force => return Err(ContainerError::NotStopped { id: id.clone(), status }),
-                _ => container.end()?,
-            },
+        let hooked = match self.find(id) {
+            Ok(container) => {
+                match container.status()? {
+                    Status::Stopped => {}
+                    status if !force => return Err(ContainerError::NotStopped { id: id.clone(), status }),
+                    _ => container.end()?,
+                }
+                Some(container.record.hooked())
+            }
             // Half-made or damaged.
-            Err(_) if force => {}
+            Err(_) if force => None,
             Err(error) => return Err(error),
-        }
-        place.remove()
+        };
+        place.remove()?;
+        hooked.inspect(|hooked: &Hooked| hooked.gone(note));
+        Ok(())
     }
 }
 
@@ -256,7 +261,12 @@ impl Container {
         if !runs {
             return Ok(Status::Stopped);
         }
-        let waits = gate::is_closed(path).map_err(ContainerError::file("look at the gate in", path))?;
+        let hooks_run = || match self.record.hooks.any_of(&start::AWAITED) {
+            true => gate::is_opening(path),
+            false => Ok(false),
+        };
+        let waits = gate::is_closed(path).and_then(|waits| Ok(waits || hooks_run()?));
+        let waits = waits.map_err(ContainerError::file("look at the gate in", path))?;
         Ok(if waits { Status::Created } else { Status::Running })
     }
 

@@ -5,9 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vfsrun_spec::Hooks;
 use vfsrun_sys::process::Process;
 
 use super::Status;
+use crate::hooks::Hooked;
 
 pub const FILE: &str = "container.json";
 /// The runtime specification whose state is printed.
@@ -24,6 +26,9 @@ pub struct Record {
     pub created: String,
     pub uid: u32,
     pub annotations: BTreeMap<String, String>,
+    /// Those of the config.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
 }
 
 /// What `state` prints.
@@ -47,6 +52,10 @@ impl Record {
     /// All of it or nothing, in the container's directory.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         crate::result_file::write(&directory.join(FILE), &serde_json::to_string(self)?)
+    }
+
+    pub fn hooked(&self) -> Hooked {
+        Hooked::new(&self.hooks, self.id.clone(), &self.bundle, &self.annotations)
     }
 
     pub fn state(&self, status: Status) -> State<'_> {

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 
 use vfsrun_sys::process::Process;
 
-use super::create::{self, CreateError, CreateRequest, decide, prepared};
+use super::create::{self, CreateError, CreateRequest, decide, hooked, prepared};
 use super::{Containers, Place};
 use crate::decide::Decided;
+use crate::hooks::Hooked;
 use crate::launch;
 use crate::run::RunError;
 use crate::stage::workload::Waits;
@@ -24,25 +25,32 @@ pub struct Manner {
 /// Creates and starts a container; returns its exit code, 0 with `detach`.
 pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Result<u8, CreateError> {
     if manner.detach {
-        let containers = create::create(request, note)?;
-        containers.start(&request.id)?;
+        let containers = create::create(request, &note)?;
+        if let Err(error) = containers.start(&request.id) {
+            containers.delete(&request.id, true, note)?;
+            return Err(error.into());
+        }
         return Ok(0);
     }
     if request.console_socket.is_some() {
         return Err(CreateError::ConsoleInForeground);
     }
-    let decided = decide(request, note)?;
+    let decided = decide(request, &note)?;
+    let hooked = hooked(request, &decided);
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let mut kept = Kept::Unrecorded(place);
-    let ended = see_through(&mut kept, request, &decided);
-    match kept {
-        Kept::Unrecorded(place) => place.remove()?,
+    let ended = see_through(&mut kept, request, &decided, &hooked);
+    let is_gone = match kept {
+        Kept::Unrecorded(place) => place.remove().map(|()| true)?,
         // Somebody else may have removed it, and made another of its name.
         Kept::Recorded(process) if ended.is_err() || !manner.keep => {
-            containers.forget(&request.id, process)?;
+            containers.forget(&request.id, process)?
         }
-        Kept::Recorded(_) => {}
+        Kept::Recorded(_) => false,
+    };
+    if is_gone {
+        hooked.gone(note);
     }
     Ok(ended?.code)
 }
@@ -54,10 +62,15 @@ enum Kept {
     Recorded(Process),
 }
 
-fn see_through(kept: &mut Kept, request: &CreateRequest, decided: &Decided) -> Result<Ended, CreateError> {
+fn see_through(
+    kept: &mut Kept,
+    request: &CreateRequest,
+    decided: &Decided,
+    hooked: &Hooked,
+) -> Result<Ended, CreateError> {
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
-    let prepared = prepared(request, decided, Waits::ForMain);
+    let prepared = prepared(request, decided, hooked, Waits::ForMain);
     let init = launch::init(prepared, privileged).map_err(RunError::from)?;
     let kept = RefCell::new(kept);
     let record = || {
@@ -68,7 +81,7 @@ fn see_through(kept: &mut Kept, request: &CreateRequest, decided: &Decided) -> R
         }
         Ok(())
     };
-    let told = Told { agent: decided.agent.as_ref(), created: Some(&record) };
+    let told = Told { agent: decided.agent.as_ref(), created: Some(&record), hooked: Some(hooked) };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?)
 }

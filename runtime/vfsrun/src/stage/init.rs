@@ -10,13 +10,16 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
 use vfsrun_plan::Plan;
+use vfsrun_plan::ids::Extent;
 use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
+use vfsrun_spec::oci::HookKind;
 use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
+use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
@@ -33,6 +36,8 @@ pub enum InitError {
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Root(#[from] RootError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
 }
@@ -53,6 +58,7 @@ pub struct Prepared<'a> {
     pub keep_root: bool,
     pub user_namespace: bool,
     pub waits: Waits<'a>,
+    pub hooked: &'a Hooked,
     /// Descriptors above stderr that the command inherits.
     pub preserve_fds: u32,
 }
@@ -103,6 +109,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if plan.devices {
         root::devices::populate(&root)?;
     }
+    run_hooks_of_creation(&prepared, &root, sender)?;
     let terminal = if plan.command.terminal { Some(open_terminal(plan, &root, sender)?) } else { None };
     make_directories(plan, &root)?;
     if let Root::Directory { .. } = plan.root {
@@ -124,6 +131,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         filter: prepared.filter,
         terminal,
         waits: prepared.waits,
+        hooked: Some(prepared.hooked),
         tied: !plan.command.reaper,
         preserve_fds: prepared.preserve_fds,
     };
@@ -203,6 +211,39 @@ fn compose_view(
             .map_err(InitError::step("hand the root over"))?;
     }
     Ok(root)
+}
+
+/// With all mounts made and the host's tree still in sight, as runc does: hooks add to the root, and what is covered or made
+/// read-only afterwards is so for what they have added, too.
+fn run_hooks_of_creation(prepared: &Prepared<'_>, root: &OwnedFd, sender: &Sender) -> Result<(), InitError> {
+    let hooks = &prepared.hooked.hooks;
+    if hooks.any_of(&[HookKind::Prestart, HookKind::CreateRuntime]) {
+        sender.send(&Report::Mounted, None).map_err(InitError::step("tell vfsrun of the mounts"))?;
+        sender.wait_for_go().map_err(InitError::step("hear of the hooks of the runtime"))?;
+    }
+    let enter = || {
+        become_root(prepared.plan)?;
+        rustix::process::fchdir(root)?;
+        Ok(())
+    };
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    Ok(prepared.hooked.run(HookKind::CreateContainer, Some(own), &enter)?)
+}
+
+/// Init has the caller's id, which may not be one of the container's: executing anything, it would lose its capabilities.
+fn become_root(plan: &Plan) -> io::Result<()> {
+    let Some(ids) = &plan.ids else { return Ok(()) };
+    let has_zero = |extents: &[Extent]| extents.iter().any(|extent| extent.inside == 0);
+    if has_zero(&ids.gids) {
+        let zero = nix::unistd::Gid::from_raw(0);
+        nix::unistd::setresgid(zero, zero, zero)?;
+    }
+    if has_zero(&ids.uids) {
+        let zero = nix::unistd::Uid::from_raw(0);
+        nix::unistd::setresuid(zero, zero, zero)?;
+    }
+    // A change of ids has cleared that.
+    die_with_main()
 }
 
 fn open_terminal(plan: &Plan, root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {

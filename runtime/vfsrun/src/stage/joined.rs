@@ -69,6 +69,7 @@ fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, 
         filter: joining.filter,
         terminal,
         waits: Waits::ForMain,
+        hooked: None,
         tied: joining.tied,
         preserve_fds: joining.preserve_fds,
     };

@@ -6,10 +6,12 @@
 //!  │ ── base ───────────────▶│  a kept root, or the upper's place and the lowers, first on top
 //!  │ ◀──────────── Upper(fd) │  the memory upper, to be captured
 //!  │ ◀───────────── Root(fd) │  the overlay, to be kept
+//!  │ ◀────────────── Mounted │  if there are hooks that come now; go follows
 //!  │ ◀───────── Terminal(fd) │  the pty's master
 //!  │                         │ ── fork ──────────────────▶│
 //!  │ ◀────────────────────── │ ─────────────── Listener(fd)│  if an agent answers for the filter; go follows
 //!  │ ◀────────────────────── │ ─────────────── Failed(code)│  only if it cannot be executed
+//!  │ ◀───────────── Executed │  if there are hooks that come now
 //!  │ ◀──────── Ended(status) │
 //! ```
 
@@ -41,6 +43,8 @@ pub enum Report {
     Upper,
     /// A detached mount of the root's overlay comes with this packet. The stamp is that of a new root's upper.
     Root { stamp: Option<Stamp> },
+    /// The root has its mounts. Init waits for go before it goes on.
+    Mounted,
     /// The master of the pseudo terminal comes with this packet.
     Terminal,
     /// The sender is the process that becomes the command, in the namespaces of a container.
@@ -57,6 +61,9 @@ pub enum Report {
     Waiting,
     /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
     Executing { at: u64 },
+    /// The command is executed, or could not be, which was told before. Only from a reaper, and only if somebody waits for it:
+    /// without one the channel ends then.
+    Executed,
     /// The action could not be started.
     Failed { code: u8, message: String },
     /// The command has ended. `alone`: so has every other process of the action but init.

@@ -11,14 +11,17 @@ use nix::errno::Errno;
 use nix::sys::personality::{self, Persona};
 use nix::unistd::{AccessFlags, Pid};
 use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
 use thiserror::Error;
 use vfsrun_plan::plan::{Command, Rlimit, Sandbox, Stdin};
 use vfsrun_seccomp::Filter;
+use vfsrun_spec::oci::HookKind;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors;
 
 use super::report::{Report, Sender};
 use crate::container::Gate;
+use crate::hooks::{HookError, Hooked};
 use crate::sandbox::{self, Enforced, SandboxError};
 use vfsrun_sys::chain;
 
@@ -34,6 +37,8 @@ pub enum WorkloadError {
     CwdOutside { path: PathBuf },
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     // The words of runc, which callers match.
     #[error("process.args[0]: {program:?}: executable file not found in $PATH")]
     NotFound { program: String },
@@ -78,6 +83,8 @@ pub struct Job<'a> {
     pub filter: Option<&'a Filter>,
     pub terminal: Option<OwnedFd>,
     pub waits: Waits<'a>,
+    /// Of a new container or action.
+    pub hooked: Option<&'a Hooked>,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
@@ -85,22 +92,49 @@ pub struct Job<'a> {
 
 /// Starts the command as a child of init.
 pub fn spawn(job: Job<'_>, sender: &Sender) -> Result<Pid, WorkloadError> {
-    match clone(Namespaces::NONE).map_err(|source| WorkloadError::Step { step: "start a process", source })? {
-        Cloned::Parent(child) => Ok(Pid::from_raw(child.pid.as_raw_nonzero().get())),
+    let failed = |step| move |source| WorkloadError::Step { step, source };
+    let is_followed = job.hooked.is_some_and(|hooked| hooked.hooks.any_of(&[HookKind::Poststart]));
+    let execution = if is_followed { Some(Followed::new().map_err(failed("make a pipe"))?) } else { None };
+    let child = match clone(Namespaces::NONE).map_err(failed("start a process"))? {
+        Cloned::Parent(child) => child,
         Cloned::Child => {
             let Err(error) = become_command(job, sender);
             let code = error.exit_code();
             let _ = sender.send(&Report::Failed { code, message: chain(&error) }, None);
             exit_now(code.into())
         }
+    };
+    if let Some(execution) = execution {
+        execution.wait().map_err(failed("follow the command"))?;
+        sender.send(&Report::Executed, None).map_err(failed("tell vfsrun that the command runs"))?;
+    }
+    Ok(Pid::from_raw(child.pid.as_raw_nonzero().get()))
+}
+
+/// A pipe that a new process has open until it executes something or ends.
+struct Followed {
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Followed {
+    fn new() -> io::Result<Followed> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Followed { reader, writer })
+    }
+
+    fn wait(self) -> io::Result<()> {
+        drop(self.writer);
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.reader, &mut [0][..]))?;
+        Ok(())
     }
 }
 
 /// Becomes the command; returns only on failure.
-pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
+pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
     let command = job.command;
     tracing::debug!(uid = command.uid, gid = command.gid, args = ?command.args, "become the command");
-    take_session(job.terminal)?;
+    take_session(job.terminal.take())?;
     if let Stdin::Null = command.stdin
         && !command.terminal
     {
@@ -124,31 +158,57 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     sandboxed(&enforced, sender)?;
     descriptors::close_on_exec_from(3 + job.preserve_fds)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
+    let Err(error) = execute(execution, &job, sender);
+    if let Waits::AtGate(gate) = job.waits {
+        // Main is gone by now. Whoever has opened the gate may be gone, too.
+        let _ = gate.tell_failure(&chain(&error));
+    }
+    Err(error)
+}
+
+/// The last steps, of which some are left until the start.
+fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
     let give_up = || sandbox::give_up(job.sandbox, job.filter, sender);
+    // Somebody has to hand it over before anything waits for its answers, and main is gone when a gate opens.
+    let has_listener = job.filter.is_some_and(|filter| filter.needs_listener);
     match job.waits {
-        Waits::No => {
-            executing(sender)?;
-            give_up()?;
-        }
-        Waits::ForMain => {
-            created(&execution, sender)?;
-            executing(sender)?;
-            give_up()?;
-        }
+        Waits::No => {}
+        Waits::ForMain => created(&execution, sender)?,
         Waits::AtGate(gate) => {
-            // Main hands the listener over, and is gone when the gate opens.
-            let has_listener = job.filter.is_some_and(|filter| filter.needs_listener);
             if has_listener {
                 give_up()?;
             }
             created(&execution, sender)?;
             wait_at(gate, job.preserve_fds, sender)?;
+        }
+    }
+    if !has_listener {
+        run_hooks(job, &give_up)?;
+    }
+    match job.waits {
+        Waits::No | Waits::ForMain => {
+            executing(sender)?;
+            give_up()?;
+        }
+        Waits::AtGate(gate) => {
+            gate.tell_execution()
+                .map_err(|source| WorkloadError::Step { step: "tell of the start", source })?;
             if !has_listener {
                 give_up()?;
             }
         }
     }
+    if has_listener {
+        run_hooks(job, &|| Ok(()))?;
+    }
     execution.run()
+}
+
+/// The hooks of the container itself: they are not trusted more than its command, and have what it has.
+fn run_hooks(job: &Job<'_>, give_up: &dyn Fn() -> Result<(), SandboxError>) -> Result<(), WorkloadError> {
+    let Some(hooked) = job.hooked else { return Ok(()) };
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    Ok(hooked.run(HookKind::StartContainer, Some(own), &|| Ok(give_up()?))?)
 }
 
 /// Where a program lies in memory tells a trace that it is another one than before, however equal the two are. The
@@ -193,8 +253,8 @@ fn created(execution: &Execution, sender: &Sender) -> Result<(), WorkloadError> 
 /// Until somebody has opened the gate; main may end before, and nothing of what it had open is held meanwhile.
 fn wait_at(gate: &Gate, preserved: u32, sender: &Sender) -> Result<(), WorkloadError> {
     let failed = |step| move |source| WorkloadError::Step { step, source };
-    descriptors::close_from_but(3 + preserved, &[gate.as_fd(), sender.as_fd()])
-        .map_err(failed("close what main has open"))?;
+    let kept: Vec<_> = gate.fds().chain([sender.as_fd()]).collect();
+    descriptors::close_from_but(3 + preserved, &kept).map_err(failed("close what main has open"))?;
     super::init::outlive_main().map_err(failed("let vfsrun end"))?;
     sender.send(&Report::Waiting, None).map_err(failed("tell vfsrun that it may end"))?;
     gate.wait().map_err(failed("wait for the start"))

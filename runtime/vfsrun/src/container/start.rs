@@ -1,0 +1,47 @@
+//! Start: lets a created container's process become its command, and sees to what the config wants done about that.
+
+use vfsrun_spec::oci::HookKind;
+
+use super::{Container, ContainerError, Containers, Id, Status, gate};
+
+/// Hooks for which a start waits.
+pub(super) const AWAITED: [HookKind; 2] = [HookKind::StartContainer, HookKind::Poststart];
+
+impl Containers {
+    /// Lets a created container's process become its command.
+    pub fn start(&self, id: &Id) -> Result<(), ContainerError> {
+        let place = self.lock(id)?;
+        let container = self.find(id)?;
+        let not_created = |status| ContainerError::NotCreated { id: id.clone(), status };
+        match container.status()? {
+            Status::Created => {}
+            status => return Err(not_created(status)),
+        }
+        let failed = |source| match source {
+            // It is created as long as its hooks run.
+            error if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => {
+                not_created(Status::Running)
+            }
+            error => ContainerError::file("open the gate in", &place.path)(error),
+        };
+        if !container.record.hooks.any_of(&AWAITED) {
+            return gate::open(&place.path).map_err(failed);
+        }
+        let opened = gate::Opened::at(&place.path).map_err(failed)?;
+        // Whoever wants to end it meanwhile can.
+        drop(place);
+        container.follow(opened)
+    }
+}
+
+impl Container {
+    fn follow(&self, opened: gate::Opened) -> Result<(), ContainerError> {
+        let begun = opened.wait().map_err(ContainerError::file("see the start in", &self.path))?;
+        begun.map_err(|reason| ContainerError::NotStarted { id: self.id.clone(), reason })?;
+        // As the specification has it since 1.3: what nobody could be told of does not run on.
+        self.record.hooked().started(self.record.process.pid).map_err(|error| {
+            let ended = self.end();
+            ended.err().unwrap_or(ContainerError::Hook(error))
+        })
+    }
+}
