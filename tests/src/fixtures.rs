@@ -84,6 +84,14 @@ pub fn agent(sandbox: &Sandbox) -> PathBuf {
     executable(sandbox, AGENT.get_or_init(|| compiled("agent", &[])), "agent/agent")
 }
 
+/// tests/fixtures/notify.c, statically linked, in the sandbox at `relative`: tells what sd_notify(3) tells.
+pub fn notify(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static NOTIFY: OnceLock<PathBuf> = OnceLock::new();
+    let notify = sandbox.copy(NOTIFY.get_or_init(|| compiled("notify", &[])), relative);
+    fs::set_permissions(&notify, PermissionsExt::from_mode(0o755)).expect("our own file takes a mode");
+    notify
+}
+
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
 fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {

@@ -15,6 +15,7 @@ mod images;
 mod kept_root;
 mod launch;
 mod log;
+mod notify;
 mod oci_state;
 mod probe;
 mod progress;

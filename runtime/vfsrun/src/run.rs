@@ -275,7 +275,7 @@ fn attend(
         (view, kept_stamp) = (Some(attached), stamp);
     }
     let time_limit = decided.plan.time_limit.map(Duration::from_secs_f64);
-    let told = Told { agent: decided.agent.as_ref(), created: None, hooked: Some(hooked) };
+    let told = Told { agent: decided.agent.as_ref(), hooked: Some(hooked), ..Told::default() };
     let server = view.as_mut().map(|view| &mut view.view);
     let ended = supervise::to_end(init, server, told, signals, time_limit);
     let mut ended = ended.map_err(|error| blame(error, view.as_mut(), decided.trace.is_some()))?;

@@ -16,6 +16,7 @@ use vfsrun_fuse::{Patience, Verdict, View, Watch};
 use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::launch::Init;
+use crate::notify::{Notify, NotifyError};
 use crate::proxy::{Proxy, Sides};
 use crate::seccomp_agent::{Agent, AgentError};
 use crate::stage::report::{Received, Report};
@@ -48,6 +49,8 @@ pub enum SuperviseError {
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]
+    Notify(#[from] NotifyError),
+    #[error(transparent)]
     Record(Box<dyn Error + Send + Sync>),
 }
 
@@ -60,6 +63,8 @@ pub struct Told<'a> {
     pub created: Option<&'a dyn Fn() -> Result<(), Box<dyn Error + Send + Sync>>>,
     /// That its hooks' time has come.
     pub hooked: Option<&'a Hooked>,
+    /// That it is ready, which is asked for as long as this is here.
+    pub notify: Option<&'a Notify>,
 }
 
 /// How an action ended.
@@ -151,6 +156,12 @@ pub fn to_end(
             judge(watch.tick(), watch.poll_fds()[0], init)?;
         }
         action.hear()?;
+        if ready.notify
+            && let Some(notify) = action.told.notify
+            && notify.hear(std::process::id())?
+        {
+            action.told.notify = None;
+        }
         if ready.signals {
             hand_on(signals, init, action.master.as_ref());
         }
@@ -335,6 +346,7 @@ fn hand_on(signals: &SignalFd, init: &Init, master: Option<&OwnedFd>) {
 struct Ready {
     child: bool,
     signals: bool,
+    notify: bool,
     watch: bool,
     stdin: bool,
     stdout: bool,
@@ -356,6 +368,10 @@ fn wait(
     if !action.reports_ended {
         fds.push(input(action.init.reports.as_fd()));
     }
+    let notify_at = action.told.notify.map(|notify| {
+        fds.push(input(notify.as_fd()));
+        fds.len() - 1
+    });
     // Only those that something is asked of: poll tells of a hangup unasked, for ever.
     let mut asked = |fd, events: PollFlags| {
         (!events.is_empty()).then(|| {
@@ -387,6 +403,7 @@ fn wait(
     Ok(Ready {
         child: ready(0),
         signals: ready(1),
+        notify: notify_at.is_some_and(ready),
         watch: server || tick_due,
         master: master_at.is_some_and(ready),
         stdin: stdin_at.is_some_and(ready),

@@ -17,13 +17,14 @@ use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
 use crate::launch::{self, Init};
+use crate::notify::NotifyError;
 use crate::run::RunError;
 use crate::seccomp_agent::AgentError;
 use crate::stage::init::Prepared;
 use crate::stage::report::{Received, Report};
 use crate::stage::workload::Waits;
 use crate::supervise::{self, SuperviseError};
-use crate::{log, result_file};
+use crate::{log, notify, result_file};
 
 #[derive(Debug, Error)]
 pub enum CreateError {
@@ -47,6 +48,8 @@ pub enum CreateError {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     #[error("cannot {step}")]
     Step { step: &'static str, source: io::Error },
     #[error("--console-socket: needs --detach; a container that is waited for has this terminal")]
@@ -125,7 +128,8 @@ pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Dec
     let config = request.config.clone().unwrap_or_else(|| "config.json".into());
     let spec =
         Request { spec: request.bundle.join(config), runtime: request.runtime.clone(), ..Request::default() };
-    let decided = decide::decide(&spec, note)?;
+    let mut decided = decide::decide(&spec, note)?;
+    notify::offer(&mut decided.plan, &Containers::of(&decided.runtime).directory(&request.id));
     match decided.plan.root {
         Root::Directory { .. } => Ok(decided),
         Root::View { .. } => Err(CreateError::View { file: decided.file }),
@@ -166,6 +170,7 @@ fn create_at(
     hooked: &Hooked,
     console: Option<&Console>,
 ) -> Result<(), CreateError> {
+    notify::make_place(&place.path)?;
     let tells = hooked.hooks.any_of(&start::AWAITED);
     let gate = Gate::make(&place.path, tells).map_err(CreateError::step("make the gate"))?;
     let prepared = prepared(request, decided, hooked, Waits::AtGate(&gate));

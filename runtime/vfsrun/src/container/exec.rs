@@ -108,7 +108,7 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     let signals = supervise::take_signals()?;
     let init = launch::command(&joining)?;
     let write = || Ok(write_pid(request, &init)?);
-    let told = Told { agent: agent.as_ref(), created: Some(&write), hooked: None };
+    let told = Told { agent: agent.as_ref(), created: Some(&write), ..Told::default() };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?.code)
 }

@@ -7,6 +7,7 @@
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
 //!   starting               the same, while hooks run between the start and the command
+//!   notify/                where the socket for sd_notify(3) is, if its creator had one
 //!   tale                   what that process tells of its way from the gate to the command, if there are such hooks
 //! ```
 
@@ -37,6 +38,7 @@ use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
 use crate::hooks::{HookError, Hooked};
+use crate::notify::NotifyError;
 
 const CONFIG: &str = "config.json";
 /// Begins the name of a container's directory that is being removed, and no id. The number of who removes it follows.
@@ -63,6 +65,8 @@ pub enum ContainerError {
     NotStarted { id: Id, reason: String },
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
 }
@@ -119,9 +123,13 @@ impl Containers {
         Containers { dir: runtime.join("containers") }
     }
 
+    fn directory(&self, id: &Id) -> PathBuf {
+        self.dir.join(id.as_str())
+    }
+
     /// Takes the name. What a killed create has left under it is nobody's.
     pub fn claim(&self, id: Id) -> Result<Place, ContainerError> {
-        let path = self.dir.join(id.as_str());
+        let path = self.directory(&id);
         let made =
             |path: &Path, recursive: bool| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
         made(&self.dir, true).map_err(ContainerError::file("make", &self.dir))?;

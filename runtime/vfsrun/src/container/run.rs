@@ -9,6 +9,7 @@ use super::{Containers, Place};
 use crate::decide::Decided;
 use crate::hooks::Hooked;
 use crate::launch;
+use crate::notify::{self, Notify};
 use crate::run::RunError;
 use crate::stage::workload::Waits;
 use crate::supervise::{self, Ended, Told};
@@ -39,8 +40,9 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     let hooked = hooked(request, &decided);
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
+    let notify = listen(&place);
     let mut kept = Kept::Unrecorded(place);
-    let ended = see_through(&mut kept, request, &decided, &hooked);
+    let ended = notify.and_then(|notify| see_through(&mut kept, request, &decided, &hooked, notify.as_ref()));
     let is_gone = match kept {
         Kept::Unrecorded(place) => place.remove().map(|()| true)?,
         // Somebody else may have removed it, and made another of its name.
@@ -55,6 +57,11 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     Ok(ended?.code)
 }
 
+fn listen(place: &Place) -> Result<Option<Notify>, CreateError> {
+    notify::make_place(&place.path)?;
+    Ok(Notify::listen(&place.path)?)
+}
+
 /// What is kept of the container.
 enum Kept {
     Unrecorded(Place),
@@ -67,6 +74,7 @@ fn see_through(
     request: &CreateRequest,
     decided: &Decided,
     hooked: &Hooked,
+    notify: Option<&Notify>,
 ) -> Result<Ended, CreateError> {
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
@@ -81,7 +89,7 @@ fn see_through(
         }
         Ok(())
     };
-    let told = Told { agent: decided.agent.as_ref(), created: Some(&record), hooked: Some(hooked) };
+    let told = Told { agent: decided.agent.as_ref(), created: Some(&record), hooked: Some(hooked), notify };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?)
 }

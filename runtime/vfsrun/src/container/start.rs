@@ -1,8 +1,11 @@
 //! Start: lets a created container's process become its command, and sees to what the config wants done about that.
 
+use std::os::fd::AsFd;
+
 use vfsrun_spec::oci::HookKind;
 
 use super::{Container, ContainerError, Containers, Id, Status, gate};
+use crate::notify::Notify;
 
 /// Hooks for which a start waits.
 pub(super) const AWAITED: [HookKind; 2] = [HookKind::StartContainer, HookKind::Poststart];
@@ -24,24 +27,30 @@ impl Containers {
             }
             error => ContainerError::file("open the gate in", &place.path)(error),
         };
-        if !container.record.hooks.any_of(&AWAITED) {
-            return gate::open(&place.path).map_err(failed);
+        let notify = Notify::listen(&place.path)?;
+        let process = notify.as_ref().map(|_| container.process()).transpose()?;
+        if container.record.hooks.any_of(&AWAITED) {
+            let opened = gate::Opened::at(&place.path).map_err(failed)?;
+            // Whoever wants to end it meanwhile can.
+            drop(place);
+            container.follow(opened)?;
+        } else {
+            gate::open(&place.path).map_err(failed)?;
+            drop(place);
         }
-        let opened = gate::Opened::at(&place.path).map_err(failed)?;
-        // Whoever wants to end it meanwhile can.
-        drop(place);
-        container.follow(opened)
+        if let (Some(notify), Some(process)) = (notify, process) {
+            notify.wait(process.as_fd(), container.record.process.pid.cast_unsigned())?;
+        }
+        Ok(())
     }
 }
 
 impl Container {
     fn follow(&self, opened: gate::Opened) -> Result<(), ContainerError> {
         let begun = opened.wait().map_err(ContainerError::file("see the start in", &self.path))?;
-        begun.map_err(|reason| ContainerError::NotStarted { id: self.id.clone(), reason })?;
+        let begun = begun.map_err(|reason| ContainerError::NotStarted { id: self.id.clone(), reason });
+        let told = begun.and_then(|()| Ok(self.record.hooked().started(self.record.process.pid)?));
         // As the specification has it since 1.3: what nobody could be told of does not run on.
-        self.record.hooked().started(self.record.process.pid).map_err(|error| {
-            let ended = self.end();
-            ended.err().unwrap_or(ContainerError::Hook(error))
-        })
+        told.or_else(|error| self.end().and(Err(error)))
     }
 }

@@ -1,0 +1,161 @@
+//! NOTIFY_SOCKET: a container tells whoever started it that it is ready.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use vfsrun_tests::{Background, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+
+as_root_and_user!(
+    start_waits_until_the_container_is_ready,
+    start_does_not_wait_for_one_that_has_ended,
+    run_tells_of_itself,
+    nothing_but_readiness_goes_on,
+    caller_without_a_socket_gives_none,
+    socket_that_nobody_listens_at_is_an_error,
+);
+
+/// A bundle with a program that talks. False, told loudly, where there can be none.
+fn bundle(sandbox: &Sandbox, script: &str) -> bool {
+    let Some(mut config) = fixtures::bundle(sandbox, script) else {
+        skip::loudly("notify", "busybox-static is not installed");
+        return false;
+    };
+    fixtures::notify(sandbox, "bundle/rootfs/bin/notify");
+    config["root"]["readonly"] = json!(false);
+    sandbox.write_json("bundle/config.json", &config);
+    true
+}
+
+/// As systemd's.
+fn listen(sandbox: &Sandbox) -> UnixDatagram {
+    let path = sandbox.path("systemd");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+fn vfsrun(sandbox: &Sandbox, arguments: &[&str]) -> Command {
+    let mut command = sandbox.vfsrun(arguments);
+    command.env("NOTIFY_SOCKET", sandbox.path("systemd"));
+    command
+}
+
+fn create(sandbox: &Sandbox, arguments: &[&str]) {
+    let file = std::fs::File::create(sandbox.path("created")).unwrap();
+    let mut command = vfsrun(sandbox, arguments);
+    let status = command.stdout(Stdio::null()).stderr(file).status().unwrap();
+    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created")).unwrap());
+}
+
+fn pid(sandbox: &Sandbox) -> i64 {
+    let state: Value = serde_json::from_str(&sandbox.call(&["state", "web"]).expect(0).stdout).unwrap();
+    state["pid"].as_i64().unwrap()
+}
+
+fn next(socket: &UnixDatagram) -> String {
+    let mut message = [0; 4096];
+    let length = socket.recv(&mut message).expect("a message comes");
+    String::from_utf8_lossy(&message[..length]).into_owned()
+}
+
+/// That it is ready, a barrier, and nothing else.
+#[track_caller]
+fn assert_told(socket: &UnixDatagram, main_pid: i64) {
+    assert_eq!(next(socket), format!("READY=1\nMAINPID={main_pid}\n"));
+    assert_eq!(next(socket), "BARRIER=1");
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0]).is_err());
+    socket.set_nonblocking(false).unwrap();
+}
+
+fn start_waits_until_the_container_is_ready(sandbox: &Sandbox) {
+    let script = "notify STATUS=begun; touch /work/begun; until [ -e /work/go ]; do sleep 0.05; done; notify READY=1; sleep 100";
+    if !bundle(sandbox, script) {
+        return;
+    }
+    let systemd = listen(sandbox);
+    create(sandbox, &["create", "-b", "bundle", "web"]);
+    let pid = pid(sandbox);
+    let mut start = Background::start(&mut vfsrun(sandbox, &["start", "web"]));
+    processes::until("the container", || sandbox.path("bundle/rootfs/work/begun").exists());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!start.has_ended());
+    sandbox.write("bundle/rootfs/work/go", "");
+    assert_told(&systemd, pid);
+    start.wait().expect(0);
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert!(!sandbox.runtime().join("containers/web").exists());
+    // A container that is run in the background is waited for in the same way.
+    create(sandbox, &["run", "--detach", "--pid-file", "pid", "-b", "bundle", "web"]);
+    assert_told(&systemd, std::fs::read_to_string(sandbox.path("pid")).unwrap().parse().unwrap());
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+}
+
+fn start_does_not_wait_for_one_that_has_ended(sandbox: &Sandbox) {
+    if !bundle(sandbox, "notify STATUS=x") {
+        return;
+    }
+    let _systemd = listen(sandbox);
+    create(sandbox, &["create", "-b", "bundle", "web"]);
+    Background::start(&mut vfsrun(sandbox, &["start", "web"])).wait().expect(0);
+    sandbox.call(&["delete", "web"]).expect(0);
+}
+
+/// As with runc, so that systemd follows the process whose end it is told of.
+fn run_tells_of_itself(sandbox: &Sandbox) {
+    if !bundle(sandbox, "notify READY=1 READY=1; sleep 100") {
+        return;
+    }
+    let systemd = listen(sandbox);
+    let run = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"]));
+    assert_told(&systemd, run.pid().into());
+    run.send(Signal::SIGKILL);
+    run.wait();
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+}
+
+fn nothing_but_readiness_goes_on(sandbox: &Sandbox) {
+    let words = "'MAINPID=1' 'STOPPING=1' 'WATCHDOG=1' 'FDSTORE=1' 'READY=1x' 'STATUS=READY=1' junk";
+    if !bundle(
+        sandbox,
+        &format!("notify {words} 'ERRNO=2\nREADY=1\nMAINPID=1'; ls -l /run/notify; sleep 100"),
+    ) {
+        return;
+    }
+    let systemd = listen(sandbox);
+    create(sandbox, &["create", "-b", "bundle", "web"]);
+    let pid = pid(sandbox);
+    let start = Background::start(&mut vfsrun(sandbox, &["start", "web"]));
+    assert_told(&systemd, pid);
+    start.wait().expect(0);
+    sandbox
+        .call(&["exec", "web", "touch", "/run/notify/other"])
+        .expect(1)
+        .assert_stderr_has("Read-only file system");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+}
+
+fn caller_without_a_socket_gives_none(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo ${NOTIFY_SOCKET-none}; ls /run; exit 0") {
+        return;
+    }
+    let output = sandbox.call(&["run", "-b", "bundle", "web"]).expect(0);
+    assert_eq!(output.stdout, "none\n");
+    let mut action = sandbox.vfsrun(&["./bundle"]);
+    let output = Background::start(action.env("NOTIFY_SOCKET", "/none")).wait().expect(0);
+    assert_eq!(output.stdout, "none\n");
+}
+
+fn socket_that_nobody_listens_at_is_an_error(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo begun") {
+        return;
+    }
+    let output = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"])).wait().expect(1);
+    output.assert_stderr_has(&format!("NOTIFY_SOCKET: cannot talk to {}", sandbox.path("systemd").display()));
+    assert_eq!(output.stdout, "");
+    assert!(!sandbox.runtime().join("containers/web").exists());
+}
