@@ -22,6 +22,7 @@ pub mod dialogue;
 pub mod fixtures;
 pub mod hanging;
 pub mod landlocked;
+pub mod podman;
 pub mod privileges;
 pub mod processes;
 pub mod program;

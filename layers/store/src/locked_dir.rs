@@ -3,12 +3,14 @@
 //! The owner holds flock on `ID/lock`; the kernel frees it however the owner ends. Making a directory and deciding
 //! that one is dead both happen under the parent's `.lock`, so that a directory is never seen without its lock held.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use vfsrun_sys::process::Process;
 
 use crate::fsat;
 use crate::remove_tree::remove_tree;
@@ -20,6 +22,8 @@ const IDLE: &str = ".idle-";
 const MOST_IDLE: usize = 8;
 const LOCK: &str = "lock";
 const KEEP: &str = "keep";
+/// Names the process that the directory is kept for.
+const USER: &str = "user";
 
 #[derive(Debug)]
 pub struct LockedDir {
@@ -103,6 +107,21 @@ impl LockedDir {
         Ok(())
     }
 
+    /// So long as `process` lives a sweep leaves the directory alone, also after its owner's death.
+    pub fn keep_while(&self, process: Process) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.dir, USER, flags, Mode::from_raw_mode(0o600))?;
+        serde_json::to_writer(File::from(file), &process).map_err(io::Error::from)
+    }
+
+    /// The owner's death is all that counts again.
+    pub fn keep_no_longer(&self) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.dir, USER, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Removes the directory with all it holds.
     pub fn remove(self) -> io::Result<()> {
         self.clear()
@@ -155,10 +174,22 @@ fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {
         return Ok(false);
     }
     match lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(!is_used(&dir)?),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether the process lives that the directory is kept for.
+fn is_used(dir: &OwnedFd) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match rustix::fs::openat(dir, USER, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        opened => File::from(opened?),
+    };
+    // Of somebody who was killed while it was written: the process did not run yet.
+    let Ok(process) = serde_json::from_reader::<_, Process>(file) else { return Ok(false) };
+    Ok(process.open()?.is_some())
 }
 
 fn make_unique(parent: impl AsFd) -> Result<String, Errno> {
@@ -242,6 +273,23 @@ mod tests {
         let idle =
             fsat::names(&parent).unwrap().into_iter().filter(|n| n.as_encoded_bytes().starts_with(b".idle-"));
         assert_eq!(idle.count(), MOST_IDLE);
+    }
+
+    #[test]
+    fn a_directory_is_kept_while_its_user_lives() {
+        let (_temp, parent) = parent();
+        let mut user = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(user.id() as i32).unwrap();
+        let dirs = [LockedDir::create(&parent).unwrap(), LockedDir::create(&parent).unwrap()];
+        for dir in &dirs {
+            dir.keep_while(Process::of(pid).unwrap()).unwrap();
+        }
+        dirs[1].keep_no_longer().unwrap();
+        drop(dirs);
+        assert_eq!(sweep(&parent).unwrap(), 1);
+        user.kill().unwrap();
+        user.wait().unwrap();
+        assert_eq!(sweep(&parent).unwrap(), 1);
     }
 
     #[test]

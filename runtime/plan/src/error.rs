@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use vfsrun_spec::Spec;
-use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
+use vfsrun_spec::vfs::{LANDLOCK_ANNOTATION, VIEW_ANNOTATION};
 use vfsrun_union::PatternError;
 
 use crate::capabilities;
@@ -103,6 +103,8 @@ pub enum PlanError {
     IdNotOurs { at: &'static str, id: u32 },
     #[error("a composed root needs FUSE: {reason}")]
     NoFuse { reason: String },
+    #[error("{at}.upper.on: {reason}")]
+    RootLayer { at: String, reason: String },
     #[error("vfs.upper.on: a memory upper needs user xattrs on tmpfs (Linux 6.6); use \"disk\"")]
     NoMemoryUpper,
     #[error(
@@ -147,7 +149,7 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     let mut notes = spec.warnings();
     if let Some(reason) = &facts.parent_ids.single_because
-        && spec.vfs.is_some()
+        && spec.composed().is_some()
     {
         notes.push(format!("only one user id is mapped: {reason}"));
     }
@@ -170,7 +172,7 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     }
     // The specification wants unknown annotations ignored, but one of ours is a wall that somebody believes to have.
     let ours = spec.annotations.keys().filter(|key| key.starts_with("run.vfsrun."));
-    let unknown = ours.filter(|key| *key != LANDLOCK_ANNOTATION);
+    let unknown = ours.filter(|key| ![LANDLOCK_ANNOTATION, VIEW_ANNOTATION].contains(&key.as_str()));
     notes.extend(unknown.map(|key| format!("annotations[{key:?}]: this version does not know it")));
     notes
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Extent;
+use crate::plan::RootLayer;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +29,8 @@ pub struct Facts {
     /// What the spec's host paths are.
     pub paths: BTreeMap<PathBuf, PathKind>,
     pub host_tools: HostTools,
+    /// What `root.path` is mounted from, where a spec writes to its layer; `Err` says why it cannot.
+    pub root_layer: Option<Result<RootLayer, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

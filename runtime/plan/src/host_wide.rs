@@ -25,7 +25,9 @@ pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), Plan
         return Err(PlanError::NoMountNamespace);
     }
     // Without one a command's children outlive it, and write to an upper that is being captured.
-    if config.vfs.is_some() && !namespaces.iter().any(|n| n.kind == NamespaceType::Pid && n.path.is_none()) {
+    if config.composed().is_some()
+        && !namespaces.iter().any(|n| n.kind == NamespaceType::Pid && n.path.is_none())
+    {
         return Err(PlanError::NoPidNamespace);
     }
     let names = [("hostname", &config.hostname), ("domainname", &config.domainname)];

@@ -34,7 +34,8 @@ use std::path::Path;
 use vfsrun_spec::oci::NamespaceType;
 use vfsrun_spec::{Process, Spec, Vfs};
 
-use plan::{Capture, Command, Directory, Ids, Namespace, Rlimit, Root, Stdin, Upper, UpperOn};
+use plan::{Capture, Command, Directory, Ids, Namespace, Rlimit, Root, RootLayer, Stdin, Upper, UpperOn};
+use segments::Composed;
 
 impl Plan {
     /// Decides everything about one run of `spec`.
@@ -48,7 +49,9 @@ impl Plan {
         let linux = config.linux.clone().unwrap_or_default();
         let namespaces = namespaces(&linux);
         host_wide::refuse(&config, &namespaces)?;
-        if config.vfs.is_some() && !facts.caller.privileged && !namespaces.iter().any(Namespace::is_new_user)
+        if config.composed().is_some()
+            && !facts.caller.privileged
+            && !namespaces.iter().any(Namespace::is_new_user)
         {
             return Err(PlanError::NoUserNamespace);
         }
@@ -79,7 +82,7 @@ impl Plan {
             sandbox,
             annotations: config.annotations.clone(),
             hooks: config.hooks.clone().unwrap_or_default(),
-            capture: config.vfs.as_ref().and_then(|vfs| capture(vfs, process)),
+            capture: config.composed().and_then(|(vfs, _)| capture(vfs, process)),
             log: config.vfs.as_ref().map_or(Ok(Vec::new()), rules::of_log)?,
             time_limit: config.vfs.as_ref().and_then(|vfs| vfs.time_limit).map(|limit| limit.as_secs_f64()),
             command,
@@ -98,7 +101,8 @@ pub fn bare_view(spec: &Spec, facts: &Facts) -> Result<plan::Segment, PlanError>
     let config = resolve(spec, facts)?;
     let vfs = config.vfs.as_ref().ok_or(PlanError::NoBranches)?;
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
-    segments::bare(vfs, spec.root.as_ref(), facts)
+    let composed = Composed { vfs, at: "vfs", root: spec.root.as_ref(), layer: None, is_container: false };
+    segments::bare(composed, facts)
 }
 
 fn namespaces(linux: &vfsrun_spec::Linux) -> Vec<Namespace> {
@@ -119,7 +123,7 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
             })
             .collect::<Result<Vec<_>, PlanError>>()
     };
-    let parent = match &config.vfs {
+    let parent = match config.composed() {
         Some(_) => facts.parent_ids.clone(),
         // A bundle is cloned from the caller's own namespace.
         None => facts::ParentIds::identity(),
@@ -191,7 +195,7 @@ fn root(
     mounts: &[plan::Mount],
     command: &Command,
 ) -> Result<(Root, Option<String>), PlanError> {
-    let Some(vfs) = &config.vfs else {
+    let Some((vfs, at)) = config.composed() else {
         let root = config.root.as_ref().ok_or(PlanError::NoRoot)?;
         let path = paths::host_path(&root.path, facts);
         if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
@@ -204,25 +208,46 @@ fn root(
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.
     let said = spec.root.as_ref();
-    let segments = segments::cut(vfs, said, facts, ids, mounts, command)?;
-    let (upper, note) = upper(vfs, facts)?;
+    let layer = layer(vfs, &at, facts)?;
+    let is_container = config.vfs.is_none();
+    let composed = Composed { vfs, at: &at, root: said, layer: layer.as_ref(), is_container };
+    let segments = segments::cut(composed, facts, ids, mounts, command)?;
+    let (upper, note) = upper(vfs, &at, facts)?;
     let readonly = said.is_some_and(|root| root.readonly);
     // Without new privileges they could give nothing, and a program whose capabilities lie beyond the bounding set would not
     // even start.
-    let may_gain = config.process.as_ref().is_some_and(|process| process.no_new_privileges == Some(false));
-    let suid = may_gain && vfs.branches.iter().any(|branch| branch.trusted);
-    Ok((Root::View { segments, upper, owner: (command.uid, command.gid), readonly, suid }, note))
+    let said = config.process.as_ref().and_then(|process| process.no_new_privileges);
+    let may_gain = if is_container { said != Some(true) } else { said == Some(false) };
+    let suid = may_gain && (is_container || vfs.branches.iter().any(|branch| branch.trusted));
+    let owner = if is_container { (0, 0) } else { (command.uid, command.gid) };
+    Ok((Root::View { segments, upper, owner, readonly, suid, layer }, note))
 }
 
-fn upper(vfs: &Vfs, facts: &Facts) -> Result<(Upper, Option<String>), PlanError> {
+/// The layer of the root that takes the writes, if it does.
+fn layer(vfs: &Vfs, at: &str, facts: &Facts) -> Result<Option<RootLayer>, PlanError> {
+    if vfs.upper.on != vfsrun_spec::vfs::UpperOn::Root {
+        return Ok(None);
+    }
+    let refused = |reason| PlanError::RootLayer { at: at.to_owned(), reason };
+    if vfs.capture != vfsrun_spec::vfs::Capture::Discard {
+        return Err(refused(
+            "what is written is the root's own, and not captured; say \"capture\": false".into(),
+        ));
+    }
+    let found = facts.root_layer.clone().unwrap_or_else(|| Err("nobody has looked at root.path".into()));
+    found.map(Some).map_err(refused)
+}
+
+fn upper(vfs: &Vfs, at: &str, facts: &Facts) -> Result<(Upper, Option<String>), PlanError> {
     let size = vfs.upper.size.map(|size| size.0);
     let memory = Upper { on: UpperOn::Memory, size };
     match (vfs.upper.on, &facts.upper.disk) {
+        (vfsrun_spec::vfs::UpperOn::Root, _) => Ok((Upper { on: UpperOn::Root, size: None }, None)),
         (vfsrun_spec::vfs::UpperOn::Memory, _) if facts.upper.memory => Ok((memory, None)),
         (vfsrun_spec::vfs::UpperOn::Memory, _) => Err(PlanError::NoMemoryUpper),
         (vfsrun_spec::vfs::UpperOn::Disk, Ok(())) => {
-            let note = size
-                .map(|_| "vfs.upper.size limits an upper in memory; on disk it is not limited".to_owned());
+            let note =
+                size.map(|_| format!("{at}.upper.size limits an upper in memory; on disk it is not limited"));
             Ok((Upper { on: UpperOn::Disk, size: None }, note))
         }
         (vfsrun_spec::vfs::UpperOn::Disk, Err(reason)) if facts.upper.memory => {

@@ -42,7 +42,7 @@ pub fn absolute(path: &Path, spec_directory: &Path, home: Option<&Path>) -> Path
 pub fn wanted(spec: &Spec, spec_directory: &Path, home: Option<&Path>) -> Vec<PathBuf> {
     let mut paths = vec![PathBuf::from("/etc/resolv.conf")];
     paths.extend(spec.root.iter().map(|root| root.path.clone()));
-    for branch in spec.vfs.iter().flat_map(|vfs| &vfs.branches) {
+    for branch in spec.composed().iter().flat_map(|(vfs, _)| &vfs.branches) {
         if let BranchSource::Path(path) | BranchSource::Inputs(path) = &branch.source {
             paths.push(path.clone());
         }

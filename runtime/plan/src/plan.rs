@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
 use vfsrun_spec::oci::{NamespaceType, RlimitType};
@@ -127,7 +127,23 @@ pub enum Root {
         readonly: bool,
         /// Set-id bits and file capabilities count.
         suid: bool,
+        /// Where the upper is on [`UpperOn::Root`].
+        layer: Option<RootLayer>,
     },
+}
+
+/// The overlay mount that a bundle's `root.path` is: in what the root is composed of it is its lowers, and what is written
+/// goes to its upper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootLayer {
+    /// Directories, first on top.
+    pub lowers: Vec<PathBuf>,
+    pub upper: PathBuf,
+    /// As it is mounted, so that what one mount has written the other one understands.
+    pub redirects: bool,
+    pub metacopy: bool,
+    pub user_xattrs: bool,
 }
 
 /// One lower of the overlay, first on top.
@@ -157,6 +173,11 @@ pub enum Open {
         digest: String,
         at: String,
     },
+    /// Directories, first on top, as an overlay of them alone shows them.
+    Lowers {
+        paths: Vec<PathBuf>,
+        at: String,
+    },
     /// The caller's `/`.
     HostRoot,
     Store,
@@ -175,6 +196,7 @@ pub struct Upper {
 pub enum UpperOn {
     Disk,
     Memory,
+    Root,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -10,11 +10,11 @@ use crate::plan::Ids;
 use crate::{PlanError, ids};
 
 /// Errors: a regular expression that is none.
-pub(crate) fn refuse_bad(vfs: &Vfs) -> Result<(), PlanError> {
-    refuse_bad_among(&vfs.rules, "vfs.rules")?;
+pub(crate) fn refuse_bad(vfs: &Vfs, at: &str) -> Result<(), PlanError> {
+    refuse_bad_among(&vfs.rules, &format!("{at}.rules"))?;
     let mut branches = vfs.branches.iter().enumerate();
     branches.try_for_each(|(index, branch)| {
-        refuse_bad_among(&branch.rules, &format!("vfs.branches[{index}].rules"))
+        refuse_bad_among(&branch.rules, &format!("{at}.branches[{index}].rules"))
     })
 }
 

@@ -15,35 +15,49 @@ use vfsrun_union::describe::{
 };
 
 use crate::facts::{Image, PathKind};
-use crate::plan::{Command, Ids, Mount, Open, Segment};
+use crate::plan::{Command, Ids, Mount, Open, RootLayer, Segment};
 use crate::{Facts, PlanError, ids, paths, rules, skeleton};
 
+/// What a root is composed of.
+#[derive(Clone, Copy)]
+pub(crate) struct Composed<'a> {
+    pub vfs: &'a Vfs,
+    /// Where the spec says it.
+    pub at: &'a str,
+    pub root: Option<&'a Root>,
+    /// Its writable layer, which the branch of the root then leaves out.
+    pub layer: Option<&'a RootLayer>,
+    /// All but the root has exact OCI semantics.
+    pub is_container: bool,
+}
+
 pub(crate) fn cut(
-    vfs: &Vfs,
-    root: Option<&Root>,
+    composed: Composed<'_>,
     facts: &Facts,
     ids: Option<&Ids>,
     mounts: &[Mount],
     command: &Command,
 ) -> Result<Vec<Segment>, PlanError> {
-    rules::refuse_bad(vfs)?;
+    let Composed { vfs, at, is_container, .. } = composed;
+    rules::refuse_bad(vfs, at)?;
     let whole = SegmentSpec {
         ids: ids.map(layer_ids).unwrap_or_default(),
         unmapped: unmapped(facts, ids),
         ..empty(vfs, ids)
     };
-    refuse_foreign_host_scope(vfs, facts, command)?;
-    refuse_foreign_rewrite(vfs, facts, command)?;
-    let mut segments = branches(vfs, root, facts, ids, &whole, merges_inside(vfs))?;
+    refuse_foreign_host_scope(vfs, at, facts, command)?;
+    refuse_foreign_rewrite(vfs, at, facts, command)?;
+    let mut segments = branches(composed, facts, ids, &whole, merges_inside(vfs))?;
     mark_bottoms(&mut segments);
     leave_passthrough_where_it_is_of_no_use(&mut segments, facts.caller.privileged);
-    segments.push(skeleton::segment(&whole, vfs, facts, mounts, command));
+    segments.push(skeleton::segment(&whole, vfs, is_container, facts, mounts, command));
     Ok(segments)
 }
 
 /// All branches in one segment, for the caller to look at: what they hold is the caller's where it is not the host's.
-pub(crate) fn bare(vfs: &Vfs, root: Option<&Root>, facts: &Facts) -> Result<Segment, PlanError> {
-    rules::refuse_bad(vfs)?;
+pub(crate) fn bare(composed: Composed<'_>, facts: &Facts) -> Result<Segment, PlanError> {
+    let Composed { vfs, at, .. } = composed;
+    rules::refuse_bad(vfs, at)?;
     let mut whole = SegmentSpec { provenance: true, bottom: true, ..empty(vfs, None) };
     if !facts.caller.privileged {
         // The caller mounts where it lives, without other ids: no map but this one, and all else is unmapped.
@@ -52,7 +66,7 @@ pub(crate) fn bare(vfs: &Vfs, root: Option<&Root>, facts: &Facts) -> Result<Segm
         whole.ids = IdMap { uids: only(uid), gids: only(gid) };
         whole.unmapped = Some((uid, gid));
     }
-    let segments = branches(vfs, root, facts, None, &whole, true)?;
+    let segments = branches(composed, facts, None, &whole, true)?;
     // Of branches that are bound for writing there is nothing to look at.
     Ok(segments.into_iter().next().unwrap_or(Segment { spec: whole, opens: Vec::new() }))
 }
@@ -132,14 +146,14 @@ fn empty(vfs: &Vfs, ids: Option<&Ids>) -> SegmentSpec {
 }
 
 fn branches(
-    vfs: &Vfs,
-    root: Option<&Root>,
+    composed: Composed<'_>,
     facts: &Facts,
     ids: Option<&Ids>,
     whole: &SegmentSpec,
     together: bool,
 ) -> Result<Vec<Segment>, PlanError> {
-    let mut cutter = Cutter { facts, ids, empty: whole, segments: Vec::new() };
+    let Composed { vfs, at, root, .. } = composed;
+    let mut cutter = Cutter { composed, facts, ids, empty: whole, segments: Vec::new() };
     let mut last_was_layer = false;
     for (index, branch) in vfs.branches.iter().enumerate() {
         if branch.access == Access::ReadWrite {
@@ -150,16 +164,16 @@ fn branches(
         if !joins {
             cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
         }
-        cutter.add(branch, &format!("vfs.branches[{index}]"))?;
+        cutter.add(branch, &format!("{at}.branches[{index}]"))?;
         last_was_layer = is_layer;
     }
-    if let Some(root) = root {
+    let is_said = vfs.branches.iter().any(|branch| branch.source == BranchSource::Root);
+    if root.is_some() && !is_said {
         // An image's root, for instance: the lowest branch.
         if !together || cutter.segments.is_empty() {
             cutter.segments.push(Segment { spec: whole.clone(), opens: Vec::new() });
         }
-        let branch = Branch::new(BranchSource::Path(root.path.clone()));
-        cutter.add_path(&branch, &root.path, "root.path")?;
+        cutter.add_root(&Branch::new(BranchSource::Root))?;
     }
     Ok(cutter.segments)
 }
@@ -174,7 +188,7 @@ fn is_layer(branch: &Branch, facts: &Facts) -> bool {
 
 /// The view server follows a link on the host with the caller's rights, through directories that another user could
 /// not enter. (An ordinary caller's server has no more rights than the caller, whatever number the process has.)
-fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Result<(), PlanError> {
+fn refuse_foreign_host_scope(vfs: &Vfs, at: &str, facts: &Facts, command: &Command) -> Result<(), PlanError> {
     let caller = facts.caller.uid;
     if !facts.caller.privileged || command.uid == caller {
         return Ok(());
@@ -186,7 +200,7 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
     let mut branches = vfs.branches.iter().enumerate();
     match branches.find(|(_, branch)| said(branch) || preset(branch)) {
         Some((index, _)) => {
-            let at = format!("vfs.branches[{index}].scope");
+            let at = format!("{at}.branches[{index}].scope");
             Err(PlanError::ForeignHostScope { at, caller, user: command.uid })
         }
         None => Ok(()),
@@ -195,14 +209,14 @@ fn refuse_foreign_host_scope(vfs: &Vfs, facts: &Facts, command: &Command) -> Res
 
 /// Rewritten owners and permissions say nothing of who may read a file on the host: the server reads it for the caller,
 /// and may not for somebody else.
-fn refuse_foreign_rewrite(vfs: &Vfs, facts: &Facts, command: &Command) -> Result<(), PlanError> {
+fn refuse_foreign_rewrite(vfs: &Vfs, at: &str, facts: &Facts, command: &Command) -> Result<(), PlanError> {
     let caller = facts.caller.uid;
     if !facts.caller.privileged || command.uid == caller {
         return Ok(());
     }
     match vfs.branches.iter().position(Branch::is_rewritten) {
         Some(index) => {
-            let at = format!("vfs.branches[{index}]");
+            let at = format!("{at}.branches[{index}]");
             Err(PlanError::ForeignRewrite { at, caller, user: command.uid })
         }
         None => Ok(()),
@@ -239,6 +253,7 @@ fn unmapped(facts: &Facts, ids: Option<&Ids>) -> Option<(u32, u32)> {
 }
 
 struct Cutter<'a> {
+    composed: Composed<'a>,
     facts: &'a Facts,
     ids: Option<&'a Ids>,
     empty: &'a SegmentSpec,
@@ -258,6 +273,7 @@ impl Cutter<'_> {
                 Ok(())
             }
             BranchSource::HostTools => self.add_host_tools(branch, at),
+            BranchSource::Root => self.add_root(branch),
         }
     }
 
@@ -270,6 +286,23 @@ impl Cutter<'_> {
         let root = self.open(Open::Path { path, at: at.to_owned() });
         let host = (branch.scope == vfs::Scope::Host).then(|| self.open(Open::HostRoot));
         self.push(described(branch, self.ids, Source::Host { root, host }, label));
+        Ok(())
+    }
+
+    /// In a container its programs have the rights that they have without a view.
+    fn add_root(&mut self, branch: &Branch) -> Result<(), PlanError> {
+        let Composed { root, layer, is_container, .. } = self.composed;
+        let root = root.ok_or(PlanError::NoRoot)?;
+        let mut branch = Branch { trusted: branch.trusted || is_container, ..branch.clone() };
+        let at = "root.path";
+        let Some(layer) = layer else { return self.add_path(&branch, &root.path, at) };
+        if let [_] = &*layer.lowers {
+            // The kernel makes no overlay of one directory, which says for itself what is deleted in it.
+            branch.whiteouts = vfs::Whiteouts::Overlay;
+        }
+        let opened = self.open(Open::Lowers { paths: layer.lowers.clone(), at: at.to_owned() });
+        let label = format!("{at} ({})", root.path.display());
+        self.push(described(&branch, self.ids, Source::Host { root: opened, host: None }, label));
         Ok(())
     }
 
@@ -402,7 +435,7 @@ impl Cutter<'_> {
         let opens = &mut self.current().opens;
         let known = match what {
             Open::HostRoot | Open::Store => opens.iter().position(|known| *known == what),
-            Open::Path { .. } | Open::File { .. } | Open::StoredInputs { .. } => None,
+            Open::Path { .. } | Open::File { .. } | Open::StoredInputs { .. } | Open::Lowers { .. } => None,
         };
         known.unwrap_or_else(|| {
             opens.push(what);

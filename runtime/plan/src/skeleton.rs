@@ -14,11 +14,13 @@ use crate::plan::{Command, Mount, MountKind, Segment};
 pub(crate) fn segment(
     whole: &SegmentSpec,
     vfs: &Vfs,
+    is_container: bool,
     facts: &Facts,
     mounts: &[Mount],
     command: &Command,
 ) -> Segment {
-    let mut entries = account_files(command);
+    // A container has the accounts of its image, or none.
+    let mut entries = if is_container { Vec::new() } else { account_files(command) };
     entries.extend(mounts.iter().map(|mount| mount_point(mount, facts)));
     let own = (command.uid, command.gid);
     entries.push(directory(&command.cwd, own));

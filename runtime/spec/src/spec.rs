@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::objects::Objects;
 use crate::optional::or_default;
-use crate::vfs::Landlock;
+use crate::vfs::{Landlock, VIEW_ANNOTATION};
 use crate::{Hooks, Linux, Mount, Process, Root, SpecError, Vfs, annotation, oci, validate};
 
 /// A parsed spec. Serialized it is a config again, without the keys this program does not know; `raw` has those.
@@ -39,6 +39,10 @@ pub struct Spec {
     /// The Landlock rules of a bundle, from its annotation ([`LANDLOCK_ANNOTATION`](crate::vfs::LANDLOCK_ANNOTATION)).
     #[serde(skip)]
     pub landlock: Option<Landlock>,
+    /// The view that is a bundle's root, from its annotation ([`VIEW_ANNOTATION`](crate::vfs::VIEW_ANNOTATION)). All else has
+    /// exact OCI semantics.
+    #[serde(skip)]
+    pub view: Option<Vfs>,
     /// The whole document as it was written, so that keys without a type here (`vm`, extensions) are not lost.
     #[serde(skip)]
     pub raw: Value,
@@ -59,7 +63,34 @@ impl Spec {
         spec.raw = raw;
         validate::spec(&spec).map_err(|problem| SpecError::invalid(file, problem))?;
         spec.landlock = annotation::landlock(&spec, file)?;
+        if let Some(text) = spec.annotations.get(VIEW_ANNOTATION)
+            && spec.view_file().is_none()
+        {
+            spec.view = Some(annotation::view(text, file)?);
+        }
         Ok(spec)
+    }
+
+    /// The file that has the text of the view, where the annotation is no text but an absolute path: not every program can be
+    /// given JSON as an annotation. See [`Spec::take_view`].
+    pub fn view_file(&self) -> Option<&Path> {
+        let said = self.annotations.get(VIEW_ANNOTATION).map(Path::new);
+        said.filter(|path| self.vfs.is_none() && path.is_absolute())
+    }
+
+    /// Understands the text of the [`Spec::view_file`] of this spec, which came from `file`.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`].
+    pub fn take_view(&mut self, text: &str, file: &Path) -> Result<(), SpecError> {
+        self.view = Some(annotation::view(text, file)?);
+        Ok(())
+    }
+
+    /// What the root is composed of, with the JSON path that says it: `vfs`, or a bundle's annotation.
+    pub fn composed(&self) -> Option<(&Vfs, String)> {
+        let view = || self.view.as_ref().map(|view| (view, format!("annotations[{VIEW_ANNOTATION:?}]")));
+        self.vfs.as_ref().map(|vfs| (vfs, "vfs".to_owned())).or_else(view)
     }
 
     /// What is allowed and yet worth telling the user, a line each: capabilities this program does not know,

@@ -73,6 +73,7 @@ fn source() -> impl Strategy<Value = BranchSource> {
         host_path().prop_map(BranchSource::Inputs),
         "b3:[0-9a-f]{64}".prop_map(BranchSource::StoredInputs),
         Just(BranchSource::HostTools),
+        Just(BranchSource::Root),
     ]
 }
 

@@ -200,7 +200,7 @@ fn reach(spec: &Spec, file: &Path) -> Result<(), RunError> {
 /// For commands that only look at a spec.
 pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
     let (spec, file) = load(request)?;
-    let store = match spec.vfs {
+    let store = match spec.composed() {
         // Planning touches nothing: a store that is not there yet is not made.
         Some(_) => existing_store(request)?,
         None => None,
@@ -220,6 +220,11 @@ fn existing_store(request: &Request) -> Result<Option<LayerStore>, RunError> {
 pub fn load(request: &Request) -> Result<(Spec, PathBuf), RunError> {
     let (text, file) = read_spec(&request.spec)?;
     let mut spec = Spec::parse(&text, &file)?;
+    if let Some(path) = spec.view_file().map(Path::to_path_buf) {
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|source| RunError::ViewFile { file: file.clone(), path, source })?;
+        spec.take_view(&text, &file)?;
+    }
     if let Some(process) = &mut spec.process {
         process.env = vfsrun_spec::merge::env(&process.env, &request.env);
         if !request.args.is_empty() {
@@ -255,7 +260,7 @@ fn directory_of(file: &Path) -> PathBuf {
 
 /// A plain bundle needs no store.
 fn open_store(spec: &Spec, request: &Request) -> Result<Option<LayerStore>, RunError> {
-    if spec.vfs.is_none() {
+    if spec.composed().is_none() {
         return Ok(None);
     }
     let path = directories::store(request.store.as_deref(), probe::caller().privileged)?;

@@ -11,10 +11,11 @@ use crate::progress::Progress;
 
 /// Errors: the field of the spec, and what is wrong with its image.
 pub fn bring_in(spec: &Spec, directory: &Path, store: &LayerStore) -> Result<(), (String, ImageError)> {
-    for (index, branch) in spec.vfs.iter().flat_map(|vfs| &vfs.branches).enumerate() {
+    let Some((vfs, at)) = spec.composed() else { return Ok(()) };
+    for (index, branch) in vfs.branches.iter().enumerate() {
         if let BranchSource::Image(name) = &branch.source {
             import(name, directory, store)
-                .map_err(|error| (format!("vfs.branches[{index}].image"), error))?;
+                .map_err(|error| (format!("{at}.branches[{index}].image"), error))?;
         }
     }
     Ok(())

@@ -64,6 +64,10 @@ enum NotedUpper {
 /// overlay's user namespace could change how the overlay is mounted.
 pub fn key(plan: &Plan, store: &LayerStore) -> io::Result<Option<String>> {
     let Root::View { upper, owner, .. } = &plan.root else { return Ok(None) };
+    // A container's first process is its command, and its root goes with it.
+    if !plan.command.reaper {
+        return Ok(None);
+    }
     if plan.sandbox.capabilities != Capabilities::default() || !plan.sandbox.no_new_privileges {
         return Ok(None);
     }
@@ -72,7 +76,7 @@ pub fn key(plan: &Plan, store: &LayerStore) -> io::Result<Option<String>> {
             let stat = rustix::fs::fstat(store.as_fd())?;
             Some((stat.st_dev, stat.st_ino))
         }
-        UpperOn::Memory => None,
+        UpperOn::Memory | UpperOn::Root => None,
     };
     let key = serde_json::to_string(&(upper, owner, &plan.ids, &plan.namespaces, run));
     Ok(Some(key.map_err(io::Error::from)?))
@@ -128,6 +132,8 @@ pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, stamp: Stamp) {
     let (upper, rest) = match upper {
         Upper::Disk(run) => (NotedUpper::Disk { run: run.id().to_owned() }, Vec::from(run.hand_over())),
         Upper::Memory { size, directory } => (NotedUpper::Memory { size }, Vec::from_iter(directory)),
+        // No key is asked for with such a one.
+        Upper::Root { .. } => return,
     };
     let descriptors: Vec<_> = std::iter::once(mount).chain(&rest).map(AsFd::as_fd).collect();
     let note = serde_json::to_string(&Note { stamp, upper }).expect("numbers and an id");

@@ -26,12 +26,14 @@ use crate::stage::workload::Waits;
 use crate::supervise::{self, Ended, SuperviseError, Told};
 use crate::trace::{self, EndError, TraceLogError, Traced};
 use crate::upper::{self, Upper};
-use crate::view::{self, AttachedView, PendingView, ViewError};
+use crate::view::{self, AttachedView, PendingView, Server, ViewError};
 
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("{}: annotations[\"run.vfsrun.vfs\"]: cannot read {}", file.display(), path.display())]
+    ViewFile { file: PathBuf, path: PathBuf, source: io::Error },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("{}", file.display())]
@@ -192,8 +194,8 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
         untouched.filter(|(upper, stamp)| kept_root::is_untouched(&decided.plan, upper, *stamp)).is_some();
     let (captured, named) = match (&upper, &decided.store) {
         (Some(upper), Some(store)) => {
-            let trusted = !visit.refused;
-            upper::capture(&decided.plan, &acted.ended, trusted, upper, store)? // writes become a layer
+            let names = !visit.refused && acted.ended.has_succeeded();
+            upper::capture(&decided.plan, names, upper, store)? // writes become a layer
         }
         _ => (None, None),
     };
@@ -210,12 +212,17 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     Ok(Outcome { plan, ended, captured, named, segments, inputs_changed, root_was_kept, trace, times })
 }
 
-fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
+/// Asks for what the root is composed of.
+pub fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
     match (&decided.plan.root, &decided.store) {
         (Root::View { segments, .. }, Some(store)) => {
             let key = decided.root_key.as_deref();
             let trace = decided.trace.as_ref();
-            let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime, trace)
+            let server = match &decided.spec.vfs {
+                Some(_) => Server::Shared,
+                None => Server::Containers,
+            };
+            let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime, server, trace)
                 .map_err(|source| RunError::View { file: decided.file.clone(), source })?;
             // In the namespace whose ids dead actions' files belong to.
             store.sweep()?;
@@ -305,12 +312,12 @@ fn blame(error: SuperviseError, view: Option<&mut AttachedView>, is_traced: bool
 }
 
 /// What init builds the root on, with its upper; the stamp is that of a kept root's upper.
-fn lay_base(
+pub fn lay_base(
     decided: &Decided,
     asked: PendingView,
     upper: &mut Option<Upper>,
 ) -> Result<(AttachedView, Base, Option<Stamp>), RunError> {
-    let (Root::View { upper: planned, .. }, Some(store)) = (&decided.plan.root, &decided.store) else {
+    let (Root::View { upper: planned, layer, .. }, Some(store)) = (&decided.plan.root, &decided.store) else {
         unreachable!("segments are asked for only for a view, which has a store");
     };
     let failed = |source| RunError::View { file: decided.file.clone(), source };
@@ -325,7 +332,7 @@ fn lay_base(
             None => attached.mounts().map_err(failed)?,
         },
     };
-    let made = upper.insert(Upper::create(planned, store)?);
+    let made = upper.insert(Upper::create(planned, layer.as_ref(), store)?);
     let base = Base::New { upper: made.place(), segments };
     Ok((attached, base, None))
 }
@@ -343,7 +350,7 @@ fn leave(acted: &mut Acted, upper: Upper, untouched: bool) -> Result<(), RunErro
 }
 
 /// What the server has to say about the segments now that the command is over.
-fn look_back(
+pub fn look_back(
     decided: &Decided,
     view: Option<&mut AttachedView>,
 ) -> Result<(Visit, Option<Traced>), RunError> {
@@ -363,7 +370,7 @@ fn look_back(
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,
 /// but it may be somebody's work, so it is kept.
-fn refuse(visit: &Visit, strict: bool, upper: Option<&Upper>) -> Result<(), RunError> {
+pub fn refuse(visit: &Visit, strict: bool, upper: Option<&Upper>) -> Result<(), RunError> {
     let keep = || Ok::<_, RunError>(upper.map(Upper::keep).transpose()?.flatten());
     if !visit.faults.is_empty() {
         return Err(RunError::Faults { faults: visit.faults.clone(), kept: keep()? });

@@ -89,6 +89,10 @@ pub struct Ended {
 }
 
 impl Ended {
+    pub fn has_succeeded(&self) -> bool {
+        self.code == 0 && self.signal.is_none() && !self.timed_out
+    }
+
     /// Waits for the end of the action's mounts.
     pub fn wait_for_unmount(&mut self) {
         self.root = None;

@@ -1,16 +1,18 @@
 //! An upper: where an action's writes go, and how they become a layer.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::{self, Capture, UpperOn};
+use vfsrun_plan::plan::{self, Capture, RootLayer, UpperOn};
+use vfsrun_sys::process::Process;
 
 use crate::root::view::UpperPlace;
 use crate::run::RunError;
-use crate::supervise::Ended;
 
 /// Where an action's writes are while it runs.
 #[derive(Debug)]
@@ -21,13 +23,33 @@ pub enum Upper {
         size: Option<u64>,
         directory: Option<OwnedFd>,
     },
+    /// The layer of a bundle's root. Its own overlay has a work directory, and an overlay shares none.
+    Root {
+        layer: RootLayer,
+        work: PathBuf,
+    },
 }
 
+/// Beside the layer's own, on the file system where it must lie.
+const WORK: &str = "vfsrun-work";
+
 impl Upper {
-    pub fn create(planned: &plan::Upper, store: &LayerStore) -> Result<Upper, RunError> {
-        Ok(match planned.on {
-            UpperOn::Disk => Upper::Disk(store.new_run()?),
-            UpperOn::Memory => Upper::Memory { size: planned.size, directory: None },
+    pub fn create(
+        planned: &plan::Upper,
+        layer: Option<&RootLayer>,
+        store: &LayerStore,
+    ) -> Result<Upper, RunError> {
+        Ok(match (planned.on, layer) {
+            (UpperOn::Memory, _) => Upper::Memory { size: planned.size, directory: None },
+            (UpperOn::Root, Some(layer)) => {
+                let work = layer.upper.with_file_name(WORK);
+                // Of one that was killed.
+                remove_work(&work)?;
+                let made = DirBuilder::new().mode(0o700).create(&work);
+                made.map_err(|source| RunError::Upper { source })?;
+                Upper::Root { layer: layer.clone(), work }
+            }
+            (UpperOn::Disk | UpperOn::Root, _) => Upper::Disk(store.new_run()?),
         })
     }
 
@@ -35,6 +57,7 @@ impl Upper {
         match self {
             Upper::Disk(run) => UpperPlace::Disk(run.path().to_path_buf()),
             Upper::Memory { size, .. } => UpperPlace::Memory { size: *size },
+            Upper::Root { layer, work } => UpperPlace::Root { layer: layer.clone(), work: work.clone() },
         }
     }
 
@@ -42,6 +65,7 @@ impl Upper {
         match self {
             Upper::Disk(run) => Some(run.upper()),
             Upper::Memory { directory, .. } => directory.as_ref().map(AsFd::as_fd),
+            Upper::Root { .. } => None,
         }
     }
 
@@ -50,6 +74,23 @@ impl Upper {
         match self {
             Upper::Disk(run) => Ok(run.remove()?),
             Upper::Memory { .. } => Ok(()),
+            Upper::Root { work, .. } => remove_work(&work),
+        }
+    }
+
+    /// So long as `process` lives, what is written stays, also after this process's death.
+    pub fn keep_while(&self, process: Process) -> Result<(), RunError> {
+        match self {
+            Upper::Disk(run) => Ok(run.keep_while(process)?),
+            Upper::Memory { .. } | Upper::Root { .. } => Ok(()),
+        }
+    }
+
+    /// The process has ended.
+    pub fn keep_no_longer(&self) -> Result<(), RunError> {
+        match self {
+            Upper::Disk(run) => Ok(run.keep_no_longer()?),
+            Upper::Memory { .. } | Upper::Root { .. } => Ok(()),
         }
     }
 
@@ -60,23 +101,30 @@ impl Upper {
                 run.keep()?;
                 Ok(Some(run.path().join("upper")))
             }
-            Upper::Memory { .. } => Ok(None),
+            // What is the root's is where it belongs.
+            Upper::Memory { .. } | Upper::Root { .. } => Ok(None),
         }
     }
 }
 
-/// What the action wrote becomes a layer. The name is repointed last, and only for a command that succeeded.
+/// The work directory of an overlay over the layer of a bundle's root.
+pub fn remove_work(work: &Path) -> Result<(), RunError> {
+    match std::fs::remove_dir_all(work) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RunError::Upper { source }),
+        _ => Ok(()),
+    }
+}
+
+/// What the action wrote becomes a layer. Its name is repointed last, if it `names` what it is worth.
 pub fn capture(
     plan: &Plan,
-    ended: &Ended,
-    trusted: bool,
+    names: bool,
     upper: &Upper,
     store: &LayerStore,
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
     let captured = take(plan, how, upper, store)?;
-    let succeeded = trusted && ended.code == 0 && ended.signal.is_none() && !ended.timed_out;
-    let named = how.name.clone().filter(|_| succeeded);
+    let named = how.name.clone().filter(|_| names);
     if let Some(name) = &named {
         store.set_name(name, &captured.digest)?;
     }

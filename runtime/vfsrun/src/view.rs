@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use vfsrun_layers::{LayerStore, StoreError};
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+use vfsrun_sys::mount::{Attr, NewMount};
 use vfsrun_union::describe::Passthrough;
 
 use crate::id_maps::{self, IdMapError};
@@ -44,6 +45,15 @@ const ATTACH: Duration = Duration::from_secs(120);
 /// How often the server may wait for a slow branch before it gives it up.
 const SLOW_STEPS: u32 = 4;
 
+/// Which server of the sharing domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// Stays a while, for the next action.
+    Shared,
+    /// Ends with the last container: when that is gone nothing of ours runs.
+    Containers,
+}
+
 /// A connection to a server that is bringing the plan's segments up to date.
 pub struct PendingView {
     view: View,
@@ -64,6 +74,7 @@ pub fn ask(
     facts: &Facts,
     store: &LayerStore,
     runtime: &Path,
+    server: Server,
     trace: Option<&Trace>,
 ) -> Result<PendingView, ViewError> {
     // The command gets the caller's own.
@@ -74,7 +85,7 @@ pub fn ask(
         .map(|segment| open_all(&segment.opens, Some(store)))
         .collect::<Result<Vec<_>, _>>()?;
     let passes = segments.iter().any(|segment| segment.spec.passthrough != Passthrough::Never);
-    let mut view = connect(facts, runtime, trace.map(|trace| (trace.mode, passes)))?;
+    let mut view = connect(facts, runtime, server, trace.map(|trace| (trace.mode, passes)))?;
     if let Some(trace) = trace {
         view.begin_trace(&trace.logs(), segments.iter().map(described).collect())?;
     }
@@ -137,15 +148,25 @@ fn described(segment: &Segment) -> String {
 }
 
 /// The domain's server, or one of our own that traces, and may pass files through or not.
-fn connect(facts: &Facts, runtime: &Path, trace: Option<(TraceMode, bool)>) -> Result<View, ViewError> {
+fn connect(
+    facts: &Facts,
+    runtime: &Path,
+    server: Server,
+    trace: Option<(TraceMode, bool)>,
+) -> Result<View, ViewError> {
     let name = domain_name(facts).map_err(|source| ViewError::Self_ { source })?;
-    let kind = if trace.is_some() { "trace" } else { "view" };
+    let kind = match (server, &trace) {
+        (_, Some(_)) => "trace",
+        (Server::Shared, None) => "view",
+        (Server::Containers, None) => "containers",
+    };
     let domain = runtime.join(format!("{kind}-{name}"));
     tracing::debug!(domain = %domain.display(), "connect to the view server");
     let start = |domain: &Domain, listener| {
         let options = ServerOptions::new(domain.path())?;
         let options = match trace {
             Some((mode, passthrough)) => ServerOptions { passthrough, ..options.traced(mode) },
+            None if server == Server::Containers => ServerOptions { idle_ms: 0, ..options },
             None => options,
         };
         if facts.caller.privileged {
@@ -168,6 +189,7 @@ pub fn open_all(opens: &[Open], store: Option<&LayerStore>) -> Result<Vec<OwnedF
 
 fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewError> {
     let (path, at, flags) = match open {
+        Open::Lowers { paths, at } => return lowers(paths, at),
         // Rights to list it are asked for when it is listed.
         Open::Path { path, at } => (path.as_path(), at.as_str(), OFlags::PATH),
         Open::File { path, at } => (path.as_path(), at.as_str(), OFlags::RDONLY),
@@ -192,6 +214,29 @@ fn open_one(open: &Open, store: Option<&LayerStore>) -> Result<OwnedFd, ViewErro
         path: path.into(),
         source: errno.into(),
     })
+}
+
+/// As an overlay of them alone shows them: what was written above them is no part of it.
+fn lowers(paths: &[PathBuf], at: &str) -> Result<OwnedFd, ViewError> {
+    let failed = |path: &Path| {
+        let (at, path) = (at.to_owned(), path.to_path_buf());
+        move |source| ViewError::Open { at, path, source }
+    };
+    let open = |path: &PathBuf| {
+        let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        opened.map_err(|errno| failed(path)(errno.into()))
+    };
+    let mut directories = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    if let [_] = &*directories {
+        return Ok(directories.remove(0));
+    }
+    let overlay = NewMount::of(c"overlay").and_then(|overlay| {
+        directories.iter().try_fold(overlay, |overlay, directory| {
+            overlay.option(c"lowerdir+", format!("/proc/self/fd/{}", directory.as_raw_fd()).as_bytes())
+        })
+    });
+    let attributes = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NODEV;
+    overlay.and_then(|overlay| overlay.create(attributes)).map_err(failed(&paths[0]))
 }
 
 fn of_vfs(store: Option<&LayerStore>) -> &LayerStore {

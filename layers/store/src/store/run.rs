@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_NOW};
 
+use vfsrun_sys::process::Process;
+
 use super::LayerStore;
 use super::error::StoreError;
 use crate::fsat;
@@ -107,6 +109,16 @@ impl Run {
     /// The upper survives this process and every sweep.
     pub fn keep(&self) -> Result<(), StoreError> {
         self.dir.keep().map_err(StoreError::io("keep", &self.path))
+    }
+
+    /// So long as `process` lives the upper survives this process and every sweep.
+    pub fn keep_while(&self, process: Process) -> Result<(), StoreError> {
+        self.dir.keep_while(process).map_err(StoreError::io("keep", &self.path))
+    }
+
+    /// The process has ended.
+    pub fn keep_no_longer(&self) -> Result<(), StoreError> {
+        self.dir.keep_no_longer().map_err(StoreError::io("let go of", &self.path))
     }
 
     /// Gives up the run to whoever gets these descriptors; it lives as long as one of them is open.

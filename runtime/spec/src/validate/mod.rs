@@ -10,8 +10,8 @@ use std::path::{Component, Path};
 use serde_json::Value;
 
 use crate::oci::{Hook, HookKind};
-use crate::vfs::{LANDLOCK_ANNOTATION, Landlock};
-use crate::{Spec, suggest};
+use crate::vfs::{BranchSource, LANDLOCK_ANNOTATION, Landlock, UpperOn, VIEW_ANNOTATION};
+use crate::{Spec, Vfs, suggest};
 
 /// What is wrong, and where: `path` as in `vfs.branches[2].at`, empty for the whole document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,22 @@ pub(crate) fn annotated_landlock(path: &str, rules: &Landlock, raw: &Value) -> R
     landlock::landlock(path, rules)
 }
 
+/// The view of a bundle, whose annotation is `path`. What a container's config says in its own words is no part of it.
+pub(crate) fn annotated_view(path: &str, view: &Vfs, raw: &Value) -> Result<(), Problem> {
+    no_null(path, raw)?;
+    let elsewhere = [
+        ("network", "the container's namespaces decide"),
+        ("stdin", "the container's caller decides"),
+        ("timeLimit", "the container's caller decides"),
+        ("landlock", "the annotation run.vfsrun.landlock has the rules"),
+    ];
+    if let Some((field, why)) = elsewhere.into_iter().find(|(field, _)| raw.get(field).is_some()) {
+        return Err(Problem::new(format!("{path}.{field}"), format!("is for specs with vfs; {why}")));
+    }
+    vfs::vfs(path, view, None)?;
+    vfs::container(path, view)
+}
+
 /// `null` says neither "the default" nor "nothing" clearly, so it is refused throughout `vfs`.
 fn no_null(path: &str, value: &Value) -> Result<(), Problem> {
     match value {
@@ -67,7 +83,7 @@ fn no_null(path: &str, value: &Value) -> Result<(), Problem> {
     }
 }
 
-fn with_vfs(spec: &Spec, vfs: &crate::Vfs) -> Result<(), Problem> {
+fn with_vfs(spec: &Spec, vfs: &Vfs) -> Result<(), Problem> {
     if spec.process.as_ref().is_none_or(|process| process.args.is_empty()) {
         return Err(Problem::new("process.args", "missing; say which command to run"));
     }
@@ -79,7 +95,19 @@ fn with_vfs(spec: &Spec, vfs: &crate::Vfs) -> Result<(), Problem> {
         let cause = "is for bundles; beside vfs, say it in vfs.landlock";
         return Err(Problem::new(format!("annotations[{LANDLOCK_ANNOTATION:?}]"), cause));
     }
-    vfs::vfs(vfs, spec.linux.as_ref())
+    if spec.annotations.contains_key(VIEW_ANNOTATION) {
+        let cause = "is for bundles; this spec has vfs";
+        return Err(Problem::new(format!("annotations[{VIEW_ANNOTATION:?}]"), cause));
+    }
+    if let Some(index) = vfs.branches.iter().position(|branch| branch.source == BranchSource::Root)
+        && !has_root
+    {
+        return Err(Problem::new(format!("vfs.branches[{index}].root"), "there is no root.path"));
+    }
+    if vfs.upper.on == UpperOn::Root && !has_root {
+        return Err(Problem::new("vfs.upper.on", "\"root\" is the layer of root.path, and there is none"));
+    }
+    vfs::vfs("vfs", vfs, spec.linux.as_ref())
 }
 
 fn without_vfs(spec: &Spec) -> Result<(), Problem> {

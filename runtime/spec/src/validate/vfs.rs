@@ -7,23 +7,62 @@ use super::{Problem, in_root, no_nul};
 use crate::oci::NamespaceType;
 use crate::vfs::{
     Access, Branch, BranchSource, Capture, CaptureLayer, Live, Names, Network, Owner, Predicates, Rule,
-    RuleAction, Scope, Size, SizeRange, Symlinks, Whiteouts, XattrRule, Xattrs, image_parts,
+    RuleAction, Scope, Size, SizeRange, Symlinks, Upper, UpperOn, Whiteouts, XattrRule, Xattrs, image_parts,
 };
 use crate::{Linux, Vfs};
 
-pub(super) fn vfs(vfs: &Vfs, linux: Option<&Linux>) -> Result<(), Problem> {
+/// `at` is the JSON path of `vfs`.
+pub(super) fn vfs(at: &str, vfs: &Vfs, linux: Option<&Linux>) -> Result<(), Problem> {
     for (index, one) in vfs.branches.iter().enumerate() {
-        branch(&format!("vfs.branches[{index}]"), one)?;
+        branch(&format!("{at}.branches[{index}]"), one)?;
     }
-    rules("vfs.rules", &vfs.rules)?;
-    if vfs.upper.size == Some(Size(0)) {
-        return Err(Problem::new("vfs.upper.size", "0, expected at least one byte"));
-    }
+    one_root(at, &vfs.branches)?;
+    rules(&format!("{at}.rules"), &vfs.rules)?;
+    upper(&format!("{at}.upper"), vfs.upper)?;
     if let Capture::Layer(layer) = &vfs.capture {
-        capture(layer)?;
+        capture(&format!("{at}.capture"), layer)?;
     }
-    landlock("vfs.landlock", &vfs.landlock)?;
-    network(vfs.network, linux)
+    landlock(&format!("{at}.landlock"), &vfs.landlock)?;
+    network(&format!("{at}.network"), vfs.network, linux)
+}
+
+/// The description of a container's root: what its config says otherwise it says in its own words.
+pub(super) fn container(at: &str, vfs: &Vfs) -> Result<(), Problem> {
+    for (index, branch) in vfs.branches.iter().enumerate() {
+        if branch.access == Access::ReadWrite {
+            let cause = "rw is a bind mount; a container has those in its mounts";
+            return Err(Problem::new(format!("{at}.branches[{index}].mode"), cause));
+        }
+    }
+    if let Some(index) = vfs.rules.iter().position(Rule::logs) {
+        let cause = "\"log\" is for runs that are traced, and a container's is not";
+        return Err(Problem::new(format!("{at}.rules[{index}].action"), cause));
+    }
+    Ok(())
+}
+
+fn one_root(at: &str, branches: &[Branch]) -> Result<(), Problem> {
+    let mut roots = (0..branches.len()).filter(|index| branches[*index].source == BranchSource::Root);
+    match (roots.next(), roots.next()) {
+        (Some(first), Some(second)) => {
+            let cause = format!("the root is a branch already, branches[{first}]");
+            Err(Problem::new(format!("{at}.branches[{second}].root"), cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn upper(at: &str, upper: Upper) -> Result<(), Problem> {
+    match upper {
+        Upper { size: Some(Size(0)), .. } => {
+            Err(Problem::new(format!("{at}.size"), "0, expected at least one byte"))
+        }
+        Upper { on: UpperOn::Root, size: Some(_) } => Err(Problem::new(
+            format!("{at}.size"),
+            "is for an upper in memory; the root's own layer is somebody else's",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
@@ -43,7 +82,8 @@ fn branch(path: &str, branch: &Branch) -> Result<(), Problem> {
         let cause = "has no effect on a frozen branch, which is never checked; leave one of them out";
         return Err(Problem::new(format!("{path}.live"), cause));
     }
-    let is_on_host = matches!(branch.source, BranchSource::Path(_) | BranchSource::Glob(_));
+    let is_on_host =
+        matches!(branch.source, BranchSource::Path(_) | BranchSource::Glob(_) | BranchSource::Root);
     if branch.whiteouts != Whiteouts::None && !is_on_host {
         let cause = "is for directories of the host; a layer has whiteouts of its own";
         return Err(Problem::new(format!("{path}.whiteouts"), cause));
@@ -109,7 +149,7 @@ fn source(path: &str, source: &BranchSource) -> Result<(), Problem> {
             }
         }
         BranchSource::Layer(name) => layer_name(&format!("{path}.layer"), name),
-        BranchSource::HostTools => Ok(()),
+        BranchSource::HostTools | BranchSource::Root => Ok(()),
     }
 }
 
@@ -329,20 +369,20 @@ fn rewriting(branch: &Branch) -> [(&'static str, bool); 3] {
     ]
 }
 
-fn capture(layer: &CaptureLayer) -> Result<(), Problem> {
+fn capture(at: &str, layer: &CaptureLayer) -> Result<(), Problem> {
     if layer.only.as_ref().is_some_and(Vec::is_empty) {
         let cause =
             "an empty list captures nothing; say \"capture\": false, or leave it out to capture everything";
-        return Err(Problem::new("vfs.capture.only", cause));
+        return Err(Problem::new(format!("{at}.only"), cause));
     }
     for (index, path) in layer.only.iter().flatten().enumerate() {
-        in_root(&format!("vfs.capture.only[{index}]"), path)?;
+        in_root(&format!("{at}.only[{index}]"), path)?;
     }
-    layer.name.as_ref().map_or(Ok(()), |name| layer_name("vfs.capture.name", name))
+    layer.name.as_ref().map_or(Ok(()), |name| layer_name(&format!("{at}.name"), name))
 }
 
 /// `linux.namespaces` replaces the default set whole, so both may speak of the network.
-fn network(network: Option<Network>, linux: Option<&Linux>) -> Result<(), Problem> {
+fn network(at: &str, network: Option<Network>, linux: Option<&Linux>) -> Result<(), Problem> {
     let (Some(network), Some(namespaces)) = (network, linux.and_then(|linux| linux.namespaces.as_ref()))
     else {
         return Ok(());
@@ -350,10 +390,10 @@ fn network(network: Option<Network>, linux: Option<&Linux>) -> Result<(), Proble
     let has_namespace = namespaces.iter().any(|namespace| namespace.kind == NamespaceType::Network);
     match (network, has_namespace) {
         (Network::Host, true) => {
-            Err(Problem::new("vfs.network", "\"host\" contradicts the network namespace in linux.namespaces"))
+            Err(Problem::new(at, "\"host\" contradicts the network namespace in linux.namespaces"))
         }
         (Network::None | Network::Loopback, false) => {
-            Err(Problem::new("vfs.network", "needs a namespace of type network in linux.namespaces"))
+            Err(Problem::new(at, "needs a namespace of type network in linux.namespaces"))
         }
         _ => Ok(()),
     }

@@ -88,6 +88,8 @@ pub enum BranchSource {
     StoredInputs(String),
     /// `"host": "tools"`: this host's compiler and libraries.
     HostTools,
+    /// `"root": true`: `root.path`, which is the lowest branch where no branch says it.
+    Root,
 }
 
 /// The directory and the tag of an `image`. What has a `/` in it is no tag.
@@ -182,6 +184,7 @@ struct BranchFields {
     image: Option<String>,
     inputs: Option<String>,
     host: Option<HostPreset>,
+    root: Option<True>,
     at: Option<PathBuf>,
     #[serde(default)]
     hide: Vec<String>,
@@ -217,6 +220,19 @@ enum HostPreset {
     Tools,
 }
 
+/// The one value that a flag may have.
+#[derive(Deserialize)]
+#[serde(try_from = "bool")]
+struct True;
+
+impl TryFrom<bool> for True {
+    type Error = &'static str;
+
+    fn try_from(value: bool) -> Result<True, &'static str> {
+        if value { Ok(True) } else { Err("false, expected true") }
+    }
+}
+
 impl TryFrom<BranchFields> for Branch {
     type Error = String;
 
@@ -235,6 +251,7 @@ impl TryFrom<BranchFields> for Branch {
                 fields.image,
                 fields.inputs,
                 fields.host,
+                fields.root,
             )?,
             at: fields.at.unwrap_or_else(|| PathBuf::from("/")),
             hide: fields.hide,
@@ -255,7 +272,7 @@ impl TryFrom<BranchFields> for Branch {
     }
 }
 
-const SOURCES: &str = "path, glob, layer, image, inputs, host";
+const SOURCES: &str = "path, glob, layer, image, inputs, host, root";
 
 fn one_source(
     path: Option<PathBuf>,
@@ -264,6 +281,7 @@ fn one_source(
     image: Option<String>,
     inputs: Option<String>,
     host: Option<HostPreset>,
+    root: Option<True>,
 ) -> Result<BranchSource, String> {
     let said = [
         path.map(|path| ("path", BranchSource::Path(path))),
@@ -272,6 +290,7 @@ fn one_source(
         image.map(|image| ("image", BranchSource::Image(image))),
         inputs.map(|text| ("inputs", inputs_source(text))),
         host.map(|HostPreset::Tools| ("host", BranchSource::HostTools)),
+        root.map(|True| ("root", BranchSource::Root)),
     ];
     let mut said = said.into_iter().flatten();
     match (said.next(), said.next()) {
@@ -300,6 +319,7 @@ impl Serialize for Branch {
             BranchSource::Inputs(file) => object.serialize_field("inputs", file)?,
             BranchSource::StoredInputs(digest) => object.serialize_field("inputs", digest)?,
             BranchSource::HostTools => object.serialize_field("host", "tools")?,
+            BranchSource::Root => object.serialize_field("root", &true)?,
         }
         if self.at != defaults.at {
             object.serialize_field("at", &self.at)?;

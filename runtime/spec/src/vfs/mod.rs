@@ -37,6 +37,9 @@ pub use xattrs::{XattrRule, Xattrs};
 
 use crate::optional::is_default;
 
+/// The annotation that makes a bundle's root a view: its text is an object as `vfs`.
+pub const VIEW_ANNOTATION: &str = "run.vfsrun.vfs";
+
 /// `vfs` of a spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -24,4 +24,6 @@ pub enum UpperOn {
     Disk,
     /// A tmpfs.
     Memory,
+    /// The writable layer of `root.path`, which is an overlay mount of whoever made the bundle.
+    Root,
 }

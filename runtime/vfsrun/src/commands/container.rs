@@ -48,6 +48,7 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         console_socket: arguments.console_socket.clone(),
         preserve_fds: arguments.preserve_fds,
         runtime: global.root.clone(),
+        store: global.store.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
 use vfsrun_spec::oci::{CAPABILITIES, HookKind, NamespaceType};
-use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
+use vfsrun_spec::vfs::{LANDLOCK_ANNOTATION, VIEW_ANNOTATION};
 use vfsrun_sys::seccomp;
 
 use super::{Outcome, print};
@@ -52,7 +52,7 @@ pub fn features() -> Outcome {
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
         // It only takes away, but may take away what others rely on.
-        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION],
+        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION],
     });
     print(&serde_json::to_string_pretty(&features)?)
 }

@@ -1,19 +1,20 @@
 //! Creation: everything up to the command, whose process then waits at its gate while this program ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
-use vfsrun_plan::plan::Root;
-use vfsrun_sys::fd_passing;
+use vfsrun_plan::paths;
 use vfsrun_sys::process::Process;
+use vfsrun_sys::{descriptors, fd_passing};
 
 use super::record::Record;
-use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, start};
+use super::view::Asked;
+use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, monitor, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
 use crate::launch::{self, Init};
@@ -24,6 +25,7 @@ use crate::stage::init::Prepared;
 use crate::stage::report::{Received, Report};
 use crate::stage::workload::Waits;
 use crate::supervise::{self, SuperviseError};
+use crate::upper::Upper;
 use crate::{log, notify, result_file};
 
 #[derive(Debug, Error)]
@@ -32,8 +34,8 @@ pub enum CreateError {
     Decide(#[from] RunError),
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error("{}: vfs: `create` and `run` are for plain bundles; vfsrun SPEC runs a spec with vfs", file.display())]
-    View { file: PathBuf },
+    #[error("{}: vfs: `create` and `run` are for bundles, whose annotation run.vfsrun.vfs may compose their root; vfsrun SPEC runs a spec with vfs", file.display())]
+    Action { file: PathBuf },
     #[error("process.terminal: a terminal that outlives this program needs --console-socket")]
     NoConsole,
     #[error("--console-socket: process.terminal is not set, so there is no terminal to send")]
@@ -79,6 +81,7 @@ pub struct CreateRequest {
     pub console_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub runtime: Option<PathBuf>,
+    pub store: Option<PathBuf>,
 }
 
 /// Where the terminal of a container is sent.
@@ -103,12 +106,14 @@ impl Console {
 
 /// Creates a container, and returns those among which it is. If that fails nothing is left of it.
 pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers, CreateError> {
+    let inherited =
+        descriptors::all_open().map_err(CreateError::step("look at this program's descriptors"))?;
     let decided = decide(request, &note)?;
     let console = console(request, &decided)?;
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let hooked = hooked(request, &decided);
-    match create_at(&place, request, &decided, &hooked, console.as_ref()) {
+    match create_at(&place, request, &decided, &hooked, console.as_ref(), &inherited) {
         Ok(()) => Ok(containers),
         Err(error) => {
             place.remove()?;
@@ -126,13 +131,17 @@ pub(super) fn hooked(request: &CreateRequest, decided: &Decided) -> Hooked {
 /// What is to be done for the bundle.
 pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Decided, CreateError> {
     let config = request.config.clone().unwrap_or_else(|| "config.json".into());
-    let spec =
-        Request { spec: request.bundle.join(config), runtime: request.runtime.clone(), ..Request::default() };
+    let spec = Request {
+        spec: request.bundle.join(config),
+        runtime: request.runtime.clone(),
+        store: request.store.clone(),
+        ..Request::default()
+    };
     let mut decided = decide::decide(&spec, note)?;
     notify::offer(&mut decided.plan, &Containers::of(&decided.runtime).directory(&request.id));
-    match decided.plan.root {
-        Root::Directory { .. } => Ok(decided),
-        Root::View { .. } => Err(CreateError::View { file: decided.file }),
+    match decided.spec.vfs {
+        None => Ok(decided),
+        Some(_) => Err(CreateError::Action { file: decided.file }),
     }
 }
 
@@ -169,20 +178,33 @@ fn create_at(
     decided: &Decided,
     hooked: &Hooked,
     console: Option<&Console>,
+    inherited: &[RawFd],
 ) -> Result<(), CreateError> {
     notify::make_place(&place.path)?;
     let tells = hooked.hooks.any_of(&start::AWAITED);
     let gate = Gate::make(&place.path, tells).map_err(CreateError::step("make the gate"))?;
     let prepared = prepared(request, decided, hooked, Waits::AtGate(&gate));
+    let asked = Asked::of(decided)?;
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
+    let laid = asked.lay(decided, &init)?;
     let record = || {
         hear_until(Step::Created, &init, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
-        write(place, request, decided, &init)?;
+        write(place, request, decided, &init, laid.upper())?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
         hear_until(Step::Waiting, &init, decided, hooked, console)
     };
-    record().inspect_err(|_| supervise::end(&init))
+    match record() {
+        Ok(()) if laid.is_view() => monitor::leave(&place.path, &init, laid, decided, inherited)
+            .map_err(CreateError::step("leave a monitor"))
+            .inspect_err(|_| supervise::end(&init)),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            supervise::end(&init);
+            laid.discard()?;
+            Err(error)
+        }
+    }
 }
 
 /// How far the container's process is.
@@ -230,21 +252,21 @@ pub(super) fn write(
     request: &CreateRequest,
     decided: &Decided,
     init: &Init,
+    upper: Option<&Upper>,
 ) -> Result<Process, CreateError> {
     let process = Process::of(init.child.pid);
     let process = process.map_err(CreateError::step("look at the container's process"))?;
+    upper.map(|upper| upper.keep_while(process)).transpose()?;
     if let Some(path) = &request.pid_file {
         result_file::write(path, &process.pid.to_string())
             .map_err(|source| CreateError::PidFile { path: path.clone(), source })?;
     }
-    let Root::Directory { path: rootfs, .. } = &decided.plan.root else {
-        unreachable!("refused before anything was made");
-    };
+    let rootfs = decided.spec.root.as_ref().map(|root| paths::host_path(&root.path, &decided.facts));
     let record = Record {
         id: request.id.to_string(),
         process,
         bundle: request.bundle.clone(),
-        rootfs: rootfs.clone(),
+        rootfs: rootfs.unwrap_or_default(),
         created: log::timestamp(SystemTime::now()),
         uid: decided.facts.caller.uid,
         annotations: decided.plan.annotations.clone(),

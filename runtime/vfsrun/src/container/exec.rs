@@ -127,7 +127,9 @@ fn spec(container: &Container, source: &ProcessSource) -> Result<(Spec, PathBuf)
             kept
         }
     };
-    Ok((Spec::parse(&config.to_string(), &file)?, file))
+    // The root is there, whatever it was composed of.
+    let spec = Spec { view: None, ..Spec::parse(&config.to_string(), &file)? };
+    Ok((spec, file))
 }
 
 fn read(path: &Path) -> Result<Value, ExecError> {

@@ -9,15 +9,19 @@
 //!   starting               the same, while hooks run between the start and the command
 //!   notify/                where the socket for sd_notify(3) is, if its creator had one
 //!   tale                   what that process tells of its way from the gate to the command, if there are such hooks
+//!   monitor.json           the process that looks after a root that is a view
+//!   outcome.json           what it had to say when the container had ended
 //! ```
 
 mod create;
 mod exec;
 mod gate;
 mod id;
+mod monitor;
 mod record;
 mod run;
 mod start;
+mod view;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -198,7 +202,7 @@ impl Containers {
     }
 
     /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left. Notes are about
-    /// hooks that failed.
+    /// hooks that failed, and about what was written and is no layer.
     pub fn delete(&self, id: &Id, force: bool, note: impl Fn(&str)) -> Result<(), ContainerError> {
         let place = match self.lock(id) {
             Err(ContainerError::Missing(_)) if force => return Ok(()),
@@ -217,6 +221,9 @@ impl Containers {
             Err(_) if force => None,
             Err(error) => return Err(error),
         };
+        let told = monitor::wait(&place.path);
+        let told = told.map_err(ContainerError::file("hear from the monitor of", &place.path))?;
+        told.iter().for_each(|why| note(&format!("container {id}: {why}")));
         place.remove()?;
         hooked.inspect(|hooked: &Hooked| hooked.gone(note));
         Ok(())

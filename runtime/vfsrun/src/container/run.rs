@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use vfsrun_sys::process::Process;
 
 use super::create::{self, CreateError, CreateRequest, decide, hooked, prepared};
+use super::view::Asked;
 use super::{Containers, Place};
 use crate::decide::Decided;
 use crate::hooks::Hooked;
@@ -79,17 +80,28 @@ fn see_through(
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
     let prepared = prepared(request, decided, hooked, Waits::ForMain);
+    let asked = Asked::of(decided)?;
     let init = launch::init(prepared, privileged).map_err(RunError::from)?;
+    let mut laid = asked.lay(decided, &init)?;
     let kept = RefCell::new(kept);
     let record = || {
         let mut kept = kept.borrow_mut();
         if let Kept::Unrecorded(place) = &**kept {
-            let process = create::write(place, request, decided, &init)?;
+            let process = create::write(place, request, decided, &init, None)?;
             **kept = Kept::Recorded(process);
         }
         Ok(())
     };
     let told = Told { agent: decided.agent.as_ref(), created: Some(&record), hooked: Some(hooked), notify };
-    let ended = supervise::to_end(&init, None, told, &signals, None);
-    Ok(ended.inspect_err(|_| supervise::end(&init))?)
+    match supervise::to_end(&init, laid.view(), told, &signals, None) {
+        Ok(ended) => {
+            laid.settle(decided)?;
+            Ok(ended)
+        }
+        Err(error) => {
+            supervise::end(&init);
+            laid.discard()?;
+            Err(error.into())
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod host_tools;
 pub mod reach;
+mod root_layer;
 pub mod subids;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,10 @@ use vfsrun_plan::facts::{
 };
 use vfsrun_plan::ids::Extent;
 use vfsrun_plan::paths;
+use vfsrun_plan::plan::RootLayer;
 use vfsrun_spec::Spec;
-use vfsrun_spec::vfs::{Branch, BranchSource};
+use vfsrun_spec::oci::NamespaceType;
+use vfsrun_spec::vfs::{Branch, BranchSource, UpperOn};
 use vfsrun_sys::privileges;
 
 use crate::images::{self, Found};
@@ -44,14 +47,30 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
         globs,
         images: store.map(|store| images(spec, spec_directory, store)).unwrap_or_default(),
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
+        root_layer: root_layer(spec, spec_directory, &caller),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
         kernel,
         caller,
     }
 }
 
+fn root_layer(spec: &Spec, directory: &Path, caller: &Caller) -> Option<Result<RootLayer, String>> {
+    let (vfs, _) = spec.composed()?;
+    let root = spec.root.as_ref().filter(|_| vfs.upper.on == UpperOn::Root)?;
+    let path = paths::absolute(&root.path, directory, caller.home.as_deref());
+    let mut namespaces = spec.linux.iter().flat_map(|linux| linux.namespaces.iter().flatten());
+    Some(if !caller.privileged {
+        Err("only root can mount the layer of root.path again, or who is root in a user namespace".to_owned())
+    } else if namespaces.any(|namespace| namespace.kind == NamespaceType::User) {
+        Err("a container in a user namespace of its own cannot write to an overlay of its parent's"
+            .to_owned())
+    } else {
+        root_layer::of(&path)
+    })
+}
+
 fn branches(spec: &Spec) -> impl Iterator<Item = &Branch> {
-    spec.vfs.iter().flat_map(|vfs| &vfs.branches)
+    spec.composed().into_iter().flat_map(|(vfs, _)| &vfs.branches)
 }
 
 pub fn caller() -> Caller {

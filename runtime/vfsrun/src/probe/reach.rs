@@ -34,7 +34,7 @@ pub fn reach(spec: &Spec, spec_directory: &Path) -> Result<(), ReachError> {
     if !vfsrun_union::may_be_slow(&named).map_err(failed)? {
         return Ok(());
     }
-    let within = spec.vfs.as_ref().and_then(|vfs| vfs.deadline).unwrap_or(DEADLINE);
+    let within = spec.composed().and_then(|(vfs, _)| vfs.deadline).unwrap_or(DEADLINE);
     let (told, tell) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
     match clone(Namespaces::NONE).map_err(failed)? {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, mkdirat, openat};
 use rustix::mount::MountFlags;
+use vfsrun_plan::plan::RootLayer;
 use vfsrun_sys::mount::{self, Attr, NewMount};
 
 use super::{RootError, open_directory};
@@ -19,6 +20,8 @@ pub enum UpperPlace {
     Disk(PathBuf),
     /// A tmpfs that dies with the action; at most this many bytes.
     Memory { size: Option<u64> },
+    /// The layer of a bundle's root, with a work directory of ours.
+    Root { layer: RootLayer, work: PathBuf },
 }
 
 /// How the overlay is mounted.
@@ -57,10 +60,14 @@ pub fn compose(
     overlay: Overlay,
 ) -> Result<View, RootError> {
     // Before the scaffold covers anything: the store may lie below it.
-    let run = match place {
-        UpperPlace::Disk(run) => {
-            Some(open_directory(run).map_err(RootError::step("open the upper's directory", run))?)
-        }
+    let open = |path: &Path| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        opened.map_err(RootError::step("open the upper's directory", path))
+    };
+    let on_host = match place {
+        UpperPlace::Disk(run) => Some((open(&run.join("upper"))?, open(&run.join("work"))?)),
+        UpperPlace::Root { layer, work } => Some((open(&layer.upper)?, open(work)?)),
         UpperPlace::Memory { .. } => None,
     };
     raise_scaffold(scaffold, place)?;
@@ -73,20 +80,26 @@ pub fn compose(
             .map_err(RootError::step("make a place for a segment in", scaffold))?;
         mount::attach(segment, target).map_err(RootError::step("attach a segment below", scaffold))?;
     }
-    let (upper, work) = match run {
-        Some(run) => (subdirectory(&run, "upper"), subdirectory(&run, "work")),
-        None => (make_directory(&base, "upper", 0o755), make_directory(&base, "work", 0o755)),
+    let (upper, work) = match on_host {
+        Some(both) => both,
+        None => {
+            let make = |name| {
+                make_directory(&base, name, 0o755).map_err(RootError::step("make the upper in", scaffold))
+            };
+            (make("upper")?, make("work")?)
+        }
     };
-    let upper = upper.map_err(RootError::step("open the upper of", scaffold))?;
-    let work = work.map_err(RootError::step("open the work directory of", scaffold))?;
-    let (uid, gid) = overlay.owner;
-    rustix::fs::fchown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|errno| {
-        RootError::step("give the root directory to its owner in", scaffold)(errno.into())
-    })?;
+    if !matches!(place, UpperPlace::Root { .. }) {
+        let (uid, gid) = overlay.owner;
+        rustix::fs::fchown(&upper, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|errno| {
+            RootError::step("give the root directory to its owner in", scaffold)(errno.into())
+        })?;
+    }
     make_directory(&base, "root", 0o755).map_err(RootError::step("make the root in", scaffold))?;
     tracing::debug!(lowers, place = ?place, "mount the overlay");
     rustix::process::fchdir(&base).map_err(|errno| RootError::step("enter", scaffold)(errno.into()))?;
-    mount_overlay(lowers, &upper, &work, overlay).map_err(|source| RootError::Overlay { lowers, source })?;
+    mount_overlay(lowers, &upper, &work, place, overlay)
+        .map_err(|source| RootError::Overlay { lowers, source })?;
     let root = open_directory(Path::new("root")).map_err(RootError::step("open the root in", scaffold))?;
     Ok(View { root, upper })
 }
@@ -109,7 +122,7 @@ fn raise_scaffold(scaffold: &Path, place: &UpperPlace) -> Result<(), RootError> 
     let size = match place {
         UpperPlace::Memory { size: Some(bytes) } => bytes.to_string(),
         UpperPlace::Memory { size: None } => "50%".to_owned(),
-        UpperPlace::Disk(_) => "1m".to_owned(),
+        UpperPlace::Disk(_) | UpperPlace::Root { .. } => "1m".to_owned(),
     };
     let tmpfs = NewMount::of(c"tmpfs")
         .and_then(|new| new.option(c"size", size.as_bytes()))
@@ -120,18 +133,36 @@ fn raise_scaffold(scaffold: &Path, place: &UpperPlace) -> Result<(), RootError> 
     mount::attach(tmpfs, target).map_err(RootError::step("attach a tmpfs at", scaffold))
 }
 
-fn mount_overlay(lowers: usize, upper: &OwnedFd, work: &OwnedFd, overlay: Overlay) -> io::Result<()> {
+fn mount_overlay(
+    lowers: usize,
+    upper: &OwnedFd,
+    work: &OwnedFd,
+    place: &UpperPlace,
+    overlay: Overlay,
+) -> io::Result<()> {
     let lower = (0..lowers).map(|index| index.to_string()).collect::<Vec<_>>().join(":");
-    // Why each: xino=on keeps inode numbers of segments on file systems of their own; redirects and metacopy would
-    // make the upper unreadable without its lowers; index and nfs_export want file handles, which segments lack;
-    // volatile because no upper is mounted twice, and unmounting would wait for the whole disk otherwise.
+    // Why each: xino=on keeps inode numbers of segments on file systems of their own; index and nfs_export want file
+    // handles, which segments lack; redirects and metacopy would make the upper unreadable without its lowers; volatile
+    // because no upper of ours is mounted twice, and unmounting would wait for the whole disk otherwise.
     let mut options = format!(
-        "lowerdir={lower},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},xino=on,redirect_dir=nofollow,\
-         metacopy=off,index=off,nfs_export=off,volatile",
+        "lowerdir={lower},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{},xino=on,index=off,nfs_export=off",
         upper.as_raw_fd(),
         work.as_raw_fd()
     );
-    if overlay.in_user_namespace {
+    let user_xattrs = match place {
+        UpperPlace::Root { layer, .. } => {
+            // As whoever else mounts it.
+            let word = |is_on: bool| if is_on { "on" } else { "off" };
+            let redirects = if layer.redirects { "on" } else { "nofollow" };
+            options.push_str(&format!(",redirect_dir={redirects},metacopy={}", word(layer.metacopy)));
+            layer.user_xattrs
+        }
+        _ => {
+            options.push_str(",redirect_dir=nofollow,metacopy=off,volatile");
+            overlay.in_user_namespace
+        }
+    };
+    if user_xattrs {
         // Without it a removed and remade lower directory is EIO: trusted.* xattrs cannot be written here.
         options.push_str(",userxattr");
     }

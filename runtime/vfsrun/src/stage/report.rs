@@ -128,6 +128,7 @@ pub enum Base {
 const KEPT: u8 = b'k';
 const ON_DISK: u8 = b'd';
 const IN_MEMORY: u8 = b'm';
+const OF_ROOT: u8 = b'r';
 
 impl Sender {
     /// Blocks until main has the base, which has `segments` segments if it is new. EOF (main died or failed) is an
@@ -140,6 +141,10 @@ impl Sender {
             (Some((&ON_DISK, path)), None) => UpperPlace::Disk(OsStr::from_bytes(path).into()),
             (Some((&IN_MEMORY, size)), None) => {
                 UpperPlace::Memory { size: size.try_into().ok().map(u64::from_ne_bytes) }
+            }
+            (Some((&OF_ROOT, text)), None) => {
+                let (layer, work) = serde_json::from_slice(text)?;
+                UpperPlace::Root { layer, work }
             }
             _ => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
@@ -188,6 +193,7 @@ impl Receiver {
             UpperPlace::Disk(path) => [&[ON_DISK], path.as_os_str().as_bytes()].concat(),
             UpperPlace::Memory { size: Some(size) } => [&[IN_MEMORY], &size.to_ne_bytes()[..]].concat(),
             UpperPlace::Memory { size: None } => vec![IN_MEMORY],
+            UpperPlace::Root { layer, work } => [&[OF_ROOT], &*serde_json::to_vec(&(layer, work))?].concat(),
         };
         fd_passing::send(&self.0, &packet, &[])?;
         segments.iter().try_for_each(|segment| fd_passing::send(&self.0, b"s", &[segment.as_fd()]))

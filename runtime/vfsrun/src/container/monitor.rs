@@ -1,0 +1,139 @@
+//! The monitor of a container whose root is a view: a process that stays when `create` has ended. It ends the container if
+//! the view fails, and settles what was written when the container has ended.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use vfsrun_fuse::{Patience, Verdict, Watch};
+use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+use vfsrun_sys::process::{self, Process};
+use vfsrun_sys::{chain, descriptors};
+
+use super::view::Laid;
+use crate::decide::Decided;
+use crate::launch::Init;
+use crate::result_file;
+use crate::supervise::SuperviseError;
+
+const FILE: &str = "monitor.json";
+const OUTCOME: &str = "outcome.json";
+
+/// How it went.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Why there is no layer, or no whole one.
+    pub error: Option<String>,
+}
+
+/// Leaves a process that looks after the container, and returns. `inherited` are the caller's descriptors, whose other ends
+/// wait for this program to end.
+pub fn leave(
+    directory: &Path,
+    init: &Init,
+    laid: Laid,
+    decided: &Decided,
+    inherited: &[RawFd],
+) -> io::Result<()> {
+    match clone(Namespaces::NONE)? {
+        Cloned::Parent(child) => {
+            let monitor = serde_json::to_string(&Process::of(child.pid)?)?;
+            let written = result_file::write(&directory.join(FILE), &monitor);
+            if written.is_err() {
+                let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+            }
+            // Not dropped: what it holds is the monitor's now.
+            std::mem::forget(laid);
+            written
+        }
+        Cloned::Child => {
+            let error = let_go_of_caller(inherited).err().map(|error| error.to_string());
+            let ended = watch_over(init, laid, decided);
+            let error = error.or(ended.err());
+            let outcome = serde_json::to_string(&Outcome { error });
+            // If it cannot be told, that is what `delete` tells.
+            let _ = outcome.map(|text| result_file::write(&directory.join(OUTCOME), &text));
+            exit_now(0)
+        }
+    }
+}
+
+/// Whoever reads what `create` says waits for its end, not for this process's.
+fn let_go_of_caller(inherited: &[RawFd]) -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    descriptors::close_all(inherited)?;
+    rustix::process::setsid()?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+fn watch_over(init: &Init, mut laid: Laid, decided: &Decided) -> Result<(), String> {
+    let watched = until_end(init, &mut laid).map_err(|error| chain(&error));
+    match watched {
+        Ok(()) => laid.settle(decided).map_err(|error| chain(&error)),
+        Err(error) => {
+            laid.discard().map_err(|error| chain(&error))?;
+            Err(error)
+        }
+    }
+}
+
+/// Until the container has ended. If the view cannot be trusted any more the container is killed.
+fn until_end(init: &Init, laid: &mut Laid) -> Result<(), SuperviseError> {
+    let failed = |source| SuperviseError::Step { step: "wait for the container", source };
+    let Some(view) = laid.view() else { return Ok(()) };
+    let mut watch = Watch::new(view, Patience::default());
+    loop {
+        let [server, socket] = watch.poll_fds();
+        let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [input(init.child.pidfd.as_fd()), input(server), input(socket)];
+        let timeout = PollTimeout::try_from(watch.next_tick()).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        if fds[0].any().unwrap_or(false) {
+            return Ok(());
+        }
+        let error = match watch.tick() {
+            Verdict::Alive => continue,
+            Verdict::Dead => SuperviseError::ServerDied,
+            Verdict::Silent(time) => SuperviseError::ServerSilent(time),
+            Verdict::Stuck(time) => SuperviseError::BranchStuck(time),
+        };
+        // The server first: without its end processes that wait for its answer cannot even be killed.
+        let _ = pidfd_send_signal(watch.poll_fds()[0], Signal::KILL);
+        end(&init.child.pidfd).map_err(failed)?;
+        return Err(error);
+    }
+}
+
+/// It is not a child of this process.
+fn end(pidfd: &OwnedFd) -> io::Result<()> {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    process::wait(pidfd)
+}
+
+/// Waits for the monitor of the container in `directory`, whose process has ended. Returns what is to be told.
+pub fn wait(directory: &Path) -> io::Result<Option<String>> {
+    let monitor: Process = match std::fs::read(directory.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => serde_json::from_slice(&read?)?,
+    };
+    if let Some(open) = monitor.open()? {
+        process::wait(&open)?;
+    }
+    match std::fs::read(directory.join(OUTCOME)) {
+        Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text)?.error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Some("its monitor was killed, so what it wrote is not captured".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
