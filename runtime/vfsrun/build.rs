@@ -7,6 +7,7 @@ use vfsrun_seccomp::{Arch, Key, NewerCalls, action::action_profile, compile, eng
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    tell_commit();
     let target = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let arch = match target.as_str() {
         "x86_64" => Some(Arch::X86_64),
@@ -35,4 +36,11 @@ fn main() {
     }
     ready.push(']');
     write("ready.rs", ready.as_bytes());
+}
+
+/// What `--version` says of the source: whoever packages the program knows it.
+fn tell_commit() {
+    println!("cargo::rerun-if-env-changed=VFSRUN_COMMIT");
+    let commit = std::env::var("VFSRUN_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
+    println!("cargo::rustc-env=VFSRUN_COMMIT={commit}");
 }

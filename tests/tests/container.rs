@@ -221,11 +221,11 @@ fn commands_refuse_what_does_not_fit_the_status(sandbox: &Sandbox) {
     created(sandbox, "web");
     refused(&["delete", "web"], "cannot delete container web that is not stopped: created");
     sandbox.call(&["start", "web"]).expect(0);
-    refused(&["start", "web"], "cannot start container web: it is running, not created");
+    refused(&["start", "web"], "cannot start an already running container: web");
     refused(&["delete", "web"], "cannot delete container web that is not stopped: running");
     sandbox.call(&["kill", "web", "SIGKILL"]).expect(0);
     ended(sandbox, "web");
-    refused(&["start", "web"], "cannot start container web: it is stopped, not created");
+    refused(&["start", "web"], "cannot start a container that has stopped: web");
     refused(&["kill", "web"], "container not running: no such process");
     sandbox.call(&["kill", "web", "NONSENSE"]).assert_stderr_has("unknown signal \"NONSENSE\"");
     sandbox.call(&["delete", "web"]).expect(0);

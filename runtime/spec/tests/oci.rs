@@ -230,3 +230,70 @@ fn namespace_types_print_the_word_they_are_read_from() {
         assert_eq!(kind.name(), word);
     }
 }
+
+/// Every value of `config` with the JSON pointer that finds it and the path that an error names.
+fn places(value: &Value, pointer: &str, path: &str, found: &mut Vec<(String, String)>) {
+    if !path.is_empty() {
+        found.push((pointer.to_owned(), path.to_owned()));
+    }
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                places(value, &format!("{pointer}/{key}"), &below, found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                places(value, &format!("{pointer}/{index}"), &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_value_of_another_type_is_refused_at_its_place() {
+    let good = complete_config();
+    let mut found = Vec::new();
+    places(&good, "", "", &mut found);
+    // A profile is read by whoever compiles it.
+    found.retain(|(_, path)| !path.starts_with("linux.seccomp."));
+    assert!(found.len() > 200, "{}", found.len());
+    let others = [json!("a b"), json!(-1.5), json!(true), json!([[]]), json!({ "a b": [] }), json!(1e30)];
+    for (pointer, path) in &found {
+        let own = good.pointer(pointer).expect("it was found there");
+        let is_same_type = |other: &&Value| std::mem::discriminant(*other) == std::mem::discriminant(own);
+        for other in others.iter().filter(|other| !is_same_type(other)) {
+            let mut config = good.clone();
+            *config.pointer_mut(pointer).expect("it was found there") = other.clone();
+            let error = Spec::parse(&config.to_string(), Path::new("config.json"))
+                .expect_err(&format!("{path}: {other} was accepted"));
+            assert_eq!(error.json_path(), path, "{other}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_number_that_is_none_of_its_field_is_refused_at_its_place() {
+    let good = complete_config();
+    let mut found = Vec::new();
+    places(&good, "", "", &mut found);
+    let numbers: Vec<_> =
+        found.iter().filter(|(pointer, _)| good.pointer(pointer).is_some_and(Value::is_number)).collect();
+    assert!(numbers.len() > 60, "{}", numbers.len());
+    for (pointer, path) in numbers {
+        if path.starts_with("linux.seccomp.") {
+            continue;
+        }
+        // More than any of them holds, as digits: a `Value` has no such number.
+        for other in ["18446744073709551616", "-9223372036854775809", "1.5", "1e3"] {
+            let mut config = good.clone();
+            *config.pointer_mut(pointer).expect("it was found there") = json!("THE NUMBER");
+            let text = config.to_string().replace("\"THE NUMBER\"", other);
+            let error = Spec::parse(&text, Path::new("config.json"))
+                .expect_err(&format!("{path}: {other} was accepted"));
+            assert_eq!(error.json_path(), path, "{other}: {error}");
+        }
+    }
+}

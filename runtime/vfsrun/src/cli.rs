@@ -1,15 +1,19 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
 
 use crate::container::Id;
 
 /// The name under which a spec given first is run; users never type it.
 pub const RUN_SPEC: &str = "run-spec";
+
+/// What callers of runc and crun parse.
+const VERSION: &str =
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: ", env!("VFSRUN_COMMIT"), "\nspec: 1.3.0");
 
 const USAGE: &str = "vfsrun [OPTIONS] SPEC [-e K=V]... [-- ARGS...]\n       vfsrun [OPTIONS] COMMAND";
 
@@ -29,8 +33,11 @@ Examples:
 ///
 /// A first argument with a `/`, ending in `.json`, a directory or `-` is a spec to run; anything else is a command.
 #[derive(Debug, Parser)]
-#[command(name = "vfsrun", version, after_help = EXAMPLES, override_usage = USAGE)]
+#[command(name = "vfsrun", version = VERSION, disable_version_flag = true, after_help = EXAMPLES, override_usage = USAGE)]
 pub struct Cli {
+    /// Print the version, as runc and crun do
+    #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
@@ -45,14 +52,17 @@ pub struct Global {
     /// Where layers are kept [default: $VFSRUN_STORE, /var/lib/vfsrun, or the user's data directory]
     #[arg(long, value_name = "DIR", global = true)]
     pub store: Option<PathBuf>,
-    /// Append messages to this file, errors too
-    #[arg(long, value_name = "FILE", global = true)]
+    /// Append errors to this file (also as file:FILE)
+    #[arg(long, value_name = "FILE", global = true, value_parser = log_file)]
     pub log: Option<PathBuf>,
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     pub log_format: LogFormat,
     /// Tell every step
     #[arg(long, global = true)]
     pub debug: bool,
+    /// `debug` is --debug; what went wrong is told at every level
+    #[arg(long, value_name = "LEVEL", default_value = "warning", global = true)]
+    pub log_level: LogLevel,
     /// Who makes cgroups; this version makes none, whatever is said
     #[arg(long, value_name = "WHO", default_value = "cgroupfs", global = true)]
     pub cgroup_manager: CgroupManager,
@@ -60,7 +70,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Accepted, as callers of runc say it: what this user may do is found out
-    #[arg(long, value_name = "BOOL", hide = true, global = true)]
+    #[arg(long, value_name = "BOOL", hide = true)]
     pub rootless: Option<String>,
 }
 
@@ -69,6 +79,15 @@ pub enum CgroupManager {
     Cgroupfs,
     Systemd,
     Disabled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    #[value(alias = "warn")]
+    Warning,
+    Info,
+    Debug,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,18 +106,12 @@ pub enum Command {
         /// A spec, a directory with config.json, or - for stdin
         spec: PathBuf,
     },
-    /// Print a spec, or with --resolve the complete config that other runtimes accept
-    #[command(after_help = "Example:\n  vfsrun spec --resolve spec.json > bundle/config.json")]
-    Spec {
-        /// Fill in every default
-        #[arg(long)]
-        resolve: bool,
-        /// Print the JSON Schema of specs
-        #[arg(long, conflicts_with_all = ["resolve", "spec"])]
-        schema: bool,
-        #[arg(required_unless_present = "schema")]
-        spec: Option<PathBuf>,
-    },
+    /// Write a bundle's config.json to start from; or print a SPEC, with --resolve as the complete config that other
+    /// runtimes accept
+    #[command(
+        after_help = "Examples:\n  vfsrun spec                                          write ./config.json\n  vfsrun spec --bundle ./bundle --rootless             for an ordinary user\n  vfsrun spec --resolve spec.json > bundle/config.json"
+    )]
+    Spec(Spec),
     /// Say which branch a path of the root comes from, what it shadows, and which rule hides it
     #[command(
         after_help = "Exit status 0 if all paths are there, 1 if one is not; with --odd 1 if there are odd names.\n\nExamples:\n  vfsrun which spec.json /etc/passwd /usr/bin/make\n  vfsrun which --odd spec.json"
@@ -144,6 +157,27 @@ pub enum Command {
     ViewServer { options: String },
 }
 
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// The directory that the config is written to
+    #[arg(short, long, value_name = "DIR", conflicts_with = "spec")]
+    pub bundle: Option<PathBuf>,
+    /// Another name than config.json; relative to the bundle
+    #[arg(short, long, value_name = "FILE", conflicts_with = "spec")]
+    pub file: Option<PathBuf>,
+    /// With a user namespace, in which the caller is root
+    #[arg(long, conflicts_with = "spec")]
+    pub rootless: bool,
+    /// Fill in every default of the SPEC
+    #[arg(long, requires = "spec")]
+    pub resolve: bool,
+    /// Print the JSON Schema of specs
+    #[arg(long, conflicts_with_all = ["bundle", "file", "rootless", "resolve", "spec"])]
+    pub schema: bool,
+    /// A spec, a directory with config.json, or - for stdin
+    pub spec: Option<PathBuf>,
+}
+
 /// The commands of an OCI runtime.
 #[derive(Debug, Subcommand)]
 pub enum Container {
@@ -163,6 +197,9 @@ pub enum Container {
         /// Keep the state of the ended container, for `state` and `delete`
         #[arg(long)]
         keep: bool,
+        /// Accepted: this program takes no orphans
+        #[arg(long)]
+        no_subreaper: bool,
     },
     /// Let a created container's command begin
     Start { id: Id },
@@ -177,7 +214,8 @@ pub enum Container {
         /// Where the container has a pid namespace of its own, that process's end is that of all
         #[arg(short, long)]
         all: bool,
-        id: Id,
+        #[command(flatten)]
+        which: Which,
         /// A name, with or without SIG, or a number
         #[arg(default_value = "TERM", value_parser = signal)]
         signal: Signal,
@@ -187,8 +225,15 @@ pub enum Container {
         /// End it first if it runs; nothing to remove is no error then
         #[arg(short, long)]
         force: bool,
-        id: Id,
+        #[command(flatten)]
+        which: Which,
     },
+    /// Not built: ends with an error, whatever is asked
+    #[command(disable_help_flag = true)]
+    Checkpoint(Anything),
+    /// Not built: ends with an error, whatever is asked
+    #[command(disable_help_flag = true)]
+    Restore(Anything),
     /// Print what of the OCI specification is built, as JSON
     Features,
     /// List containers
@@ -201,10 +246,26 @@ pub enum Container {
     },
 }
 
+/// One container, or several.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The id is a regular expression: all containers that it is found in
+    #[arg(short, long)]
+    pub regex: bool,
+    pub id: String,
+}
+
+/// For callers that conclude from `--help` what is built.
+#[derive(Debug, Args)]
+pub struct Anything {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub anything: Vec<OsString>,
+}
+
 #[derive(Debug, Args)]
 pub struct Exec {
     /// A file with a `process` of the OCI specification, instead of the container's own with what the other options say
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "args"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "apparmor", "process_label", "args"])]
     pub process: Option<PathBuf>,
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
@@ -234,6 +295,15 @@ pub struct Exec {
     /// A Unix socket to which its terminal is sent
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// A Unix socket to which its pidfd is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Its AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// Its SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
     /// It inherits so many descriptors above stderr
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
@@ -268,6 +338,12 @@ pub struct Create {
     /// The command inherits so many descriptors above stderr
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
+    /// A Unix socket to which the pidfd of the container's first process is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Accepted: the root is pivoted to all the same, or there is no container
+    #[arg(long)]
+    pub no_pivot: bool,
     /// No session keyring; this version makes none
     #[arg(long)]
     pub no_new_keyring: bool,
@@ -384,6 +460,15 @@ pub enum View {
     Umount { directory: PathBuf },
 }
 
+/// crun has also journals; a file of such a name would not be meant.
+fn log_file(text: &str) -> Result<PathBuf, String> {
+    match text.split_once(':') {
+        Some(("file", path)) => Ok(path.into()),
+        Some((kind @ ("journald" | "syslog"), _)) => Err(format!("{kind} is not built; name a file")),
+        _ => Ok(text.into()),
+    }
+}
+
 /// Decimal digits alone: nothing else may come to be read as root (CVE-2026-30892).
 fn user(text: &str) -> Result<(u32, Option<u32>), String> {
     let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -422,22 +507,80 @@ fn variable(text: &str) -> Result<String, String> {
 /// Puts the hidden command, whose options may stand anywhere, before everything else when the first word is a spec.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = given.into_iter().collect();
-    if let Some(position) = first_word(&arguments)
-        && is_spec(&arguments[position])
-    {
+    let Some(position) = first_word(&arguments) else { return arguments };
+    if is_spec(&arguments[position]) {
         arguments.insert(1, RUN_SPEC.into());
+    } else if is_of_runtime(&arguments[position]) {
+        name_as_go_does(&mut arguments, position);
     }
     arguments
+}
+
+/// The options of every command, of a command line that is otherwise none.
+pub fn global_alone(arguments: &[OsString]) -> Option<Global> {
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok()?;
+    Global::from_arg_matches(&matches).ok()
+}
+
+/// Without the advice that follows.
+pub fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or(&text);
+    let words: Vec<_> = first.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
+fn is_of_runtime(command: &OsStr) -> bool {
+    command.to_str().is_some_and(Container::has_subcommand)
+}
+
+/// Whether these are of a command of an OCI runtime.
+pub fn call_runtime(arguments: &[OsString]) -> bool {
+    first_word(arguments).is_some_and(|position| is_of_runtime(&arguments[position]))
+}
+
+/// Go's programs take `-option` for `--option`, and some callers of runc say it so. What follows the id is left alone: it
+/// may be a command's own.
+fn name_as_go_does(arguments: &mut [OsString], command: usize) {
+    let is_one_dash = |text: &OsString| {
+        let text = text.as_encoded_bytes();
+        text.len() > 2 && text[0] == b'-' && text[1] != b'-'
+    };
+    if !arguments.iter().any(is_one_dash) {
+        return;
+    }
+    let mut all = Cli::command();
+    all.build();
+    let Some(own) = arguments[command].to_str().and_then(|name| all.find_subcommand(name)) else { return };
+    let mut index = 1;
+    while index < arguments.len() {
+        let text = arguments[index].to_string_lossy().into_owned();
+        let word = text.trim_start_matches('-');
+        let name = word.split('=').next().unwrap_or(word);
+        if text == "--" || (index > command && word == text) {
+            return;
+        }
+        let option = own.get_arguments().find(|option| match name.len() {
+            1 => option.get_short().is_some_and(|short| name.starts_with(short)),
+            _ => option.get_long() == Some(name),
+        });
+        if option.is_some() && is_one_dash(&arguments[index]) && name.len() > 1 {
+            arguments[index] = format!("-{text}").into();
+        }
+        let takes_next = option.is_some_and(|option| option.get_action().takes_values()) && name == word;
+        index += if takes_next && index != command { 2 } else { 1 };
+    }
 }
 
 /// The index of the first argument that is neither an option nor an option's value; none if the program is asked about
 /// itself before.
 fn first_word(arguments: &[OsString]) -> Option<usize> {
-    const WITH_VALUE: [&str; 10] = [
+    const WITH_VALUE: [&str; 11] = [
         "--root",
         "--store",
         "--log",
         "--log-format",
+        "--log-level",
         "--cgroup-manager",
         "--rootless",
         "-e",
@@ -448,7 +591,7 @@ fn first_word(arguments: &[OsString]) -> Option<usize> {
     let mut index = 1;
     while let Some(argument) = arguments.get(index) {
         let text = argument.to_string_lossy();
-        if matches!(text.as_ref(), "-h" | "--help" | "-V" | "--version") {
+        if matches!(text.as_ref(), "-h" | "--help" | "-v" | "-V" | "--version") {
             return None;
         }
         if WITH_VALUE.contains(&text.as_ref()) {
@@ -515,6 +658,52 @@ mod tests {
             panic!("a spec is run")
         };
         assert_eq!(run.trace, Some(Whose::Process));
+    }
+
+    #[test]
+    fn long_options_of_a_runtime_may_have_one_dash() {
+        let given = |text| arguments(words(text));
+        assert_eq!(
+            given("vfsrun -log-format json -root=/r run -no-pivot -bundle b -d -keep web"),
+            words("vfsrun --log-format json --root=/r run --no-pivot --bundle b -d --keep web")
+        );
+        // A value, and a command's own options.
+        assert_eq!(given("vfsrun run --pid-file -keep web"), words("vfsrun run --pid-file -keep web"));
+        assert_eq!(given("vfsrun exec -tty web find -user x"), words("vfsrun exec --tty web find -user x"));
+        assert_eq!(given("vfsrun exec -td web sh -c x"), words("vfsrun exec -td web sh -c x"));
+        assert_eq!(given("vfsrun run -- -keep"), words("vfsrun run -- -keep"));
+    }
+
+    #[test]
+    fn user_is_decimal_numbers_alone() {
+        assert_eq!(user("0"), Ok((0, None)));
+        assert_eq!(user("4294967294:7"), Ok((u32::MAX - 1, Some(7))));
+        for text in [
+            "",
+            "0x0",
+            " 0",
+            "0 ",
+            "-1",
+            "+1",
+            "4294967295",
+            "4294967296",
+            "1:",
+            ":1",
+            "1:-1",
+            "1:2:3",
+            "root",
+            "1:root",
+            "1.0",
+            "٣",
+            "1\n",
+        ] {
+            assert!(user(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn version_is_that_of_the_state_too() {
+        assert!(VERSION.ends_with(&format!("spec: {}", crate::container::OCI_VERSION)));
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use vfsrun_spec::one_line;
 
-use crate::cli::{Global, LogFormat};
+use crate::cli::{Global, LogFormat, LogLevel};
 
 #[derive(Debug, Error)]
 #[error("--log: cannot open {}", path.display())]
@@ -31,7 +31,7 @@ impl Log {
             file.map_err(|source| LogError { path: path.clone(), source })
         };
         let file = global.log.as_ref().map(open).transpose()?;
-        if global.debug {
+        if global.debug || global.log_level == LogLevel::Debug {
             let filter = EnvFilter::new("debug");
             // The log file is for its readers' own format; steps go to stderr.
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().init();
@@ -42,17 +42,18 @@ impl Log {
     /// Why this program fails: on stderr, and as exactly one line of the log file.
     pub fn error(&self, message: &str) {
         note(message);
-        self.write("error", message);
+        self.write_error(message);
     }
 
-    fn write(&self, level: &str, message: &str) {
+    /// The line of the log file alone.
+    pub fn write_error(&self, message: &str) {
         let Some(file) = &self.file else { return };
-        let time = timestamp(SystemTime::now());
+        let (time, message) = (timestamp(SystemTime::now()), one_line(message));
         let line = match self.format {
             LogFormat::Json => {
-                serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
+                serde_json::json!({ "level": "error", "msg": message, "time": time }).to_string()
             }
-            LogFormat::Text => format!("time={time} level={level} msg={message:?}"),
+            LogFormat::Text => format!("time={time} level=error msg={message:?}"),
         };
         if let Ok(mut file) = file.lock() {
             // A full disk must not hide the error that is on stderr already.
@@ -68,7 +69,20 @@ pub fn note(message: &str) {
 
 /// RFC 3339 in UTC, to the second.
 pub fn timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    format!("{}Z", date_and_time(since_1970(time).as_secs() as i64))
+}
+
+/// RFC 3339 in UTC, to the nanosecond.
+pub fn exact_timestamp(time: SystemTime) -> String {
+    let since = since_1970(time);
+    format!("{}.{:09}Z", date_and_time(since.as_secs() as i64), since.subsec_nanos())
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn date_and_time(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Days to date, with years that begin in March (Hinnant's civil_from_days).
     let shifted = days + 719_468;
@@ -81,19 +95,19 @@ pub fn timestamp(time: SystemTime) -> String {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn times_are_those_of_the_calendar() {
         let at = |seconds| timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        let exact = SystemTime::UNIX_EPOCH + Duration::new(951_782_400, 42);
+        assert_eq!(exact_timestamp(exact), "2000-02-29T00:00:00.000000042Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(at(1_795_171_199), "2026-11-20T11:59:59Z".replace("11:59:59", &at(1_795_171_199)[11..19]));
     }

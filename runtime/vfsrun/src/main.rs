@@ -52,12 +52,10 @@ fn main() -> ExitCode {
         log::note(&format!("`run` takes a container, not a spec; {hint}"));
         return ExitCode::from(OWN_FAILURE);
     }
-    let cli = match Cli::try_parse_from(cli::arguments(given)) {
+    let arguments = cli::arguments(given);
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(OWN_FAILURE) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return answer(&error, &arguments),
     };
     if let Command::ViewServer { options } = &cli.command {
         return vfsrun_fuse::server::main(options);
@@ -72,7 +70,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Command::RunSpec(arguments) => commands::run::run(&arguments, &cli.global),
         Command::Plan { spec } => commands::plan::plan(spec, &cli.global),
-        Command::Spec { resolve, schema, spec } => commands::spec::spec(spec, resolve, schema, &cli.global),
+        Command::Spec(arguments) => commands::spec::spec(arguments, &cli.global),
         Command::Which { odd: true, spec, .. } => commands::odd::odd(spec, &cli.global),
         Command::Which { json, spec, paths, .. } => commands::which::which(spec, &paths, json, &cli.global),
         Command::View(view) => commands::view::view(&view, &cli.global),
@@ -91,4 +89,20 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// To what is no command line of ours, or asks for help or the version.
+fn answer(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if !cli::call_runtime(arguments) {
+        return ExitCode::from(OWN_FAILURE);
+    }
+    // Who calls a runtime reads the log.
+    if let Some(Ok(log)) = cli::global_alone(arguments).map(|global| log::Log::open(&global)) {
+        log.write_error(&cli::in_one_line(error));
+    }
+    ExitCode::FAILURE
 }

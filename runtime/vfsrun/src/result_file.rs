@@ -2,7 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 /// Replaces a regular file by rename. What is anything else (a pipe, /dev/stdout) is written to, never replaced.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -11,6 +14,10 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         return OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
     }
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    if write_nameless(path, text).is_ok() {
+        return Ok(());
+    }
+    // There is a file to be replaced, or this file system has none without a name.
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     // A file or link of that name is somebody else's.
     let file = File::create_new(&temporary)?;
@@ -19,6 +26,16 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// Whoever is killed meanwhile leaves nothing. Errors: there is something already, or the file system has no such files.
+fn write_nameless(path: &Path, text: &str) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(parent, flags, Mode::from_raw_mode(0o666))?);
+    file.write_all(text.as_bytes())?;
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 fn write_and_rename(mut file: File, temporary: &Path, path: &Path, text: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Container as Command, Create, Exec, Global, ListFormat};
+use crate::cli::{Container as Command, Create, Exec, Global, ListFormat, Which};
 use crate::container::{
     self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
 };
@@ -16,15 +16,17 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
             container::create(&request(arguments, global), note)?;
             Ok(0)
         }
-        Command::Run { create: arguments, detach, keep } => {
+        Command::Run { create: arguments, detach, keep, no_subreaper: _ } => {
             let manner = Manner { detach: *detach, keep: *keep };
             Ok(container::run(&request(arguments, global), manner, note)?)
         }
         Command::Start { id } => done(containers(global)?.start(id)),
         Command::Exec(arguments) => exec(arguments, global),
         Command::State { id } => state(&containers(global)?, id),
-        Command::Kill { id, signal, .. } => kill(&containers(global)?, id, *signal),
-        Command::Delete { id, force } => done(containers(global)?.delete(id, *force, note)),
+        Command::Kill { which, signal, .. } => kill(&containers(global)?, which, *signal),
+        Command::Delete { which, force } => delete(&containers(global)?, which, *force),
+        Command::Checkpoint(_) => Err(not_built("checkpoint")),
+        Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
         Command::List { format, quiet } => list(&containers(global)?, *format, *quiet),
     }
@@ -33,6 +35,10 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
 fn containers(global: &Global) -> Result<Containers, Failure> {
     let runtime = directories::runtime(global.root.as_deref(), probe::caller().privileged)?;
     Ok(Containers::of(&runtime))
+}
+
+fn not_built(command: &str) -> Failure {
+    Failure { message: format!("{command}: this version does not build it"), code: 1 }
 }
 
 fn done(result: Result<(), ContainerError>) -> Outcome {
@@ -46,6 +52,7 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         config: arguments.config.clone(),
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
+        pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
         runtime: global.root.clone(),
         store: global.store.clone(),
@@ -65,6 +72,8 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
             terminal: arguments.tty,
             capabilities: arguments.cap.clone(),
             no_new_privileges: arguments.no_new_privs,
+            apparmor: arguments.apparmor.clone(),
+            selinux: arguments.process_label.clone(),
         }),
     };
     let request = ExecRequest {
@@ -73,10 +82,11 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         detach: arguments.detach,
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
+        pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
     };
-    container::exec(&request).map_err(|error| Failure { message: vfsrun_sys::chain(&error), code: 255 })
+    container::exec(&request).map_err(|error| Failure::of_runtime(&error, 255))
 }
 
 fn state(containers: &Containers, id: &Id) -> Outcome {
@@ -84,8 +94,19 @@ fn state(containers: &Containers, id: &Id) -> Outcome {
     print(&serde_json::to_string_pretty(&container.state()?)?)
 }
 
-fn kill(containers: &Containers, id: &Id, signal: Signal) -> Outcome {
-    done(containers.find(id)?.kill(signal))
+fn kill(containers: &Containers, which: &Which, signal: Signal) -> Outcome {
+    each(containers, which, |id| containers.find(id)?.kill(signal))
+}
+
+fn delete(containers: &Containers, which: &Which, force: bool) -> Outcome {
+    each(containers, which, |id| containers.delete(id, force, note))
+}
+
+/// One that fails keeps none of the others from it.
+fn each(containers: &Containers, which: &Which, act: impl Fn(&Id) -> Result<(), ContainerError>) -> Outcome {
+    let ids = if which.regex { containers.matching(&which.id)? } else { vec![which.id.parse()?] };
+    let failed = ids.iter().map(act).fold(Ok(()), Result::and);
+    done(failed)
 }
 
 fn list(containers: &Containers, format: ListFormat, quiet: bool) -> Outcome {

@@ -31,12 +31,25 @@ impl Failure {
     pub fn own(error: &dyn Error) -> Failure {
         Failure { message: chain(error), code: 125 }
     }
+
+    /// Of an OCI runtime's command. podman takes the kernel's words for ENOENT, wherever they stand, for a command that is
+    /// not there (its exit code 127), so that they are said of the command alone.
+    pub fn of_runtime(error: &dyn Error, code: u8) -> Failure {
+        let message = chain(error);
+        if message.contains("process.args[0]") {
+            return Failure { message, code };
+        }
+        Failure {
+            message: message.replace("No such file or directory (os error 2)", "nothing there (ENOENT)"),
+            code,
+        }
+    }
 }
 
 /// Of an OCI runtime's commands.
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure { message: chain(&error), code: 1 }
+        Failure::of_runtime(&error, 1)
     }
 }
 

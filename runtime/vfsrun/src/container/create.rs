@@ -12,6 +12,7 @@ use vfsrun_plan::paths;
 use vfsrun_sys::process::Process;
 use vfsrun_sys::{descriptors, fd_passing};
 
+use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
 use super::view::Asked;
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, monitor, start};
@@ -47,6 +48,8 @@ pub enum CreateError {
     #[error("--pid-file: cannot write {}", path.display())]
     PidFile { path: PathBuf, source: io::Error },
     #[error(transparent)]
+    Pidfd(#[from] PidfdError),
+    #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
     Hook(#[from] HookError),
@@ -79,9 +82,17 @@ pub struct CreateRequest {
     pub config: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
+}
+
+impl CreateRequest {
+    /// Before anything is made.
+    pub(super) fn connect_pidfd(&self) -> Result<Option<PidfdSocket>, PidfdError> {
+        self.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()
+    }
 }
 
 /// Where the terminal of a container is sent.
@@ -109,11 +120,12 @@ pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers
     let inherited =
         descriptors::all_open().map_err(CreateError::step("look at this program's descriptors"))?;
     let decided = decide(request, &note)?;
-    let console = console(request, &decided)?;
+    let outside =
+        Outside { console: console(request, &decided)?, pidfd: request.connect_pidfd()?, inherited };
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let hooked = hooked(request, &decided);
-    match create_at(&place, request, &decided, &hooked, console.as_ref(), &inherited) {
+    match create_at(&place, request, &decided, &hooked, &outside) {
         Ok(()) => Ok(containers),
         Err(error) => {
             place.remove()?;
@@ -126,6 +138,15 @@ pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers
 pub(super) fn hooked(request: &CreateRequest, decided: &Decided) -> Hooked {
     let plan = &decided.plan;
     Hooked::new(&plan.hooks, request.id.to_string(), &request.bundle, &plan.annotations)
+}
+
+/// The program's surroundings.
+struct Outside {
+    /// Who gets descriptors of the container.
+    console: Option<Console>,
+    pidfd: Option<PidfdSocket>,
+    /// The caller's own, which are open here.
+    inherited: Vec<RawFd>,
 }
 
 /// What is to be done for the bundle.
@@ -177,9 +198,9 @@ fn create_at(
     request: &CreateRequest,
     decided: &Decided,
     hooked: &Hooked,
-    console: Option<&Console>,
-    inherited: &[RawFd],
+    outside: &Outside,
 ) -> Result<(), CreateError> {
+    let console = outside.console.as_ref();
     notify::make_place(&place.path)?;
     let tells = hooked.hooks.any_of(&start::AWAITED);
     let gate = Gate::make(&place.path, tells).map_err(CreateError::step("make the gate"))?;
@@ -190,12 +211,15 @@ fn create_at(
     let record = || {
         hear_until(Step::Created, &init, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
+        if let Some(socket) = &outside.pidfd {
+            socket.send(&init.child, Whose::Container)?;
+        }
         write(place, request, decided, &init, laid.upper())?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
         hear_until(Step::Waiting, &init, decided, hooked, console)
     };
     match record() {
-        Ok(()) if laid.is_view() => monitor::leave(&place.path, &init, laid, decided, inherited)
+        Ok(()) if laid.is_view() => monitor::leave(&place.path, &init, laid, decided, &outside.inherited)
             .map_err(CreateError::step("leave a monitor"))
             .inspect_err(|_| supervise::end(&init)),
         Ok(()) => Ok(()),
@@ -267,7 +291,7 @@ pub(super) fn write(
         process,
         bundle: request.bundle.clone(),
         rootfs: rootfs.unwrap_or_default(),
-        created: log::timestamp(SystemTime::now()),
+        created: log::exact_timestamp(SystemTime::now()),
         uid: decided.facts.caller.uid,
         annotations: decided.plan.annotations.clone(),
         hooks: decided.plan.hooks.clone(),

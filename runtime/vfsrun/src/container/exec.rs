@@ -11,6 +11,7 @@ use vfsrun_plan::Plan;
 use vfsrun_spec::{Spec, SpecError};
 
 use super::create::{Console, CreateError};
+use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::{CONFIG, Container, ContainerError, Containers, Id};
 use crate::decide::{self, Joined};
 use crate::launch::{self, Init, LaunchError};
@@ -38,6 +39,10 @@ pub enum ExecError {
     Supervise(#[from] SuperviseError),
     #[error(transparent)]
     Create(#[from] CreateError),
+    #[error(transparent)]
+    Pidfd(#[from] PidfdError),
+    #[error("cannot exec in a stopped container")]
+    Stopped { source: ContainerError },
     #[error("--console-socket: {0}")]
     Console(&'static str),
     #[error("cannot hear from the command")]
@@ -54,6 +59,7 @@ pub struct ExecRequest {
     pub detach: bool,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub runtime: PathBuf,
 }
@@ -79,6 +85,8 @@ pub struct Changes {
     pub terminal: bool,
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
 }
 
 /// Runs the command; returns its exit code, 0 with `detach`.
@@ -88,7 +96,8 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     let bundle = &container.record.bundle;
     let Joined { plan, filter, agent } = decide::joined(&spec, &file, bundle, &request.runtime)?;
     let console = console(request, &plan)?;
-    let process = container.process()?;
+    let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
+    let process = container.process().map_err(|source| ExecError::Stopped { source })?;
     let joining = Joining {
         plan: &plan,
         filter: filter.as_ref(),
@@ -100,14 +109,21 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     if request.detach {
         let init = launch::command(&joining)?;
         let told = Told { agent: agent.as_ref(), ..Told::default() };
-        until_it_runs(&init, told, console.as_ref()).inspect_err(|_| supervise::end(&init))?;
+        let runs = || {
+            until_it_runs(&init, told, console.as_ref())?;
+            Ok(send_pidfd(pidfd.as_ref(), &init)?)
+        };
+        runs().inspect_err(|_: &ExecError| supervise::end(&init))?;
         // For its readers this is the proof that it has run.
         write_pid(request, &init)?;
         return Ok(0);
     }
     let signals = supervise::take_signals()?;
     let init = launch::command(&joining)?;
-    let write = || Ok(write_pid(request, &init)?);
+    let write = || {
+        send_pidfd(pidfd.as_ref(), &init)?;
+        Ok(write_pid(request, &init)?)
+    };
     let told = Told { agent: agent.as_ref(), created: Some(&write), ..Told::default() };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?.code)
@@ -163,6 +179,11 @@ impl Changes {
         if self.no_new_privileges {
             process["noNewPrivileges"] = true.into();
         }
+        for (field, value) in [("apparmorProfile", &self.apparmor), ("selinuxLabel", &self.selinux)] {
+            if let Some(value) = value {
+                process[field] = value.clone().into();
+            }
+        }
         for set in ["bounding", "effective", "permitted"] {
             if !self.capabilities.is_empty() {
                 let mut names = texts(&process["capabilities"][set]);
@@ -212,6 +233,10 @@ fn until_it_runs(init: &Init, told: Told<'_>, console: Option<&Console>) -> Resu
             _ => {}
         }
     }
+}
+
+fn send_pidfd(socket: Option<&PidfdSocket>, init: &Init) -> Result<(), PidfdError> {
+    socket.map_or(Ok(()), |socket| socket.send(&init.child, Whose::Command))
 }
 
 fn write_pid(request: &ExecRequest, init: &Init) -> Result<(), CreateError> {

@@ -18,6 +18,7 @@ mod exec;
 mod gate;
 mod id;
 mod monitor;
+mod pidfd;
 mod record;
 mod run;
 mod start;
@@ -29,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use regex::Regex;
 use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
@@ -57,8 +59,10 @@ pub enum ContainerError {
     Missing(Id),
     #[error("container {id} is not running: container not running: no such process")]
     NotRunning { id: Id },
-    #[error("cannot start container {id}: it is {status}, not created")]
-    NotCreated { id: Id, status: Status },
+    #[error("cannot start an already running container: {0}")]
+    Started(Id),
+    #[error("cannot start a container that has stopped: {0}")]
+    Stopped(Id),
     #[error("cannot delete container {id} that is not stopped: {status}; --force ends it first")]
     NotStopped { id: Id, status: Status },
     #[error("cannot {step} {}", path.display())]
@@ -71,6 +75,8 @@ pub enum ContainerError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Notify(#[from] NotifyError),
+    #[error("{pattern:?} is no regular expression")]
+    Pattern { pattern: String, source: regex::Error },
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
 }
@@ -178,14 +184,27 @@ impl Containers {
 
     /// In the order of their names. One that goes meanwhile is left out.
     pub fn all(&self) -> Result<Vec<Container>, ContainerError> {
+        Ok(self.ids()?.iter().filter_map(|id| self.find(id).ok()).collect())
+    }
+
+    /// The names in which the regular expression is found, in order; half-made containers have one too.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<Id>, ContainerError> {
+        let found = Regex::new(pattern)
+            .map_err(|source| ContainerError::Pattern { pattern: pattern.to_owned(), source })?;
+        let mut ids = self.ids()?;
+        ids.retain(|id| found.is_match(id.as_str()));
+        Ok(ids)
+    }
+
+    fn ids(&self) -> Result<Vec<Id>, ContainerError> {
         let entries = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(ContainerError::file("list", &self.dir))?,
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Id>().ok());
-        let mut containers: Vec<_> = names.filter_map(|id| self.find(&id).ok()).collect();
-        containers.sort_by(|one, two| one.id.as_str().cmp(two.id.as_str()));
-        Ok(containers)
+        let mut ids: Vec<_> = names.collect();
+        ids.sort_by(|one, two| one.as_str().cmp(two.as_str()));
+        Ok(ids)
     }
 
     /// Removes what is kept of the container whose process this was, and tells whether it was still kept.

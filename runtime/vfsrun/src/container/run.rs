@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use vfsrun_sys::process::Process;
 
 use super::create::{self, CreateError, CreateRequest, decide, hooked, prepared};
+use super::pidfd::{PidfdSocket, Whose};
 use super::view::Asked;
 use super::{Containers, Place};
 use crate::decide::Decided;
@@ -39,11 +40,14 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     }
     let decided = decide(request, &note)?;
     let hooked = hooked(request, &decided);
+    let pidfd = request.connect_pidfd()?;
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let notify = listen(&place);
     let mut kept = Kept::Unrecorded(place);
-    let ended = notify.and_then(|notify| see_through(&mut kept, request, &decided, &hooked, notify.as_ref()));
+    let ended = notify.and_then(|notify| {
+        see_through(&mut kept, request, &decided, &hooked, notify.as_ref(), pidfd.as_ref())
+    });
     let is_gone = match kept {
         Kept::Unrecorded(place) => place.remove().map(|()| true)?,
         // Somebody else may have removed it, and made another of its name.
@@ -76,6 +80,7 @@ fn see_through(
     decided: &Decided,
     hooked: &Hooked,
     notify: Option<&Notify>,
+    pidfd: Option<&PidfdSocket>,
 ) -> Result<Ended, CreateError> {
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
@@ -86,6 +91,9 @@ fn see_through(
     let kept = RefCell::new(kept);
     let record = || {
         let mut kept = kept.borrow_mut();
+        if let Some(socket) = pidfd {
+            socket.send(&init.child, Whose::Container)?;
+        }
         if let Kept::Unrecorded(place) = &**kept {
             let process = create::write(place, request, decided, &init, None)?;
             **kept = Kept::Recorded(process);

@@ -15,15 +15,15 @@ impl Containers {
     pub fn start(&self, id: &Id) -> Result<(), ContainerError> {
         let place = self.lock(id)?;
         let container = self.find(id)?;
-        let not_created = |status| ContainerError::NotCreated { id: id.clone(), status };
         match container.status()? {
             Status::Created => {}
-            status => return Err(not_created(status)),
+            Status::Running => return Err(ContainerError::Started(id.clone())),
+            Status::Stopped => return Err(ContainerError::Stopped(id.clone())),
         }
         let failed = |source| match source {
             // It is created as long as its hooks run.
             error if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => {
-                not_created(Status::Running)
+                ContainerError::Started(id.clone())
             }
             error => ContainerError::file("open the gate in", &place.path)(error),
         };

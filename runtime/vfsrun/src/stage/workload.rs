@@ -44,7 +44,7 @@ pub enum WorkloadError {
     NotFound { program: String },
     #[error("process.args[0]: cannot execute {}", path.display())]
     Execute { path: PathBuf, source: io::Error },
-    #[error("process.args[0]: cannot execute {}: its interpreter or loader is not in the root", path.display())]
+    #[error("process.args[0]: cannot execute {}: its interpreter or loader is not in the root: no such file or directory", path.display())]
     NoInterpreter { path: PathBuf },
     #[error("process.{field}: {text:?} holds a NUL byte")]
     Nul { field: &'static str, text: String },
