@@ -30,6 +30,7 @@ pub mod random_changes;
 pub mod random_stack;
 pub mod sandbox;
 pub mod skip;
+pub mod stepped;
 pub mod strace;
 pub mod traced;
 

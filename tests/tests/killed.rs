@@ -1,0 +1,169 @@
+//! kill -9 at every system call of create, start, exec, run and delete, of each of their processes: what is left,
+//! `delete --force` removes.
+//!
+//! A test dies some of these deaths, by chance; with `VFSRUN_TESTS_KILLED=all` it dies every one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vfsrun_tests::stepped::{self, Death};
+use vfsrun_tests::{Sandbox, as_root_and_user, caller, fixtures, processes, program, skip};
+
+as_root_and_user!(
+    create_that_is_killed_leaves_nothing,
+    start_that_is_killed_leaves_nothing,
+    exec_that_is_killed_leaves_nothing,
+    detached_exec_that_is_killed_leaves_nothing,
+    run_that_is_killed_leaves_nothing,
+    delete_that_is_killed_leaves_nothing,
+);
+
+/// How many deaths a test dies, where it does not die all.
+const SAMPLE: usize = 20;
+
+fn create_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "sleep") else { return };
+    victim.dies(&["create", "-b", "bundle", "--pid-file", "bundle/pid", &victim.id], Victim::is_not_there);
+}
+
+fn start_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "sleep") else { return };
+    victim.dies(&["start", &victim.id], Victim::is_created);
+}
+
+fn exec_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "sleep") else { return };
+    victim.dies(&["exec", &victim.id, "true"], Victim::is_started);
+}
+
+fn detached_exec_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "sleep") else { return };
+    victim.dies(&["exec", "--detach", &victim.id, "sleep", &victim.time], Victim::is_started);
+}
+
+fn run_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "true") else { return };
+    victim.dies(&["run", "-b", "bundle", "--pid-file", "bundle/pid", &victim.id], Victim::is_not_there);
+}
+
+fn delete_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::new(sandbox, "sleep") else { return };
+    victim.dies(&["delete", "--force", &victim.id], Victim::is_started);
+}
+
+/// A container that sleeps for a time, and has a name, that no other test's has.
+struct Victim<'a> {
+    sandbox: &'a Sandbox,
+    id: String,
+    time: String,
+}
+
+impl<'a> Victim<'a> {
+    fn new(sandbox: &'a Sandbox, command: &str) -> Option<Victim<'a>> {
+        if !caller::is_root() {
+            skip::loudly("killed", "tracing another user's program needs root");
+            return None;
+        }
+        let directory = sandbox.scratch().display().to_string();
+        let number =
+            directory.bytes().fold(0u32, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+        let own = format!("{number}{}", std::process::id());
+        let victim = Victim { sandbox, id: format!("killed{own}"), time: format!("86400.{own}") };
+        let Some(mut config) = fixtures::bundle(sandbox, "") else {
+            skip::loudly("killed", "busybox-static is not installed");
+            return None;
+        };
+        config["process"]["args"] = vfsrun_tests::json!([command, victim.time]);
+        sandbox.write_json("bundle/config.json", &config);
+        Some(victim)
+    }
+
+    fn is_not_there(&self) {}
+
+    fn is_created(&self) {
+        let created = self.command(&["create", "-b", "bundle", &self.id]).status();
+        assert!(created.expect("it can be started").success());
+    }
+
+    fn is_started(&self) {
+        self.is_created();
+        self.sandbox.call(&["start", &self.id]).expect(0);
+    }
+
+    /// Its output is the container's: a pipe would not end.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.sandbox.vfsrun(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// Dies each death of a command, in the container as `before` has made it, and looks.
+    fn dies(&self, arguments: &[&str], before: impl Fn(&Self)) {
+        let command = self.command(arguments);
+        before(self);
+        let calls = stepped::run(&command, &program::path(), None);
+        assert!(calls.first().is_some_and(|calls| *calls > 20), "{arguments:?}: {calls:?}");
+        self.leaves_nothing("alive");
+        for death in deaths(&calls) {
+            // One that is there already is replaced by way of another name.
+            let _ = std::fs::remove_file(self.sandbox.path("bundle/pid"));
+            before(self);
+            stepped::run(&command, &program::path(), Some(death));
+            self.leaves_nothing(&format!("{arguments:?} of {calls:?} calls, {death:?}"));
+        }
+        println!("{arguments:?}: {calls:?} calls");
+    }
+
+    /// After `delete --force`, and a `create` that sweeps what was being removed.
+    #[track_caller]
+    fn leaves_nothing(&self, when: &str) {
+        let deleted = self.sandbox.call(&["delete", "--force", &self.id]);
+        assert_eq!(deleted.code(), 0, "{when}: {}", deleted.stderr);
+        let containers = self.sandbox.runtime().join("containers");
+        if !names(&containers).is_empty() {
+            self.is_created();
+            self.sandbox.call(&["delete", "--force", &self.id]).expect(0);
+        }
+        assert_eq!(names(&containers), BTreeSet::new(), "{when}");
+        let in_runtime = names(&self.sandbox.runtime());
+        let known = ["containers", "scaffold"].map(str::to_owned);
+        let others: Vec<_> = in_runtime.iter().filter(|name| !known.contains(name)).collect();
+        assert!(others.is_empty(), "{when}: {others:?}");
+        let in_bundle = names(&self.sandbox.path("bundle"));
+        let known = ["config.json", "pid", "rootfs"].map(str::to_owned);
+        assert!(in_bundle.is_subset(&known.into()), "{when}: {in_bundle:?}");
+        let here = self.sandbox.runtime().display().to_string();
+        processes::until(&format!("the end of every process: {when}"), || {
+            processes::mentioning(&here).is_empty() && processes::mentioning(&self.time).is_empty()
+        });
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+        let scratch = self.sandbox.scratch().display().to_string();
+        assert!(!mounts.contains(&scratch), "{when}: {mounts}");
+        assert!(!has_cgroup(Path::new("/sys/fs/cgroup"), &self.id), "{when}: its cgroup");
+    }
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn has_cgroup(directory: &Path, id: &str) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.any(|entry| entry.file_name().to_string_lossy().contains(id) || has_cgroup(&entry.path(), id))
+}
+
+fn deaths(calls: &[usize]) -> Vec<Death> {
+    let of = |(process, calls): (usize, &usize)| (0..*calls).map(move |call| Death { process, call });
+    let all: Vec<_> = calls.iter().enumerate().flat_map(of).collect();
+    if std::env::var_os("VFSRUN_TESTS_KILLED").is_some_and(|value| value == "all") {
+        return all;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let step = (all.len() / SAMPLE).max(1);
+    let first = now.subsec_nanos() as usize % step;
+    all.into_iter().skip(first).step_by(step).collect()
+}
