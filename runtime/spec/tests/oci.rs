@@ -253,28 +253,6 @@ fn places(value: &Value, pointer: &str, path: &str, found: &mut Vec<(String, Str
 }
 
 #[test]
-fn every_value_of_another_type_is_refused_at_its_place() {
-    let good = complete_config();
-    let mut found = Vec::new();
-    places(&good, "", "", &mut found);
-    // A profile is read by whoever compiles it.
-    found.retain(|(_, path)| !path.starts_with("linux.seccomp."));
-    assert!(found.len() > 200, "{}", found.len());
-    let others = [json!("a b"), json!(-1.5), json!(true), json!([[]]), json!({ "a b": [] }), json!(1e30)];
-    for (pointer, path) in &found {
-        let own = good.pointer(pointer).expect("it was found there");
-        let is_same_type = |other: &&Value| std::mem::discriminant(*other) == std::mem::discriminant(own);
-        for other in others.iter().filter(|other| !is_same_type(other)) {
-            let mut config = good.clone();
-            *config.pointer_mut(pointer).expect("it was found there") = other.clone();
-            let error = Spec::parse(&config.to_string(), Path::new("config.json"))
-                .expect_err(&format!("{path}: {other} was accepted"));
-            assert_eq!(error.json_path(), path, "{other}: {error}");
-        }
-    }
-}
-
-#[test]
 fn every_number_that_is_none_of_its_field_is_refused_at_its_place() {
     let good = complete_config();
     let mut found = Vec::new();
