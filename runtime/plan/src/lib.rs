@@ -21,6 +21,7 @@ pub mod plan;
 mod resolve;
 mod rules;
 mod sandbox;
+mod scheduling;
 mod segments;
 mod skeleton;
 
@@ -151,6 +152,7 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
             .map(|limit| Rlimit { kind: limit.kind, soft: limit.soft, hard: limit.hard })
             .collect(),
         oom_score_adj: process.oom_score_adj,
+        scheduling: scheduling::decide(process, &config.linux.clone().unwrap_or_default())?,
         reaper: is_action,
         console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),
     })

@@ -59,10 +59,54 @@ pub struct Command {
     pub stdin: Stdin,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
+    pub scheduling: Scheduling,
     /// The first process of a pid namespace reaps; a bundle's command is that process itself, as in runc.
     pub reaper: bool,
     /// Rows and columns of a terminal.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// When the command runs and where its memory comes from. What is not said stays as the caller has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
+    /// Of a command that joins a container, as it starts, and when it is in its cgroup; empty means unchanged.
+    pub first_cpus: Vec<u32>,
+    pub cpus: Vec<u32>,
+    pub memory: Option<MemoryPolicy>,
+    /// As in personality(2).
+    pub personality: Option<u32>,
+}
+
+/// In the numbers of sched_setattr(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduler {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// In the numbers of ioprio_set(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IoPriority {
+    pub class: u16,
+    pub priority: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryPolicy {
+    /// Mode and flags of set_mempolicy(2).
+    pub mode: u32,
+    pub nodes: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -234,6 +278,8 @@ impl Attributes {
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
     pub no_new_privileges: bool,
+    /// Else the keys of the caller's session would be within reach. The filter of actions denies their use.
+    pub new_keyring: bool,
     pub capabilities: Capabilities,
     pub seccomp: Option<Seccomp>,
     /// Who answers the calls that the filter asks about.

@@ -268,7 +268,7 @@ pub struct Create {
     /// The command inherits so many descriptors above stderr
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
-    /// No session keyring; this version makes none
+    /// Its processes keep the session keyring of whoever starts them; else they have one of the container's own
     #[arg(long)]
     pub no_new_keyring: bool,
     pub id: Id,

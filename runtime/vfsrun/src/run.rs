@@ -16,6 +16,7 @@ use vfsrun_spec::SpecError;
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::kept_root::{self, Stamp};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
 use crate::seccomp_agent::AgentError;
@@ -234,6 +235,7 @@ fn act(decided: &Decided, asked: Option<PendingView>, upper: &mut Option<Upper>)
         scaffold: &decided.scaffold,
         keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),
+        keyring: if plan.sandbox.new_keyring { Keyring::New } else { Keyring::Callers },
         waits: Waits::No,
         preserve_fds: 0,
     };

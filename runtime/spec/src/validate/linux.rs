@@ -2,22 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Problem, absolute};
+use super::{Problem, absolute, number_list};
 use crate::Linux;
-use crate::oci::{IdMapping, Namespace, NamespaceType, Resources};
+use crate::oci::{IdMapping, MEMORY_FLAGS, MEMORY_MODES, Namespace, NamespaceType, Resources};
 
 const PROPAGATIONS: [&str; 8] =
     ["shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"];
-const MEMORY_MODES: [&str; 7] = [
-    "MPOL_DEFAULT",
-    "MPOL_BIND",
-    "MPOL_INTERLEAVE",
-    "MPOL_WEIGHTED_INTERLEAVE",
-    "MPOL_PREFERRED",
-    "MPOL_PREFERRED_MANY",
-    "MPOL_LOCAL",
-];
-const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
     namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
@@ -96,9 +86,9 @@ fn memory_policy(linux: &Linux) -> Result<(), Problem> {
     let Some(policy) = &linux.memory_policy else { return Ok(()) };
     known("linux.memoryPolicy.mode", &policy.mode, &MEMORY_MODES)?;
     for (index, flag) in policy.flags.iter().enumerate() {
-        known(&format!("linux.memoryPolicy.flags[{index}]"), flag, &MEMORY_FLAGS)?;
+        known(&format!("linux.memoryPolicy.flags[{index}]"), flag, &MEMORY_FLAGS.map(|(name, _)| name))?;
     }
-    Ok(())
+    number_list("linux.memoryPolicy.nodes", &policy.nodes)
 }
 
 fn resources(resources: &Resources) -> Result<(), Problem> {

@@ -47,6 +47,7 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         pid_file: arguments.pid_file.clone(),
         console_socket: arguments.console_socket.clone(),
         preserve_fds: arguments.preserve_fds,
+        no_new_keyring: arguments.no_new_keyring,
         runtime: global.root.clone(),
     }
 }

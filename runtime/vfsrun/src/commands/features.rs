@@ -4,7 +4,7 @@
 use serde_json::json;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
-use vfsrun_spec::oci::{CAPABILITIES, NamespaceType};
+use vfsrun_spec::oci::{CAPABILITIES, MEMORY_FLAGS, MEMORY_MODES, NamespaceType};
 use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
 use vfsrun_sys::seccomp;
 
@@ -48,7 +48,7 @@ pub fn features() -> Outcome {
             "intelRdt": disabled,
             "mountExtensions": { "idmap": disabled },
             "netDevices": disabled,
-            "memoryPolicy": { "modes": [], "flags": [] },
+            "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
         // It only takes away, but may take away what others rely on.

@@ -15,6 +15,7 @@ use vfsrun_sys::process::Process;
 use super::record::Record;
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place};
 use crate::decide::{self, Decided, Request};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init};
 use crate::run::RunError;
 use crate::seccomp_agent::AgentError;
@@ -71,6 +72,7 @@ pub struct CreateRequest {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub preserve_fds: u32,
+    pub no_new_keyring: bool,
     pub runtime: Option<PathBuf>,
 }
 
@@ -128,6 +130,10 @@ pub(super) fn prepared<'a>(request: &CreateRequest, decided: &'a Decided, waits:
         scaffold: &decided.scaffold,
         keep_root: false,
         user_namespace: decided.plan.ids.is_some(),
+        keyring: match request.no_new_keyring {
+            true => Keyring::Callers,
+            false => Keyring::of_container(&request.id, decided.plan.ids.is_some()),
+        },
         waits,
         preserve_fds: request.preserve_fds,
     }
@@ -218,6 +224,7 @@ pub(super) fn write(
         rootfs: rootfs.clone(),
         created: log::timestamp(SystemTime::now()),
         uid: decided.facts.caller.uid,
+        no_new_keyring: request.no_new_keyring,
         annotations: decided.plan.annotations.clone(),
     };
     let config = decided.spec.raw.to_string();

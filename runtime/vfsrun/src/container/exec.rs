@@ -13,6 +13,7 @@ use vfsrun_spec::{Spec, SpecError};
 use super::create::{Console, CreateError};
 use super::{CONFIG, Container, ContainerError, Containers, Id};
 use crate::decide::{self, Joined};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::result_file;
 use crate::run::RunError;
@@ -94,6 +95,10 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
         filter: filter.as_ref(),
         container: process.as_fd(),
         namespaces: namespaces(&plan),
+        keyring: match container.record.no_new_keyring {
+            true => Keyring::Callers,
+            false => Keyring::of_container(&request.id, plan.ids.is_some()),
+        },
         tied: !request.detach,
         preserve_fds: request.preserve_fds,
     };

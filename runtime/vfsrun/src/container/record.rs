@@ -23,6 +23,8 @@ pub struct Record {
     /// RFC 3339.
     pub created: String,
     pub uid: u32,
+    /// Its processes have the keyring of whoever started them.
+    pub no_new_keyring: bool,
     pub annotations: BTreeMap<String, String>,
 }
 

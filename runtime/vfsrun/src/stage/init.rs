@@ -18,8 +18,10 @@ use vfsrun_sys::{beneath, loopback, mount};
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
 use crate::kept_root::Stamp;
+use crate::keyring::Keyring;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
+use crate::scheduling::SchedulingError;
 use crate::terminal;
 use vfsrun_sys::chain;
 
@@ -33,6 +35,8 @@ pub enum InitError {
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Root(#[from] RootError),
+    #[error(transparent)]
+    Scheduling(#[from] SchedulingError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
 }
@@ -52,6 +56,7 @@ pub struct Prepared<'a> {
     /// The root may be kept for another action.
     pub keep_root: bool,
     pub user_namespace: bool,
+    pub keyring: Keyring,
     pub waits: Waits<'a>,
     /// Descriptors above stderr that the command inherits.
     pub preserve_fds: u32,
@@ -122,6 +127,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         command: &plan.command,
         sandbox: &plan.sandbox,
         filter: prepared.filter,
+        keyring: &prepared.keyring,
         terminal,
         waits: prepared.waits,
         tied: !plan.command.reaper,

@@ -15,7 +15,8 @@ use vfsrun_sys::clone::{Cloned, clone_sibling, exit_now};
 use super::init::{self, InitError};
 use super::report::{Report, Sender};
 use super::workload::{self, Job, Waits};
-use crate::terminal;
+use crate::keyring::Keyring;
+use crate::{scheduling, terminal};
 
 /// What main has prepared.
 pub struct Joining<'a> {
@@ -24,6 +25,7 @@ pub struct Joining<'a> {
     /// The container's first process.
     pub container: BorrowedFd<'a>,
     pub namespaces: CloneFlags,
+    pub keyring: Keyring,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
@@ -44,6 +46,7 @@ pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
 
 /// Returns in the process in between.
 fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
+    scheduling::start_on(&joining.plan.command.scheduling)?;
     init::set_oom_score(joining.plan)?;
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
@@ -62,11 +65,13 @@ fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
 fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, InitError> {
     let plan = joining.plan;
     sender.send(&Report::Joined, None).map_err(InitError::step("tell vfsrun of the process"))?;
+    scheduling::stay_on(&plan.command.scheduling)?;
     let terminal = if plan.command.terminal { Some(open_terminal(plan, sender)?) } else { None };
     let job = Job {
         command: &plan.command,
         sandbox: &plan.sandbox,
         filter: joining.filter,
+        keyring: &joining.keyring,
         terminal,
         waits: Waits::ForMain,
         tied: joining.tied,

@@ -19,7 +19,9 @@ use vfsrun_sys::descriptors;
 
 use super::report::{Report, Sender};
 use crate::container::Gate;
+use crate::keyring::{Keyring, KeyringError};
 use crate::sandbox::{self, Enforced, SandboxError};
+use crate::scheduling::{self, SchedulingError};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
@@ -32,6 +34,10 @@ pub enum WorkloadError {
     Cwd { path: PathBuf, source: io::Error },
     #[error("process.cwd: {} is not a directory of the root", path.display())]
     CwdOutside { path: PathBuf },
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Scheduling(#[from] SchedulingError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     // The words of runc, which callers match.
@@ -76,6 +82,7 @@ pub struct Job<'a> {
     pub command: &'a Command,
     pub sandbox: &'a Sandbox,
     pub filter: Option<&'a Filter>,
+    pub keyring: &'a Keyring,
     pub terminal: Option<OwnedFd>,
     pub waits: Waits<'a>,
     /// Ends with main.
@@ -106,12 +113,14 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     {
         read_nothing()?;
     }
+    job.keyring.join()?;
     limit_resources(&command.rlimits)?;
+    scheduling::apply(&command.scheduling)?;
     sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
     take_ids(command)?;
     enter_directory(&command.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(command.umask));
-    if command.reaper {
+    if command.reaper && command.scheduling.personality.is_none() {
         randomize_addresses()?;
     }
     let execution = Execution::prepare(command)?;
