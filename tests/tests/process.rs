@@ -16,10 +16,14 @@ as_root_and_user!(
     memory_comes_from_the_nodes_of_the_config,
     command_in_a_container_starts_on_its_cpus,
     action_is_scheduled_as_its_spec_says,
+    clocks_are_ahead_by_the_offsets,
+    offsets_without_a_new_namespace_are_refused,
+    action_has_clocks_of_its_own,
     ;
     root:
     keyring_that_somebody_put_in_the_way_is_not_joined,
     keyring_is_that_of_runc,
+    time_namespace_is_joined,
 );
 
 /// Containers of one name find each other's keyring, wherever what is kept of them lies.
@@ -278,4 +282,88 @@ fn keyring_is_that_of_runc(sandbox: &Sandbox) {
         words[4..].to_vec()
     };
     assert_eq!(shown(ours), shown(command::run(&mut runc)));
+}
+
+/// Seconds that the host has been up.
+fn uptime() -> i64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    text.split('.').next().unwrap().parse().unwrap()
+}
+
+/// Whether these are the seconds of /proc/uptime, so far ahead of the host's.
+#[track_caller]
+fn assert_ahead(output: &str, ahead: i64) {
+    let inside: i64 = output.split('.').next().unwrap().parse().unwrap();
+    assert!((0..60).contains(&(uptime() + ahead - inside)), "{output}");
+}
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// A container of its own time namespace, with these offsets if there are any.
+fn in_time(config: &mut Value, offsets: Option<Value>) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
+    if let Some(offsets) = offsets {
+        config["linux"]["timeOffsets"] = offsets;
+    }
+}
+
+fn clocks_are_ahead_by_the_offsets(sandbox: &Sandbox) {
+    let offsets = json!({ "boottime": { "secs": DAY, "nanosecs": 5 }, "monotonic": { "secs": 2 * DAY } });
+    if !running(sandbox, &[], |config| in_time(config, Some(offsets.clone()))) {
+        return;
+    }
+    let link = |process: &str| format!("busybox readlink /proc/{process}/ns/time");
+    let script = format!("cat /proc/uptime /proc/self/timens_offsets; {}; {}", link("self"), link("1"));
+    let output = exec(sandbox, &["sh", "-c", &script]).expect(0);
+    let lines: Vec<_> = output.stdout.lines().collect();
+    assert_ahead(lines[0], DAY);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[1]), ["monotonic", &(2 * DAY).to_string(), "0"]);
+    assert_eq!(words(lines[2]), ["boottime", &DAY.to_string(), "5"]);
+    assert_eq!(lines[3], lines[4]);
+    end(sandbox);
+    // One without offsets is another one with the host's clocks.
+    let script = "cat /proc/uptime; busybox readlink /proc/self/ns/time";
+    let output = self::output(sandbox, script, |config| in_time(config, None)).unwrap().expect(0);
+    assert_ahead(&output.stdout, 0);
+    let host = std::fs::read_link("/proc/self/ns/time").unwrap();
+    assert_ne!(output.stdout.lines().last().unwrap(), host.to_str().unwrap());
+}
+
+fn offsets_without_a_new_namespace_are_refused(sandbox: &Sandbox) {
+    let offsets = json!({ "boottime": { "secs": 1 } });
+    let output = output(sandbox, "true", |config| config["linux"]["timeOffsets"] = offsets.clone());
+    let Some(output) = output else { return };
+    output.expect(1).assert_stderr_has("linux.timeOffsets: a time namespace of its own is needed");
+    let output = self::output(sandbox, "true", |config| {
+        in_time(config, Some(json!({ "monotonic": { "secs": -4_000_000_000_i64 } })));
+    });
+    output
+        .unwrap()
+        .expect(1)
+        .assert_stderr_has("cannot apply linux.timeOffsets: Numerical result out of range");
+}
+
+fn action_has_clocks_of_its_own(sandbox: &Sandbox) {
+    let mut spec = sandbox.shell_spec("cat /proc/uptime", &json!({}));
+    spec["linux"] = json!({ "timeOffsets": { "boottime": { "secs": DAY }, "monotonic": { "secs": -10 } } });
+    let output = sandbox.run(&spec).expect(0);
+    assert_ahead(&output.stdout, DAY);
+    let command = output.result["seconds"]["command"].as_f64().unwrap();
+    assert!(0.0 < command && command < 9.0, "{}", output.result);
+}
+
+fn time_namespace_is_joined(sandbox: &Sandbox) {
+    let offsets = json!({ "boottime": { "secs": DAY } });
+    if !running(sandbox, &[], |config| in_time(config, Some(offsets.clone()))) {
+        return;
+    }
+    let state = sandbox.call(&["state", &id(sandbox)]).expect(0).stdout;
+    let state: Value = serde_json::from_str(&state).unwrap();
+    let path = format!("/proc/{}/ns/time", state["pid"]);
+    bundle(sandbox, "cat /proc/uptime", |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time", "path": path }));
+    });
+    assert_ahead(&sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(0).stdout, DAY);
+    end(sandbox);
 }

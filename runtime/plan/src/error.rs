@@ -118,15 +118,12 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     let process = spec.process.clone().unwrap_or_default();
     let linux = spec.linux.clone().unwrap_or_default();
     let hooks = spec.hooks.as_ref().is_some_and(|hooks| *hooks != vfsrun_spec::Hooks::default());
-    let joins_time =
-        linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
     let unbuilt = [
         (hooks, "hooks"),
         (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
         (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
         (!linux.devices.is_empty(), "linux.devices"),
         (!linux.net_devices.is_empty(), "linux.netDevices"),
-        (!linux.time_offsets.is_empty() || joins_time, "linux.timeOffsets"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
         (
             linux.rootfs_propagation.is_some_and(|word| {

@@ -66,6 +66,7 @@ impl Plan {
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
+            time_offsets: linux.time_offsets,
             ids,
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),

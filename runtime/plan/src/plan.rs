@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use vfsrun_seccomp::Profile;
-use vfsrun_spec::oci::{NamespaceType, RlimitType};
+use vfsrun_spec::oci::{NamespaceType, RlimitType, TimeOffset};
 use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
 use vfsrun_union::describe::{LogRule, SegmentSpec};
 
@@ -16,6 +16,8 @@ use crate::ids::Extent;
 pub struct Plan {
     pub command: Command,
     pub namespaces: Vec<Namespace>,
+    /// Of the new time namespace, by clock.
+    pub time_offsets: BTreeMap<String, TimeOffset>,
     /// Written for the new user namespace; absent without one.
     pub ids: Option<Ids>,
     pub hostname: Option<String>,
@@ -42,6 +44,13 @@ pub struct Plan {
     pub time_limit: Option<f64>,
     /// Said once on stderr before the run.
     pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether the command's clocks are others than the caller's.
+    pub fn has_foreign_clock(&self) -> bool {
+        self.namespaces.iter().any(Namespace::is_of_time)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -142,6 +151,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    pub fn is_of_time(&self) -> bool {
+        self.kind == NamespaceType::Time
+    }
+
     pub fn is_new_user(&self) -> bool {
         self.kind == NamespaceType::User && self.path.is_none()
     }

@@ -31,6 +31,7 @@ mod stage;
 mod summary;
 mod supervise;
 mod terminal;
+mod time_namespace;
 mod trace;
 mod upper;
 mod view;

@@ -227,7 +227,9 @@ impl Action<'_> {
                 }
                 // Of those who are not waited for here.
                 Report::Waiting | Report::Joined => {}
-                Report::Executing { at } => self.ended.executed_at = Some(at),
+                Report::Executing { at } => {
+                    self.ended.executed_at = Some(at.unwrap_or_else(crate::clock::monotonic_nanoseconds));
+                }
                 Report::Failed { code, message } => self.failure = Some((code, message)),
                 Report::Ended { code, signal, alone } => {
                     (self.ended.code, self.ended.signal, self.alone) = (code, signal, alone);

@@ -11,12 +11,13 @@ use vfsrun_sys::seccomp;
 use super::{Outcome, print};
 use crate::container::OCI_VERSION;
 
-const NAMESPACES: [NamespaceType; 7] = [
+const NAMESPACES: [NamespaceType; 8] = [
     NamespaceType::Cgroup,
     NamespaceType::Ipc,
     NamespaceType::Mount,
     NamespaceType::Network,
     NamespaceType::Pid,
+    NamespaceType::Time,
     NamespaceType::User,
     NamespaceType::Uts,
 ];

@@ -179,7 +179,7 @@ impl Changes {
 fn namespaces(plan: &Plan) -> CloneFlags {
     plan.namespaces.iter().fold(CloneFlags::empty(), |all, namespace| {
         let flag = launch::bits(namespace.kind).unshare_flags().bits();
-        all | CloneFlags::from_bits_truncate(flag as i32)
+        all | CloneFlags::from_bits_retain(flag as i32)
     })
 }
 

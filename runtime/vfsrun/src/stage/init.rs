@@ -22,7 +22,7 @@ use crate::keyring::Keyring;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
 use crate::scheduling::SchedulingError;
-use crate::terminal;
+use crate::{terminal, time_namespace};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
@@ -92,6 +92,9 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
     // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
     set_oom_score(plan)?;
+    if !plan.time_offsets.is_empty() {
+        time_namespace::enter_new(&plan.time_offsets).map_err(InitError::step("apply linux.timeOffsets"))?;
+    }
     // Nobody may attach to a process that holds the host's tree and the caller's environment.
     nix::sys::prctl::set_dumpable(false).map_err(|e| InitError::step("close init to debuggers")(e.into()))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -131,6 +134,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         terminal,
         waits: prepared.waits,
         tied: !plan.command.reaper,
+        foreign_clock: plan.has_foreign_clock(),
         preserve_fds: prepared.preserve_fds,
     };
     if !plan.command.reaper {

@@ -75,6 +75,7 @@ fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, 
         terminal,
         waits: Waits::ForMain,
         tied: joining.tied,
+        foreign_clock: plan.has_foreign_clock(),
         preserve_fds: joining.preserve_fds,
     };
     Ok(workload::become_command(job, sender)?)

@@ -55,8 +55,8 @@ pub enum Report {
     Created,
     /// It does not end with main any more, and waits at its gate.
     Waiting,
-    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
-    Executing { at: u64 },
+    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC, if that is main's.
+    Executing { at: Option<u64> },
     /// The action could not be started.
     Failed { code: u8, message: String },
     /// The command has ended. `alone`: so has every other process of the action but init.

@@ -87,6 +87,8 @@ pub struct Job<'a> {
     pub waits: Waits<'a>,
     /// Ends with main.
     pub tied: bool,
+    /// Its clocks are not main's.
+    pub foreign_clock: bool,
     pub preserve_fds: u32,
 }
 
@@ -136,12 +138,12 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     let give_up = || sandbox::give_up(job.sandbox, job.filter, sender);
     match job.waits {
         Waits::No => {
-            executing(sender)?;
+            executing(job.foreign_clock, sender)?;
             give_up()?;
         }
         Waits::ForMain => {
             created(&execution, sender)?;
-            executing(sender)?;
+            executing(job.foreign_clock, sender)?;
             give_up()?;
         }
         Waits::AtGate(gate) => {
@@ -185,8 +187,8 @@ fn sandboxed(enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> 
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun what is enforced", source })
 }
 
-fn executing(sender: &Sender) -> Result<(), WorkloadError> {
-    let report = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
+fn executing(foreign_clock: bool, sender: &Sender) -> Result<(), WorkloadError> {
+    let report = Report::Executing { at: (!foreign_clock).then(crate::clock::monotonic_nanoseconds) };
     let told = sender.send(&report, None);
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
 }
