@@ -125,12 +125,6 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
         (!linux.devices.is_empty(), "linux.devices"),
         (!linux.net_devices.is_empty(), "linux.netDevices"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (
-            linux.rootfs_propagation.is_some_and(|word| {
-                !word.is_empty() && !word.ends_with("private") && !word.ends_with("slave")
-            }),
-            "linux.rootfsPropagation",
-        ),
         (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
     ];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {

@@ -74,6 +74,7 @@ impl Plan {
             // A /dev of the host's, bound, is the host's to fill.
             devices: !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind()),
             root,
+            propagation: linux.rootfs_propagation.filter(|word| !word.is_empty()),
             mounts,
             masked: linux.masked_paths.unwrap_or_default(),
             readonly: linux.readonly_paths.unwrap_or_default(),
@@ -199,9 +200,7 @@ fn root(
         if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
             return Err(PlanError::RootMissing { path });
         }
-        let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
-        let slave = propagation.is_some_and(|word| word.ends_with("slave"));
-        return Ok((Root::Directory { path, readonly: root.readonly, slave }, None));
+        return Ok((Root::Directory { path, readonly: root.readonly }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.

@@ -25,6 +25,8 @@ pub struct Plan {
     /// Bring `lo` up in the new network namespace.
     pub loopback: bool,
     pub root: Root,
+    /// How mounts travel to it and from it, by the words of mount(8); private when not said.
+    pub propagation: Option<String>,
     pub mounts: Vec<Mount>,
     /// Make the six device nodes and the usual links in /dev.
     pub devices: bool,
@@ -171,7 +173,7 @@ pub struct Ids {
 #[serde(rename_all = "camelCase")]
 pub enum Root {
     /// A directory, bound as it is: neither FUSE nor overlay.
-    Directory { path: PathBuf, readonly: bool, slave: bool },
+    Directory { path: PathBuf, readonly: bool },
     /// Segments of the view server under an overlay.
     View {
         segments: Vec<Segment>,

@@ -13,6 +13,7 @@ use vfsrun_plan::Plan;
 use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::clone::exit_now;
+use vfsrun_sys::mount::Propagation;
 use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
@@ -106,7 +107,8 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
-    let root = compose_root(&prepared, sender)?;
+    let (propagation, recursive) = propagation(plan);
+    let root = compose_root(&prepared, propagation, sender)?;
     root::mounts::make_all(&root, &plan.mounts)?;
     if plan.devices {
         root::devices::populate(&root)?;
@@ -124,8 +126,11 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         root::mounts::make_root_readonly(&root)?;
     }
     tracing::debug!("pivot to the new root");
-    root::pivot(&root)?;
+    root::pivot(&root, propagation)?;
     drop(root);
+    if let Propagation::Shared | Propagation::Unbindable = propagation {
+        root::mounts::spread_root(propagation, recursive)?;
+    }
     let job = workload::Job {
         command: &plan.command,
         sandbox: &plan.sandbox,
@@ -172,8 +177,21 @@ fn name_the_host(plan: &Plan) -> Result<(), InitError> {
     Ok(())
 }
 
-fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
-    if !prepared.user_namespace {
+/// How mounts travel to the root and from it.
+fn propagation(plan: &Plan) -> (Propagation, bool) {
+    let said = plan.propagation.as_deref().and_then(root::mounts::propagation);
+    said.unwrap_or((Propagation::Private, true))
+}
+
+fn compose_root(
+    prepared: &Prepared<'_>,
+    propagation: Propagation,
+    sender: &Sender,
+) -> Result<OwnedFd, InitError> {
+    // With a shared root the host's mounts stay what they are, so that a volume can be shared with it.
+    let is_shared =
+        propagation == Propagation::Shared && matches!(prepared.plan.root, Root::Directory { .. });
+    if !prepared.user_namespace && !is_shared {
         root::mounts::stop_propagation()?;
     }
     match &prepared.plan.root {
@@ -183,7 +201,7 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
             let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
             compose_view(prepared, base, overlay, sender)
         }
-        Root::Directory { path, slave, .. } => Ok(root::bundle::bind(path, *slave)?),
+        Root::Directory { path, .. } => Ok(root::bundle::bind(path, propagation)?),
     }
 }
 
