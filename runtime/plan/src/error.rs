@@ -123,7 +123,6 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
         (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
         (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
         (!linux.devices.is_empty(), "linux.devices"),
-        (!linux.net_devices.is_empty(), "linux.netDevices"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
         (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
     ];

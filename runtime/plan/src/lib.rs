@@ -30,12 +30,13 @@ pub use facts::Facts;
 pub use plan::Plan;
 pub use resolve::{complete, resolve};
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use vfsrun_spec::oci::NamespaceType;
 use vfsrun_spec::{Process, Spec, Vfs};
 
-use plan::{Capture, Command, Directory, Ids, Namespace, Rlimit, Root, Stdin, Upper, UpperOn};
+use plan::{Capture, Command, Directory, Ids, Namespace, NetDevice, Rlimit, Root, Stdin, Upper, UpperOn};
 
 impl Plan {
     /// Decides everything about one run of `spec`.
@@ -67,6 +68,7 @@ impl Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
             time_offsets: linux.time_offsets,
+            net_devices: net_devices(linux.net_devices),
             ids,
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
@@ -178,6 +180,14 @@ fn home(config: &Spec, command: &Command) -> Vec<Directory> {
         }
         _ => Vec::new(),
     }
+}
+
+fn net_devices(said: BTreeMap<String, vfsrun_spec::oci::NetDevice>) -> Vec<NetDevice> {
+    let named = |(host, device): (String, vfsrun_spec::oci::NetDevice)| NetDevice {
+        inside: device.name.filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone()),
+        host,
+    };
+    said.into_iter().map(named).collect()
 }
 
 fn loopback(config: &Spec, namespaces: &[Namespace]) -> bool {

@@ -22,6 +22,8 @@ pub struct Plan {
     pub ids: Option<Ids>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
+    /// Interfaces of the host that move into the network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// Bring `lo` up in the new network namespace.
     pub loopback: bool,
     pub root: Root,
@@ -160,6 +162,14 @@ impl Namespace {
     pub fn is_new_user(&self) -> bool {
         self.kind == NamespaceType::User && self.path.is_none()
     }
+}
+
+/// By its name on the host and inside, where the kernel puts a number for `%d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetDevice {
+    pub host: String,
+    pub inside: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

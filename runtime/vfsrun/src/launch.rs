@@ -10,6 +10,8 @@ use vfsrun_spec::oci::NamespaceType;
 use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
 
 use crate::id_maps::{self, IdMapError};
+use crate::net_devices::{self, NetDeviceError};
+use crate::route::Route;
 use crate::stage::init::{self, Prepared};
 use crate::stage::joined::{self, Joining};
 use crate::stage::report::{self, Base, Received, Receiver, Report};
@@ -25,6 +27,8 @@ pub enum LaunchError {
     Clone { hint: &'static str, source: io::Error },
     #[error("cannot stay in the time namespace of vfsrun")]
     OwnTime { source: io::Error },
+    #[error(transparent)]
+    NetDevice(#[from] NetDeviceError),
     #[error(transparent)]
     IdMap(#[from] IdMapError),
     #[error("{message}")]
@@ -56,6 +60,8 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
         fresh = fresh.without(Namespaces::TIME);
     }
     tracing::debug!(namespaces = ?plan.namespaces, "clone init");
+    let host_route = (!plan.net_devices.is_empty()).then(Route::open).transpose();
+    let host_route = host_route.map_err(|source| NetDeviceError::Socket { source })?;
     let own_time = join(&plan.namespaces)?;
     match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
         Cloned::Child => {
@@ -78,6 +84,9 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
                 } else {
                     id_maps::write_with_helpers(child.pid, &ids.uids, &ids.gids)?;
                 }
+            }
+            if let Some(host) = &host_route {
+                net_devices::move_all(&plan.net_devices, host, &child)?;
             }
             reports.go().map_err(|source| LaunchError::Go { source })?;
             Ok(Init { child, reports })

@@ -13,6 +13,7 @@ pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
     namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
     id_mappings(linux, has_vfs)?;
     time_offsets(linux)?;
+    net_devices(linux)?;
     for (index, device) in linux.devices.iter().enumerate() {
         absolute(&format!("linux.devices[{index}].path"), &device.path)?;
     }
@@ -78,6 +79,29 @@ fn time_offsets(linux: &Linux) -> Result<(), Problem> {
         if offset.nanosecs >= 1_000_000_000 {
             return Err(Problem::new(format!("linux.timeOffsets.{clock}.nanosecs"), "a second or more"));
         }
+    }
+    Ok(())
+}
+
+fn net_devices(linux: &Linux) -> Result<(), Problem> {
+    for (name, device) in &linux.net_devices {
+        let path = format!("linux.netDevices.{name}");
+        interface_name("linux.netDevices", name)?;
+        match device.name.as_deref() {
+            Some(inside) if !inside.is_empty() => {
+                interface_name(&format!("{path}.name"), &inside.replacen("%d", "", 1))?
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel has it, which takes `%` for the beginning of `%d`.
+fn interface_name(path: &str, name: &str) -> Result<(), Problem> {
+    let is_bad = |letter: char| letter.is_whitespace() || matches!(letter, '/' | ':' | '%' | '\0');
+    if name.len() > 15 || matches!(name, "." | "..") || name.contains(is_bad) {
+        return Err(Problem::new(path, format!("{name:?} is no name of a network interface")));
     }
     Ok(())
 }

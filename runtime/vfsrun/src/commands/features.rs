@@ -48,7 +48,7 @@ pub fn features() -> Outcome {
             "selinux": disabled,
             "intelRdt": disabled,
             "mountExtensions": { "idmap": disabled },
-            "netDevices": disabled,
+            "netDevices": { "enabled": true },
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
