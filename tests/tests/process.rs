@@ -19,6 +19,8 @@ as_root_and_user!(
     clocks_are_ahead_by_the_offsets,
     offsets_without_a_new_namespace_are_refused,
     action_has_clocks_of_its_own,
+    labels_need_a_kernel_that_enforces_them,
+    sysctl_is_written_to_its_own_file_alone,
     ;
     root:
     keyring_that_somebody_put_in_the_way_is_not_joined,
@@ -366,4 +368,57 @@ fn time_namespace_is_joined(sandbox: &Sandbox) {
     });
     assert_ahead(&sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(0).stdout, DAY);
     end(sandbox);
+}
+
+fn labels_need_a_kernel_that_enforces_them(sandbox: &Sandbox) {
+    if !running(sandbox, &[], |_| {}) {
+        return;
+    }
+    let id = id(sandbox);
+    let apparmor = exists("/sys/kernel/security/apparmor");
+    let selinux = exists("/sys/fs/selinux/enforce");
+    for (object, field, option, module, has) in [
+        ("process", "apparmorProfile", "--apparmor", "AppArmor", apparmor),
+        ("process", "selinuxLabel", "--process-label", "SELinux", selinux),
+        ("linux", "mountLabel", "", "SELinux", selinux),
+    ] {
+        if has {
+            skip::loudly("process::labels", "this kernel enforces them, and has no such label");
+            continue;
+        }
+        let expected = format!("{object}.{field}: {module} is not enabled on this machine");
+        bundle(sandbox, "true", |config| config[object][field] = json!("some_label"));
+        sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(1).assert_stderr_has(&expected);
+        if !option.is_empty() {
+            sandbox
+                .call(&["exec", option, "some_label", &id, "true"])
+                .expect(255)
+                .assert_stderr_has(&expected);
+        }
+        // Go programs write it so.
+        bundle(sandbox, "true", |config| config[object][field] = json!(""));
+        sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(0);
+    }
+    end(sandbox);
+}
+
+fn exists(path: &str) -> bool {
+    std::path::Path::new(path).exists()
+}
+
+fn sysctl_is_written_to_its_own_file_alone(sandbox: &Sandbox) {
+    let sysctl = "/proc/sys/net/ipv4/ip_forward";
+    let set = |config: &mut Value| config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+    let Some(output) = output(sandbox, &format!("cat {sysctl}"), set) else { return };
+    assert_eq!(output.expect(0).stdout, "1\n");
+    // Another file of a proc file system in its place, as a container that shares a mount could have it.
+    let output = self::output(sandbox, "true", |config| {
+        set(config);
+        let mount = json!({ "destination": sysctl, "type": "bind", "source": "/proc/self/comm", "options": ["bind"] });
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    output
+        .unwrap()
+        .expect(1)
+        .assert_stderr_has("cannot set sysctl net.ipv4.ip_forward: Invalid cross-device link");
 }

@@ -83,6 +83,8 @@ pub enum PlanError {
     Capability { set: &'static str, name: String, limit: &'static str },
     #[error("{at}: {reason}")]
     Scheduling { at: &'static str, reason: String },
+    #[error("{at}: {module} is not enabled on this machine")]
+    NoSecurityModule { at: &'static str, module: &'static str },
     #[error("process.user: {id} is no id")]
     NoId { id: u32 },
     #[error(
@@ -115,16 +117,12 @@ pub enum PlanError {
 
 /// A field that is parsed but not built must not be skipped in silence.
 pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
-    let process = spec.process.clone().unwrap_or_default();
     let linux = spec.linux.clone().unwrap_or_default();
     let hooks = spec.hooks.as_ref().is_some_and(|hooks| *hooks != vfsrun_spec::Hooks::default());
     let unbuilt = [
         (hooks, "hooks"),
-        (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
-        (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
         (!linux.devices.is_empty(), "linux.devices"),
         (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
     ];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {
         Some((_, at)) => Err(PlanError::NotBuilt { at }),

@@ -14,6 +14,7 @@ mod error;
 pub mod facts;
 mod host_wide;
 pub mod ids;
+mod labels;
 mod landlock;
 pub mod mounts;
 pub mod paths;
@@ -57,7 +58,8 @@ impl Plan {
         let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref())?;
-        let mounts = mounts::all(&config, facts)?;
+        let mut mounts = mounts::all(&config, facts)?;
+        labels::label_mounts(&linux, &mut mounts, facts)?;
         let mut notes = error::notes(spec, facts);
         let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
@@ -156,6 +158,7 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
             .map(|limit| Rlimit { kind: limit.kind, soft: limit.soft, hard: limit.hard })
             .collect(),
         oom_score_adj: process.oom_score_adj,
+        labels: labels::decide(process, facts)?,
         scheduling: scheduling::decide(process, &config.linux.clone().unwrap_or_default())?,
         reaper: is_action,
         console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),

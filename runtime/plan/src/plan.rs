@@ -73,10 +73,21 @@ pub struct Command {
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     pub scheduling: Scheduling,
+    pub labels: Labels,
     /// The first process of a pid namespace reaps; a bundle's command is that process itself, as in runc.
     pub reaper: bool,
     /// Rows and columns of a terminal.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// What the command is for the kernel's security modules, which are enabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Labels {
+    /// A profile's name.
+    pub apparmor: Option<String>,
+    /// A context.
+    pub selinux: Option<String>,
 }
 
 /// When the command runs and where its memory comes from. What is not said stays as the caller has it.

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod mount_id;
 pub mod privileges;
 pub mod process;
+pub mod procfs;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signals;

@@ -204,7 +204,7 @@ pub enum Container {
 #[derive(Debug, Args)]
 pub struct Exec {
     /// A file with a `process` of the OCI specification, instead of the container's own with what the other options say
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "args"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "apparmor", "process_label", "args"])]
     pub process: Option<PathBuf>,
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
@@ -225,6 +225,12 @@ pub struct Exec {
     pub cap: Vec<String>,
     #[arg(long)]
     pub no_new_privs: bool,
+    /// The command's AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// The command's SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
     /// Do not wait for its end
     #[arg(short, long)]
     pub detach: bool,

@@ -13,6 +13,7 @@ mod id_maps;
 mod images;
 mod kept_root;
 mod keyring;
+mod labels;
 mod launch;
 mod log;
 mod net_devices;

@@ -65,6 +65,8 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
             terminal: arguments.tty,
             capabilities: arguments.cap.clone(),
             no_new_privileges: arguments.no_new_privs,
+            apparmor_profile: arguments.apparmor.clone(),
+            selinux_label: arguments.process_label.clone(),
         }),
     };
     let request = ExecRequest {

@@ -80,6 +80,8 @@ pub struct Changes {
     pub terminal: bool,
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
 }
 
 /// Runs the command; returns its exit code, 0 with `detach`.
@@ -165,6 +167,13 @@ impl Changes {
         }
         if self.no_new_privileges {
             process["noNewPrivileges"] = true.into();
+        }
+        for (name, label) in
+            [("apparmorProfile", &self.apparmor_profile), ("selinuxLabel", &self.selinux_label)]
+        {
+            if let Some(label) = label {
+                process[name] = label.clone().into();
+            }
         }
         for set in ["bounding", "effective", "permitted"] {
             if !self.capabilities.is_empty() {

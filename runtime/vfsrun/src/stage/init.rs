@@ -14,12 +14,14 @@ use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::mount::Propagation;
+use vfsrun_sys::procfs::Procfs;
 use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
 use crate::kept_root::Stamp;
 use crate::keyring::Keyring;
+use crate::labels;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
 use crate::scheduling::SchedulingError;
@@ -96,6 +98,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if !plan.time_offsets.is_empty() {
         time_namespace::enter_new(&plan.time_offsets).map_err(InitError::step("apply linux.timeOffsets"))?;
     }
+    let procfs = labels::procfs(&plan.command.labels).map_err(InitError::step("open /proc of the host"))?;
     // Nobody may attach to a process that holds the host's tree and the caller's environment.
     nix::sys::prctl::set_dumpable(false).map_err(|e| InitError::step("close init to debuggers")(e.into()))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -136,6 +139,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         sandbox: &plan.sandbox,
         filter: prepared.filter,
         keyring: &prepared.keyring,
+        procfs,
         terminal,
         waits: prepared.waits,
         tied: !plan.command.reaper,
@@ -263,19 +267,16 @@ fn make_working_directory(plan: &Plan, root: &OwnedFd) {
 
 fn set_sysctls(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
     for (key, value) in &plan.sysctl {
-        let path = Path::new("proc/sys").join(key.replace('.', "/"));
-        let written = beneath::open(root, &path, OFlags::WRONLY).and_then(|fd| {
-            // A hostile root may put something else at /proc: only the kernel's own file is written.
-            let magic = rustix::fs::fstatfs(&fd)?.f_type;
-            if magic != rustix::fs::PROC_SUPER_MAGIC {
-                return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-            }
-            rustix::io::write(&fd, value.as_bytes())?;
-            Ok(())
-        });
+        let path = Path::new("sys").join(key.replace('.', "/"));
+        let written = procfs_of(root).and_then(|procfs| procfs.write(&path, value.as_bytes()));
         written.map_err(|source| InitError::Sysctl { key: key.clone(), source })?;
     }
     Ok(())
+}
+
+/// The root's own, not what a hostile one may have there.
+fn procfs_of(root: &OwnedFd) -> io::Result<Procfs> {
+    Procfs::of(beneath::open(root, Path::new("proc"), OFlags::PATH | OFlags::DIRECTORY)?)
 }
 
 /// Waits for the workload and for every orphan; hands signals on. Returns the exit code.

@@ -11,12 +11,13 @@ use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, clone_sibling, exit_now};
+use vfsrun_sys::procfs::Procfs;
 
 use super::init::{self, InitError};
 use super::report::{Report, Sender};
 use super::workload::{self, Job, Waits};
 use crate::keyring::Keyring;
-use crate::{scheduling, terminal};
+use crate::{labels, scheduling, terminal};
 
 /// What main has prepared.
 pub struct Joining<'a> {
@@ -48,6 +49,8 @@ pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
 fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
     scheduling::start_on(&joining.plan.command.scheduling)?;
     init::set_oom_score(joining.plan)?;
+    let labels = &joining.plan.command.labels;
+    let procfs = labels::procfs(labels).map_err(InitError::step("open /proc of the host"))?;
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;
@@ -56,13 +59,17 @@ fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
     match clone_sibling().map_err(InitError::step("start a process in the container"))? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
-            let Err(error) = become_command(joining, sender);
+            let Err(error) = become_command(joining, procfs, sender);
             Err(error)
         }
     }
 }
 
-fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, InitError> {
+fn become_command(
+    joining: &Joining<'_>,
+    procfs: Option<Procfs>,
+    sender: &Sender,
+) -> Result<Infallible, InitError> {
     let plan = joining.plan;
     sender.send(&Report::Joined, None).map_err(InitError::step("tell vfsrun of the process"))?;
     scheduling::stay_on(&plan.command.scheduling)?;
@@ -72,6 +79,7 @@ fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, 
         sandbox: &plan.sandbox,
         filter: joining.filter,
         keyring: &joining.keyring,
+        procfs,
         terminal,
         waits: Waits::ForMain,
         tied: joining.tied,

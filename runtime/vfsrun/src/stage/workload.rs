@@ -16,10 +16,12 @@ use vfsrun_plan::plan::{Command, Rlimit, Sandbox, Stdin};
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors;
+use vfsrun_sys::procfs::Procfs;
 
 use super::report::{Report, Sender};
 use crate::container::Gate;
 use crate::keyring::{Keyring, KeyringError};
+use crate::labels::{self, LabelError};
 use crate::sandbox::{self, Enforced, SandboxError};
 use crate::scheduling::{self, SchedulingError};
 use vfsrun_sys::chain;
@@ -34,6 +36,8 @@ pub enum WorkloadError {
     Cwd { path: PathBuf, source: io::Error },
     #[error("process.cwd: {} is not a directory of the root", path.display())]
     CwdOutside { path: PathBuf },
+    #[error(transparent)]
+    Label(#[from] LabelError),
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]
@@ -83,6 +87,8 @@ pub struct Job<'a> {
     pub sandbox: &'a Sandbox,
     pub filter: Option<&'a Filter>,
     pub keyring: &'a Keyring,
+    /// The host's, where there are labels to take.
+    pub procfs: Option<Procfs>,
     pub terminal: Option<OwnedFd>,
     pub waits: Waits<'a>,
     /// Ends with main.
@@ -128,6 +134,9 @@ pub fn become_command(job: Job<'_>, sender: &Sender) -> Result<Infallible, Workl
     let execution = Execution::prepare(command)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
+    if let Some(procfs) = &job.procfs {
+        labels::take(&command.labels, procfs)?;
+    }
     let enforced = sandbox::restrict(job.sandbox, job.filter)?;
     if job.tied {
         tie_to_main()?;
