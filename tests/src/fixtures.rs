@@ -46,6 +46,12 @@ pub fn calls(sandbox: &Sandbox, relative: &str) -> PathBuf {
     calls
 }
 
+/// tests/fixtures/keys.c, statically linked, in the sandbox at `relative`: uses the session keyring.
+pub fn keys(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static KEYS: OnceLock<PathBuf> = OnceLock::new();
+    executable(sandbox, KEYS.get_or_init(|| compiled("keys", &[])), relative)
+}
+
 /// tests/fixtures/takeover.c in the sandbox, at `relative`: a program that needs no libc, and can be a loader.
 pub fn takeover(sandbox: &Sandbox, relative: &str) -> PathBuf {
     static TAKEOVER: OnceLock<PathBuf> = OnceLock::new();

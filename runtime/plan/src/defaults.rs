@@ -48,11 +48,14 @@ pub(crate) fn mounts(has_group_tty: bool) -> Vec<Mount> {
     .collect()
 }
 
-pub(crate) fn namespaces(network: Network) -> Vec<Namespace> {
+pub(crate) fn namespaces(network: Network, own_time: bool) -> Vec<Namespace> {
     use NamespaceType::{Cgroup, Ipc, Mount, Pid, User, Uts};
     let mut kinds = vec![User, Mount, Pid, Ipc, Uts, Cgroup];
     if network != Network::Host {
         kinds.push(NamespaceType::Network);
+    }
+    if own_time {
+        kinds.push(NamespaceType::Time);
     }
     kinds.into_iter().map(|kind| Namespace { kind, path: None }).collect()
 }

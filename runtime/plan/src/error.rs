@@ -81,6 +81,10 @@ pub enum PlanError {
     LandlockRight { at: String, right: &'static str, needed: u32, linux: &'static str, abi: u32 },
     #[error("process.capabilities.{set}: {name} is not in the {limit} set, as it must be")]
     Capability { set: &'static str, name: String, limit: &'static str },
+    #[error("{at}: {reason}")]
+    Scheduling { at: &'static str, reason: String },
+    #[error("{at}: {module} is not enabled on this machine")]
+    NoSecurityModule { at: &'static str, module: &'static str },
     #[error("process.user: {id} is no id")]
     NoId { id: u32 },
     #[error(
@@ -115,30 +119,9 @@ pub enum PlanError {
 
 /// A field that is parsed but not built must not be skipped in silence.
 pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
-    let process = spec.process.clone().unwrap_or_default();
     let linux = spec.linux.clone().unwrap_or_default();
-    let joins_time =
-        linux.namespaces.iter().flatten().any(|n| n.kind == vfsrun_spec::oci::NamespaceType::Time);
-    let unbuilt = [
-        (process.apparmor_profile.is_some_and(|profile| !profile.is_empty()), "process.apparmorProfile"),
-        (process.selinux_label.is_some_and(|label| !label.is_empty()), "process.selinuxLabel"),
-        (process.scheduler.is_some(), "process.scheduler"),
-        (process.io_priority.is_some(), "process.ioPriority"),
-        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
-        (!linux.devices.is_empty(), "linux.devices"),
-        (!linux.net_devices.is_empty(), "linux.netDevices"),
-        (!linux.time_offsets.is_empty() || joins_time, "linux.timeOffsets"),
-        (linux.personality.is_some(), "linux.personality"),
-        (linux.memory_policy.is_some(), "linux.memoryPolicy"),
-        (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (
-            linux.rootfs_propagation.is_some_and(|word| {
-                !word.is_empty() && !word.ends_with("private") && !word.ends_with("slave")
-            }),
-            "linux.rootfsPropagation",
-        ),
-        (linux.mount_label.is_some_and(|label| !label.is_empty()), "linux.mountLabel"),
-    ];
+    let unbuilt =
+        [(!linux.devices.is_empty(), "linux.devices"), (linux.intel_rdt.is_some(), "linux.intelRdt")];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {
         Some((_, at)) => Err(PlanError::NotBuilt { at }),
         None => Ok(()),

@@ -17,6 +17,7 @@ pub struct Facts {
     /// The namespace from which actions are cloned: ids that exist there.
     pub parent_ids: ParentIds,
     pub kernel: Kernel,
+    pub security: SecurityModules,
     /// `Err` says why and what to do about it.
     pub fuse: Result<(), String>,
     pub upper: UpperFacts,
@@ -90,6 +91,14 @@ pub struct Kernel {
     pub landlock_abi: u32,
     /// Capabilities this kernel knows, as bits.
     pub capabilities: u64,
+}
+
+/// Security modules that the kernel has and that are enabled. Looked at only for a spec that has labels for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecurityModules {
+    pub apparmor: bool,
+    pub selinux: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

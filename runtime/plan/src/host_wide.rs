@@ -36,6 +36,15 @@ pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), Plan
     {
         return Err(PlanError::HostWide { at: (*at).to_owned(), needs: "a uts" });
     }
+    if config.linux.as_ref().is_some_and(|linux| !linux.net_devices.is_empty())
+        && !has(NamespaceType::Network)
+    {
+        return Err(PlanError::HostWide { at: "linux.netDevices".to_owned(), needs: "a network" });
+    }
+    let has_offsets = config.linux.as_ref().is_some_and(|linux| !linux.time_offsets.is_empty());
+    if has_offsets && !namespaces.iter().any(|n| n.is_of_time() && n.path.is_none()) {
+        return Err(PlanError::HostWide { at: "linux.timeOffsets".to_owned(), needs: "a time" });
+    }
     for key in config.linux.iter().flat_map(|linux| linux.sysctl.keys()) {
         let (kind, needs) = owner(key).ok_or_else(|| PlanError::Sysctl { key: key.clone() })?;
         // One that is joined may be the host's own.

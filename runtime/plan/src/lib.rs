@@ -14,6 +14,7 @@ mod error;
 pub mod facts;
 mod host_wide;
 pub mod ids;
+mod labels;
 mod landlock;
 pub mod mounts;
 pub mod paths;
@@ -21,6 +22,7 @@ pub mod plan;
 mod resolve;
 mod rules;
 mod sandbox;
+mod scheduling;
 mod segments;
 mod skeleton;
 
@@ -29,12 +31,15 @@ pub use facts::Facts;
 pub use plan::Plan;
 pub use resolve::{complete, resolve};
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use vfsrun_spec::oci::NamespaceType;
 use vfsrun_spec::{Process, Spec, Vfs};
 
-use plan::{Capture, Command, Directory, Ids, Namespace, Rlimit, Root, RootLayer, Stdin, Upper, UpperOn};
+use plan::{
+    Capture, Command, Directory, Ids, Namespace, NetDevice, Rlimit, Root, RootLayer, Stdin, Upper, UpperOn,
+};
 use segments::Composed;
 
 impl Plan {
@@ -58,7 +63,8 @@ impl Plan {
         let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref())?;
-        let mounts = mounts::all(&config, facts)?;
+        let mut mounts = mounts::all(&config, facts)?;
+        labels::label_mounts(&linux, &mut mounts, facts)?;
         let mut notes = error::notes(spec, facts);
         let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
@@ -68,6 +74,8 @@ impl Plan {
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
+            time_offsets: linux.time_offsets,
+            net_devices: net_devices(linux.net_devices),
             ids,
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
@@ -75,6 +83,7 @@ impl Plan {
             // A /dev of the host's, bound, is the host's to fill.
             devices: !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind()),
             root,
+            propagation: linux.rootfs_propagation.filter(|word| !word.is_empty()),
             mounts,
             masked: linux.masked_paths.unwrap_or_default(),
             readonly: linux.readonly_paths.unwrap_or_default(),
@@ -156,6 +165,8 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
             .map(|limit| Rlimit { kind: limit.kind, soft: limit.soft, hard: limit.hard })
             .collect(),
         oom_score_adj: process.oom_score_adj,
+        labels: labels::decide(process, facts)?,
+        scheduling: scheduling::decide(process, &config.linux.clone().unwrap_or_default())?,
         reaper: is_action,
         console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),
     })
@@ -181,6 +192,14 @@ fn home(config: &Spec, command: &Command) -> Vec<Directory> {
     }
 }
 
+fn net_devices(said: BTreeMap<String, vfsrun_spec::oci::NetDevice>) -> Vec<NetDevice> {
+    let named = |(host, device): (String, vfsrun_spec::oci::NetDevice)| NetDevice {
+        inside: device.name.filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone()),
+        host,
+    };
+    said.into_iter().map(named).collect()
+}
+
 fn loopback(config: &Spec, namespaces: &[Namespace]) -> bool {
     let fresh = namespaces.iter().any(|n| n.kind == NamespaceType::Network && n.path.is_none());
     let wanted = config.vfs.as_ref().is_none_or(|vfs| vfs.network() == vfsrun_spec::vfs::Network::Loopback);
@@ -201,9 +220,7 @@ fn root(
         if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
             return Err(PlanError::RootMissing { path });
         }
-        let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
-        let slave = propagation.is_some_and(|word| word.ends_with("slave"));
-        return Ok((Root::Directory { path, readonly: root.readonly, slave }, None));
+        return Ok((Root::Directory { path, readonly: root.readonly }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.

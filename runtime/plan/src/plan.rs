@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
-use vfsrun_spec::oci::{NamespaceType, RlimitType};
+use vfsrun_spec::oci::{NamespaceType, RlimitType, TimeOffset};
 use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
 use vfsrun_union::describe::{LogRule, SegmentSpec};
 
@@ -17,13 +17,19 @@ use crate::ids::Extent;
 pub struct Plan {
     pub command: Command,
     pub namespaces: Vec<Namespace>,
+    /// Of the new time namespace, by clock.
+    pub time_offsets: BTreeMap<String, TimeOffset>,
     /// Written for the new user namespace; absent without one.
     pub ids: Option<Ids>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
+    /// Interfaces of the host that move into the network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// Bring `lo` up in the new network namespace.
     pub loopback: bool,
     pub root: Root,
+    /// How mounts travel to it and from it, by the words of mount(8); private when not said.
+    pub propagation: Option<String>,
     pub mounts: Vec<Mount>,
     /// Make the six device nodes and the usual links in /dev.
     pub devices: bool,
@@ -47,6 +53,13 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+impl Plan {
+    /// Whether the command's clocks are others than the caller's.
+    pub fn has_foreign_clock(&self) -> bool {
+        self.namespaces.iter().any(Namespace::is_of_time)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Command {
@@ -62,10 +75,65 @@ pub struct Command {
     pub stdin: Stdin,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
+    pub scheduling: Scheduling,
+    pub labels: Labels,
     /// The first process of a pid namespace reaps; a bundle's command is that process itself, as in runc.
     pub reaper: bool,
     /// Rows and columns of a terminal.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// What the command is for the kernel's security modules, which are enabled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Labels {
+    /// A profile's name.
+    pub apparmor: Option<String>,
+    /// A context.
+    pub selinux: Option<String>,
+}
+
+/// When the command runs and where its memory comes from. What is not said stays as the caller has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
+    /// Of a command that joins a container, as it starts, and when it is in its cgroup; empty means unchanged.
+    pub first_cpus: Vec<u32>,
+    pub cpus: Vec<u32>,
+    pub memory: Option<MemoryPolicy>,
+    /// As in personality(2).
+    pub personality: Option<u32>,
+}
+
+/// In the numbers of sched_setattr(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduler {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// In the numbers of ioprio_set(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IoPriority {
+    pub class: u16,
+    pub priority: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryPolicy {
+    /// Mode and flags of set_mempolicy(2).
+    pub mode: u32,
+    pub nodes: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -101,9 +169,21 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    pub fn is_of_time(&self) -> bool {
+        self.kind == NamespaceType::Time
+    }
+
     pub fn is_new_user(&self) -> bool {
         self.kind == NamespaceType::User && self.path.is_none()
     }
+}
+
+/// By its name on the host and inside, where the kernel puts a number for `%d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetDevice {
+    pub host: String,
+    pub inside: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +197,7 @@ pub struct Ids {
 #[serde(rename_all = "camelCase")]
 pub enum Root {
     /// A directory, bound as it is: neither FUSE nor overlay.
-    Directory { path: PathBuf, readonly: bool, slave: bool },
+    Directory { path: PathBuf, readonly: bool },
     /// Segments of the view server under an overlay.
     View {
         segments: Vec<Segment>,
@@ -259,6 +339,8 @@ impl Attributes {
 #[serde(rename_all = "camelCase")]
 pub struct Sandbox {
     pub no_new_privileges: bool,
+    /// Else the keys of the caller's session would be within reach. The filter of actions denies their use.
+    pub new_keyring: bool,
     pub capabilities: Capabilities,
     pub seccomp: Option<Seccomp>,
     /// Who answers the calls that the filter asks about.

@@ -77,9 +77,9 @@ fn process(mut process: Process, facts: &Facts) -> Process {
 }
 
 fn linux(mut linux: Linux, vfs: &Vfs, user: &User, facts: &Facts) -> Result<Linux, PlanError> {
-    linux.namespaces.get_or_insert_with(|| defaults::namespaces(vfs.network()));
-    let own_user =
-        linux.namespaces.iter().flatten().any(|n| n.kind == NamespaceType::User && n.path.is_none());
+    let has_offsets = !linux.time_offsets.is_empty();
+    let namespaces = linux.namespaces.get_or_insert_with(|| defaults::namespaces(vfs.network(), has_offsets));
+    let own_user = namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.is_none());
     if own_user && linux.uid_mappings.is_empty() {
         linux.uid_mappings = host_map(user.uid, &facts.parent_ids.uids, facts.caller.privileged);
     }

@@ -14,6 +14,7 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, landlock: Option<Landlock>) -
     let said = said.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?;
     let default = config.vfs.as_ref().map(|_| Seccomp::Action);
     Ok(Sandbox {
+        new_keyring: said.is_some() || default.is_none(),
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
         capabilities: capabilities::decide(&process, config, facts)?,
         agent: said.as_ref().map_or(Ok(None), agent)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
+use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts};
 use vfsrun_plan::plan::Landlock;
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_spec::Spec;
@@ -16,6 +16,7 @@ fn facts(landlock_abi: u32) -> Facts {
         caller: Caller { uid: 0, gid: 0, home: None, privileged: true, capabilities: !0 },
         parent_ids: ParentIds::identity(),
         kernel: Kernel { version: (6, 18), landlock_abi, capabilities: !0 },
+        security: SecurityModules::default(),
         fuse: Ok(()),
         upper: UpperFacts { disk: Ok(()), memory: true },
         layers: BTreeMap::new(),

@@ -8,6 +8,7 @@
 mod annotation;
 pub mod error;
 pub mod merge;
+mod numbers;
 mod objects;
 pub mod oci;
 mod optional;
@@ -18,6 +19,7 @@ pub mod vfs;
 mod wording;
 
 pub use error::SpecError;
+pub use numbers::numbers;
 pub use oci::{Hooks, Linux, Mount, Process, Root};
 pub use spec::Spec;
 pub use vfs::Vfs;

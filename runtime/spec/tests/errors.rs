@@ -539,6 +539,14 @@ fn process_fields_out_of_range_are_refused() {
     assert_eq!(process(r#""env": ["A=1", "B"]"#), r#"process.env[1]: "B" is not of the form NAME=value"#);
     assert_eq!(process(r#""env": ["=1"]"#), r#"process.env[0]: "=1" is not of the form NAME=value"#);
     assert_eq!(process(r#""env": ["A=\u0000"]"#), "process.env[0]: contains a NUL character");
+    assert_eq!(
+        process(r#""scheduler": {"policy": "SCHED_OTHER", "nice": 20}"#),
+        "process.scheduler.nice: not between -20 and 19"
+    );
+    assert_eq!(
+        process(r#""execCPUAffinity": {"initial": "0-"}"#),
+        r#"process.execCPUAffinity.initial: "0-" is no list of numbers below 1024, expected such as "0-3,7""#
+    );
     assert_eq!(process(r#""oomScoreAdj": 1001"#), "process.oomScoreAdj: not between -1000 and 1000");
     assert_eq!(process(r#""user": {"umask": 512}"#), "process.user.umask: more than 511, which is octal 777");
     assert_eq!(

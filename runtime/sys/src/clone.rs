@@ -18,9 +18,14 @@ impl Namespaces {
     pub const UTS: Namespaces = Namespaces(libc::CLONE_NEWUTS as u64);
     pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u64);
     pub const NETWORK: Namespaces = Namespaces(libc::CLONE_NEWNET as u64);
+    pub const TIME: Namespaces = Namespaces(libc::CLONE_NEWTIME as u64);
 
     pub fn with(self, other: Namespaces) -> Namespaces {
         Namespaces(self.0 | other.0)
+    }
+
+    pub fn without(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 & !other.0)
     }
 
     pub fn contains(self, other: Namespaces) -> bool {

@@ -286,6 +286,12 @@ pub struct Exec {
     pub cap: Vec<String>,
     #[arg(long)]
     pub no_new_privs: bool,
+    /// The command's AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// The command's SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
     /// Do not wait for its end
     #[arg(short, long)]
     pub detach: bool,
@@ -298,12 +304,6 @@ pub struct Exec {
     /// A Unix socket to which its pidfd is sent
     #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
-    /// Its AppArmor profile
-    #[arg(long, value_name = "PROFILE")]
-    pub apparmor: Option<String>,
-    /// Its SELinux label
-    #[arg(long, value_name = "LABEL")]
-    pub process_label: Option<String>,
     /// It inherits so many descriptors above stderr
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
@@ -344,7 +344,7 @@ pub struct Create {
     /// Accepted: the root is pivoted to all the same, or there is no container
     #[arg(long)]
     pub no_pivot: bool,
-    /// No session keyring; this version makes none
+    /// Its processes keep the session keyring of whoever starts them; else they have one of the container's own
     #[arg(long)]
     pub no_new_keyring: bool,
     pub id: Id,

@@ -10,9 +10,12 @@ use vfsrun_spec::oci::NamespaceType;
 use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
 
 use crate::id_maps::{self, IdMapError};
+use crate::net_devices::{self, NetDeviceError};
+use crate::route::Route;
 use crate::stage::init::{self, Prepared};
 use crate::stage::joined::{self, Joining};
 use crate::stage::report::{self, Base, Received, Receiver, Report};
+use crate::time_namespace::Own;
 
 #[derive(Debug, Error)]
 pub enum LaunchError {
@@ -22,6 +25,10 @@ pub enum LaunchError {
     Join { kind: &'static str, path: std::path::PathBuf, source: io::Error },
     #[error("cannot start init in new namespaces{hint}")]
     Clone { hint: &'static str, source: io::Error },
+    #[error("cannot stay in the time namespace of vfsrun")]
+    OwnTime { source: io::Error },
+    #[error(transparent)]
+    NetDevice(#[from] NetDeviceError),
     #[error(transparent)]
     IdMap(#[from] IdMapError),
     #[error("{message}")]
@@ -47,9 +54,15 @@ impl Init {
 pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchError> {
     let plan = prepared.plan;
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
-    let fresh = fresh(&plan.namespaces);
+    let mut fresh = fresh(&plan.namespaces);
+    if !plan.time_offsets.is_empty() {
+        // Init makes it: cloned into it, it could not set its clocks any more.
+        fresh = fresh.without(Namespaces::TIME);
+    }
     tracing::debug!(namespaces = ?plan.namespaces, "clone init");
-    join(&plan.namespaces)?;
+    let host_route = (!plan.net_devices.is_empty()).then(Route::open).transpose();
+    let host_route = host_route.map_err(|source| NetDeviceError::Socket { source })?;
+    let own_time = join(&plan.namespaces)?;
     match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
         Cloned::Child => {
             drop(reports);
@@ -57,6 +70,10 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
         }
         Cloned::Parent(child) => {
             drop(sender);
+            if let Some(own_time) = own_time {
+                // This program's times are compared with earlier ones.
+                own_time.enter_again().map_err(|source| LaunchError::OwnTime { source })?;
+            }
             if let Some(ids) = &plan.ids {
                 tracing::debug!(pid = %child.pid.as_raw_nonzero(), ids = ?ids, "write id maps");
                 // In the view server's namespace an ordinary user has every right over its ids.
@@ -67,6 +84,9 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
                 } else {
                     id_maps::write_with_helpers(child.pid, &ids.uids, &ids.gids)?;
                 }
+            }
+            if let Some(host) = &host_route {
+                net_devices::move_all(&plan.net_devices, host, &child)?;
             }
             reports.go().map_err(|source| LaunchError::Go { source })?;
             Ok(Init { child, reports })
@@ -115,12 +135,15 @@ pub fn bits(kind: NamespaceType) -> Namespaces {
         NamespaceType::Uts => Namespaces::UTS,
         NamespaceType::Cgroup => Namespaces::CGROUP,
         NamespaceType::Network => Namespaces::NETWORK,
-        NamespaceType::Time => Namespaces::NONE,
+        NamespaceType::Time => Namespaces::TIME,
     }
 }
 
-/// Joins the namespaces that the plan names by path; the clone then inherits them.
-fn join(namespaces: &[Namespace]) -> Result<(), LaunchError> {
+/// Joins the namespaces that the plan names by path; the clone then inherits them. Returns the time namespace that was left.
+fn join(namespaces: &[Namespace]) -> Result<Option<Own>, LaunchError> {
+    let joins_time = namespaces.iter().any(|namespace| namespace.is_of_time() && namespace.path.is_some());
+    let own_time = joins_time.then(Own::open).transpose();
+    let own_time = own_time.map_err(|source| LaunchError::OwnTime { source })?;
     for namespace in namespaces {
         let Some(path) = &namespace.path else { continue };
         join_one(namespace.kind, path).map_err(|source| LaunchError::Join {
@@ -129,7 +152,7 @@ fn join(namespaces: &[Namespace]) -> Result<(), LaunchError> {
             source,
         })?;
     }
-    Ok(())
+    Ok(own_time)
 }
 
 fn join_one(kind: NamespaceType, path: &Path) -> io::Result<()> {

@@ -17,6 +17,7 @@ use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::hooks::Hooked;
 use crate::kept_root::{self, Stamp};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
 use crate::seccomp_agent::AgentError;
@@ -257,6 +258,7 @@ fn act(
         scaffold: &decided.scaffold,
         keep_root: decided.root_key.is_some(),
         user_namespace: plan.ids.is_some(),
+        keyring: if plan.sandbox.new_keyring { Keyring::New } else { Keyring::Callers },
         waits: Waits::No,
         hooked,
         preserve_fds: 0,

@@ -255,7 +255,9 @@ impl Action<'_> {
                 Report::Executed => self.run_hooks_of_start()?,
                 // Of those who are not waited for here.
                 Report::Waiting | Report::Joined => {}
-                Report::Executing { at } => self.ended.executed_at = Some(at),
+                Report::Executing { at } => {
+                    self.ended.executed_at = Some(at.unwrap_or_else(crate::clock::monotonic_nanoseconds));
+                }
                 Report::Failed { code, message } => self.failure = Some((code, message)),
                 Report::Ended { code, signal, alone } => {
                     (self.ended.code, self.ended.signal, self.alone) = (code, signal, alone);

@@ -16,7 +16,10 @@ mod user;
 
 pub use device::{Device, DeviceType};
 pub use hooks::{Hook, HookKind, Hooks};
-pub use linux::{IntelRdt, Linux, MemoryPolicy, NetDevice, Personality, PersonalityDomain, TimeOffset};
+pub use linux::{
+    IntelRdt, Linux, MEMORY_FLAGS, MEMORY_MODES, MemoryPolicy, NetDevice, Personality, PersonalityDomain,
+    TimeOffset,
+};
 pub use mount::{IdMapping, Mount, Root};
 pub use namespace::{Namespace, NamespaceType};
 pub use process::{CAPABILITIES, Capabilities, ConsoleSize, Process};

@@ -2,27 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Problem, absolute};
+use super::{Problem, absolute, number_list};
 use crate::Linux;
-use crate::oci::{IdMapping, Namespace, NamespaceType, Resources};
+use crate::oci::{IdMapping, MEMORY_FLAGS, MEMORY_MODES, Namespace, NamespaceType, Resources};
 
 const PROPAGATIONS: [&str; 8] =
     ["shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"];
-const MEMORY_MODES: [&str; 7] = [
-    "MPOL_DEFAULT",
-    "MPOL_BIND",
-    "MPOL_INTERLEAVE",
-    "MPOL_WEIGHTED_INTERLEAVE",
-    "MPOL_PREFERRED",
-    "MPOL_PREFERRED_MANY",
-    "MPOL_LOCAL",
-];
-const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
     namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
     id_mappings(linux, has_vfs)?;
     time_offsets(linux)?;
+    net_devices(linux)?;
     for (index, device) in linux.devices.iter().enumerate() {
         absolute(&format!("linux.devices[{index}].path"), &device.path)?;
     }
@@ -92,13 +83,36 @@ fn time_offsets(linux: &Linux) -> Result<(), Problem> {
     Ok(())
 }
 
+fn net_devices(linux: &Linux) -> Result<(), Problem> {
+    for (name, device) in &linux.net_devices {
+        let path = format!("linux.netDevices.{name}");
+        interface_name("linux.netDevices", name)?;
+        match device.name.as_deref() {
+            Some(inside) if !inside.is_empty() => {
+                interface_name(&format!("{path}.name"), &inside.replacen("%d", "", 1))?
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel has it, which takes `%` for the beginning of `%d`.
+fn interface_name(path: &str, name: &str) -> Result<(), Problem> {
+    let is_bad = |letter: char| letter.is_whitespace() || matches!(letter, '/' | ':' | '%' | '\0');
+    if name.len() > 15 || matches!(name, "." | "..") || name.contains(is_bad) {
+        return Err(Problem::new(path, format!("{name:?} is no name of a network interface")));
+    }
+    Ok(())
+}
+
 fn memory_policy(linux: &Linux) -> Result<(), Problem> {
     let Some(policy) = &linux.memory_policy else { return Ok(()) };
     known("linux.memoryPolicy.mode", &policy.mode, &MEMORY_MODES)?;
     for (index, flag) in policy.flags.iter().enumerate() {
-        known(&format!("linux.memoryPolicy.flags[{index}]"), flag, &MEMORY_FLAGS)?;
+        known(&format!("linux.memoryPolicy.flags[{index}]"), flag, &MEMORY_FLAGS.map(|(name, _)| name))?;
     }
-    Ok(())
+    number_list("linux.memoryPolicy.nodes", &policy.nodes)
 }
 
 fn resources(resources: &Resources) -> Result<(), Problem> {

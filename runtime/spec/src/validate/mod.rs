@@ -204,6 +204,11 @@ fn in_root(path: &str, value: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A list of CPUs or memory nodes.
+fn number_list(path: &str, list: &str) -> Result<(), Problem> {
+    crate::numbers(list).map(drop).map_err(|cause| Problem::new(path, cause))
+}
+
 fn no_nul(path: &str, value: &str) -> Result<(), Problem> {
     if value.contains('\0') {
         return Err(Problem::new(path, "contains a NUL character"));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Problem, absolute, no_nul};
+use super::{Problem, absolute, no_nul, number_list};
 use crate::Process;
-use crate::oci::{Rlimit, RlimitType};
+use crate::oci::{Rlimit, RlimitType, Scheduler};
 
 pub(super) fn process(process: &Process, has_vfs: bool) -> Result<(), Problem> {
     if process.args.is_empty() {
@@ -31,7 +31,23 @@ pub(super) fn process(process: &Process, has_vfs: bool) -> Result<(), Problem> {
     if process.io_priority.is_some_and(|io| !(0..=7).contains(&io.priority)) {
         return Err(Problem::new("process.ioPriority.priority", "not between 0 and 7"));
     }
+    let affinity = process.exec_cpu_affinity.clone().unwrap_or_default();
+    number_list("process.execCPUAffinity.initial", affinity.initial.as_deref().unwrap_or_default())?;
+    number_list("process.execCPUAffinity.final", affinity.final_.as_deref().unwrap_or_default())?;
+    if let Some(scheduler) = &process.scheduler {
+        self::scheduler(scheduler)?;
+    }
     rlimits(&process.rlimits)
+}
+
+fn scheduler(scheduler: &Scheduler) -> Result<(), Problem> {
+    if scheduler.nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
+        return Err(Problem::new("process.scheduler.nice", "not between -20 and 19"));
+    }
+    if scheduler.priority.is_some_and(|priority| !(0..=99).contains(&priority)) {
+        return Err(Problem::new("process.scheduler.priority", "not between 0 and 99"));
+    }
+    Ok(())
 }
 
 /// Entries are `NAME=value` with a name.

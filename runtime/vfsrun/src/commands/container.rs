@@ -54,6 +54,7 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         console_socket: arguments.console_socket.clone(),
         pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
+        no_new_keyring: arguments.no_new_keyring,
         runtime: global.root.clone(),
         store: global.store.clone(),
     }
@@ -72,8 +73,8 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
             terminal: arguments.tty,
             capabilities: arguments.cap.clone(),
             no_new_privileges: arguments.no_new_privs,
-            apparmor: arguments.apparmor.clone(),
-            selinux: arguments.process_label.clone(),
+            apparmor_profile: arguments.apparmor.clone(),
+            selinux_label: arguments.process_label.clone(),
         }),
     };
     let request = ExecRequest {

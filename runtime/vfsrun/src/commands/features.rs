@@ -4,19 +4,20 @@
 use serde_json::json;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
-use vfsrun_spec::oci::{CAPABILITIES, HookKind, NamespaceType};
+use vfsrun_spec::oci::{CAPABILITIES, HookKind, MEMORY_FLAGS, MEMORY_MODES, NamespaceType};
 use vfsrun_spec::vfs::{LANDLOCK_ANNOTATION, VIEW_ANNOTATION};
 use vfsrun_sys::seccomp;
 
 use super::{Outcome, print};
 use crate::container::OCI_VERSION;
 
-const NAMESPACES: [NamespaceType; 7] = [
+const NAMESPACES: [NamespaceType; 8] = [
     NamespaceType::Cgroup,
     NamespaceType::Ipc,
     NamespaceType::Mount,
     NamespaceType::Network,
     NamespaceType::Pid,
+    NamespaceType::Time,
     NamespaceType::User,
     NamespaceType::Uts,
 ];
@@ -43,12 +44,12 @@ pub fn features() -> Outcome {
                 "knownFlags": Flag::ALL,
                 "supportedFlags": supported.collect::<Vec<_>>(),
             },
-            "apparmor": disabled,
-            "selinux": disabled,
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
             "intelRdt": disabled,
             "mountExtensions": { "idmap": disabled },
-            "netDevices": disabled,
-            "memoryPolicy": { "modes": [], "flags": [] },
+            "netDevices": { "enabled": true },
+            "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
         // It only takes away, but may take away what others rely on.

@@ -18,6 +18,7 @@ use super::view::Asked;
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, monitor, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init};
 use crate::notify::NotifyError;
 use crate::run::RunError;
@@ -84,6 +85,7 @@ pub struct CreateRequest {
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
+    pub no_new_keyring: bool,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
 }
@@ -178,6 +180,10 @@ pub(super) fn prepared<'a>(
         scaffold: &decided.scaffold,
         keep_root: false,
         user_namespace: decided.plan.ids.is_some(),
+        keyring: match request.no_new_keyring {
+            true => Keyring::Callers,
+            false => Keyring::of_container(&request.id, decided.plan.ids.is_some()),
+        },
         waits,
         hooked,
         preserve_fds: request.preserve_fds,
@@ -293,6 +299,7 @@ pub(super) fn write(
         rootfs: rootfs.unwrap_or_default(),
         created: log::exact_timestamp(SystemTime::now()),
         uid: decided.facts.caller.uid,
+        no_new_keyring: request.no_new_keyring,
         annotations: decided.plan.annotations.clone(),
         hooks: decided.plan.hooks.clone(),
     };

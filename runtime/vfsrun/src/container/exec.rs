@@ -14,6 +14,7 @@ use super::create::{Console, CreateError};
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::{CONFIG, Container, ContainerError, Containers, Id};
 use crate::decide::{self, Joined};
+use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::result_file;
 use crate::run::RunError;
@@ -85,8 +86,8 @@ pub struct Changes {
     pub terminal: bool,
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
-    pub apparmor: Option<String>,
-    pub selinux: Option<String>,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
 }
 
 /// Runs the command; returns its exit code, 0 with `detach`.
@@ -103,6 +104,10 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
         filter: filter.as_ref(),
         container: process.as_fd(),
         namespaces: namespaces(&plan),
+        keyring: match container.record.no_new_keyring {
+            true => Keyring::Callers,
+            false => Keyring::of_container(&request.id, plan.ids.is_some()),
+        },
         tied: !request.detach,
         preserve_fds: request.preserve_fds,
     };
@@ -179,9 +184,11 @@ impl Changes {
         if self.no_new_privileges {
             process["noNewPrivileges"] = true.into();
         }
-        for (field, value) in [("apparmorProfile", &self.apparmor), ("selinuxLabel", &self.selinux)] {
-            if let Some(value) = value {
-                process[field] = value.clone().into();
+        for (name, label) in
+            [("apparmorProfile", &self.apparmor_profile), ("selinuxLabel", &self.selinux_label)]
+        {
+            if let Some(label) = label {
+                process[name] = label.clone().into();
             }
         }
         for set in ["bounding", "effective", "permitted"] {
@@ -197,7 +204,7 @@ impl Changes {
 fn namespaces(plan: &Plan) -> CloneFlags {
     plan.namespaces.iter().fold(CloneFlags::empty(), |all, namespace| {
         let flag = launch::bits(namespace.kind).unshare_flags().bits();
-        all | CloneFlags::from_bits_truncate(flag as i32)
+        all | CloneFlags::from_bits_retain(flag as i32)
     })
 }
 

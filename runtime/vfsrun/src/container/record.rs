@@ -25,6 +25,8 @@ pub struct Record {
     /// RFC 3339.
     pub created: String,
     pub uid: u32,
+    /// Its processes have the keyring of whoever started them.
+    pub no_new_keyring: bool,
     pub annotations: BTreeMap<String, String>,
     /// Those of the config.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]

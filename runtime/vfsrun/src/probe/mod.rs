@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
 use vfsrun_plan::facts::{
-    Caller, Facts, HostTools, Image, ImageLayer, Kernel, ParentIds, PathKind, UpperFacts,
+    Caller, Facts, HostTools, Image, ImageLayer, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts,
 };
 use vfsrun_plan::ids::Extent;
 use vfsrun_plan::paths;
@@ -49,6 +49,7 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
         paths: wanted.into_iter().map(|path| (path.clone(), kind(&path))).collect(),
         root_layer: root_layer(spec, spec_directory, &caller),
         host_tools: if wants_tools { host_tools::find() } else { HostTools::default() },
+        security: if has_labels(spec) { security_modules() } else { SecurityModules::default() },
         kernel,
         caller,
     }
@@ -99,6 +100,21 @@ pub fn parent_ids(caller: &Caller) -> ParentIds {
         lines.collect::<Vec<_>>()
     };
     ParentIds { uids: own("/proc/self/uid_map"), gids: own("/proc/self/gid_map"), single_because: None }
+}
+
+fn has_labels(spec: &Spec) -> bool {
+    let process = spec.process.iter().flat_map(|process| [&process.apparmor_profile, &process.selinux_label]);
+    let mounts = spec.linux.iter().map(|linux| &linux.mount_label);
+    process.chain(mounts).flatten().any(|label| !label.is_empty())
+}
+
+pub fn security_modules() -> SecurityModules {
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
+    SecurityModules {
+        apparmor: enabled.is_ok_and(|text| text.starts_with(b"Y")),
+        // Mounted where it is enabled, be it enforcing or not.
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+    }
 }
 
 pub fn kernel() -> Kernel {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::UnmountFlags;
 use thiserror::Error;
+use vfsrun_sys::mount::{self, Propagation};
 
 #[derive(Debug, Error)]
 pub enum RootError {
@@ -45,14 +46,23 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Makes `root` this process's `/` and lets go of everything that was mounted before.
 /// Stage: init. Needs CAP_SYS_ADMIN over the mount namespace.
-pub fn pivot(root: impl AsFd) -> Result<(), RootError> {
+pub fn pivot(root: impl AsFd, propagation: Propagation) -> Result<(), RootError> {
     let here = Path::new("/");
+    let old = match propagation {
+        Propagation::Shared => Some(open_directory(here).map_err(RootError::step("open", here))?),
+        _ => None,
+    };
     rustix::process::fchdir(&root)
         .map_err(|errno| RootError::step("enter the new root", here)(errno.into()))?;
     // With both arguments `.` the old root ends up on top of the new one and is taken off again: no directory for
     // it is needed inside (pivot_root(2), NOTES).
     rustix::process::pivot_root(".", ".")
         .map_err(|errno| RootError::step("pivot to the new root from", here)(errno.into()))?;
+    if let Some(old) = old {
+        // Its mounts are peers of the host's, which would be unmounted with them.
+        mount::set_propagation(old, Propagation::Slave, true)
+            .map_err(RootError::step("stop propagation from the old root at", here))?;
+    }
     rustix::mount::unmount(".", UnmountFlags::DETACH)
         .map_err(|errno| RootError::step("let go of the old root at", here)(errno.into()))?;
     rustix::process::chdir("/").map_err(|errno| RootError::step("enter", here)(errno.into()))

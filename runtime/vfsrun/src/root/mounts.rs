@@ -105,8 +105,10 @@ fn file_system(name: &str, source: Option<&str>, options: &[String], set: Attr) 
 fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<OwnedFd> {
     let source = openat(rustix::fs::CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let tree = mount::clone_tree(&source, Path::new(""), recursive)?;
-    // The copy is a slave of the host's mount, as everything in this namespace; a private one would stay deaf.
-    if !attributes.propagation.as_deref().is_some_and(|word| word.ends_with("slave")) {
+    // The copy is a slave of the host's mount, as everything in this namespace, or its peer where rootfsPropagation is shared;
+    // a private one would stay deaf.
+    let hears = |word: &str| word.ends_with("slave") || word.ends_with("shared");
+    if !attributes.propagation.as_deref().is_some_and(hears) {
         mount::set_propagation(&tree, Propagation::Private, true)?;
     }
     let (set, clear) = (Attr::from_bits_retain(attributes.set), Attr::from_bits_retain(attributes.clear));
@@ -116,7 +118,8 @@ fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<O
     Ok(tree)
 }
 
-fn propagation(word: &str) -> Option<(Propagation, bool)> {
+/// What a word of mount(8) means, and whether for all mounts below too.
+pub fn propagation(word: &str) -> Option<(Propagation, bool)> {
     Some(match word {
         "private" => (Propagation::Private, false),
         "rprivate" => (Propagation::Private, true),
@@ -186,6 +189,15 @@ fn name_of(what: &MountKind) -> String {
 pub fn make_root_readonly(root: impl AsFd) -> Result<(), RootError> {
     mount::set_attributes(root, Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false)
         .map_err(RootError::step("make read-only", "/"))
+}
+
+/// Mounts that are made on `/`, or on any below it, travel so from here on; copies of the root are made, or not.
+/// Stage: init, after the pivot, which no shared root goes through.
+pub fn spread_root(propagation: Propagation, recursive: bool) -> Result<(), RootError> {
+    let slash = PathBuf::from("/");
+    let root = open_directory(&slash).map_err(RootError::step("open", &slash))?;
+    mount::set_propagation(root, propagation, recursive)
+        .map_err(RootError::step("apply linux.rootfsPropagation to", slash))
 }
 
 /// Keeps mounts made from here on out of the host's namespace. Not needed in a new user namespace, where the kernel

@@ -15,15 +15,20 @@ use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
 use vfsrun_spec::oci::HookKind;
 use vfsrun_sys::clone::exit_now;
+use vfsrun_sys::mount::Propagation;
+use vfsrun_sys::procfs::Procfs;
 use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
 use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
+use crate::keyring::Keyring;
+use crate::labels;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
-use crate::terminal;
+use crate::scheduling::SchedulingError;
+use crate::{terminal, time_namespace};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
@@ -38,6 +43,8 @@ pub enum InitError {
     Root(#[from] RootError),
     #[error(transparent)]
     Hook(#[from] HookError),
+    #[error(transparent)]
+    Scheduling(#[from] SchedulingError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
 }
@@ -57,6 +64,7 @@ pub struct Prepared<'a> {
     /// The root may be kept for another action.
     pub keep_root: bool,
     pub user_namespace: bool,
+    pub keyring: Keyring,
     pub waits: Waits<'a>,
     pub hooked: &'a Hooked,
     /// Descriptors above stderr that the command inherits.
@@ -93,6 +101,10 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
     // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
     set_oom_score(plan)?;
+    if !plan.time_offsets.is_empty() {
+        time_namespace::enter_new(&plan.time_offsets).map_err(InitError::step("apply linux.timeOffsets"))?;
+    }
+    let procfs = labels::procfs(&plan.command.labels).map_err(InitError::step("open /proc of the host"))?;
     // Nobody may attach to a process that holds the host's tree and the caller's environment.
     nix::sys::prctl::set_dumpable(false).map_err(|e| InitError::step("close init to debuggers")(e.into()))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -104,7 +116,8 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
-    let root = compose_root(&prepared, sender)?;
+    let (propagation, recursive) = propagation(plan);
+    let root = compose_root(&prepared, propagation, sender)?;
     root::mounts::make_all(&root, &plan.mounts)?;
     if plan.devices {
         root::devices::populate(&root)?;
@@ -123,16 +136,22 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         root::mounts::make_root_readonly(&root)?;
     }
     tracing::debug!("pivot to the new root");
-    root::pivot(&root)?;
+    root::pivot(&root, propagation)?;
     drop(root);
+    if let Propagation::Shared | Propagation::Unbindable = propagation {
+        root::mounts::spread_root(propagation, recursive)?;
+    }
     let job = workload::Job {
         command: &plan.command,
         sandbox: &plan.sandbox,
         filter: prepared.filter,
+        keyring: &prepared.keyring,
+        procfs,
         terminal,
         waits: prepared.waits,
         hooked: Some(prepared.hooked),
         tied: !plan.command.reaper,
+        foreign_clock: plan.has_foreign_clock(),
         preserve_fds: prepared.preserve_fds,
     };
     if !plan.command.reaper {
@@ -170,8 +189,21 @@ fn name_the_host(plan: &Plan) -> Result<(), InitError> {
     Ok(())
 }
 
-fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, InitError> {
-    if !prepared.user_namespace {
+/// How mounts travel to the root and from it.
+fn propagation(plan: &Plan) -> (Propagation, bool) {
+    let said = plan.propagation.as_deref().and_then(root::mounts::propagation);
+    said.unwrap_or((Propagation::Private, true))
+}
+
+fn compose_root(
+    prepared: &Prepared<'_>,
+    propagation: Propagation,
+    sender: &Sender,
+) -> Result<OwnedFd, InitError> {
+    // With a shared root the host's mounts stay what they are, so that a volume can be shared with it.
+    let is_shared =
+        propagation == Propagation::Shared && matches!(prepared.plan.root, Root::Directory { .. });
+    if !prepared.user_namespace && !is_shared {
         root::mounts::stop_propagation()?;
     }
     match &prepared.plan.root {
@@ -181,7 +213,7 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
             let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
             compose_view(prepared, base, overlay, sender)
         }
-        Root::Directory { path, slave, .. } => Ok(root::bundle::bind(path, *slave)?),
+        Root::Directory { path, .. } => Ok(root::bundle::bind(path, propagation)?),
     }
 }
 
@@ -276,19 +308,16 @@ fn make_working_directory(plan: &Plan, root: &OwnedFd) {
 
 fn set_sysctls(plan: &Plan, root: &OwnedFd) -> Result<(), InitError> {
     for (key, value) in &plan.sysctl {
-        let path = Path::new("proc/sys").join(key.replace('.', "/"));
-        let written = beneath::open(root, &path, OFlags::WRONLY).and_then(|fd| {
-            // A hostile root may put something else at /proc: only the kernel's own file is written.
-            let magic = rustix::fs::fstatfs(&fd)?.f_type;
-            if magic != rustix::fs::PROC_SUPER_MAGIC {
-                return Err(io::Error::from(io::ErrorKind::PermissionDenied));
-            }
-            rustix::io::write(&fd, value.as_bytes())?;
-            Ok(())
-        });
+        let path = Path::new("sys").join(key.replace('.', "/"));
+        let written = procfs_of(root).and_then(|procfs| procfs.write(&path, value.as_bytes()));
         written.map_err(|source| InitError::Sysctl { key: key.clone(), source })?;
     }
     Ok(())
+}
+
+/// The root's own, not what a hostile one may have there.
+fn procfs_of(root: &OwnedFd) -> io::Result<Procfs> {
+    Procfs::of(beneath::open(root, Path::new("proc"), OFlags::PATH | OFlags::DIRECTORY)?)
 }
 
 /// Waits for the workload and for every orphan; hands signals on. Returns the exit code.

@@ -11,11 +11,13 @@ use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, clone_sibling, exit_now};
+use vfsrun_sys::procfs::Procfs;
 
 use super::init::{self, InitError};
 use super::report::{Report, Sender};
 use super::workload::{self, Job, Waits};
-use crate::terminal;
+use crate::keyring::Keyring;
+use crate::{labels, scheduling, terminal};
 
 /// What main has prepared.
 pub struct Joining<'a> {
@@ -24,6 +26,7 @@ pub struct Joining<'a> {
     /// The container's first process.
     pub container: BorrowedFd<'a>,
     pub namespaces: CloneFlags,
+    pub keyring: Keyring,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
@@ -44,7 +47,10 @@ pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
 
 /// Returns in the process in between.
 fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
+    scheduling::start_on(&joining.plan.command.scheduling)?;
     init::set_oom_score(joining.plan)?;
+    let labels = &joining.plan.command.labels;
+    let procfs = labels::procfs(labels).map_err(InitError::step("open /proc of the host"))?;
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;
@@ -53,24 +59,32 @@ fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
     match clone_sibling().map_err(InitError::step("start a process in the container"))? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
-            let Err(error) = become_command(joining, sender);
+            let Err(error) = become_command(joining, procfs, sender);
             Err(error)
         }
     }
 }
 
-fn become_command(joining: &Joining<'_>, sender: &Sender) -> Result<Infallible, InitError> {
+fn become_command(
+    joining: &Joining<'_>,
+    procfs: Option<Procfs>,
+    sender: &Sender,
+) -> Result<Infallible, InitError> {
     let plan = joining.plan;
     sender.send(&Report::Joined, None).map_err(InitError::step("tell vfsrun of the process"))?;
+    scheduling::stay_on(&plan.command.scheduling)?;
     let terminal = if plan.command.terminal { Some(open_terminal(plan, sender)?) } else { None };
     let job = Job {
         command: &plan.command,
         sandbox: &plan.sandbox,
         filter: joining.filter,
+        keyring: &joining.keyring,
+        procfs,
         terminal,
         waits: Waits::ForMain,
         hooked: None,
         tied: joining.tied,
+        foreign_clock: plan.has_foreign_clock(),
         preserve_fds: joining.preserve_fds,
     };
     Ok(workload::become_command(job, sender)?)

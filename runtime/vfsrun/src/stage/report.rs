@@ -59,8 +59,8 @@ pub enum Report {
     Created,
     /// It does not end with main any more, and waits at its gate.
     Waiting,
-    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC.
-    Executing { at: u64 },
+    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC, if that is main's.
+    Executing { at: Option<u64> },
     /// The command is executed, or could not be, which was told before. Only from a reaper, and only if somebody waits for it:
     /// without one the channel ends then.
     Executed,

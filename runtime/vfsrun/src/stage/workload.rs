@@ -18,11 +18,15 @@ use vfsrun_seccomp::Filter;
 use vfsrun_spec::oci::HookKind;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors;
+use vfsrun_sys::procfs::Procfs;
 
 use super::report::{Report, Sender};
 use crate::container::Gate;
 use crate::hooks::{HookError, Hooked};
+use crate::keyring::{Keyring, KeyringError};
+use crate::labels::{self, LabelError};
 use crate::sandbox::{self, Enforced, SandboxError};
+use crate::scheduling::{self, SchedulingError};
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
@@ -35,6 +39,12 @@ pub enum WorkloadError {
     Cwd { path: PathBuf, source: io::Error },
     #[error("process.cwd: {} is not a directory of the root", path.display())]
     CwdOutside { path: PathBuf },
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Scheduling(#[from] SchedulingError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
@@ -81,12 +91,17 @@ pub struct Job<'a> {
     pub command: &'a Command,
     pub sandbox: &'a Sandbox,
     pub filter: Option<&'a Filter>,
+    pub keyring: &'a Keyring,
+    /// The host's, where there are labels to take.
+    pub procfs: Option<Procfs>,
     pub terminal: Option<OwnedFd>,
     pub waits: Waits<'a>,
     /// Of a new container or action.
     pub hooked: Option<&'a Hooked>,
     /// Ends with main.
     pub tied: bool,
+    /// Its clocks are not main's.
+    pub foreign_clock: bool,
     pub preserve_fds: u32,
 }
 
@@ -140,17 +155,22 @@ pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, W
     {
         read_nothing()?;
     }
+    job.keyring.join()?;
     limit_resources(&command.rlimits)?;
+    scheduling::apply(&command.scheduling)?;
     sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
     take_ids(command)?;
     enter_directory(&command.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(command.umask));
-    if command.reaper {
+    if command.reaper && command.scheduling.personality.is_none() {
         randomize_addresses()?;
     }
     let execution = Execution::prepare(command)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
+    if let Some(procfs) = &job.procfs {
+        labels::take(&command.labels, procfs)?;
+    }
     let enforced = sandbox::restrict(job.sandbox, job.filter)?;
     if job.tied {
         tie_to_main()?;
@@ -187,7 +207,7 @@ fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infal
     }
     match job.waits {
         Waits::No | Waits::ForMain => {
-            executing(sender)?;
+            executing(job.foreign_clock, sender)?;
             give_up()?;
         }
         Waits::AtGate(gate) => {
@@ -236,8 +256,8 @@ fn sandboxed(enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> 
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun what is enforced", source })
 }
 
-fn executing(sender: &Sender) -> Result<(), WorkloadError> {
-    let report = Report::Executing { at: crate::clock::monotonic_nanoseconds() };
+fn executing(foreign_clock: bool, sender: &Sender) -> Result<(), WorkloadError> {
+    let report = Report::Executing { at: (!foreign_clock).then(crate::clock::monotonic_nanoseconds) };
     let told = sender.send(&report, None);
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
 }
