@@ -7,8 +7,8 @@ use vfsrun_spec::Spec;
 use vfsrun_spec::vfs::LANDLOCK_ANNOTATION;
 use vfsrun_union::PatternError;
 
-use crate::capabilities;
 use crate::facts::Facts;
+use crate::{capabilities, mounts};
 
 #[derive(Debug, Error)]
 pub enum PlanError {
@@ -51,8 +51,16 @@ pub enum PlanError {
     Regex { at: String, source: PatternError },
     #[error("{at}: this version does not build it")]
     NotBuilt { at: &'static str },
-    #[error("{at}: unknown mount option {option:?}")]
+    #[error("{at}: a bind mount has no option {option:?}; a file system would be asked whether it has it")]
     MountOption { at: String, option: String },
+    #[error(
+        "{at}.options: {option:?} does not map uids and gids, as idmap=uids=0-1000-10;gids=0-1000-10 does"
+    )]
+    MountIds { at: String, option: String },
+    #[error("{at}: {number} is no number of a device")]
+    DeviceNumber { at: String, number: i64 },
+    #[error("{at}: names no file")]
+    DevicePath { at: String },
     #[error("{at}: {problem}")]
     Mount { at: String, problem: &'static str },
     #[error(
@@ -123,7 +131,6 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
         (process.scheduler.is_some(), "process.scheduler"),
         (process.io_priority.is_some(), "process.ioPriority"),
         (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
-        (!linux.devices.is_empty(), "linux.devices"),
         (!linux.net_devices.is_empty(), "linux.netDevices"),
         (!linux.time_offsets.is_empty() || joins_time, "linux.timeOffsets"),
         (linux.personality.is_some(), "linux.personality"),
@@ -151,6 +158,7 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     {
         notes.push(format!("only one user id is mapped: {reason}"));
     }
+    notes.extend(mounts::notes(spec));
     let linux = spec.linux.clone().unwrap_or_default();
     if linux.cgroups_path.is_some_and(|path| !path.is_empty()) {
         notes.push("linux.cgroupsPath: this version makes no cgroup".to_owned());

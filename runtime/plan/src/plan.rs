@@ -25,8 +25,13 @@ pub struct Plan {
     pub loopback: bool,
     pub root: Root,
     pub mounts: Vec<Mount>,
-    /// Make the six device nodes and the usual links in /dev.
-    pub devices: bool,
+    /// Nodes of devices, those that every program expects among them.
+    pub devices: Vec<Device>,
+    /// The usual links in /dev.
+    pub device_links: bool,
+    /// What the mounts show of the host is opened with the caller's rights and not with init's, which is in another user
+    /// namespace.
+    pub opened_outside: bool,
     /// Made after the mounts, in them.
     pub directories: Vec<Directory>,
     /// Names below these are replaced by nothing: an empty directory or /dev/null.
@@ -106,7 +111,7 @@ impl Namespace {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ids {
     pub uids: Vec<Extent>,
@@ -177,6 +182,43 @@ pub enum UpperOn {
     Memory,
 }
 
+/// A node of a device in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Absolute, in the root.
+    pub path: PathBuf,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    /// Owner and group, in ids inside.
+    pub owner: (u32, u32),
+    pub origin: NodeOrigin,
+    /// The JSON path that asked for it; `None` for one of ours.
+    pub at: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeviceKind {
+    Character,
+    Block,
+    Fifo,
+}
+
+/// Where a node comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeOrigin {
+    /// It is made where it is wanted.
+    MadeThere,
+    /// It is made elsewhere and bound: where it is wanted, devices cannot be used.
+    MadeApart,
+    /// The host's node of the same path is bound.
+    Host,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
@@ -184,6 +226,8 @@ pub struct Mount {
     pub destination: PathBuf,
     pub what: MountKind,
     pub attributes: Attributes,
+    /// A symlink at the destination is covered itself, and not followed.
+    pub on_link: bool,
     /// The JSON path that asked for it, for messages; "default" for ours.
     pub at: String,
 }
@@ -197,7 +241,6 @@ impl Mount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MountKind {
-    Proc,
     /// Any file system by name, with its options.
     FileSystem {
         name: String,
@@ -205,13 +248,42 @@ pub enum MountKind {
         options: Vec<String>,
         /// It begins with what it covers.
         copies_up: bool,
+        /// Its mode is that of what it covers.
+        covers_mode: bool,
     },
     Bind {
         source: PathBuf,
         recursive: bool,
+        link: SourceLink,
+        /// Other owners are shown.
+        ids: Option<MountIds>,
     },
+    /// What is mounted at the destination gets other attributes, and its file system other options.
+    Remount { file_system: Option<Vec<String>> },
     /// The caller's cgroups, read-only.
     Cgroup,
+}
+
+/// What becomes of a symlink that is the source of a bind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceLink {
+    #[default]
+    Followed,
+    /// It is bound itself.
+    Shown,
+    /// A link with the same target is made instead.
+    Copied,
+}
+
+/// The ids of an id-mapped mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountIds {
+    /// What is mounted below has them too.
+    pub recursive: bool,
+    /// Inside is the file system's id, outside the host's. `None`: as the container's user namespace has them.
+    pub ids: Option<Ids>,
 }
 
 /// Mount attributes by the names of mount(8).
@@ -223,7 +295,8 @@ pub struct Attributes {
     pub clear: u32,
     pub recursive_set: u32,
     pub recursive_clear: u32,
-    pub propagation: Option<String>,
+    /// Words, of which each changes what the ones before have made.
+    pub propagation: Vec<String>,
 }
 
 impl Attributes {

@@ -17,6 +17,7 @@ mod launch;
 mod log;
 mod notify;
 mod oci_state;
+mod mount_ids;
 mod probe;
 mod progress;
 mod proxy;

@@ -46,7 +46,7 @@ pub fn features() -> Outcome {
             "apparmor": disabled,
             "selinux": disabled,
             "intelRdt": disabled,
-            "mountExtensions": { "idmap": disabled },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": disabled,
             "memoryPolicy": { "modes": [], "flags": [] },
         },

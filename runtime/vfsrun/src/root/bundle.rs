@@ -5,12 +5,13 @@ use std::path::Path;
 
 use vfsrun_sys::mount::{self, Attr, Propagation};
 
-use super::{RootError, open_directory};
+use super::RootError;
+use super::host::Host;
 
 /// Makes `path` a mount of its own, so that it can be pivoted to; with `slave`, what the host mounts below it later
 /// appears in it. Stage: init.
-pub fn bind(path: &Path, slave: bool) -> Result<OwnedFd, RootError> {
-    let directory = open_directory(path).map_err(RootError::step("open root.path", path))?;
+pub fn bind(path: &Path, slave: bool, host: &mut Host<'_>) -> Result<OwnedFd, RootError> {
+    let directory = host.directory(path).map_err(RootError::step("open root.path", path))?;
     // Recursive: in a user namespace the host's mounts below cannot be left out, they would uncover what they hide.
     let tree = mount::clone_tree(&directory, Path::new(""), true)
         .map_err(RootError::step("bind root.path", path))?;
