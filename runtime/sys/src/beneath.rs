@@ -60,14 +60,19 @@ fn plain(path: &Path) -> PathBuf {
 
 fn resolve(root: impl AsFd, path: &Path, flags: OFlags, how: ResolveFlags) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut tries = TRIES;
     loop {
         match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             // The kernel asks for another try when a rename or mount raced with `..` (openat2(2), EAGAIN).
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if tries > 0 => tries -= 1,
+            Err(rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }
     }
 }
+
+/// Somebody who renames without end must not keep us here without end.
+const TRIES: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
