@@ -7,8 +7,8 @@ use vfsrun_spec::Spec;
 use vfsrun_spec::vfs::{LANDLOCK_ANNOTATION, VIEW_ANNOTATION};
 use vfsrun_union::PatternError;
 
-use crate::capabilities;
 use crate::facts::Facts;
+use crate::{capabilities, mounts};
 
 #[derive(Debug, Error)]
 pub enum PlanError {
@@ -51,8 +51,16 @@ pub enum PlanError {
     Regex { at: String, source: PatternError },
     #[error("{at}: this version does not build it")]
     NotBuilt { at: &'static str },
-    #[error("{at}: unknown mount option {option:?}")]
+    #[error("{at}: a bind mount has no option {option:?}; a file system would be asked whether it has it")]
     MountOption { at: String, option: String },
+    #[error(
+        "{at}.options: {option:?} does not map uids and gids, as idmap=uids=0-1000-10;gids=0-1000-10 does"
+    )]
+    MountIds { at: String, option: String },
+    #[error("{at}: {number} is no number of a device")]
+    DeviceNumber { at: String, number: i64 },
+    #[error("{at}: names no file")]
+    DevicePath { at: String },
     #[error("{at}: {problem}")]
     Mount { at: String, problem: &'static str },
     #[error(
@@ -120,8 +128,7 @@ pub enum PlanError {
 /// A field that is parsed but not built must not be skipped in silence.
 pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     let linux = spec.linux.clone().unwrap_or_default();
-    let unbuilt =
-        [(!linux.devices.is_empty(), "linux.devices"), (linux.intel_rdt.is_some(), "linux.intelRdt")];
+    let unbuilt = [(linux.intel_rdt.is_some(), "linux.intelRdt")];
     match unbuilt.into_iter().find(|(asked, _)| *asked) {
         Some((_, at)) => Err(PlanError::NotBuilt { at }),
         None => Ok(()),
@@ -136,6 +143,7 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
     {
         notes.push(format!("only one user id is mapped: {reason}"));
     }
+    notes.extend(mounts::notes(spec));
     let linux = spec.linux.clone().unwrap_or_default();
     if linux.cgroups_path.is_some_and(|path| !path.is_empty()) {
         notes.push("linux.cgroupsPath: this version makes no cgroup".to_owned());

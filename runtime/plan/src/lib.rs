@@ -10,12 +10,14 @@
 
 mod capabilities;
 mod defaults;
+mod devices;
 mod error;
 pub mod facts;
 mod host_wide;
 pub mod ids;
 mod labels;
 mod landlock;
+mod mount_options;
 pub mod mounts;
 pub mod paths;
 pub mod plan;
@@ -63,14 +65,22 @@ impl Plan {
         let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref())?;
-        let mut mounts = mounts::all(&config, facts)?;
+        let setting = mounts::Setting {
+            facts,
+            ids: ids.as_ref(),
+            in_user_namespace: namespaces.iter().any(|namespace| namespace.kind == NamespaceType::User),
+            is_action: config.vfs.is_some(),
+        };
+        let mut mounts = mounts::all(&config, setting)?;
         labels::label_mounts(&linux, &mut mounts, facts)?;
+        let devices = devices::all(&config, &mounts, setting)?;
         let mut notes = error::notes(spec, facts);
         let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
         notes.extend(landlock_note);
         let sandbox = sandbox::decide(&config, facts, landlock)?;
+        let opened_outside = opened_outside(&root, &mounts, &devices, setting);
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
@@ -80,8 +90,9 @@ impl Plan {
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
             directories: home(&config, &command),
-            // A /dev of the host's, bound, is the host's to fill.
-            devices: !mounts.iter().any(|mount| mount.destination == Path::new("/dev") && mount.is_bind()),
+            opened_outside,
+            device_links: !devices::is_hosts(&mounts),
+            devices,
             root,
             propagation: linux.rootfs_propagation.filter(|word| !word.is_empty()),
             mounts,
@@ -98,6 +109,21 @@ impl Plan {
             notes,
         })
     }
+}
+
+/// Whether init, with its user namespace's rights, would lack some of the caller's. The ids of an action of root are the
+/// host's own.
+fn opened_outside(
+    root: &Root,
+    mounts: &[plan::Mount],
+    devices: &[plan::Device],
+    setting: mounts::Setting<'_>,
+) -> bool {
+    let needs_rights =
+        mounts.iter().any(|mount| matches!(mount.what, plan::MountKind::Bind { ids: Some(_), .. }))
+            || devices.iter().any(|device| device.origin == plan::NodeOrigin::MadeApart)
+            || matches!(root, Root::Directory { .. });
+    setting.facts.caller.privileged && setting.ids.is_some() && needs_rights
 }
 
 /// The branches of `spec` as the action would see them without mounts and upper, in one segment that tells where its names

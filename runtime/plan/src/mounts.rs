@@ -1,139 +1,191 @@
-//! Mount options: what the words of a config mean to the kernel.
+//! The mounts of a plan: what each entry of `mounts` comes to, and where nothing may be mounted.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use vfsrun_spec::{Mount, Spec};
 
-use crate::plan::{self, Attributes, MountKind};
+pub use crate::mount_options::names as options;
+use crate::mount_options::{NODEV, Options, RDONLY};
+use crate::plan::{self, Ids, MountKind, SourceLink};
 use crate::{Facts, PlanError, paths};
 
-// MOUNT_ATTR_* of mount_setattr(2).
-const RDONLY: u32 = 0x1;
-const NOSUID: u32 = 0x2;
-const NODEV: u32 = 0x4;
-const NOEXEC: u32 = 0x8;
-const ATIME: u32 = 0x70;
-const NOATIME: u32 = 0x10;
-const STRICTATIME: u32 = 0x20;
-const NODIRATIME: u32 = 0x80;
-const NOSYMFOLLOW: u32 = 0x20_0000;
-
-/// Word, bits to set, bits to clear. With an `r` before it, it holds for everything mounted below too.
-const ATTRIBUTES: [(&str, u32, u32); 16] = [
-    ("ro", RDONLY, 0),
-    ("rw", 0, RDONLY),
-    ("nosuid", NOSUID, 0),
-    ("suid", 0, NOSUID),
-    ("nodev", NODEV, 0),
-    ("dev", 0, NODEV),
-    ("noexec", NOEXEC, 0),
-    ("exec", 0, NOEXEC),
-    ("noatime", NOATIME, ATIME),
-    ("atime", 0, ATIME),
-    ("strictatime", STRICTATIME, ATIME),
-    ("relatime", 0, ATIME),
-    ("nodiratime", NODIRATIME, 0),
-    ("diratime", 0, NODIRATIME),
-    ("nosymfollow", NOSYMFOLLOW, 0),
-    ("symfollow", 0, NOSYMFOLLOW),
+/// Files of /proc that others may stand for, as lxcfs provides them. What else is mounted in there could make this program
+/// write its settings of the container somewhere else (CVE-2019-16884, CVE-2019-19921).
+const IN_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
 ];
 
-const PROPAGATION: [&str; 8] =
-    ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
+/// Who mounts, and for what.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub facts: &'a Facts,
+    /// Of a new user namespace.
+    pub ids: Option<&'a Ids>,
+    /// Of any user namespace.
+    pub in_user_namespace: bool,
+    pub is_action: bool,
+}
 
-/// Words that say what is so anyway, or what kind of mount it is.
-const PLAIN: [&str; 6] = ["defaults", "bind", "rbind", "silent", "loud", "async"];
-
-/// Every word that a mount may have beside what is for its file system alone, sorted; one is for tmpfs.
-pub fn options() -> Vec<String> {
-    let attributes = ATTRIBUTES.iter().flat_map(|(word, ..)| [(*word).to_owned(), format!("r{word}")]);
-    let others = PROPAGATION.iter().chain(&PLAIN).chain(&["tmpcopyup"]).map(|word| (*word).to_owned());
-    let mut words: Vec<_> = attributes.chain(others).collect();
-    words.sort();
-    words
+impl Setting<'_> {
+    /// Whether device nodes can be made where they are wanted.
+    pub fn makes_nodes(&self) -> bool {
+        self.facts.caller.privileged && !self.in_user_namespace && !self.is_action
+    }
 }
 
 /// The mounts of a complete config, in its order.
-pub(crate) fn all(config: &Spec, facts: &Facts) -> Result<Vec<plan::Mount>, PlanError> {
-    let is_action = config.vfs.is_some();
-    config.mounts.iter().enumerate().map(|(index, mount)| one(mount, index, is_action, facts)).collect()
+pub(crate) fn all(config: &Spec, setting: Setting<'_>) -> Result<Vec<plan::Mount>, PlanError> {
+    config.mounts.iter().enumerate().map(|(index, mount)| one(mount, index, setting)).collect()
 }
 
-fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<plan::Mount, PlanError> {
+/// What is not as the specification wants it, and done all the same.
+pub(crate) fn notes(config: &Spec) -> impl Iterator<Item = String> {
+    let relative = config.mounts.iter().enumerate().filter(|(_, mount)| !mount.destination.is_absolute());
+    relative.map(|(index, mount)| {
+        let (said, taken) = (mount.destination.display(), clean(&mount.destination));
+        format!("mounts[{index}].destination: {said} is not absolute, and is taken as {}", taken.display())
+    })
+}
+
+fn one(mount: &Mount, index: usize, setting: Setting<'_>) -> Result<plan::Mount, PlanError> {
     let at = format!("mounts[{index}]");
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(PlanError::Mount { at, problem: "this version does not build id-mapped mounts" });
-    }
-    let mut attributes = Attributes::default();
-    let mut data = Vec::new();
-    for option in &mount.options {
-        match option.as_str() {
-            "tmpcopyup" if mount.kind.as_deref() == Some("tmpfs") => {}
-            "tmpcopyup" | "idmap" | "ridmap" => {
-                return Err(PlanError::MountOption { at: format!("{at}.options"), option: option.clone() });
+    let options = Options::of(mount, &at, setting.ids)?;
+    let destination = clean(&mount.destination);
+    let (mut attributes, on_link) = (options.attributes.clone(), options.on_link);
+    let what = kind(mount, options, &at, setting)?;
+    refuse_in_proc(&destination, &what, &at)?;
+    attributes.set |= forced(&what, &destination, setting);
+    Ok(plan::Mount { destination, what, attributes, on_link, at })
+}
+
+/// Below `/`, without `.` and `..`.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
             }
-            word if PLAIN.contains(&word) => {}
-            word if PROPAGATION.contains(&word) => attributes.propagation = Some(word.to_owned()),
-            word if attribute(word, &mut attributes) => {}
-            _ => data.push(option.clone()),
+            _ => {}
         }
     }
-    let what = kind(mount, &at, data, facts)?;
-    attributes.set |= forced(&what, is_action);
-    Ok(plan::Mount { destination: mount.destination.clone(), what, attributes, at })
+    clean
 }
 
-/// What holds whatever the options say. Devices are the six of /dev and those bound by name: there is no device
+/// Whether something else than proc may be mounted at a path in /proc.
+pub fn may_cover_proc(destination: &Path) -> bool {
+    IN_PROC.iter().any(|file| destination == Path::new(file))
+}
+
+fn refuse_in_proc(destination: &Path, what: &MountKind, at: &str) -> Result<(), PlanError> {
+    let problem = if destination == Path::new("/proc") {
+        // Of a bind it is seen when it is made.
+        let is_proc = match what {
+            MountKind::FileSystem { name, .. } => name == "proc",
+            MountKind::Bind { .. } | MountKind::Remount { .. } => true,
+            MountKind::Cgroup => false,
+        };
+        (!is_proc).then_some("only proc can be mounted at /proc")
+    } else {
+        let is_remount = matches!(what, MountKind::Remount { .. });
+        (destination.starts_with("/proc") && !may_cover_proc(destination) && !is_remount).then_some(
+            "nothing can be mounted in /proc but over files that tell of the machine, such as /proc/cpuinfo",
+        )
+    };
+    problem.map_or(Ok(()), |problem| Err(PlanError::Mount { at: at.to_owned(), problem }))
+}
+
+/// What holds whatever the options say. Devices are those that the spec names and those bound by name: there is no device
 /// cgroup yet. sysfs checks owners only, and the owner may be the host's root.
-fn forced(what: &MountKind, is_action: bool) -> u32 {
+fn forced(what: &MountKind, destination: &Path, setting: Setting<'_>) -> u32 {
     match what {
-        MountKind::FileSystem { name, .. } if name == "sysfs" && is_action => NODEV | RDONLY,
+        MountKind::FileSystem { name, .. } if name == "sysfs" && setting.is_action => NODEV | RDONLY,
+        // The place of the nodes. Nobody has the capability to make more of them.
+        MountKind::FileSystem { name, .. }
+            if name == "tmpfs" && destination == Path::new("/dev") && setting.makes_nodes() =>
+        {
+            0
+        }
         MountKind::FileSystem { name, .. } if name != "devpts" => NODEV,
         _ => 0,
     }
 }
 
-fn attribute(word: &str, attributes: &mut Attributes) -> bool {
-    let find = |word: &str| ATTRIBUTES.iter().find(|(name, ..)| *name == word);
-    if let Some((_, set, clear)) = find(word) {
-        attributes.clear = (attributes.clear | clear) & !set;
-        attributes.set = (attributes.set & !clear) | set;
-        attributes.clear |= clear & ATIME;
-        return true;
+fn kind(mount: &Mount, options: Options, at: &str, setting: Setting<'_>) -> Result<MountKind, PlanError> {
+    let wrong = |problem| PlanError::Mount { at: at.to_owned(), problem };
+    let is_bind = paths::is_bind(mount);
+    if options.copies_up && mount.kind.as_deref() != Some("tmpfs") {
+        return Err(wrong("tmpcopyup is for tmpfs"));
     }
-    match word.strip_prefix('r').and_then(find) {
-        Some((_, set, clear)) => {
-            attributes.recursive_set |= set;
-            attributes.recursive_clear |= clear;
-            true
+    if options.ids.is_some() && (!is_bind || options.remount) {
+        return Err(wrong("ids can be mapped of binds only"));
+    }
+    if options.link != SourceLink::Followed && !is_bind {
+        return Err(wrong("copy-symlink and src-nofollow are for binds"));
+    }
+    if options.link == SourceLink::Copied && options.on_link {
+        return Err(wrong("copy-symlink makes a link, and dest-nofollow mounts on one"));
+    }
+    if let (true, Some(option)) = (is_bind, options.data.first()) {
+        return Err(PlanError::MountOption { at: format!("{at}.options"), option: option.clone() });
+    }
+    let kernel = || options.superblock.iter().chain(&options.data).cloned().collect();
+    if options.remount {
+        return Ok(MountKind::Remount { file_system: (!is_bind).then(kernel) });
+    }
+    if is_bind {
+        let source = mount.source.as_deref().ok_or(wrong("a bind mount needs a source"))?;
+        if let Some(ids) = &options.ids {
+            refuse_ids(ids, at, setting)?;
         }
-        None => false,
+        return Ok(MountKind::Bind {
+            source: paths::host_path(Path::new(source), setting.facts),
+            recursive: options.bind.is_some_and(|recursive| recursive.0),
+            link: options.link,
+            ids: options.ids,
+        });
+    }
+    match mount.kind.as_deref().filter(|kind| !kind.is_empty()) {
+        Some("cgroup" | "cgroup2") => Ok(MountKind::Cgroup),
+        Some(name) => {
+            let covers_mode = name == "tmpfs"
+                && !setting.is_action
+                && !options.data.iter().any(|option| option.starts_with("mode="));
+            Ok(MountKind::FileSystem {
+                name: name.to_owned(),
+                source: mount.source.clone(),
+                options: kernel(),
+                copies_up: options.copies_up,
+                covers_mode,
+            })
+        }
+        None => Err(wrong("has neither a type nor the option bind")),
     }
 }
 
-fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<MountKind, PlanError> {
-    if paths::is_bind(mount) {
-        let source = mount
-            .source
-            .as_deref()
-            .ok_or(PlanError::Mount { at: at.to_owned(), problem: "a bind mount needs a source" })?;
-        if let Some(option) = data.into_iter().next() {
-            return Err(PlanError::MountOption { at: format!("{at}.options"), option });
-        }
-        let recursive = mount.options.iter().any(|option| option == "rbind");
-        return Ok(MountKind::Bind { source: paths::host_path(Path::new(source), facts), recursive });
+fn refuse_ids(ids: &plan::MountIds, at: &str, setting: Setting<'_>) -> Result<(), PlanError> {
+    let wrong = |problem| PlanError::Mount { at: at.to_owned(), problem };
+    if !setting.facts.caller.privileged {
+        return Err(wrong("only root can have the kernel map the ids of a mount"));
     }
-    match mount.kind.as_deref() {
-        Some("proc") => Ok(MountKind::Proc),
-        Some("cgroup" | "cgroup2") => Ok(MountKind::Cgroup),
-        Some(name) => {
-            let copies_up = mount.options.iter().any(|option| option == "tmpcopyup");
-            let source = mount.source.clone();
-            Ok(MountKind::FileSystem { name: name.to_owned(), source, options: data, copies_up })
+    match &ids.ids {
+        None if setting.ids.is_none() => {
+            Err(wrong("its ids need uidMappings and gidMappings: the container has no new user namespace"))
         }
-        None => {
-            Err(PlanError::Mount { at: at.to_owned(), problem: "has neither a type nor the option bind" })
+        Some(ids) if ids.uids.iter().chain(&ids.gids).any(|extent| extent.count == 0) => {
+            Err(wrong("a range of no ids is mapped"))
         }
+        _ => Ok(()),
     }
 }
 
@@ -141,37 +193,12 @@ fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<Mou
 mod tests {
     use super::*;
 
-    fn attributes(words: &[&str]) -> Attributes {
-        let mut attributes = Attributes::default();
-        for word in words {
-            assert!(attribute(word, &mut attributes), "{word}");
-        }
-        attributes
-    }
-
     #[test]
-    fn the_last_word_wins() {
-        assert_eq!(attributes(&["ro", "rw"]).set & RDONLY, 0);
-        assert_eq!(attributes(&["rw", "ro"]).set & RDONLY, RDONLY);
-        assert_eq!(attributes(&["rw", "ro"]).clear & RDONLY, 0);
-    }
-
-    #[test]
-    fn an_access_time_word_replaces_the_others() {
-        let attributes = attributes(&["noatime", "strictatime"]);
-        assert_eq!((attributes.set & ATIME, attributes.clear & ATIME), (STRICTATIME, ATIME));
-    }
-
-    #[test]
-    fn recursive_words_are_kept_apart() {
-        let attributes = attributes(&["rro", "rnosuid"]);
-        assert_eq!((attributes.set, attributes.recursive_set), (0, RDONLY | NOSUID));
-    }
-
-    #[test]
-    fn words_of_a_file_system_are_not_attributes() {
-        for word in ["size=64k", "mode=755", "newinstance", "remote", "rx"] {
-            assert!(!attribute(word, &mut Attributes::default()), "{word}");
+    fn destinations_stay_below_the_root() {
+        for (said, taken) in
+            [("work", "/work"), ("/a/../../b/./c/", "/b/c"), ("/..", "/"), ("/proc/../etc", "/etc")]
+        {
+            assert_eq!(clean(Path::new(said)), Path::new(taken), "{said}");
         }
     }
 }

@@ -31,8 +31,13 @@ pub struct Plan {
     /// How mounts travel to it and from it, by the words of mount(8); private when not said.
     pub propagation: Option<String>,
     pub mounts: Vec<Mount>,
-    /// Make the six device nodes and the usual links in /dev.
-    pub devices: bool,
+    /// Nodes of devices, those that every program expects among them.
+    pub devices: Vec<Device>,
+    /// The usual links in /dev.
+    pub device_links: bool,
+    /// What the mounts show of the host is opened with the caller's rights and not with init's, which is in another user
+    /// namespace.
+    pub opened_outside: bool,
     /// Made after the mounts, in them.
     pub directories: Vec<Directory>,
     /// Names below these are replaced by nothing: an empty directory or /dev/null.
@@ -186,7 +191,7 @@ pub struct NetDevice {
     pub inside: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ids {
     pub uids: Vec<Extent>,
@@ -279,6 +284,43 @@ pub enum UpperOn {
     Root,
 }
 
+/// A node of a device in the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Absolute, in the root.
+    pub path: PathBuf,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    /// Owner and group, in ids inside.
+    pub owner: (u32, u32),
+    pub origin: NodeOrigin,
+    /// The JSON path that asked for it; `None` for one of ours.
+    pub at: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeviceKind {
+    Character,
+    Block,
+    Fifo,
+}
+
+/// Where a node comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeOrigin {
+    /// It is made where it is wanted.
+    MadeThere,
+    /// It is made elsewhere and bound: where it is wanted, devices cannot be used.
+    MadeApart,
+    /// The host's node of the same path is bound.
+    Host,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
@@ -286,6 +328,8 @@ pub struct Mount {
     pub destination: PathBuf,
     pub what: MountKind,
     pub attributes: Attributes,
+    /// A symlink at the destination is covered itself, and not followed.
+    pub on_link: bool,
     /// The JSON path that asked for it, for messages; "default" for ours.
     pub at: String,
 }
@@ -299,7 +343,6 @@ impl Mount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MountKind {
-    Proc,
     /// Any file system by name, with its options.
     FileSystem {
         name: String,
@@ -307,13 +350,42 @@ pub enum MountKind {
         options: Vec<String>,
         /// It begins with what it covers.
         copies_up: bool,
+        /// Its mode is that of what it covers.
+        covers_mode: bool,
     },
     Bind {
         source: PathBuf,
         recursive: bool,
+        link: SourceLink,
+        /// Other owners are shown.
+        ids: Option<MountIds>,
     },
+    /// What is mounted at the destination gets other attributes, and its file system other options.
+    Remount { file_system: Option<Vec<String>> },
     /// The caller's cgroups, read-only.
     Cgroup,
+}
+
+/// What becomes of a symlink that is the source of a bind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceLink {
+    #[default]
+    Followed,
+    /// It is bound itself.
+    Shown,
+    /// A link with the same target is made instead.
+    Copied,
+}
+
+/// The ids of an id-mapped mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountIds {
+    /// What is mounted below has them too.
+    pub recursive: bool,
+    /// Inside is the file system's id, outside the host's. `None`: as the container's user namespace has them.
+    pub ids: Option<Ids>,
 }
 
 /// Mount attributes by the names of mount(8).
@@ -325,7 +397,8 @@ pub struct Attributes {
     pub clear: u32,
     pub recursive_set: u32,
     pub recursive_clear: u32,
-    pub propagation: Option<String>,
+    /// Words, of which each changes what the ones before have made.
+    pub propagation: Vec<String>,
 }
 
 impl Attributes {

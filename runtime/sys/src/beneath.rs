@@ -4,62 +4,75 @@
 //! resolves these paths in one go (openat2, Linux 5.6), so there is no window between a check and a use.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+const NO_LINKS: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens `path` beneath `root` without following any symlink. With `OFlags::PATH | OFlags::NOFOLLOW` a symlink in
 /// the last place is opened itself. An empty path is `root`. Always close-on-exec.
 ///
 /// Errors: ELOOP for a symlink on the way, EXDEV for a path that leaves `root`, else those of openat2(2).
 pub fn open(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    resolve(
-        root,
-        path,
-        flags,
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
+    resolve(root, path, flags, NO_LINKS)
 }
 
 /// Opens `path` as a process whose root is `root` would: symlinks are followed, absolute ones start again at `root`,
 /// and `..` stops there. Magic links of /proc are refused. Always close-on-exec.
 pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    resolve(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    resolve(root, path, flags, IN_ROOT)
 }
 
 /// Makes every missing directory of `path` beneath `root` with mode 0755 and opens the last one (O_PATH).
 /// Existing symlinks are refused, not followed.
 pub fn make_dirs(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    let mut dir = open(root, Path::new(""), OFlags::PATH | OFlags::DIRECTORY)?;
-    for component in path.components() {
-        let Component::Normal(name) = component else { continue };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        dir = match open(&dir, Path::new(name), flags) {
-            // Only then is it made: asking to make what is there costs a look-up that no cache answers.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-                open(&dir, Path::new(name), flags)?
+    make(root.as_fd(), &plain(path), NO_LINKS)
+}
+
+/// The same, but links in the part of the path that is there are followed as [`open_in_root`] does.
+pub fn make_dirs_in_root(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    make(root.as_fd(), &plain(path), IN_ROOT)
+}
+
+fn make(root: BorrowedFd<'_>, path: &Path, how: ResolveFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    // Only then is it made: asking to make what is there costs a look-up that no cache answers.
+    match (resolve(root, path, flags, how), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = make(root, parent, how)?;
+            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            other => other?,
-        };
+            open(&parent, Path::new(name), flags | OFlags::NOFOLLOW)
+        }
+        (found, ..) => found,
     }
-    Ok(dir)
+}
+
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
 }
 
 fn resolve(root: impl AsFd, path: &Path, flags: OFlags, how: ResolveFlags) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut tries = TRIES;
     loop {
         match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             // The kernel asks for another try when a rename or mount raced with `..` (openat2(2), EAGAIN).
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if tries > 0 => tries -= 1,
+            Err(rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }
     }
 }
+
+/// Somebody who renames without end must not keep us here without end.
+const TRIES: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -109,5 +122,19 @@ mod tests {
         symlink(outside.path(), temp.path().join("a")).unwrap();
         make_dirs(dir_fd(temp.path()), Path::new("a/b")).unwrap_err();
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_are_made_where_links_lead_inside_of_the_root() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("run/here")).unwrap();
+        symlink("/run", temp.path().join("var")).unwrap();
+        symlink("/nowhere", temp.path().join("dangling")).unwrap();
+        let root = dir_fd(temp.path());
+        make_dirs_in_root(&root, Path::new("var/here/a/b")).unwrap();
+        assert!(temp.path().join("run/here/a/b").is_dir());
+        make_dirs_in_root(&root, Path::new("dangling/a")).unwrap_err();
+        make_dirs(&root, Path::new("var/c")).unwrap_err();
+        assert!(!temp.path().join("nowhere").exists() && !temp.path().join("run/c").exists());
     }
 }

@@ -1,6 +1,7 @@
 //! Launching: the clone that becomes init, and its maps.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
@@ -8,12 +9,16 @@ use thiserror::Error;
 use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_spec::oci::NamespaceType;
 use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
+use vfsrun_sys::fd_passing;
 
 use crate::id_maps::{self, IdMapError};
+use crate::mount_ids;
 use crate::net_devices::{self, NetDeviceError};
+use crate::root::host::{Host, Reach};
 use crate::route::Route;
 use crate::stage::init::{self, Prepared};
 use crate::stage::joined::{self, Joining};
+use crate::stage::opener;
 use crate::stage::report::{self, Base, Received, Receiver, Report};
 use crate::time_namespace::Own;
 
@@ -33,6 +38,10 @@ pub enum LaunchError {
     IdMap(#[from] IdMapError),
     #[error("{message}")]
     NotJoined { message: String },
+    #[error("{at}: cannot make a user namespace for its ids")]
+    MountIds { at: String, source: io::Error },
+    #[error("cannot open what the mounts show of the host")]
+    Open { source: io::Error },
     #[error("init ended before it could start")]
     Go { source: io::Error },
 }
@@ -62,11 +71,21 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     tracing::debug!(namespaces = ?plan.namespaces, "clone init");
     let host_route = (!plan.net_devices.is_empty()).then(Route::open).transpose();
     let host_route = host_route.map_err(|source| NetDeviceError::Socket { source })?;
+    let ids_of_mounts = mount_ids::Namespaces::for_mounts(plan)?;
+    let opened = |source| LaunchError::Open { source };
+    let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
     let own_time = join(&plan.namespaces)?;
     match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
         Cloned::Child => {
             drop(reports);
-            init::run(prepared, sender)
+            let host = match sources {
+                Some((sources, receiver)) => {
+                    drop(sources);
+                    Host::Outside(receiver)
+                }
+                None => Host::Here(Reach::new(plan, prepared.scaffold, &ids_of_mounts)),
+            };
+            init::run(prepared, host, sender)
         }
         Cloned::Parent(child) => {
             drop(sender);
@@ -89,6 +108,13 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
                 net_devices::move_all(&plan.net_devices, host, &child)?;
             }
             reports.go().map_err(|source| LaunchError::Go { source })?;
+            if let Some((sources, _)) = sources {
+                let pid = child.pid;
+                ids_of_mounts
+                    .with_container(pid)
+                    .and_then(|ids| opener::open(plan, prepared.scaffold, &ids, child.pidfd.as_fd(), sources))
+                    .map_err(opened)?;
+            }
             Ok(Init { child, reports })
         }
     }

@@ -17,6 +17,7 @@ mod keyring;
 mod labels;
 mod launch;
 mod log;
+mod mount_ids;
 mod net_devices;
 mod notify;
 mod oci_state;

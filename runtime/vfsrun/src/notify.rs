@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::{Attributes, Mount, MountKind};
+use vfsrun_plan::plan::{Attributes, Mount, MountKind, SourceLink};
 use vfsrun_sys::fd_passing;
 use vfsrun_sys::mount::Attr;
 
@@ -55,7 +55,13 @@ pub fn offer(plan: &mut Plan, place: &Path) {
         Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     plan.mounts.push(Mount {
         destination: INSIDE.into(),
-        what: MountKind::Bind { source: place.join(DIRECTORY), recursive: false },
+        what: MountKind::Bind {
+            source: place.join(DIRECTORY),
+            recursive: false,
+            link: SourceLink::Followed,
+            ids: None,
+        },
+        on_link: false,
         attributes: Attributes { set: closed.bits(), ..Attributes::default() },
         at: VARIABLE.to_owned(),
     });

@@ -47,7 +47,7 @@ pub fn features() -> Outcome {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": disabled,
-            "mountExtensions": { "idmap": disabled },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },

@@ -184,7 +184,8 @@ impl Cover {
 
 /// The last mount at or above the path.
 fn cover(mounts: &[Mount], path: &Path) -> Option<Cover> {
-    let covers = mounts.iter().filter(|mount| path.starts_with(&mount.destination));
+    let is_mount = |mount: &&Mount| !matches!(mount.what, MountKind::Remount { .. });
+    let covers = mounts.iter().filter(is_mount).filter(|mount| path.starts_with(&mount.destination));
     let mount = covers.max_by_key(|mount| mount.destination.components().count())?;
     let (kind, source) = match &mount.what {
         MountKind::Bind { source, .. } => {
@@ -193,9 +194,9 @@ fn cover(mounts: &[Mount], path: &Path) -> Option<Cover> {
             let exists = source.symlink_metadata().is_ok();
             ("bind", Some((source, exists)))
         }
-        MountKind::Proc => ("proc", None),
         MountKind::Cgroup => ("cgroup", None),
         MountKind::FileSystem { name, .. } => (name.as_str(), None),
+        MountKind::Remount { .. } => return None,
     };
     Some(Cover { destination: mount.destination.clone(), kind: kind.to_owned(), source })
 }

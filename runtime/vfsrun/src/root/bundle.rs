@@ -7,12 +7,13 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, openat};
 use vfsrun_sys::mount::{self, Attr, Propagation};
 
-use super::{RootError, open_directory};
+use super::RootError;
+use super::host::Host;
 
 /// Makes `path` a mount of its own, so that it can be pivoted to. As a slave it shows what the host mounts below it later;
 /// otherwise no mount travels in or out. Stage: init.
-pub fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, RootError> {
-    let directory = open_directory(path).map_err(RootError::step("open root.path", path))?;
+pub fn bind(path: &Path, propagation: Propagation, host: &mut Host<'_>) -> Result<OwnedFd, RootError> {
+    let directory = host.directory(path).map_err(RootError::step("open root.path", path))?;
     if propagation == Propagation::Shared {
         keep_to_ourselves(&directory).map_err(RootError::step("keep mounts private at root.path", path))?;
     }

@@ -3,6 +3,7 @@
 pub mod bundle;
 mod copy_up;
 pub mod devices;
+pub mod host;
 pub mod masks;
 pub mod mounts;
 pub mod view;
@@ -24,8 +25,14 @@ pub enum RootError {
     Mount { what: String, destination: PathBuf, at: String, source: io::Error },
     #[error("{} in the root is not a plain directory, so {what} cannot be mounted there", destination.display())]
     NotPlain { what: &'static str, destination: PathBuf },
+    #[error("{at}.options: {what} does not take {option:?}")]
+    Option { at: String, what: String, option: String, source: io::Error },
+    #[error("{at}: {} is in the root's /proc, where nothing else may be mounted", destination.display())]
+    InProc { at: String, destination: PathBuf },
     #[error("{} is not the device it should be", path.display())]
     WrongDevice { path: PathBuf },
+    #[error("{at}: {} is there in the root, and is not that device", path.display())]
+    NotThatDevice { at: String, path: PathBuf },
     #[error("cannot stack {lowers} segments with the upper in an overlay")]
     Overlay { lowers: usize, source: io::Error },
 }

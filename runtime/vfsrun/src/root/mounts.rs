@@ -5,110 +5,169 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, openat};
-use vfsrun_plan::plan::{Attributes, Mount, MountKind};
+use rustix::fs::{
+    FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat, symlinkat,
+};
+use vfsrun_plan::mounts::may_cover_proc;
+use vfsrun_plan::plan::{Attributes, Mount, MountKind, SourceLink};
 use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
+use super::host::Host;
 use super::{RootError, copy_up, open_directory};
 
+/// A root with its mounts.
+pub struct Mounted {
+    /// Another than before, if something was mounted at `/`.
+    pub root: OwnedFd,
+    /// Of tmpfs: more is put into them before the command starts.
+    readonly_later: Vec<(OwnedFd, PathBuf)>,
+}
+
 /// Makes every mount of the plan, in order. Stage: init, before the pivot, with the host's tree still in sight.
-pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
+pub fn make_all(root: OwnedFd, mounts: &[Mount], host: &mut Host<'_>) -> Result<Mounted, RootError> {
+    let mut mounted = Mounted { root, readonly_later: Vec::new() };
+    let mut proc = Proc::default();
     for mount in mounts {
         tracing::debug!(destination = %mount.destination.display(), what = name_of(&mount.what), "mount");
-        let failed = |source| RootError::Mount {
-            what: name_of(&mount.what),
-            destination: mount.destination.clone(),
-            at: mount.at.clone(),
-            source,
+        mounted.make(mount, host, &mut proc)?;
+    }
+    Ok(mounted)
+}
+
+impl Mounted {
+    fn make(&mut self, mount: &Mount, host: &mut Host<'_>, proc: &mut Proc) -> Result<(), RootError> {
+        let failed = |source| failure(mount, source);
+        let destination = &mount.destination;
+        let (tree, target) = match &mount.what {
+            MountKind::Remount { file_system } => return remount(&self.root, mount, file_system.as_deref()),
+            MountKind::Bind { recursive, link, ids, .. } => {
+                let source = host.source(mount).map_err(failed)?;
+                let kind = file_type(&fstat(&source).map_err(|errno| failed(errno.into()))?);
+                if *link == SourceLink::Copied && kind == FileType::Symlink {
+                    return copy_link(&self.root, destination, &source).map_err(failed);
+                }
+                let target = place_for(&self.root, mount, kind)?.0;
+                proc.refuse(&self.root, mount, &target, Some(&source))?;
+                let tree = if ids.is_some() { Ok(source) } else { clone(&source, *recursive) };
+                let tree = tree.and_then(|tree| show(tree, &mount.attributes)).map_err(failed)?;
+                close_to_devices(&tree, kind, destination).map_err(failed)?;
+                (tree, target)
+            }
+            MountKind::FileSystem { name, source, options, copies_up, covers_mode } => {
+                let (target, found) = place_for(&self.root, mount, FileType::Directory)?;
+                let covered = proc.refuse(&self.root, mount, &target, None)?;
+                let mode = format!("mode={:o}", covered.st_mode & 0o7777);
+                let mode = (*covers_mode && found).then_some(&mode);
+                let mut set = Attr::from_bits_retain(mount.attributes.set);
+                let readonly = set.contains(Attr::MOUNT_ATTR_RDONLY);
+                let mut new = NewFileSystem::new(mount, name)?;
+                if let Some(source) = source {
+                    new = new.pair("source", source)?;
+                }
+                for option in mode.into_iter().chain(options) {
+                    new = new.option(option)?;
+                }
+                if name == "tmpfs" {
+                    set -= Attr::MOUNT_ATTR_RDONLY;
+                } else if readonly && !KERNELS_OWN.contains(&name.as_str()) {
+                    // A device or an image that cannot be written is mounted only so.
+                    new = new.option("ro")?;
+                }
+                let tree = new.0.create(set).map_err(failed)?;
+                if *copies_up {
+                    copy_up::copy_up(target.as_fd(), tree.as_fd()).map_err(failed)?;
+                }
+                if name == "tmpfs" && readonly {
+                    let kept = tree.try_clone().map_err(failed)?;
+                    self.readonly_later.push((kept, destination.clone()));
+                }
+                (tree, target)
+            }
+            MountKind::Cgroup => {
+                let (target, _) = place_for(&self.root, mount, FileType::Directory)?;
+                (cgroup(&mount.attributes).map_err(failed)?, target)
+            }
         };
-        let target = place_for(&root, mount)?;
-        let tree = make(&mount.what, &mount.attributes, &mount.destination, &target).map_err(failed)?;
-        mount::attach(tree, target).map_err(failed)?;
+        spread(&tree, &mount.attributes).map_err(failed)?;
+        mount::attach(&tree, target).map_err(failed)?;
+        if destination == Path::new("/proc") {
+            proc.is(&tree).map_err(failed)?;
+        }
+        if destination == Path::new("/") {
+            self.root = tree;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// When everything in them has its place.
+    pub fn make_readonly(self) -> Result<OwnedFd, RootError> {
+        for (tree, path) in &self.readonly_later {
+            mount::set_attributes(tree, Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false)
+                .map_err(RootError::step("make read-only", path))?;
+        }
+        Ok(self.root)
+    }
 }
 
-fn make(
-    what: &MountKind,
-    attributes: &Attributes,
-    destination: &Path,
-    target: &OwnedFd,
-) -> io::Result<OwnedFd> {
-    let set = Attr::from_bits_retain(attributes.set);
-    let tree = match what {
-        MountKind::Proc => NewMount::of(c"proc")?.create(set)?,
-        MountKind::FileSystem { name, source, options, copies_up: true } => {
-            let tree = file_system(name, source.as_deref(), options, set - Attr::MOUNT_ATTR_RDONLY)?;
-            copy_up::copy_up(target.as_fd(), tree.as_fd())?;
-            mount::set_attributes(&tree, set & Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false)?;
-            tree
-        }
-        MountKind::FileSystem { name, source, options, copies_up: false } => {
-            file_system(name, source.as_deref(), options, set)?
-        }
-        MountKind::Bind { source, recursive } => {
-            let tree = bind(source, *recursive, attributes)?;
-            close_to_devices(&tree, destination)?;
-            tree
-        }
-        MountKind::Cgroup if is_unified()? => {
-            NewMount::of(c"cgroup2")?.create(set | Attr::MOUNT_ATTR_RDONLY)?
-        }
-        MountKind::Cgroup => {
-            let readonly =
-                Attributes { set: attributes.set | Attr::MOUNT_ATTR_RDONLY.bits(), ..attributes.clone() };
-            bind(Path::new("/sys/fs/cgroup"), true, &Attributes { recursive_set: readonly.set, ..readonly })?
-        }
-    };
-    if attributes.recursive_set | attributes.recursive_clear != 0 {
-        let (set, clear) = (attributes.recursive_set, attributes.recursive_clear);
-        mount::set_attributes(&tree, Attr::from_bits_retain(set), Attr::from_bits_retain(clear), true)?;
+/// File systems of which there is one for a namespace: whether it can be written is not for one mount to say.
+const KERNELS_OWN: [&str; 4] = ["proc", "sysfs", "devpts", "mqueue"];
+
+fn failure(mount: &Mount, source: io::Error) -> RootError {
+    RootError::Mount {
+        what: name_of(&mount.what),
+        destination: mount.destination.clone(),
+        at: mount.at.clone(),
+        source,
     }
-    if let Some((propagation, recursive)) = attributes.propagation.as_deref().and_then(propagation) {
-        mount::set_propagation(&tree, propagation, recursive)?;
-    }
-    Ok(tree)
 }
 
-/// A directory brings no devices, whatever lies in it: there is no device cgroup yet. A node that is bound by name is
-/// meant, and so is a /dev.
-fn close_to_devices(tree: &OwnedFd, destination: &Path) -> io::Result<()> {
-    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode) == FileType::Directory;
-    if is_directory && destination != Path::new("/dev") {
-        mount::set_attributes(tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)?;
+/// A file system that is being configured with the options of a mount.
+struct NewFileSystem<'a>(NewMount, &'a Mount);
+
+impl<'a> NewFileSystem<'a> {
+    fn new(mount: &'a Mount, name: &str) -> Result<NewFileSystem<'a>, RootError> {
+        let new = c_string(name).and_then(|name| NewMount::of(&name));
+        Ok(NewFileSystem(new.map_err(|source| failure(mount, source))?, mount))
     }
-    Ok(())
+
+    fn option(self, option: &str) -> Result<Self, RootError> {
+        match option.split_once('=') {
+            Some((key, value)) => self.pair(key, value),
+            None => {
+                let new = c_string(option).and_then(|key| self.0.flag(&key));
+                let refused = |source| refusal(self.1, option, source);
+                Ok(NewFileSystem(new.map_err(refused)?, self.1))
+            }
+        }
+    }
+
+    fn pair(self, key: &str, value: &str) -> Result<Self, RootError> {
+        let new = c_string(key).and_then(|key| self.0.option(&key, value.as_bytes()));
+        let refused = |source| refusal(self.1, &format!("{key}={value}"), source);
+        Ok(NewFileSystem(new.map_err(refused)?, self.1))
+    }
 }
 
-/// Whether the host has only cgroup v2; a new mount of it shows the cgroup namespace's own part.
-fn is_unified() -> io::Result<bool> {
-    const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
-    Ok(rustix::fs::statfs("/sys/fs/cgroup")?.f_type == CGROUP2_SUPER_MAGIC)
+fn refusal(mount: &Mount, option: &str, source: io::Error) -> RootError {
+    let (at, what, option) = (mount.at.clone(), name_of(&mount.what), option.to_owned());
+    RootError::Option { at, what, option, source }
 }
 
-fn file_system(name: &str, source: Option<&str>, options: &[String], set: Attr) -> io::Result<OwnedFd> {
-    let c_string = |text: &str| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let mut new = NewMount::of(&c_string(name)?)?;
-    if let Some(source) = source {
-        new = new.option(c"source", source.as_bytes())?;
-    }
-    for option in options {
-        new = match option.split_once('=') {
-            Some((key, value)) => new.option(&c_string(key)?, value.as_bytes())?,
-            None => new.flag(&c_string(option)?)?,
-        };
-    }
-    new.create(set)
+fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<OwnedFd> {
-    let source = openat(rustix::fs::CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let tree = mount::clone_tree(&source, Path::new(""), recursive)?;
+fn clone(source: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
+    mount::clone_tree(source, Path::new(""), recursive)
+}
+
+/// Gives a bind the attributes of its own; what no option names is as it is at the source.
+fn show(tree: OwnedFd, attributes: &Attributes) -> io::Result<OwnedFd> {
     // The copy is a slave of the host's mount, as everything in this namespace, or its peer where rootfsPropagation is shared;
     // a private one would stay deaf.
-    let hears = |word: &str| word.ends_with("slave") || word.ends_with("shared");
-    if !attributes.propagation.as_deref().is_some_and(hears) {
+    let hears = |word: &String| word.ends_with("slave") || word.ends_with("shared");
+    if !attributes.propagation.iter().any(hears) {
         mount::set_propagation(&tree, Propagation::Private, true)?;
     }
     let (set, clear) = (Attr::from_bits_retain(attributes.set), Attr::from_bits_retain(attributes.clear));
@@ -118,70 +177,226 @@ fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<O
     Ok(tree)
 }
 
+/// What holds for everything that is mounted below too.
+fn spread(tree: &OwnedFd, attributes: &Attributes) -> io::Result<()> {
+    if attributes.recursive_set | attributes.recursive_clear != 0 {
+        let (set, clear) = (attributes.recursive_set, attributes.recursive_clear);
+        mount::set_attributes(tree, Attr::from_bits_retain(set), Attr::from_bits_retain(clear), true)?;
+    }
+    for (propagation, recursive) in attributes.propagation.iter().filter_map(|word| propagation(word)) {
+        mount::set_propagation(tree, propagation, recursive)?;
+    }
+    Ok(())
+}
+
+/// A directory brings no devices, whatever lies in it: there is no device cgroup yet. A node that is bound by name is
+/// meant, and so is a /dev.
+fn close_to_devices(tree: &OwnedFd, kind: FileType, destination: &Path) -> io::Result<()> {
+    if kind == FileType::Directory && destination != Path::new("/dev") {
+        mount::set_attributes(tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)?;
+    }
+    Ok(())
+}
+
+fn cgroup(attributes: &Attributes) -> io::Result<OwnedFd> {
+    if is_unified()? {
+        let set = Attr::from_bits_retain(attributes.set) | Attr::MOUNT_ATTR_RDONLY;
+        return NewMount::of(c"cgroup2")?.create(set);
+    }
+    let host = open_directory(Path::new("/sys/fs/cgroup"))?;
+    let tree = show(clone(&host, true)?, attributes)?;
+    let readonly = Attr::from_bits_retain(attributes.set) | Attr::MOUNT_ATTR_RDONLY;
+    mount::set_attributes(&tree, readonly, Attr::empty(), true)?;
+    Ok(tree)
+}
+
+/// Whether the host has only cgroup v2; a new mount of it shows the cgroup namespace's own part.
+fn is_unified() -> io::Result<bool> {
+    const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+    Ok(rustix::fs::statfs("/sys/fs/cgroup")?.f_type == CGROUP2_SUPER_MAGIC)
+}
+
 /// What a word of mount(8) means, and whether for all mounts below too.
 pub fn propagation(word: &str) -> Option<(Propagation, bool)> {
-    Some(match word {
-        "private" => (Propagation::Private, false),
-        "rprivate" => (Propagation::Private, true),
-        "slave" => (Propagation::Slave, false),
-        "rslave" => (Propagation::Slave, true),
-        "shared" => (Propagation::Shared, false),
-        "rshared" => (Propagation::Shared, true),
-        "unbindable" => (Propagation::Unbindable, false),
-        "runbindable" => (Propagation::Unbindable, true),
-        _ => return None,
-    })
-}
-
-/// The mount point, made when it is missing. Kernel file systems go to plain directories only: a symlink there is a
-/// known way out of the root (CVE-2023-27561); elsewhere links are followed inside the root.
-fn place_for(root: impl AsFd, mount: &Mount) -> Result<OwnedFd, RootError> {
-    let destination = &mount.destination;
-    let relative = destination.strip_prefix("/").unwrap_or(destination);
-    if let Some(what) = kernel_file_system(&mount.what) {
-        let plain = beneath::make_dirs(&root, relative);
-        return plain.map_err(|_| RootError::NotPlain { what, destination: destination.clone() });
-    }
-    match beneath::open_in_root(&root, relative, OFlags::PATH) {
-        Ok(target) => Ok(target),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_place(root, relative, &mount.what)
-            .map_err(RootError::step("make the mount point", destination.clone())),
-        Err(source) => {
-            Err(RootError::Step { step: "open the mount point", path: destination.clone(), source })
-        }
-    }
-}
-
-fn make_place(root: impl AsFd, relative: &Path, what: &MountKind) -> io::Result<OwnedFd> {
-    let is_file = match what {
-        MountKind::Bind { source, .. } => !std::fs::metadata(source)?.is_dir(),
-        _ => false,
+    let (word, recursive) = match word.strip_prefix('r') {
+        Some(word) => (word, true),
+        None => (word, false),
     };
-    if !is_file {
-        return beneath::make_dirs(root, relative);
+    let propagation = match word {
+        "private" => Propagation::Private,
+        "slave" => Propagation::Slave,
+        "shared" => Propagation::Shared,
+        "unbindable" => Propagation::Unbindable,
+        _ => return None,
+    };
+    Some((propagation, recursive))
+}
+
+/// Changes what is mounted at the destination: as mount(2) does it, attributes that no option names are cleared, but
+/// where the kernel keeps them for the host.
+fn remount(root: &OwnedFd, mount: &Mount, file_system: Option<&[String]>) -> Result<(), RootError> {
+    let target =
+        existing(root, mount).map_err(RootError::step("open the mount point", &mount.destination))?;
+    let (set, said) =
+        (Attr::from_bits_retain(mount.attributes.set), Attr::from_bits_retain(mount.attributes.clear));
+    if let Some(options) = file_system {
+        let new = NewMount::of_mounted(&target).map_err(|source| failure(mount, source))?;
+        let mut new = NewFileSystem(new, mount);
+        let access = if set.contains(Attr::MOUNT_ATTR_RDONLY) { "ro" } else { "rw" };
+        for option in std::iter::once(access).chain(options.iter().map(String::as_str)) {
+            new = new.option(option)?;
+        }
+        new.0.reconfigure().map_err(|source| failure(mount, source))?;
     }
-    let name = relative.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = beneath::make_dirs(root, relative.parent().unwrap_or(Path::new("")))?;
+    let replaced = (REPLACED - set) | said;
+    let changed = match mount::set_attributes(&target, set, replaced, false) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            mount::set_attributes(&target, set, said, false)
+        }
+        changed => changed,
+    };
+    changed.and_then(|()| spread(&target, &mount.attributes)).map_err(|source| failure(mount, source))
+}
+
+const REPLACED: Attr = Attr::MOUNT_ATTR_RDONLY
+    .union(Attr::MOUNT_ATTR_NOSUID)
+    .union(Attr::MOUNT_ATTR_NODEV)
+    .union(Attr::MOUNT_ATTR_NOEXEC)
+    .union(Attr::MOUNT_ATTR_NODIRATIME)
+    .union(Attr::MOUNT_ATTR_NOSYMFOLLOW);
+
+/// Where the root's proc is: whatever leads there, nothing else may be mounted in it.
+#[derive(Default)]
+struct Proc {
+    /// Of the proc that was mounted.
+    device: Option<u64>,
+}
+
+impl Proc {
+    fn is(&mut self, tree: &OwnedFd) -> io::Result<()> {
+        self.device = Some(fstat(tree)?.st_dev);
+        Ok(())
+    }
+
+    /// Refuses a mount that a link leads into /proc, and one at /proc that is not proc. Gives what is known of the target.
+    fn refuse(
+        &self,
+        root: &OwnedFd,
+        mount: &Mount,
+        target: &OwnedFd,
+        source: Option<&OwnedFd>,
+    ) -> Result<Stat, RootError> {
+        let destination = &mount.destination;
+        let failed = |errno: rustix::io::Errno| failure(mount, errno.into());
+        let stat = fstat(target).map_err(failed)?;
+        if destination == Path::new("/proc") {
+            let is_proc = |source| Ok::<_, _>(fstatfs(source)?.f_type == PROC_SUPER_MAGIC);
+            return match source.map(is_proc).transpose().map_err(failed)? {
+                Some(false) => Err(self.refused(mount)),
+                _ => Ok(stat),
+            };
+        }
+        if may_cover_proc(destination) {
+            return Ok(stat);
+        }
+        let is_inside = match self.device {
+            Some(device) => stat.st_dev == device,
+            // It may be mounted later.
+            None => match beneath::open(root, Path::new("proc"), OFlags::PATH) {
+                Ok(proc) => {
+                    let proc = fstat(&proc).map_err(failed)?;
+                    (stat.st_dev, stat.st_ino) == (proc.st_dev, proc.st_ino)
+                }
+                Err(_) => false,
+            },
+        };
+        if is_inside { Err(self.refused(mount)) } else { Ok(stat) }
+    }
+
+    fn refused(&self, mount: &Mount) -> RootError {
+        RootError::InProc { at: mount.at.clone(), destination: mount.destination.clone() }
+    }
+}
+
+/// The mount point, made when it is missing, and whether it was there. Kernel file systems and what stands for them go to
+/// plain directories only: a symlink there is a known way out of the root (CVE-2023-27561); elsewhere links are followed
+/// inside the root.
+fn place_for(root: &OwnedFd, mount: &Mount, kind: FileType) -> Result<(OwnedFd, bool), RootError> {
+    let destination = &mount.destination;
+    if let Some(what) = kernel_file_system(mount) {
+        let plain = beneath::make_dirs(root, relative(destination));
+        return plain.map(|place| (place, true)).map_err(|source| match source.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR) => {
+                RootError::NotPlain { what, destination: destination.clone() }
+            }
+            _ => RootError::step("make the mount point", destination)(source),
+        });
+    }
+    match existing(root, mount) {
+        Ok(target) => Ok((target, true)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_place(root, destination, kind)
+            .map(|place| (place, false))
+            .map_err(RootError::step("make the mount point", destination)),
+        Err(source) => Err(RootError::step("open the mount point", destination)(source)),
+    }
+}
+
+fn existing(root: &OwnedFd, mount: &Mount) -> io::Result<OwnedFd> {
+    let nofollow = if mount.on_link { OFlags::NOFOLLOW } else { OFlags::empty() };
+    beneath::open_in_root(root, relative(&mount.destination), OFlags::PATH | nofollow)
+}
+
+fn make_place(root: &OwnedFd, destination: &Path, kind: FileType) -> io::Result<OwnedFd> {
+    if kind == FileType::Directory {
+        return beneath::make_dirs_in_root(root, relative(destination));
+    }
+    let (parent, name) = parent_of(root, destination)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-    beneath::open(&parent, Path::new(name), OFlags::PATH | OFlags::NOFOLLOW)
+    beneath::open(&parent, name, OFlags::PATH | OFlags::NOFOLLOW)
 }
 
-fn kernel_file_system(what: &MountKind) -> Option<&'static str> {
-    match what {
-        MountKind::Proc => Some("proc"),
+/// Makes the link at the destination, if it is not there.
+fn copy_link(root: &OwnedFd, destination: &Path, source: &OwnedFd) -> io::Result<()> {
+    let target = readlinkat(source, "", Vec::new())?;
+    let (parent, name) = parent_of(root, destination)?;
+    match symlinkat(&target, &parent, name) {
+        Err(rustix::io::Errno::EXIST) if readlinkat(&parent, name, Vec::new())? == target => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+fn parent_of<'a>(root: &OwnedFd, destination: &'a Path) -> io::Result<(OwnedFd, &'a Path)> {
+    let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    Ok((beneath::make_dirs_in_root(root, relative(parent))?, Path::new(name)))
+}
+
+fn relative(destination: &Path) -> &Path {
+    destination.strip_prefix("/").unwrap_or(destination)
+}
+
+fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn kernel_file_system(mount: &Mount) -> Option<&'static str> {
+    match &mount.what {
         MountKind::Cgroup => Some("cgroup"),
+        MountKind::FileSystem { name, .. } if name == "proc" => Some("proc"),
         MountKind::FileSystem { name, .. } if name == "sysfs" => Some("sysfs"),
+        _ if mount.destination == Path::new("/proc") => Some("proc"),
         _ => None,
     }
 }
 
 fn name_of(what: &MountKind) -> String {
     match what {
-        MountKind::Proc => "proc".into(),
         MountKind::Cgroup => "cgroup".into(),
         MountKind::FileSystem { name, .. } => name.clone(),
         MountKind::Bind { source, .. } => source.display().to_string(),
+        MountKind::Remount { .. } => "other options".into(),
     }
 }
 

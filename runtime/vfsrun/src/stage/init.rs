@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
 use vfsrun_plan::Plan;
-use vfsrun_plan::ids::Extent;
+use vfsrun_plan::ids::{self, Extent};
 use vfsrun_plan::plan::Root;
 use vfsrun_seccomp::Filter;
 use vfsrun_spec::oci::HookKind;
@@ -25,6 +25,7 @@ use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::keyring::Keyring;
 use crate::labels;
+use crate::root::host::Host;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
 use crate::scheduling::SchedulingError;
@@ -72,8 +73,8 @@ pub struct Prepared<'a> {
 }
 
 /// The story of init; it never returns to its caller's code.
-pub fn run(prepared: Prepared<'_>, sender: Sender) -> ! {
-    let code = match start(prepared, &sender) {
+pub fn run(prepared: Prepared<'_>, mut host: Host<'_>, sender: Sender) -> ! {
+    let code = match start(prepared, &mut host, &sender) {
         Ok(workload) => reap(workload, &sender),
         Err(error) => {
             let code = error.exit_code();
@@ -95,7 +96,11 @@ impl InitError {
 }
 
 /// Builds everything up to the running command. Without a reaper this process becomes the command itself.
-fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, InitError> {
+fn start(
+    prepared: Prepared<'_>,
+    host: &mut Host<'_>,
+    sender: &Sender,
+) -> Result<nix::unistd::Pid, InitError> {
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
@@ -116,18 +121,24 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     if plan.loopback {
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
+    if plan.opened_outside {
+        own_what_is_made(plan).map_err(InitError::step("become root of the user namespace"))?;
+    }
     let (propagation, recursive) = propagation(plan);
-    let root = compose_root(&prepared, propagation, sender)?;
-    root::mounts::make_all(&root, &plan.mounts)?;
-    if plan.devices {
-        root::devices::populate(&root)?;
+    let root = compose_root(&prepared, propagation, host, sender)?;
+    let mounted = root::mounts::make_all(root, &plan.mounts, host)?;
+    root::devices::place_all(&mounted.root, &plan.devices, host)?;
+    if plan.device_links {
+        root::devices::link(&mounted.root)?;
     }
-    run_hooks_of_creation(&prepared, &root, sender)?;
-    let terminal = if plan.command.terminal { Some(open_terminal(plan, &root, sender)?) } else { None };
-    make_directories(plan, &root)?;
+    run_hooks_of_creation(&prepared, &mounted.root, sender)?;
+    let terminal =
+        if plan.command.terminal { Some(open_terminal(plan, &mounted.root, sender)?) } else { None };
+    make_directories(plan, &mounted.root)?;
     if let Root::Directory { .. } = plan.root {
-        make_working_directory(plan, &root);
+        make_working_directory(plan, &mounted.root);
     }
+    let root = mounted.make_readonly()?;
     set_sysctls(plan, &root)?;
     tracing::debug!(read_only = ?plan.readonly, masked = ?plan.masked, "cover paths");
     root::masks::make_readonly(&root, &plan.readonly)?;
@@ -177,6 +188,19 @@ pub(super) fn set_oom_score(plan: &Plan) -> Result<(), InitError> {
         .map_err(InitError::step("set oom_score_adj"))
 }
 
+/// Root's own ids need not exist inside, and who has none that does makes no files there. Without a root inside it is whoever
+/// is mapped first.
+fn own_what_is_made(plan: &Plan) -> io::Result<()> {
+    let Some(ids) = &plan.ids else { return Ok(()) };
+    let root = |map: &[Extent]| match ids::outside(map, 0) {
+        Some(_) => 0,
+        None => map.first().map_or(0, |extent| extent.inside),
+    };
+    let (uid, gid) = (root(&ids.uids).into(), root(&ids.gids).into());
+    nix::unistd::setresgid(gid, gid, gid)?;
+    Ok(nix::unistd::setresuid(uid, uid, uid)?)
+}
+
 fn name_the_host(plan: &Plan) -> Result<(), InitError> {
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes())
@@ -198,6 +222,7 @@ fn propagation(plan: &Plan) -> (Propagation, bool) {
 fn compose_root(
     prepared: &Prepared<'_>,
     propagation: Propagation,
+    host: &mut Host<'_>,
     sender: &Sender,
 ) -> Result<OwnedFd, InitError> {
     // With a shared root the host's mounts stay what they are, so that a volume can be shared with it.
@@ -213,7 +238,7 @@ fn compose_root(
             let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
             compose_view(prepared, base, overlay, sender)
         }
-        Root::Directory { path, .. } => Ok(root::bundle::bind(path, propagation)?),
+        Root::Directory { path, .. } => Ok(root::bundle::bind(path, propagation, host)?),
     }
 }
 

@@ -2,5 +2,6 @@
 
 pub mod init;
 pub mod joined;
+pub mod opener;
 pub mod report;
 pub mod workload;
