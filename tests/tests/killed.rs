@@ -103,14 +103,14 @@ impl<'a> Victim<'a> {
     fn dies(&self, arguments: &[&str], before: impl Fn(&Self)) {
         let command = self.command(arguments);
         before(self);
-        let calls = stepped::run(&command, &program::path(), None);
+        let calls = stepped::run(&command, program::path(), None);
         assert!(calls.first().is_some_and(|calls| *calls > 20), "{arguments:?}: {calls:?}");
         self.leaves_nothing("alive");
         for death in deaths(&calls) {
             // One that is there already is replaced by way of another name.
             let _ = std::fs::remove_file(self.sandbox.path("bundle/pid"));
             before(self);
-            stepped::run(&command, &program::path(), Some(death));
+            stepped::run(&command, program::path(), Some(death));
             self.leaves_nothing(&format!("{arguments:?} of {calls:?} calls, {death:?}"));
         }
         println!("{arguments:?}: {calls:?} calls");

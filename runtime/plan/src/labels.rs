@@ -59,8 +59,10 @@ mod tests {
                 source: None,
                 options: vec!["mode=755".to_owned()],
                 copies_up: false,
+                covers_mode: false,
             },
             attributes: Attributes::default(),
+            on_link: false,
             at: "mounts[0]".to_owned(),
         }
     }

@@ -24,6 +24,7 @@ fn facts(landlock_abi: u32) -> Facts {
         globs: BTreeMap::new(),
         paths: BTreeMap::from([("/rootfs".into(), PathKind::Directory)]),
         host_tools: HostTools::default(),
+        root_layer: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
+use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts};
 use vfsrun_plan::{Facts, Plan, complete};
 use vfsrun_spec::Spec;
 
@@ -17,6 +17,7 @@ static FACTS: LazyLock<Facts> = LazyLock::new(|| Facts {
     caller: Caller { uid: 0, gid: 0, home: Some("/root".into()), privileged: true, capabilities: !0 },
     parent_ids: ParentIds::identity(),
     kernel: Kernel { version: (6, 18), landlock_abi: 7, capabilities: !0 },
+    security: SecurityModules::default(),
     fuse: Ok(()),
     upper: UpperFacts { disk: Ok(()), memory: true },
     layers: BTreeMap::from([("debian-12".into(), Ok(format!("b3:{}", "0".repeat(64))))]),
@@ -26,6 +27,7 @@ static FACTS: LazyLock<Facts> = LazyLock::new(|| Facts {
         .map(|path| (path.into(), PathKind::Directory))
         .into(),
     host_tools: HostTools::default(),
+    root_layer: None,
 });
 
 fuzz_target!(|text: &str| {
