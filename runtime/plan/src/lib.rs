@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod capabilities;
+pub mod cgroup;
 mod defaults;
 mod error;
 pub mod facts;
@@ -58,13 +59,16 @@ impl Plan {
         let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref())?;
-        let mounts = mounts::all(&config, facts)?;
-        let mut notes = error::notes(spec, facts);
-        let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
+        let (cgroup, cgroup_notes) = cgroup::decide(&config, facts)?;
+        let mounts = mounts::all(&config, cgroup.as_ref(), facts)?;
+        let guarded = facts.cgroups.joins_guarded || cgroup::is_guarded(cgroup.as_ref());
+        let mut notes = error::notes(spec, guarded || own_user, facts);
+        notes.extend(cgroup_notes);
+        let (root, upper_note) = root(spec, &config, guarded, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
         notes.extend(landlock_note);
-        let sandbox = sandbox::decide(&config, facts, landlock)?;
+        let sandbox = sandbox::decide(&config, facts, guarded, landlock)?;
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
@@ -80,6 +84,7 @@ impl Plan {
             readonly: linux.readonly_paths.unwrap_or_default(),
             sysctl: linux.sysctl.into_iter().collect(),
             sandbox,
+            cgroup,
             annotations: config.annotations.clone(),
             hooks: config.hooks.clone().unwrap_or_default(),
             capture: config.composed().and_then(|(vfs, _)| capture(vfs, process)),
@@ -190,6 +195,7 @@ fn loopback(config: &Spec, namespaces: &[Namespace]) -> bool {
 fn root(
     spec: &Spec,
     config: &Spec,
+    guarded: bool,
     facts: &Facts,
     ids: Option<&Ids>,
     mounts: &[plan::Mount],
@@ -203,7 +209,7 @@ fn root(
         }
         let propagation = config.linux.as_ref().and_then(|linux| linux.rootfs_propagation.as_deref());
         let slave = propagation.is_some_and(|word| word.ends_with("slave"));
-        return Ok((Root::Directory { path, readonly: root.readonly, slave }, None));
+        return Ok((Root::Directory { path, readonly: root.readonly, slave, devices: guarded }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.

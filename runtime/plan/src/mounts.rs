@@ -4,7 +4,8 @@ use std::path::Path;
 
 use vfsrun_spec::{Mount, Spec};
 
-use crate::plan::{self, Attributes, MountKind};
+use crate::cgroup::is_guarded;
+use crate::plan::{self, Attributes, CgroupMount, MountKind};
 use crate::{Facts, PlanError, paths};
 
 // MOUNT_ATTR_* of mount_setattr(2).
@@ -54,12 +55,23 @@ pub fn options() -> Vec<String> {
 }
 
 /// The mounts of a complete config, in its order.
-pub(crate) fn all(config: &Spec, facts: &Facts) -> Result<Vec<plan::Mount>, PlanError> {
+pub(crate) fn all(
+    config: &Spec,
+    cgroup: Option<&plan::Cgroup>,
+    facts: &Facts,
+) -> Result<Vec<plan::Mount>, PlanError> {
     let is_action = config.vfs.is_some();
-    config.mounts.iter().enumerate().map(|(index, mount)| one(mount, index, is_action, facts)).collect()
+    let one = |(index, mount)| one(mount, index, is_action, cgroup, facts);
+    config.mounts.iter().enumerate().map(one).collect()
 }
 
-fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<plan::Mount, PlanError> {
+fn one(
+    mount: &Mount,
+    index: usize,
+    is_action: bool,
+    cgroup: Option<&plan::Cgroup>,
+    facts: &Facts,
+) -> Result<plan::Mount, PlanError> {
     let at = format!("mounts[{index}]");
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(PlanError::Mount { at, problem: "this version does not build id-mapped mounts" });
@@ -78,17 +90,19 @@ fn one(mount: &Mount, index: usize, is_action: bool, facts: &Facts) -> Result<pl
             _ => data.push(option.clone()),
         }
     }
-    let what = kind(mount, &at, data, facts)?;
-    attributes.set |= forced(&what, is_action);
+    let what = kind(mount, &at, data, cgroup, facts)?;
+    attributes.set |= forced(&what, is_action, is_guarded(cgroup));
     Ok(plan::Mount { destination: mount.destination.clone(), what, attributes, at })
 }
 
-/// What holds whatever the options say. Devices are the six of /dev and those bound by name: there is no device
-/// cgroup yet. sysfs checks owners only, and the owner may be the host's root.
-fn forced(what: &MountKind, is_action: bool) -> u32 {
+/// What holds whatever the options say. Where no cgroup denies devices, they are the six of /dev and those bound by name.
+/// sysfs checks owners only, and the owner may be the host's root.
+fn forced(what: &MountKind, is_action: bool, guarded: bool) -> u32 {
     match what {
         MountKind::FileSystem { name, .. } if name == "sysfs" && is_action => NODEV | RDONLY,
-        MountKind::FileSystem { name, .. } if name != "devpts" => NODEV,
+        MountKind::FileSystem { name, .. } if name != "devpts" && !guarded => NODEV,
+        // Those of an ordinary caller are its own to write, and would be changed for all of its processes (CVE-2023-25809).
+        MountKind::Cgroup(CgroupMount::Callers) => RDONLY,
         _ => 0,
     }
 }
@@ -111,7 +125,13 @@ fn attribute(word: &str, attributes: &mut Attributes) -> bool {
     }
 }
 
-fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<MountKind, PlanError> {
+fn kind(
+    mount: &Mount,
+    at: &str,
+    data: Vec<String>,
+    cgroup: Option<&plan::Cgroup>,
+    facts: &Facts,
+) -> Result<MountKind, PlanError> {
     if paths::is_bind(mount) {
         let source = mount
             .source
@@ -125,7 +145,10 @@ fn kind(mount: &Mount, at: &str, data: Vec<String>, facts: &Facts) -> Result<Mou
     }
     match mount.kind.as_deref() {
         Some("proc") => Ok(MountKind::Proc),
-        Some("cgroup" | "cgroup2") => Ok(MountKind::Cgroup),
+        Some("cgroup" | "cgroup2") => {
+            let own = cgroup.map(|cgroup| CgroupMount::Own { places: cgroup.places.clone() });
+            Ok(MountKind::Cgroup(own.unwrap_or(CgroupMount::Callers)))
+        }
         Some(name) => {
             let copies_up = mount.options.iter().any(|option| option == "tmpcopyup");
             let source = mount.source.clone();

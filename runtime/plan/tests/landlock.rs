@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
+use vfsrun_plan::facts::{Caller, CgroupFacts, HostTools, Kernel, ParentIds, PathKind, UpperFacts};
 use vfsrun_plan::plan::Landlock;
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_spec::Spec;
@@ -17,6 +17,8 @@ fn facts(landlock_abi: u32) -> Facts {
         parent_ids: ParentIds::identity(),
         kernel: Kernel { version: (6, 18), landlock_abi, capabilities: !0 },
         fuse: Ok(()),
+        cgroups: CgroupFacts::default(),
+        root_layer: None,
         upper: UpperFacts { disk: Ok(()), memory: true },
         layers: BTreeMap::new(),
         images: BTreeMap::new(),

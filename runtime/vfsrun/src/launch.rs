@@ -5,9 +5,10 @@ use std::path::Path;
 
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_spec::oci::NamespaceType;
-use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
+use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone, clone_into};
 
 use crate::id_maps::{self, IdMapError};
 use crate::stage::init::{self, Prepared};
@@ -26,6 +27,8 @@ pub enum LaunchError {
     IdMap(#[from] IdMapError),
     #[error("{message}")]
     NotJoined { message: String },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error("init ended before it could start")]
     Go { source: io::Error },
 }
@@ -50,13 +53,18 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let fresh = fresh(&plan.namespaces);
     tracing::debug!(namespaces = ?plan.namespaces, "clone init");
     join(&plan.namespaces)?;
-    match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
+    match clone_in(prepared.cgroup, fresh)
+        .map_err(|source| LaunchError::Clone { hint: hint(&source), source })?
+    {
         Cloned::Child => {
             drop(reports);
             init::run(prepared, sender)
         }
         Cloned::Parent(child) => {
             drop(sender);
+            if let Some(cgroup) = prepared.cgroup {
+                cgroup.enter(child.pid)?;
+            }
             if let Some(ids) = &plan.ids {
                 tracing::debug!(pid = %child.pid.as_raw_nonzero(), ids = ?ids, "write id maps");
                 // In the view server's namespace an ordinary user has every right over its ids.
@@ -78,7 +86,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
 pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
     let failed = |source| LaunchError::Clone { hint: "", source };
-    let between = match clone(Namespaces::NONE).map_err(failed)? {
+    let between = match clone_in(joining.cgroup, Namespaces::NONE).map_err(failed)? {
         Cloned::Child => {
             drop(reports);
             joined::run(joining, &sender)
@@ -101,8 +109,18 @@ pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     }
 }
 
+fn clone_in(cgroup: Option<&Cgroup>, namespaces: Namespaces) -> io::Result<Cloned> {
+    match cgroup.and_then(Cgroup::to_start_in) {
+        Some(directory) => clone_into(directory, namespaces),
+        None => clone(namespaces),
+    }
+}
+
+/// Init makes its cgroup namespace itself, when it is in its cgroup.
 fn fresh(namespaces: &[Namespace]) -> Namespaces {
-    let fresh = namespaces.iter().filter(|namespace| namespace.path.is_none());
+    let fresh = namespaces
+        .iter()
+        .filter(|namespace| namespace.path.is_none() && namespace.kind != NamespaceType::Cgroup);
     fresh.fold(Namespaces::NONE, |all, namespace| all.with(bits(namespace.kind)))
 }
 

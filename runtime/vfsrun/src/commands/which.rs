@@ -194,7 +194,7 @@ fn cover(mounts: &[Mount], path: &Path) -> Option<Cover> {
             ("bind", Some((source, exists)))
         }
         MountKind::Proc => ("proc", None),
-        MountKind::Cgroup => ("cgroup", None),
+        MountKind::Cgroup(_) => ("cgroup", None),
         MountKind::FileSystem { name, .. } => (name.as_str(), None),
     };
     Some(Cover { destination: mount.destination.clone(), kind: kind.to_owned(), source })

@@ -8,15 +8,17 @@ use vfsrun_sys::mount::{self, Attr, Propagation};
 use super::{RootError, open_directory};
 
 /// Makes `path` a mount of its own, so that it can be pivoted to; with `slave`, what the host mounts below it later
-/// appears in it. Stage: init.
-pub fn bind(path: &Path, slave: bool) -> Result<OwnedFd, RootError> {
+/// appears in it; with `devices`, nodes in it can be used. Stage: init.
+pub fn bind(path: &Path, slave: bool, devices: bool) -> Result<OwnedFd, RootError> {
     let directory = open_directory(path).map_err(RootError::step("open root.path", path))?;
     // Recursive: in a user namespace the host's mounts below cannot be left out, they would uncover what they hide.
     let tree = mount::clone_tree(&directory, Path::new(""), true)
         .map_err(RootError::step("bind root.path", path))?;
-    // A node in an image needs no capability to be opened, and there is no device cgroup yet to forbid it.
-    mount::set_attributes(&tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)
-        .map_err(RootError::step("keep devices out of root.path", path))?;
+    if !devices {
+        // A node in an image needs no capability to be opened.
+        mount::set_attributes(&tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)
+            .map_err(RootError::step("keep devices out of root.path", path))?;
+    }
     let propagation = if slave { Propagation::Slave } else { Propagation::Private };
     mount::set_propagation(&tree, propagation, true)
         .map_err(RootError::step("keep mounts private in root.path", path))?;

@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, openat};
-use vfsrun_plan::plan::{Attributes, Mount, MountKind};
+use vfsrun_plan::plan::{Attributes, CgroupMount, Mount, MountKind};
 use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
-use super::{RootError, copy_up, open_directory};
+use super::{RootError, cgroups, copy_up, open_directory};
 
-/// Makes every mount of the plan, in order. Stage: init, before the pivot, with the host's tree still in sight.
-pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
+/// Makes every mount of the plan, in order; with `devices`, nodes in what is bound can be used. Stage: init, before the pivot,
+/// with the host's tree still in sight.
+pub fn make_all(root: impl AsFd, mounts: &[Mount], devices: bool) -> Result<(), RootError> {
     for mount in mounts {
         tracing::debug!(destination = %mount.destination.display(), what = name_of(&mount.what), "mount");
         let failed = |source| RootError::Mount {
@@ -23,18 +24,20 @@ pub fn make_all(root: impl AsFd, mounts: &[Mount]) -> Result<(), RootError> {
             source,
         };
         let target = place_for(&root, mount)?;
-        let tree = make(&mount.what, &mount.attributes, &mount.destination, &target).map_err(failed)?;
+        if let MountKind::Cgroup(CgroupMount::Own { places }) = &mount.what {
+            cgroups::mount(places, &mount.attributes, &target).map_err(failed)?;
+            continue;
+        }
+        let tree = make(&mount.what, &mount.attributes, &target).map_err(failed)?;
+        if mount.is_bind() && !devices {
+            close_to_devices(&tree, &mount.destination).map_err(failed)?;
+        }
         mount::attach(tree, target).map_err(failed)?;
     }
     Ok(())
 }
 
-fn make(
-    what: &MountKind,
-    attributes: &Attributes,
-    destination: &Path,
-    target: &OwnedFd,
-) -> io::Result<OwnedFd> {
+fn make(what: &MountKind, attributes: &Attributes, target: &OwnedFd) -> io::Result<OwnedFd> {
     let set = Attr::from_bits_retain(attributes.set);
     let tree = match what {
         MountKind::Proc => NewMount::of(c"proc")?.create(set)?,
@@ -47,15 +50,11 @@ fn make(
         MountKind::FileSystem { name, source, options, copies_up: false } => {
             file_system(name, source.as_deref(), options, set)?
         }
-        MountKind::Bind { source, recursive } => {
-            let tree = bind(source, *recursive, attributes)?;
-            close_to_devices(&tree, destination)?;
-            tree
-        }
-        MountKind::Cgroup if is_unified()? => {
+        MountKind::Bind { source, recursive } => bind(source, *recursive, attributes)?,
+        MountKind::Cgroup(_) if is_unified()? => {
             NewMount::of(c"cgroup2")?.create(set | Attr::MOUNT_ATTR_RDONLY)?
         }
-        MountKind::Cgroup => {
+        MountKind::Cgroup(_) => {
             let readonly =
                 Attributes { set: attributes.set | Attr::MOUNT_ATTR_RDONLY.bits(), ..attributes.clone() };
             bind(Path::new("/sys/fs/cgroup"), true, &Attributes { recursive_set: readonly.set, ..readonly })?
@@ -71,7 +70,7 @@ fn make(
     Ok(tree)
 }
 
-/// A directory brings no devices, whatever lies in it: there is no device cgroup yet. A node that is bound by name is
+/// A directory brings no devices, whatever lies in it, where no cgroup denies them. A node that is bound by name is
 /// meant, and so is a /dev.
 fn close_to_devices(tree: &OwnedFd, destination: &Path) -> io::Result<()> {
     let is_directory = FileType::from_raw_mode(rustix::fs::fstat(tree)?.st_mode) == FileType::Directory;
@@ -102,7 +101,7 @@ fn file_system(name: &str, source: Option<&str>, options: &[String], set: Attr) 
     new.create(set)
 }
 
-fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<OwnedFd> {
+pub(super) fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> io::Result<OwnedFd> {
     let source = openat(rustix::fs::CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let tree = mount::clone_tree(&source, Path::new(""), recursive)?;
     // The copy is a slave of the host's mount, as everything in this namespace; a private one would stay deaf.
@@ -167,7 +166,7 @@ fn make_place(root: impl AsFd, relative: &Path, what: &MountKind) -> io::Result<
 fn kernel_file_system(what: &MountKind) -> Option<&'static str> {
     match what {
         MountKind::Proc => Some("proc"),
-        MountKind::Cgroup => Some("cgroup"),
+        MountKind::Cgroup(_) => Some("cgroup"),
         MountKind::FileSystem { name, .. } if name == "sysfs" => Some("sysfs"),
         _ => None,
     }
@@ -176,7 +175,7 @@ fn kernel_file_system(what: &MountKind) -> Option<&'static str> {
 fn name_of(what: &MountKind) -> String {
     match what {
         MountKind::Proc => "proc".into(),
-        MountKind::Cgroup => "cgroup".into(),
+        MountKind::Cgroup(_) => "cgroup".into(),
         MountKind::FileSystem { name, .. } => name.clone(),
         MountKind::Bind { source, .. } => source.display().to_string(),
     }

@@ -6,14 +6,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_plan::ids::Extent;
-use vfsrun_plan::plan::Root;
+use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_seccomp::Filter;
-use vfsrun_spec::oci::HookKind;
+use vfsrun_spec::oci::{HookKind, NamespaceType};
 use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::{beneath, loopback, mount};
 
@@ -40,6 +42,8 @@ pub enum InitError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 impl InitError {
@@ -51,6 +55,8 @@ impl InitError {
 /// What the main process prepared for init.
 pub struct Prepared<'a> {
     pub plan: &'a Plan,
+    /// Init is moved there before it does anything.
+    pub cgroup: Option<&'a Cgroup>,
     pub filter: Option<&'a Filter>,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,
@@ -91,6 +97,7 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    leave_cgroup_namespace(plan)?;
     // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
     set_oom_score(plan)?;
     // Nobody may attach to a process that holds the host's tree and the caller's environment.
@@ -105,7 +112,8 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
     let root = compose_root(&prepared, sender)?;
-    root::mounts::make_all(&root, &plan.mounts)?;
+    let devices = matches!(plan.root, Root::Directory { devices: true, .. });
+    root::mounts::make_all(&root, &plan.mounts, devices)?;
     if plan.devices {
         root::devices::populate(&root)?;
     }
@@ -139,6 +147,16 @@ fn start(prepared: Prepared<'_>, sender: &Sender) -> Result<nix::unistd::Pid, In
         match workload::become_command(job, sender)? {}
     }
     Ok(workload::spawn(job, sender)?)
+}
+
+/// A cgroup namespace begins at the cgroup in which who makes it is: it is made by a process that is where it will stay.
+fn leave_cgroup_namespace(plan: &Plan) -> Result<(), InitError> {
+    let is_new = |namespace: &Namespace| namespace.kind == NamespaceType::Cgroup && namespace.path.is_none();
+    if !plan.namespaces.iter().any(is_new) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| InitError::step("make a cgroup namespace")(errno.into()))
 }
 
 /// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
@@ -181,7 +199,7 @@ fn compose_root(prepared: &Prepared<'_>, sender: &Sender) -> Result<OwnedFd, Ini
             let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
             compose_view(prepared, base, overlay, sender)
         }
-        Root::Directory { path, slave, .. } => Ok(root::bundle::bind(path, *slave)?),
+        Root::Directory { path, slave, devices, .. } => Ok(root::bundle::bind(path, *slave, *devices)?),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{Mode, OFlags, Uid};
+use vfsrun_cgroup::Cgroup;
 use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
@@ -24,6 +25,7 @@ pub struct Joining<'a> {
     /// The container's first process.
     pub container: BorrowedFd<'a>,
     pub namespaces: CloneFlags,
+    pub cgroup: Option<&'a Cgroup>,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
@@ -45,6 +47,10 @@ pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
 /// Returns in the process in between.
 fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
     init::set_oom_score(joining.plan)?;
+    // While the host's cgroups are in sight.
+    if let Some(cgroup) = joining.cgroup {
+        cgroup.enter(rustix::process::getpid())?;
+    }
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;
