@@ -9,15 +9,24 @@ use vfsrun_spec::{Process, Spec};
 use crate::plan::Capabilities;
 use crate::{Facts, PlanError};
 
-/// The sets of `process`, in the namespaces of `config`.
-pub(crate) fn decide(process: &Process, config: &Spec, facts: &Facts) -> Result<Capabilities, PlanError> {
-    let namespaces = config.linux.iter().flat_map(|linux| linux.namespaces.iter().flatten());
-    let in_user_namespace = namespaces.into_iter().any(|namespace| namespace.kind == NamespaceType::User);
+/// The sets of `process`, in the namespaces of `config`. `guarded`: a cgroup denies devices.
+pub(crate) fn decide(
+    process: &Process,
+    config: &Spec,
+    guarded: bool,
+    facts: &Facts,
+) -> Result<Capabilities, PlanError> {
+    let namespaces = || config.linux.iter().flat_map(|linux| linux.namespaces.iter().flatten());
+    let in_user_namespace = namespaces().any(|namespace| namespace.kind == NamespaceType::User);
+    // The kernel makes no devices for one, but it may be joined and the host's own.
+    let in_own_user_namespace =
+        namespaces().any(|namespace| namespace.kind == NamespaceType::User && namespace.path.is_none());
     let in_kernel = facts.kernel.capabilities;
     // A process in a user namespace has every capability there to begin with.
     let callers = if in_user_namespace { in_kernel } else { facts.caller.capabilities };
     let said = process.capabilities.as_ref();
-    said.map_or(Ok(Capabilities::default()), |said| sets(said, Available { in_kernel, callers }))
+    let available = Available { in_kernel, callers, mknod: guarded || in_own_user_namespace };
+    said.map_or(Ok(Capabilities::default()), |said| sets(said, available))
 }
 
 /// What there is to grant, as bits.
@@ -26,12 +35,15 @@ struct Available {
     in_kernel: u64,
     /// What the process has that gives up the rest.
     callers: u64,
+    /// Whether CAP_MKNOD can be given: it would be the host's disks where no cgroup denies them.
+    mknod: bool,
 }
 
 /// Names that nobody knows, or not this kernel, are left out, as the specification wants. What the kernel would refuse
 /// when the sets are taken is refused here, where the field can be named.
 fn sets(said: &oci::Capabilities, available: Available) -> Result<Capabilities, PlanError> {
-    let set = |names: &[String]| bits(names) & available.in_kernel & !Capability::CAP_MKNOD.bitmask();
+    let withheld = if available.mknod { 0 } else { Capability::CAP_MKNOD.bitmask() };
+    let set = |names: &[String]| bits(names) & available.in_kernel & !withheld;
     let (bounding, permitted) = (set(&said.bounding), set(&said.permitted));
     let (effective, inheritable) = (set(&said.effective), set(&said.inheritable));
     refuse_beyond("permitted", permitted, "caller's own", available.callers)?;
@@ -48,15 +60,13 @@ fn sets(said: &oci::Capabilities, available: Available) -> Result<Capabilities, 
 }
 
 /// What is named and known and yet not granted, a line each.
-pub(crate) fn notes(said: &oci::Capabilities, in_kernel: u64) -> Vec<String> {
+pub(crate) fn notes(said: &oci::Capabilities, mknod: bool, in_kernel: u64) -> Vec<String> {
     let sets = [&said.bounding, &said.effective, &said.inheritable, &said.permitted, &said.ambient];
     let named = sets.into_iter().fold(0, |all, names| all | bits(names));
     let mut notes = Vec::new();
-    // Without a device cgroup it would be the host's disks.
-    if named & Capability::CAP_MKNOD.bitmask() != 0 {
+    if !mknod && named & Capability::CAP_MKNOD.bitmask() != 0 {
         notes.push(
-            "process.capabilities: CAP_MKNOD is not granted, because this version has no device cgroup"
-                .to_owned(),
+            "process.capabilities: CAP_MKNOD is not granted, because no cgroup denies devices".to_owned(),
         );
     }
     let missing = list(named & !in_kernel);
@@ -89,7 +99,7 @@ mod tests {
     const KILL: u64 = 1 << 5;
     const NET_RAW: u64 = 1 << 13;
     const ALL: u64 = u64::MAX >> (63 - 40);
-    const ROOTS: Available = Available { in_kernel: ALL, callers: ALL };
+    const ROOTS: Available = Available { in_kernel: ALL, callers: ALL, mknod: false };
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -136,7 +146,7 @@ mod tests {
     fn what_the_caller_lacks_is_not_permitted() {
         let chown = names(&["CAP_CHOWN"]);
         let said = oci::Capabilities { bounding: chown.clone(), permitted: chown, ..Default::default() };
-        let error = sets(&said, Available { in_kernel: ALL, callers: KILL }).unwrap_err();
+        let error = sets(&said, Available { callers: KILL, ..ROOTS }).unwrap_err();
         assert_eq!(
             error.to_string(),
             "process.capabilities.permitted: CAP_CHOWN is not in the caller's own set, as it must be"
@@ -148,16 +158,19 @@ mod tests {
         let last = names(&["CAP_CHECKPOINT_RESTORE", "CAP_KILL"]);
         let said = oci::Capabilities { bounding: last.clone(), inheritable: last, ..Default::default() };
         let without = ALL >> 1;
-        assert_eq!(sets(&said, Available { in_kernel: without, callers: without }).unwrap().bounding, KILL);
         assert_eq!(
-            notes(&said, without),
+            sets(&said, Available { in_kernel: without, callers: without, mknod: false }).unwrap().bounding,
+            KILL
+        );
+        assert_eq!(
+            notes(&said, false, without),
             ["process.capabilities: this kernel has no CAP_CHECKPOINT_RESTORE"]
         );
-        assert_eq!(notes(&said, ALL), Vec::<String>::new());
+        assert_eq!(notes(&said, false, ALL), Vec::<String>::new());
     }
 
     #[test]
-    fn making_devices_is_granted_in_no_set() {
+    fn making_devices_is_granted_in_no_set_where_nothing_denies_them() {
         let mknod = names(&["CAP_MKNOD"]);
         let said = oci::Capabilities {
             bounding: mknod.clone(),
@@ -167,9 +180,12 @@ mod tests {
             ambient: mknod,
         };
         assert_eq!(sets(&said, ROOTS).unwrap(), Capabilities::default());
+        let guarded = sets(&said, Available { mknod: true, ..ROOTS }).unwrap();
+        assert_eq!(guarded.effective, Capability::CAP_MKNOD.bitmask());
+        assert_eq!(notes(&said, true, ALL), Vec::<String>::new());
         // In whichever set it is named.
         let said = oci::Capabilities { bounding: Vec::new(), permitted: Vec::new(), ..said };
-        assert_eq!(notes(&said, ALL).len(), 1);
+        assert_eq!(notes(&said, false, ALL).len(), 1);
     }
 
     #[test]

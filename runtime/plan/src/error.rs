@@ -101,6 +101,12 @@ pub enum PlanError {
     Groups,
     #[error("vfs: an ordinary user's action needs a user namespace; add it to linux.namespaces")]
     NoUserNamespace,
+    #[error(transparent)]
+    Limit(#[from] vfsrun_cgroup::limits::LimitError),
+    #[error("{at}: no cgroup can be made here: {reason}; --cgroup-manager disabled goes without")]
+    NoCgroup { at: &'static str, reason: &'static str },
+    #[error("linux.resources.devices: {reason}")]
+    DeviceRules { reason: String },
     #[error("linux.seccomp: {reason}")]
     Seccomp { reason: String },
     #[error(
@@ -136,7 +142,7 @@ pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 }
 
 /// What the user should know once, although the run goes on.
-pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
+pub(crate) fn notes(spec: &Spec, may_make_devices: bool, facts: &Facts) -> Vec<String> {
     let mut notes = spec.warnings();
     if let Some(reason) = &facts.parent_ids.single_because
         && spec.composed().is_some()
@@ -144,32 +150,12 @@ pub(crate) fn notes(spec: &Spec, facts: &Facts) -> Vec<String> {
         notes.push(format!("only one user id is mapped: {reason}"));
     }
     notes.extend(mounts::notes(spec));
-    let linux = spec.linux.clone().unwrap_or_default();
-    if linux.cgroups_path.is_some_and(|path| !path.is_empty()) {
-        notes.push("linux.cgroupsPath: this version makes no cgroup".to_owned());
-    }
-    let writable_cgroup = |mount: &&vfsrun_spec::Mount| {
-        mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup"))
-            && !mount.options.iter().any(|o| o == "ro")
-    };
-    if spec.mounts.iter().any(|mount| writable_cgroup(&mount)) {
-        notes.push("mounts: a cgroup mount is read-only in this version".to_owned());
-    }
-    if linux.resources.is_some_and(|resources| resources != only_devices(&resources)) {
-        notes.push("linux.resources: cgroup limits are not applied by this version".to_owned());
-    }
     if let Some(said) = spec.process.as_ref().and_then(|process| process.capabilities.as_ref()) {
-        notes.extend(capabilities::notes(said, facts.kernel.capabilities));
+        notes.extend(capabilities::notes(said, may_make_devices, facts.kernel.capabilities));
     }
     // The specification wants unknown annotations ignored, but one of ours is a wall that somebody believes to have.
     let ours = spec.annotations.keys().filter(|key| key.starts_with("run.vfsrun."));
     let unknown = ours.filter(|key| ![LANDLOCK_ANNOTATION, VIEW_ANNOTATION].contains(&key.as_str()));
     notes.extend(unknown.map(|key| format!("annotations[{key:?}]: this version does not know it")));
     notes
-}
-
-/// The device list that every generated config carries: without cgroups it changes nothing here, because no
-/// capability to make devices is left either.
-fn only_devices(resources: &vfsrun_spec::oci::Resources) -> vfsrun_spec::oci::Resources {
-    vfsrun_spec::oci::Resources { devices: resources.devices.clone(), ..Default::default() }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vfsrun_cgroup::Hierarchy;
 
 use crate::ids::Extent;
 use crate::plan::RootLayer;
@@ -32,6 +33,7 @@ pub struct Facts {
     pub host_tools: HostTools,
     /// What `root.path` is mounted from, where a spec writes to its layer; `Err` says why it cannot.
     pub root_layer: Option<Result<RootLayer, String>>,
+    pub cgroups: CgroupFacts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,4 +140,32 @@ pub struct HostBranch {
     pub frozen: bool,
     /// Shown as what its symlinks lead to (a NixOS profile).
     pub follow: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CgroupFacts {
+    pub manager: CgroupManager,
+    /// What a cgroup is called that the config does not name.
+    pub name: String,
+    /// One is made whatever the config says, as for every container.
+    pub always: bool,
+    /// Those in which this caller can make it; looked for only where one is made.
+    pub hierarchies: Vec<Hierarchy>,
+    /// This caller is the machine's root, who can deny devices, and must get what it asks for.
+    pub is_machines_root: bool,
+    /// A command joins a container whose cgroup denies devices.
+    pub joins_guarded: bool,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CgroupManager {
+    /// This program, in the file systems of the hierarchies.
+    #[default]
+    Cgroupfs,
+    Systemd,
+    /// Nobody.
+    Disabled,
 }

@@ -221,7 +221,7 @@ fn writable_by_default(vfs: &Vfs, process: &Process, mounts: &[Mount]) -> Vec<Pa
     let writable = mounts.iter().filter(|mount| match &mount.what {
         MountKind::FileSystem { name, .. } => name == "tmpfs",
         MountKind::Bind { .. } => !mount.attributes.is_readonly(),
-        MountKind::Remount { .. } | MountKind::Cgroup => false,
+        MountKind::Remount { .. } | MountKind::Cgroup(_) => false,
     });
     write.extend(writable.map(|mount| mount.destination.clone()));
     write.sort();

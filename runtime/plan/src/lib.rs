@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod capabilities;
+pub mod cgroup;
 mod defaults;
 mod devices;
 mod error;
@@ -65,21 +66,25 @@ impl Plan {
         let own_user = namespaces.iter().any(Namespace::is_new_user);
         let ids = if own_user { Some(ids(&config, facts)?) } else { None };
         let command = command(&config, process, facts, ids.as_ref())?;
+        let (cgroup, cgroup_notes) = cgroup::decide(&config, facts)?;
+        let guarded = facts.cgroups.joins_guarded || cgroup::is_guarded(cgroup.as_ref());
         let setting = mounts::Setting {
             facts,
             ids: ids.as_ref(),
             in_user_namespace: namespaces.iter().any(|namespace| namespace.kind == NamespaceType::User),
             is_action: config.vfs.is_some(),
+            cgroup: cgroup.as_ref(),
         };
         let mut mounts = mounts::all(&config, setting)?;
         labels::label_mounts(&linux, &mut mounts, facts)?;
         let devices = devices::all(&config, &mounts, setting)?;
-        let mut notes = error::notes(spec, facts);
-        let (root, upper_note) = root(spec, &config, facts, ids.as_ref(), &mounts, &command)?;
+        let mut notes = error::notes(spec, guarded || own_user, facts);
+        notes.extend(cgroup_notes);
+        let (root, upper_note) = root(spec, &config, guarded, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
         notes.extend(landlock_note);
-        let sandbox = sandbox::decide(&config, facts, landlock)?;
+        let sandbox = sandbox::decide(&config, facts, guarded, landlock)?;
         let opened_outside = opened_outside(&root, &mounts, &devices, setting);
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
@@ -100,6 +105,7 @@ impl Plan {
             readonly: linux.readonly_paths.unwrap_or_default(),
             sysctl: linux.sysctl.into_iter().collect(),
             sandbox,
+            cgroup,
             annotations: config.annotations.clone(),
             hooks: config.hooks.clone().unwrap_or_default(),
             capture: config.composed().and_then(|(vfs, _)| capture(vfs, process)),
@@ -235,6 +241,7 @@ fn loopback(config: &Spec, namespaces: &[Namespace]) -> bool {
 fn root(
     spec: &Spec,
     config: &Spec,
+    guarded: bool,
     facts: &Facts,
     ids: Option<&Ids>,
     mounts: &[plan::Mount],
@@ -246,7 +253,7 @@ fn root(
         if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
             return Err(PlanError::RootMissing { path });
         }
-        return Ok((Root::Directory { path, readonly: root.readonly }, None));
+        return Ok((Root::Directory { path, readonly: root.readonly, devices: guarded }, None));
     };
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;
     // What the spec says, not the config: a root.path that was only filled in is nobody's branch.

@@ -4,9 +4,10 @@ use std::path::{Component, Path, PathBuf};
 
 use vfsrun_spec::{Mount, Spec};
 
+use crate::cgroup::is_guarded;
 pub use crate::mount_options::names as options;
 use crate::mount_options::{NODEV, Options, RDONLY};
-use crate::plan::{self, Ids, MountKind, SourceLink};
+use crate::plan::{self, CgroupMount, Ids, MountKind, SourceLink};
 use crate::{Facts, PlanError, paths};
 
 /// Files of /proc that others may stand for, as lxcfs provides them. What else is mounted in there could make this program
@@ -33,6 +34,8 @@ pub(crate) struct Setting<'a> {
     /// Of any user namespace.
     pub in_user_namespace: bool,
     pub is_action: bool,
+    /// Of the command's own.
+    pub cgroup: Option<&'a plan::Cgroup>,
 }
 
 impl Setting<'_> {
@@ -93,7 +96,7 @@ fn refuse_in_proc(destination: &Path, what: &MountKind, at: &str) -> Result<(), 
         let is_proc = match what {
             MountKind::FileSystem { name, .. } => name == "proc",
             MountKind::Bind { .. } | MountKind::Remount { .. } => true,
-            MountKind::Cgroup => false,
+            MountKind::Cgroup(_) => false,
         };
         (!is_proc).then_some("only proc can be mounted at /proc")
     } else {
@@ -105,8 +108,8 @@ fn refuse_in_proc(destination: &Path, what: &MountKind, at: &str) -> Result<(), 
     problem.map_or(Ok(()), |problem| Err(PlanError::Mount { at: at.to_owned(), problem }))
 }
 
-/// What holds whatever the options say. Devices are those that the spec names and those bound by name: there is no device
-/// cgroup yet. sysfs checks owners only, and the owner may be the host's root.
+/// What holds whatever the options say. Where no cgroup denies devices, they are those that the spec names and those bound by
+/// name. sysfs checks owners only, and the owner may be the host's root.
 fn forced(what: &MountKind, destination: &Path, setting: Setting<'_>) -> u32 {
     match what {
         MountKind::FileSystem { name, .. } if name == "sysfs" && setting.is_action => NODEV | RDONLY,
@@ -116,7 +119,9 @@ fn forced(what: &MountKind, destination: &Path, setting: Setting<'_>) -> u32 {
         {
             0
         }
-        MountKind::FileSystem { name, .. } if name != "devpts" => NODEV,
+        MountKind::FileSystem { name, .. } if name != "devpts" && !is_guarded(setting.cgroup) => NODEV,
+        // Those of an ordinary caller are its own to write, and would be changed for all of its processes (CVE-2023-25809).
+        MountKind::Cgroup(CgroupMount::Callers) => RDONLY,
         _ => 0,
     }
 }
@@ -156,7 +161,10 @@ fn kind(mount: &Mount, options: Options, at: &str, setting: Setting<'_>) -> Resu
         });
     }
     match mount.kind.as_deref().filter(|kind| !kind.is_empty()) {
-        Some("cgroup" | "cgroup2") => Ok(MountKind::Cgroup),
+        Some("cgroup" | "cgroup2") => {
+            let own = setting.cgroup.map(|cgroup| CgroupMount::Own { places: cgroup.places.clone() });
+            Ok(MountKind::Cgroup(own.unwrap_or(CgroupMount::Callers)))
+        }
         Some(name) => {
             let covers_mode = name == "tmpfs"
                 && !setting.is_action

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vfsrun_cgroup::devices::Rule as DeviceRule;
+use vfsrun_cgroup::{Limit, Place};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
 use vfsrun_spec::oci::{NamespaceType, RlimitType, TimeOffset};
@@ -45,6 +47,8 @@ pub struct Plan {
     pub readonly: Vec<PathBuf>,
     pub sysctl: Vec<(String, String)>,
     pub sandbox: Sandbox,
+    /// `None`: the caller's own.
+    pub cgroup: Option<Cgroup>,
     pub capture: Option<Capture>,
     /// The use of what these fit is recorded, for which the run is traced.
     pub log: Vec<LogRule>,
@@ -201,8 +205,9 @@ pub struct Ids {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Root {
-    /// A directory, bound as it is: neither FUSE nor overlay.
-    Directory { path: PathBuf, readonly: bool },
+    /// A directory, bound as it is: neither FUSE nor overlay. Device nodes in it and in what is bound into it can be used only with
+    /// `devices`: where a cgroup says which.
+    Directory { path: PathBuf, readonly: bool, devices: bool },
     /// Segments of the view server under an overlay.
     View {
         segments: Vec<Segment>,
@@ -361,9 +366,29 @@ pub enum MountKind {
         ids: Option<MountIds>,
     },
     /// What is mounted at the destination gets other attributes, and its file system other options.
-    Remount { file_system: Option<Vec<String>> },
-    /// The caller's cgroups, read-only.
-    Cgroup,
+    Remount {
+        file_system: Option<Vec<String>>,
+    },
+    Cgroup(CgroupMount),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CgroupMount {
+    /// The command's own cgroup: that of version 2, or a directory with that of each hierarchy.
+    Own { places: Vec<Place> },
+    /// What the caller sees.
+    Callers,
+}
+
+/// A cgroup of the command's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cgroup {
+    pub places: Vec<Place>,
+    pub limits: Vec<Limit>,
+    /// `None`: devices are denied by other means alone.
+    pub devices: Option<Vec<DeviceRule>>,
 }
 
 /// What becomes of a symlink that is the source of a bind.

@@ -7,7 +7,13 @@ use vfsrun_spec::Spec;
 use crate::plan::{Agent, Landlock, Sandbox, Seccomp};
 use crate::{Facts, PlanError, capabilities};
 
-pub(crate) fn decide(config: &Spec, facts: &Facts, landlock: Option<Landlock>) -> Result<Sandbox, PlanError> {
+/// `guarded`: a cgroup denies devices.
+pub(crate) fn decide(
+    config: &Spec,
+    facts: &Facts,
+    guarded: bool,
+    landlock: Option<Landlock>,
+) -> Result<Sandbox, PlanError> {
     let process = config.process.clone().unwrap_or_default();
     let profile = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let said = profile.map(Profile::deserialize).transpose();
@@ -16,7 +22,7 @@ pub(crate) fn decide(config: &Spec, facts: &Facts, landlock: Option<Landlock>) -
     Ok(Sandbox {
         new_keyring: said.is_some() || default.is_none(),
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
-        capabilities: capabilities::decide(&process, config, facts)?,
+        capabilities: capabilities::decide(&process, config, guarded, facts)?,
         agent: said.as_ref().map_or(Ok(None), agent)?,
         seccomp: said.map(Seccomp::Profile).or(default),
         landlock,

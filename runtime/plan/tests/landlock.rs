@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts};
+use vfsrun_plan::facts::{
+    Caller, CgroupFacts, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts,
+};
 use vfsrun_plan::plan::Landlock;
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_spec::Spec;
@@ -18,13 +20,14 @@ fn facts(landlock_abi: u32) -> Facts {
         kernel: Kernel { version: (6, 18), landlock_abi, capabilities: !0 },
         security: SecurityModules::default(),
         fuse: Ok(()),
+        cgroups: CgroupFacts::default(),
+        root_layer: None,
         upper: UpperFacts { disk: Ok(()), memory: true },
         layers: BTreeMap::new(),
         images: BTreeMap::new(),
         globs: BTreeMap::new(),
         paths: BTreeMap::from([("/rootfs".into(), PathKind::Directory)]),
         host_tools: HostTools::default(),
-        root_layer: None,
     }
 }
 

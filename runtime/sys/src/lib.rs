@@ -5,6 +5,7 @@
 
 pub mod allocator;
 pub mod beneath;
+pub mod bpf;
 mod chain;
 pub mod clone;
 pub mod descriptors;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
+use vfsrun_plan::facts;
 
-use crate::container::Id;
+use crate::container::{self, Id};
 
 /// The name under which a spec given first is run; users never type it.
 pub const RUN_SPEC: &str = "run-spec";
@@ -63,15 +64,26 @@ pub struct Global {
     /// `debug` is --debug; what went wrong is told at every level
     #[arg(long, value_name = "LEVEL", default_value = "warning", global = true)]
     pub log_level: LogLevel,
-    /// Who makes cgroups; this version makes none, whatever is said
+    /// Who makes cgroups: this program, systemd (this version makes none then), or nobody
     #[arg(long, value_name = "WHO", default_value = "cgroupfs", global = true)]
-    pub cgroup_manager: CgroupManager,
+    cgroup_manager: CgroupManager,
     /// The same as --cgroup-manager systemd
     #[arg(long, global = true)]
-    pub systemd_cgroup: bool,
+    systemd_cgroup: bool,
     /// Accepted, as callers of runc say it: what this user may do is found out
     #[arg(long, value_name = "BOOL", hide = true)]
     pub rootless: Option<String>,
+}
+
+impl Global {
+    pub fn cgroup_manager(&self) -> facts::CgroupManager {
+        match self.cgroup_manager {
+            _ if self.systemd_cgroup => facts::CgroupManager::Systemd,
+            CgroupManager::Cgroupfs => facts::CgroupManager::Cgroupfs,
+            CgroupManager::Systemd => facts::CgroupManager::Systemd,
+            CgroupManager::Disabled => facts::CgroupManager::Disabled,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -205,13 +217,13 @@ pub enum Container {
     Start { id: Id },
     /// Run another command in a container
     #[command(after_help = "Examples:\n  vfsrun exec web ps\n  vfsrun exec --user 1000 -t web sh")]
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// Print a container's state as JSON
     State { id: Id },
     /// Send a signal to a container's first process
     #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
     Kill {
-        /// Where the container has a pid namespace of its own, that process's end is that of all
+        /// To every process of its cgroup; to its first one where it has none
         #[arg(short, long)]
         all: bool,
         #[command(flatten)]
@@ -310,6 +322,9 @@ pub struct Exec {
     /// Accepted: this version pauses no container
     #[arg(long)]
     pub ignore_paused: bool,
+    /// A cgroup in the container's own, for it to run in; with controllers of version 1, in theirs alone. May be repeated
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    pub cgroup: Vec<container::SubCgroup>,
     pub id: Id,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
     pub args: Vec<String>,

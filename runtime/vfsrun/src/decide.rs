@@ -5,12 +5,15 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
+use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::plan::{Root, Seccomp, Segment};
 use vfsrun_plan::{Facts, Plan};
 use vfsrun_seccomp::{Arch, Filter};
 use vfsrun_spec::Spec;
 
+use crate::container::Id;
 use crate::hooks::Hooked;
+use crate::probe::cgroups::Wanted;
 use crate::run::RunError;
 use crate::seccomp_agent::Agent;
 use crate::trace::{Trace, TraceRequest};
@@ -30,6 +33,19 @@ pub struct Request {
     pub trace: Option<TraceRequest>,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
+    pub cgroup_manager: CgroupManager,
+    /// It is to be a container of this name.
+    pub container: Option<Id>,
+}
+
+impl Request {
+    fn cgroup(&self) -> Wanted<'_> {
+        Wanted::New {
+            manager: self.cgroup_manager,
+            container: self.container.as_ref(),
+            runtime: self.runtime.as_deref(),
+        }
+    }
 }
 
 /// Everything that a run goes by.
@@ -130,8 +146,16 @@ pub struct Joined {
 }
 
 /// Decides about such a command. The program may execute itself again on the way (see [`seal`]).
-pub fn joined(spec: &Spec, file: &Path, bundle: &Path, runtime: &Path) -> Result<Joined, RunError> {
-    let facts = probe::facts(spec, bundle, None);
+///
+/// `guarded`: the container's cgroup denies devices.
+pub fn joined(
+    spec: &Spec,
+    file: &Path,
+    bundle: &Path,
+    runtime: &Path,
+    guarded: bool,
+) -> Result<Joined, RunError> {
+    let facts = probe::facts(spec, bundle, None, Wanted::Joined { guarded });
     let plan = Plan::new(spec, &facts).map_err(|source| RunError::Plan { file: file.into(), source })?;
     // Whoever is in the container already can reach this program.
     seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
@@ -188,7 +212,7 @@ fn load_all(request: &Request) -> Result<Loaded, RunError> {
             source,
         })?;
     }
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref(), request.cgroup());
     Ok(Loaded { spec, file, store, facts })
 }
 
@@ -206,7 +230,7 @@ pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
         None => None,
     };
     reach(&spec, &file)?;
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref());
+    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref(), request.cgroup());
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file, source })?;
     Ok((spec, facts, plan))
 }

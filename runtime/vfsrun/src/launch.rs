@@ -6,9 +6,10 @@ use std::path::Path;
 
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_spec::oci::NamespaceType;
-use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone};
+use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone, clone_into};
 use vfsrun_sys::fd_passing;
 
 use crate::id_maps::{self, IdMapError};
@@ -42,6 +43,8 @@ pub enum LaunchError {
     MountIds { at: String, source: io::Error },
     #[error("cannot open what the mounts show of the host")]
     Open { source: io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error("init ended before it could start")]
     Go { source: io::Error },
 }
@@ -75,7 +78,9 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let opened = |source| LaunchError::Open { source };
     let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
     let own_time = join(&plan.namespaces)?;
-    match clone(fresh).map_err(|source| LaunchError::Clone { hint: hint(&source), source })? {
+    match clone_in(prepared.cgroup, fresh)
+        .map_err(|source| LaunchError::Clone { hint: hint(&source), source })?
+    {
         Cloned::Child => {
             drop(reports);
             let host = match sources {
@@ -92,6 +97,9 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
             if let Some(own_time) = own_time {
                 // This program's times are compared with earlier ones.
                 own_time.enter_again().map_err(|source| LaunchError::OwnTime { source })?;
+            }
+            if let Some(cgroup) = prepared.cgroup {
+                cgroup.enter(child.pid)?;
             }
             if let Some(ids) = &plan.ids {
                 tracing::debug!(pid = %child.pid.as_raw_nonzero(), ids = ?ids, "write id maps");
@@ -124,7 +132,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
 pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
     let failed = |source| LaunchError::Clone { hint: "", source };
-    let between = match clone(Namespaces::NONE).map_err(failed)? {
+    let between = match clone_in(joining.cgroup, Namespaces::NONE).map_err(failed)? {
         Cloned::Child => {
             drop(reports);
             joined::run(joining, &sender)
@@ -147,8 +155,18 @@ pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     }
 }
 
+fn clone_in(cgroup: Option<&Cgroup>, namespaces: Namespaces) -> io::Result<Cloned> {
+    match cgroup.and_then(Cgroup::to_start_in) {
+        Some(directory) => clone_into(directory, namespaces),
+        None => clone(namespaces),
+    }
+}
+
+/// Init makes its cgroup namespace itself, when it is in its cgroup.
 fn fresh(namespaces: &[Namespace]) -> Namespaces {
-    let fresh = namespaces.iter().filter(|namespace| namespace.path.is_none());
+    let fresh = namespaces
+        .iter()
+        .filter(|namespace| namespace.path.is_none() && namespace.kind != NamespaceType::Cgroup);
     fresh.fold(Namespaces::NONE, |all, namespace| all.with(bits(namespace.kind)))
 }
 

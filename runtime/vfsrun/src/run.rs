@@ -13,6 +13,7 @@ use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
 
+use crate::container::{Action, ContainerError};
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
 use crate::hooks::Hooked;
@@ -77,6 +78,8 @@ pub enum RunError {
     Capture { kept: PathBuf, source: CaptureError },
     #[error("cannot capture what the action wrote; its upper was in memory and is lost")]
     CaptureMemory { source: CaptureError },
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     #[error("cannot keep the upper of the action")]
     Upper { source: io::Error },
 }
@@ -252,7 +255,10 @@ fn act(
 ) -> Result<Acted, RunError> {
     let plan = &decided.plan;
     let signals = supervise::take_signals()?;
+    Action::sweep(&decided.runtime);
+    let action = Action::begin(plan, &decided.runtime)?;
     let prepared = Prepared {
+        cgroup: action.as_ref().map(Action::cgroup),
         plan,
         filter: decided.filter.as_ref(),
         scaffold: &decided.scaffold,
@@ -263,9 +269,15 @@ fn act(
         hooked,
         preserve_fds: 0,
     };
-    let init = launch::init(prepared, decided.facts.caller.privileged)?;
-    // What it has mounted must be gone before its upper is anybody else's.
-    attend(decided, hooked, &init, asked, upper, &signals).inspect_err(|_| supervise::end(&init))
+    let acted =
+        launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from).and_then(|init| {
+            // What it has mounted must be gone before its upper is anybody else's.
+            attend(decided, hooked, &init, asked, upper, &signals).inspect_err(|_| supervise::end(&init))
+        });
+    let removed = action.map_or(Ok(()), Action::end);
+    let acted = acted?;
+    removed?;
+    Ok(acted)
 }
 
 fn attend(

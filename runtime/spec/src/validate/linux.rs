@@ -27,6 +27,7 @@ pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
         known("linux.rootfsPropagation", propagation, &PROPAGATIONS)?;
     }
     memory_policy(linux)?;
+    cgroups_path(linux.cgroups_path.as_deref().unwrap_or_default())?;
     linux.resources.as_ref().map_or(Ok(()), resources)
 }
 
@@ -115,6 +116,21 @@ fn memory_policy(linux: &Linux) -> Result<(), Problem> {
     number_list("linux.memoryPolicy.nodes", &policy.nodes)
 }
 
+/// The root of the hierarchies is the machine's: it would be limited, and its processes killed with the container.
+fn cgroups_path(path: &str) -> Result<(), Problem> {
+    let mut names = path.split('/').filter(|name| !matches!(*name, "" | "."));
+    if names.clone().any(|name| name == "..") {
+        return Err(Problem::new(
+            "linux.cgroupsPath",
+            "has a \"..\", by which it would leave where it begins",
+        ));
+    }
+    if !path.is_empty() && names.next().is_none() {
+        return Err(Problem::new("linux.cgroupsPath", "names no cgroup, but where cgroups begin"));
+    }
+    Ok(())
+}
+
 fn resources(resources: &Resources) -> Result<(), Problem> {
     for (index, rule) in resources.devices.iter().enumerate() {
         let path = format!("linux.resources.devices[{index}]");
@@ -124,6 +140,14 @@ fn resources(resources: &Resources) -> Result<(), Problem> {
         if rule.access.as_ref().is_some_and(|access| access.contains(|letter| !"rwm".contains(letter))) {
             return Err(Problem::new(format!("{path}.access"), "has letters other than r, w and m"));
         }
+        for (name, number) in [("major", rule.major), ("minor", rule.minor)] {
+            if number.is_some_and(|number| number < -1 || number > u32::MAX.into()) {
+                return Err(Problem::new(
+                    format!("{path}.{name}"),
+                    "is no number of a device, and not -1 for each",
+                ));
+            }
+        }
     }
     for (index, limit) in resources.hugepage_limits.iter().enumerate() {
         let digits = ["KB", "MB", "GB"].iter().find_map(|unit| limit.page_size.strip_suffix(unit));
@@ -131,6 +155,12 @@ fn resources(resources: &Resources) -> Result<(), Problem> {
             let cause = format!("{:?} is no page size, expected such as \"2MB\"", limit.page_size);
             return Err(Problem::new(format!("linux.resources.hugepageLimits[{index}].pageSize"), cause));
         }
+    }
+    if let Some(file) = resources.unified.keys().find(|file| file.contains('/') || !file.contains('.')) {
+        return Err(Problem::new(format!("linux.resources.unified.{file}"), "is no name of a cgroup's file"));
+    }
+    if resources.memory.as_ref().and_then(|memory| memory.swappiness).is_some_and(|percent| percent > 100) {
+        return Err(Problem::new("linux.resources.memory.swappiness", "above 100"));
     }
     Ok(())
 }

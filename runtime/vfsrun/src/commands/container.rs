@@ -23,7 +23,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Start { id } => done(containers(global)?.start(id)),
         Command::Exec(arguments) => exec(arguments, global),
         Command::State { id } => state(&containers(global)?, id),
-        Command::Kill { which, signal, .. } => kill(&containers(global)?, which, *signal),
+        Command::Kill { which, signal, all } => kill(&containers(global)?, which, *signal, *all),
         Command::Delete { which, force } => delete(&containers(global)?, which, *force),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
@@ -57,6 +57,7 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         no_new_keyring: arguments.no_new_keyring,
         runtime: global.root.clone(),
         store: global.store.clone(),
+        cgroup_manager: global.cgroup_manager(),
     }
 }
 
@@ -85,6 +86,7 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         console_socket: arguments.console_socket.clone(),
         pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
+        cgroups: arguments.cgroup.clone(),
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
     };
     container::exec(&request).map_err(|error| Failure::of_runtime(&error, 255))
@@ -95,8 +97,11 @@ fn state(containers: &Containers, id: &Id) -> Outcome {
     print(&serde_json::to_string_pretty(&container.state()?)?)
 }
 
-fn kill(containers: &Containers, which: &Which, signal: Signal) -> Outcome {
-    each(containers, which, |id| containers.find(id)?.kill(signal))
+fn kill(containers: &Containers, which: &Which, signal: Signal, all: bool) -> Outcome {
+    each(containers, which, |id| {
+        let container = containers.find(id)?;
+        if all { container.kill_all(signal) } else { container.kill(signal) }
+    })
 }
 
 fn delete(containers: &Containers, which: &Which, force: bool) -> Outcome {

@@ -24,8 +24,6 @@ const NAMESPACES: [NamespaceType; 8] = [
 
 pub fn features() -> Outcome {
     let supported = Flag::ALL.into_iter().filter(|flag| seccomp::knows_flag(flag.bit().into()));
-    // Never granted: without a device cgroup it would be the host's disks.
-    let capabilities = CAPABILITIES.into_iter().filter(|name| *name != "CAP_MKNOD");
     let disabled = json!({ "enabled": false });
     let features = json!({
         "ociVersionMin": "1.0.0",
@@ -34,8 +32,8 @@ pub fn features() -> Outcome {
         "mountOptions": mounts::options(),
         "linux": {
             "namespaces": NAMESPACES.map(NamespaceType::name),
-            "capabilities": capabilities.collect::<Vec<_>>(),
-            "cgroup": { "v1": false, "v2": false, "systemd": false, "systemdUser": false, "rdma": false },
+            "capabilities": CAPABILITIES.to_vec(),
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": Action::ALL,

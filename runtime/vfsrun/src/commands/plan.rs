@@ -16,5 +16,11 @@ pub fn plan(spec: PathBuf, global: &Global) -> Outcome {
 }
 
 pub(super) fn request(spec: PathBuf, global: &Global) -> Request {
-    Request { spec, runtime: global.root.clone(), store: global.store.clone(), ..Request::default() }
+    Request {
+        spec,
+        runtime: global.root.clone(),
+        store: global.store.clone(),
+        cgroup_manager: global.cgroup_manager(),
+        ..Request::default()
+    }
 }

@@ -20,6 +20,8 @@ pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
         trace: trace(arguments),
         runtime: global.root.clone(),
         store: global.store.clone(),
+        cgroup_manager: global.cgroup_manager(),
+        container: None,
     };
     let outcome = run::run(&request, note);
     let failure = |error: &run::RunError| Failure { message: chain(error), code: error.exit_code() };

@@ -194,7 +194,7 @@ fn cover(mounts: &[Mount], path: &Path) -> Option<Cover> {
             let exists = source.symlink_metadata().is_ok();
             ("bind", Some((source, exists)))
         }
-        MountKind::Cgroup => ("cgroup", None),
+        MountKind::Cgroup(_) => ("cgroup", None),
         MountKind::FileSystem { name, .. } => (name.as_str(), None),
         MountKind::Remount { .. } => return None,
     };

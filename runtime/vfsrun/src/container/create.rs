@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError};
+use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
 use vfsrun_sys::process::Process;
 use vfsrun_sys::{descriptors, fd_passing};
@@ -15,7 +17,7 @@ use vfsrun_sys::{descriptors, fd_passing};
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
 use super::view::Asked;
-use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, monitor, start};
+use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, cgroup, monitor, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
 use crate::keyring::Keyring;
@@ -66,6 +68,8 @@ pub enum CreateError {
     NotStarted { message: String },
     #[error("init ended without a word")]
     Mute,
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 impl CreateError {
@@ -88,6 +92,7 @@ pub struct CreateRequest {
     pub no_new_keyring: bool,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
+    pub cgroup_manager: CgroupManager,
 }
 
 impl CreateRequest {
@@ -158,6 +163,8 @@ pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Dec
         spec: request.bundle.join(config),
         runtime: request.runtime.clone(),
         store: request.store.clone(),
+        cgroup_manager: request.cgroup_manager,
+        container: Some(request.id.clone()),
         ..Request::default()
     };
     let mut decided = decide::decide(&spec, note)?;
@@ -172,9 +179,11 @@ pub(super) fn prepared<'a>(
     request: &CreateRequest,
     decided: &'a Decided,
     hooked: &'a Hooked,
+    cgroup: Option<&'a Cgroup>,
     waits: Waits<'a>,
 ) -> Prepared<'a> {
     Prepared {
+        cgroup,
         plan: &decided.plan,
         filter: decided.filter.as_ref(),
         scaffold: &decided.scaffold,
@@ -210,7 +219,8 @@ fn create_at(
     notify::make_place(&place.path)?;
     let tells = hooked.hooks.any_of(&start::AWAITED);
     let gate = Gate::make(&place.path, tells).map_err(CreateError::step("make the gate"))?;
-    let prepared = prepared(request, decided, hooked, Waits::AtGate(&gate));
+    let cgroup = cgroup::make(&decided.plan, &place.path)?;
+    let prepared = prepared(request, decided, hooked, cgroup.as_ref(), Waits::AtGate(&gate));
     let asked = Asked::of(decided)?;
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
     let laid = asked.lay(decided, &init)?;

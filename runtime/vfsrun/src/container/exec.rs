@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use serde_json::Value;
 use thiserror::Error;
+use vfsrun_cgroup::CgroupError;
 use vfsrun_plan::Plan;
 use vfsrun_spec::{Spec, SpecError};
 
+use super::cgroup::SubCgroupError;
 use super::create::{Console, CreateError};
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
-use super::{CONFIG, Container, ContainerError, Containers, Id};
+use super::{CONFIG, Container, ContainerError, Containers, Id, SubCgroup};
 use crate::decide::{self, Joined};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
@@ -50,6 +52,10 @@ pub enum ExecError {
     Hear { source: io::Error },
     #[error("{message}")]
     NotStarted { message: String },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    SubCgroup(#[from] SubCgroupError),
 }
 
 /// What the command line says about a command in a container.
@@ -62,6 +68,8 @@ pub struct ExecRequest {
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
+    /// Below its own.
+    pub cgroups: Vec<SubCgroup>,
     pub runtime: PathBuf,
 }
 
@@ -95,7 +103,10 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
     let container = Containers::of(&request.runtime).find(&request.id)?;
     let (spec, file) = spec(&container, &request.process)?;
     let bundle = &container.record.bundle;
-    let Joined { plan, filter, agent } = decide::joined(&spec, &file, bundle, &request.runtime)?;
+    let kept = container.cgroup()?;
+    let guarded = kept.as_ref().is_some_and(|kept| kept.guarded);
+    let Joined { plan, filter, agent } = decide::joined(&spec, &file, bundle, &request.runtime, guarded)?;
+    let cgroup = kept.map(|kept| kept.joined(&request.cgroups)).transpose()?;
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let process = container.process().map_err(|source| ExecError::Stopped { source })?;
@@ -104,6 +115,7 @@ pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
         filter: filter.as_ref(),
         container: process.as_fd(),
         namespaces: namespaces(&plan),
+        cgroup: cgroup.as_ref(),
         keyring: match container.record.no_new_keyring {
             true => Keyring::Callers,
             false => Keyring::of_container(&request.id, plan.ids.is_some()),

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/containers/ID/      made by create
 //!   lock                   locked by whoever changes the container
+//!   cgroup.json            where its cgroup is, from before that is made
 //!   config.json            of the bundle, as it was when the container was created
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
@@ -13,6 +14,8 @@
 //!   outcome.json           what it had to say when the container had ended
 //! ```
 
+mod action;
+pub mod cgroup;
 mod create;
 mod exec;
 mod gate;
@@ -29,13 +32,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use regex::Regex;
 use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
+use vfsrun_cgroup::{CgroupError, Processes};
 use vfsrun_sys::process::{self, Process};
 
+pub use self::action::Action;
+use self::cgroup::Kept;
+pub use self::cgroup::SubCgroup;
 pub use self::create::{CreateRequest, create};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
@@ -47,6 +55,8 @@ use crate::hooks::{HookError, Hooked};
 use crate::notify::NotifyError;
 
 const CONFIG: &str = "config.json";
+/// How long what a killed creator had begun may take to end.
+const FOR_THE_CREATOR: Duration = Duration::from_secs(1);
 /// Begins the name of a container's directory that is being removed, and no id. The number of who removes it follows.
 const GOING: char = '.';
 
@@ -79,6 +89,8 @@ pub enum ContainerError {
     Pattern { pattern: String, source: regex::Error },
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 impl ContainerError {
@@ -152,7 +164,11 @@ impl Containers {
         }
         let operation = FlockOperation::NonBlockingLockExclusive;
         let place = Place::lock(path, operation)?.ok_or(ContainerError::Exists(id.clone()))?;
-        if place.path.join(record::FILE).exists() { Err(ContainerError::Exists(id)) } else { Ok(place) }
+        if place.is_recorded() {
+            return Err(ContainerError::Exists(id));
+        }
+        place.remove_cgroup()?;
+        Ok(place)
     }
 
     /// Removes what was to be removed, by somebody who was killed meanwhile.
@@ -271,8 +287,32 @@ impl Place {
         Ok(is_its_own.then_some(Place { path, _lock: lock }))
     }
 
-    /// The name is free at once: nobody finds the directory while its files go.
+    fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
+        Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.path.join(record::FILE).exists()
+    }
+
+    /// With the processes that are left of the container. Where there is no record there are none but such as end by themselves,
+    /// with who was creating it; others are not the container's.
+    fn remove_cgroup(&self) -> Result<(), ContainerError> {
+        match self.cgroup()? {
+            None => Ok(()),
+            Some(kept) if self.is_recorded() => Ok(kept.remove(Processes::Kill)?),
+            Some(kept) => {
+                if let Err(error) = kept.remove(Processes::Await(FOR_THE_CREATOR)) {
+                    tracing::debug!(error = vfsrun_sys::chain(&error), "the cgroup is left");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The name is free at once: nobody finds the directory while its files go. The cgroup goes before: it is found by them.
     fn remove(self) -> Result<(), ContainerError> {
+        self.remove_cgroup()?;
         let going = self.path.with_file_name(format!("{GOING}{}", std::process::id()));
         // Left by somebody who was killed, and had the same number.
         let _ = std::fs::remove_dir_all(&going);
@@ -312,10 +352,29 @@ impl Container {
     pub fn kill(&self, signal: Signal) -> Result<(), ContainerError> {
         match pidfd_send_signal(self.process()?, signal) {
             Err(rustix::io::Errno::SRCH) => Err(ContainerError::NotRunning { id: self.id.clone() }),
-            sent => {
-                sent.map_err(|errno| ContainerError::Signal { id: self.id.clone(), source: errno.into() })
-            }
+            Err(errno) => Err(ContainerError::Signal { id: self.id.clone(), source: errno.into() }),
+            Ok(()) if signal == Signal::KILL => self.let_die(),
+            Ok(()) => Ok(()),
         }
+    }
+
+    fn let_die(&self) -> Result<(), ContainerError> {
+        Ok(self.cgroup()?.map_or(Ok(()), |cgroup| cgroup.let_die())?)
+    }
+
+    /// Sends a signal to every process of its cgroup. That there is none is no error, as with runc.
+    pub fn kill_all(&self, signal: Signal) -> Result<(), ContainerError> {
+        match self.cgroup()? {
+            Some(cgroup) => Ok(cgroup.signal(signal)?),
+            None => match self.kill(signal) {
+                Err(ContainerError::NotRunning { .. }) => Ok(()),
+                killed => killed,
+            },
+        }
+    }
+
+    fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
+        Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
     }
 
     /// Its first process.
@@ -333,6 +392,7 @@ impl Container {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(errno) => return Err(failed(errno.into())),
         }
+        self.let_die()?;
         process::wait(&process).map_err(failed)
     }
 }

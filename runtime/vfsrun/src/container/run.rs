@@ -7,7 +7,7 @@ use vfsrun_sys::process::Process;
 use super::create::{self, CreateError, CreateRequest, decide, hooked, prepared};
 use super::pidfd::{PidfdSocket, Whose};
 use super::view::Asked;
-use super::{Containers, Place};
+use super::{Containers, Place, cgroup};
 use crate::decide::Decided;
 use crate::hooks::Hooked;
 use crate::launch;
@@ -82,9 +82,13 @@ fn see_through(
     notify: Option<&Notify>,
     pidfd: Option<&PidfdSocket>,
 ) -> Result<Ended, CreateError> {
+    let cgroup = match &*kept {
+        Kept::Unrecorded(place) => cgroup::make(&decided.plan, &place.path)?,
+        Kept::Recorded(_) => None,
+    };
     let signals = supervise::take_signals()?;
     let privileged = decided.facts.caller.privileged;
-    let prepared = prepared(request, decided, hooked, Waits::ForMain);
+    let prepared = prepared(request, decided, hooked, cgroup.as_ref(), Waits::ForMain);
     let asked = Asked::of(decided)?;
     let init = launch::init(prepared, privileged).map_err(RunError::from)?;
     let mut laid = asked.lay(decided, &init)?;

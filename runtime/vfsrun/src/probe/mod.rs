@@ -1,5 +1,6 @@
 //! Probing: finding out what is true here, before anything is decided.
 
+pub mod cgroups;
 pub mod host_tools;
 pub mod reach;
 mod root_layer;
@@ -28,8 +29,14 @@ use crate::images::{self, Found};
 const NEEDED: u64 = 1 << 6 | 1 << 7 | 1 << 21 | 1 << 31;
 
 /// Everything the plan of `spec` asks about.
-pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> Facts {
+pub fn facts(
+    spec: &Spec,
+    spec_directory: &Path,
+    store: Option<&LayerStore>,
+    cgroup: cgroups::Wanted<'_>,
+) -> Facts {
     let caller = caller();
+    let parent_ids = parent_ids(&caller);
     let globs = globs(spec, spec_directory, caller.home.as_deref());
     let mut wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
     wanted.extend(globs.values().flatten().flatten().cloned());
@@ -37,7 +44,8 @@ pub fn facts(spec: &Spec, spec_directory: &Path, store: Option<&LayerStore>) -> 
     let kernel = kernel();
     Facts {
         spec_directory: spec_directory.to_path_buf(),
-        parent_ids: parent_ids(&caller),
+        cgroups: cgroups::facts(cgroup, spec, &caller, &parent_ids),
+        parent_ids,
         fuse: fuse(),
         upper: UpperFacts {
             disk: store.map_or(Ok(()), |store| disk_upper(store.path())),

@@ -11,8 +11,13 @@ use super::RootError;
 use super::host::Host;
 
 /// Makes `path` a mount of its own, so that it can be pivoted to. As a slave it shows what the host mounts below it later;
-/// otherwise no mount travels in or out. Stage: init.
-pub fn bind(path: &Path, propagation: Propagation, host: &mut Host<'_>) -> Result<OwnedFd, RootError> {
+/// otherwise no mount travels in or out. With `devices`, nodes in it can be used. Stage: init.
+pub fn bind(
+    path: &Path,
+    propagation: Propagation,
+    devices: bool,
+    host: &mut Host<'_>,
+) -> Result<OwnedFd, RootError> {
     let directory = host.directory(path).map_err(RootError::step("open root.path", path))?;
     if propagation == Propagation::Shared {
         keep_to_ourselves(&directory).map_err(RootError::step("keep mounts private at root.path", path))?;
@@ -20,9 +25,11 @@ pub fn bind(path: &Path, propagation: Propagation, host: &mut Host<'_>) -> Resul
     // Recursive: in a user namespace the host's mounts below cannot be left out, they would uncover what they hide.
     let tree = mount::clone_tree(&directory, Path::new(""), true)
         .map_err(RootError::step("bind root.path", path))?;
-    // A node in an image needs no capability to be opened, and there is no device cgroup yet to forbid it.
-    mount::set_attributes(&tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)
-        .map_err(RootError::step("keep devices out of root.path", path))?;
+    if !devices {
+        // A node in an image needs no capability to be opened.
+        mount::set_attributes(&tree, Attr::MOUNT_ATTR_NODEV, Attr::empty(), true)
+            .map_err(RootError::step("keep devices out of root.path", path))?;
+    }
     let own = if propagation == Propagation::Slave { Propagation::Slave } else { Propagation::Private };
     mount::set_propagation(&tree, own, true)
         .map_err(RootError::step("keep mounts private in root.path", path))?;

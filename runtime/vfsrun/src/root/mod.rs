@@ -1,6 +1,7 @@
 //! A root: the directory tree that the workload sees as `/`.
 
 pub mod bundle;
+mod cgroups;
 mod copy_up;
 pub mod devices;
 pub mod host;

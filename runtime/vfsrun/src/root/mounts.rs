@@ -9,12 +9,12 @@ use rustix::fs::{
     FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat, symlinkat,
 };
 use vfsrun_plan::mounts::may_cover_proc;
-use vfsrun_plan::plan::{Attributes, Mount, MountKind, SourceLink};
+use vfsrun_plan::plan::{Attributes, CgroupMount, Mount, MountKind, SourceLink};
 use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
 use super::host::Host;
-use super::{RootError, copy_up, open_directory};
+use super::{RootError, cgroups, copy_up, open_directory};
 
 /// A root with its mounts.
 pub struct Mounted {
@@ -22,11 +22,18 @@ pub struct Mounted {
     pub root: OwnedFd,
     /// Of tmpfs: more is put into them before the command starts.
     readonly_later: Vec<(OwnedFd, PathBuf)>,
+    /// Nodes in what is bound can be used.
+    devices: bool,
 }
 
-/// Makes every mount of the plan, in order. Stage: init, before the pivot, with the host's tree still in sight.
-pub fn make_all(root: OwnedFd, mounts: &[Mount], host: &mut Host<'_>) -> Result<Mounted, RootError> {
-    let mut mounted = Mounted { root, readonly_later: Vec::new() };
+/// Makes every mount of the plan, in order; with `devices`, nodes in what is bound can be used. Stage: init, before the pivot, with the host's tree still in sight.
+pub fn make_all(
+    root: OwnedFd,
+    mounts: &[Mount],
+    devices: bool,
+    host: &mut Host<'_>,
+) -> Result<Mounted, RootError> {
+    let mut mounted = Mounted { root, readonly_later: Vec::new(), devices };
     let mut proc = Proc::default();
     for mount in mounts {
         tracing::debug!(destination = %mount.destination.display(), what = name_of(&mount.what), "mount");
@@ -51,7 +58,9 @@ impl Mounted {
                 proc.refuse(&self.root, mount, &target, Some(&source))?;
                 let tree = if ids.is_some() { Ok(source) } else { clone(&source, *recursive) };
                 let tree = tree.and_then(|tree| show(tree, &mount.attributes)).map_err(failed)?;
-                close_to_devices(&tree, kind, destination).map_err(failed)?;
+                if !self.devices {
+                    close_to_devices(&tree, kind, destination).map_err(failed)?;
+                }
                 (tree, target)
             }
             MountKind::FileSystem { name, source, options, copies_up, covers_mode } => {
@@ -84,7 +93,11 @@ impl Mounted {
                 }
                 (tree, target)
             }
-            MountKind::Cgroup => {
+            MountKind::Cgroup(CgroupMount::Own { places }) => {
+                let (target, _) = place_for(&self.root, mount, FileType::Directory)?;
+                return cgroups::mount(places, &mount.attributes, &target).map_err(failed);
+            }
+            MountKind::Cgroup(CgroupMount::Callers) => {
                 let (target, _) = place_for(&self.root, mount, FileType::Directory)?;
                 (cgroup(&mount.attributes).map_err(failed)?, target)
             }
@@ -158,12 +171,12 @@ fn c_string(text: &str) -> io::Result<CString> {
     CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-fn clone(source: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
+pub(super) fn clone(source: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
     mount::clone_tree(source, Path::new(""), recursive)
 }
 
 /// Gives a bind the attributes of its own; what no option names is as it is at the source.
-fn show(tree: OwnedFd, attributes: &Attributes) -> io::Result<OwnedFd> {
+pub(super) fn show(tree: OwnedFd, attributes: &Attributes) -> io::Result<OwnedFd> {
     // The copy is a slave of the host's mount, as everything in this namespace, or its peer where rootfsPropagation is shared;
     // a private one would stay deaf.
     let hears = |word: &String| word.ends_with("slave") || word.ends_with("shared");
@@ -189,7 +202,7 @@ fn spread(tree: &OwnedFd, attributes: &Attributes) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory brings no devices, whatever lies in it: there is no device cgroup yet. A node that is bound by name is
+/// A directory brings no devices, whatever lies in it, where no cgroup denies them. A node that is bound by name is
 /// meant, and so is a /dev.
 fn close_to_devices(tree: &OwnedFd, kind: FileType, destination: &Path) -> io::Result<()> {
     if kind == FileType::Directory && destination != Path::new("/dev") {
@@ -383,7 +396,7 @@ fn file_type(stat: &Stat) -> FileType {
 
 fn kernel_file_system(mount: &Mount) -> Option<&'static str> {
     match &mount.what {
-        MountKind::Cgroup => Some("cgroup"),
+        MountKind::Cgroup(_) => Some("cgroup"),
         MountKind::FileSystem { name, .. } if name == "proc" => Some("proc"),
         MountKind::FileSystem { name, .. } if name == "sysfs" => Some("sysfs"),
         _ if mount.destination == Path::new("/proc") => Some("proc"),
@@ -393,7 +406,7 @@ fn kernel_file_system(mount: &Mount) -> Option<&'static str> {
 
 fn name_of(what: &MountKind) -> String {
     match what {
-        MountKind::Cgroup => "cgroup".into(),
+        MountKind::Cgroup(_) => "cgroup".into(),
         MountKind::FileSystem { name, .. } => name.clone(),
         MountKind::Bind { source, .. } => source.display().to_string(),
         MountKind::Remount { .. } => "other options".into(),

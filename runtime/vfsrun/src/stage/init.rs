@@ -6,14 +6,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_plan::ids::{self, Extent};
-use vfsrun_plan::plan::Root;
+use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_seccomp::Filter;
-use vfsrun_spec::oci::HookKind;
+use vfsrun_spec::oci::{HookKind, NamespaceType};
 use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::mount::Propagation;
 use vfsrun_sys::procfs::Procfs;
@@ -48,6 +50,8 @@ pub enum InitError {
     Scheduling(#[from] SchedulingError),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
 impl InitError {
@@ -59,6 +63,8 @@ impl InitError {
 /// What the main process prepared for init.
 pub struct Prepared<'a> {
     pub plan: &'a Plan,
+    /// Init is moved there before it does anything.
+    pub cgroup: Option<&'a Cgroup>,
     pub filter: Option<&'a Filter>,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,
@@ -104,6 +110,7 @@ fn start(
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    leave_cgroup_namespace(plan)?;
     // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
     set_oom_score(plan)?;
     if !plan.time_offsets.is_empty() {
@@ -126,7 +133,8 @@ fn start(
     }
     let (propagation, recursive) = propagation(plan);
     let root = compose_root(&prepared, propagation, host, sender)?;
-    let mounted = root::mounts::make_all(root, &plan.mounts, host)?;
+    let devices = matches!(plan.root, Root::Directory { devices: true, .. });
+    let mounted = root::mounts::make_all(root, &plan.mounts, devices, host)?;
     root::devices::place_all(&mounted.root, &plan.devices, host)?;
     if plan.device_links {
         root::devices::link(&mounted.root)?;
@@ -169,6 +177,16 @@ fn start(
         match workload::become_command(job, sender)? {}
     }
     Ok(workload::spawn(job, sender)?)
+}
+
+/// A cgroup namespace begins at the cgroup in which who makes it is: it is made by a process that is where it will stay.
+fn leave_cgroup_namespace(plan: &Plan) -> Result<(), InitError> {
+    let is_new = |namespace: &Namespace| namespace.kind == NamespaceType::Cgroup && namespace.path.is_none();
+    if !plan.namespaces.iter().any(is_new) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| InitError::step("make a cgroup namespace")(errno.into()))
 }
 
 /// The kernel kills this process when the main process ends, however it ends; with it goes the pid namespace.
@@ -238,7 +256,7 @@ fn compose_root(
             let overlay = Overlay { owner: *owner, suid: *suid, in_user_namespace: prepared.user_namespace };
             compose_view(prepared, base, overlay, sender)
         }
-        Root::Directory { path, .. } => Ok(root::bundle::bind(path, propagation, host)?),
+        Root::Directory { path, devices, .. } => Ok(root::bundle::bind(path, propagation, *devices, host)?),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{Mode, OFlags, Uid};
+use vfsrun_cgroup::Cgroup;
 use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
@@ -27,6 +28,7 @@ pub struct Joining<'a> {
     pub container: BorrowedFd<'a>,
     pub namespaces: CloneFlags,
     pub keyring: Keyring,
+    pub cgroup: Option<&'a Cgroup>,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
@@ -51,6 +53,10 @@ fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
     init::set_oom_score(joining.plan)?;
     let labels = &joining.plan.command.labels;
     let procfs = labels::procfs(labels).map_err(InitError::step("open /proc of the host"))?;
+    // While the host's cgroups are in sight.
+    if let Some(cgroup) = joining.cgroup {
+        cgroup.enter(rustix::process::getpid())?;
+    }
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use vfsrun_plan::facts::{Caller, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts};
+use vfsrun_plan::facts::{
+    Caller, CgroupFacts, HostTools, Kernel, ParentIds, PathKind, SecurityModules, UpperFacts,
+};
 use vfsrun_plan::{Facts, Plan, complete};
 use vfsrun_spec::Spec;
 
@@ -28,6 +30,7 @@ static FACTS: LazyLock<Facts> = LazyLock::new(|| Facts {
         .into(),
     host_tools: HostTools::default(),
     root_layer: None,
+    cgroups: CgroupFacts::default(),
 });
 
 fuzz_target!(|text: &str| {

@@ -1,0 +1,215 @@
+//! The cgroup of a container, in every hierarchy in which it has one.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, mkdirat};
+use rustix::process::Pid;
+use thiserror::Error;
+use vfsrun_sys::bpf;
+
+use crate::devices::{self, List, Rule};
+use crate::hierarchy::Version;
+use crate::limits::Limit;
+use crate::place::Place;
+use crate::{controllers, cpuset, files, processes};
+
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    #[error("cannot {step} the cgroup {}", path.display())]
+    Step { step: &'static str, path: PathBuf, source: io::Error },
+    // The words of runc.
+    #[error("container's cgroup is not empty: {} has processes", path.display())]
+    InUse { path: PathBuf },
+    #[error("linux.resources.{at}: cannot write {value:?} to {}", path.display())]
+    Limit { at: String, value: String, path: PathBuf, source: io::Error },
+    #[error("linux.resources.{at}: there is no {}; the kernel does not have it, or its controller {controller} is not passed on to this cgroup", path.display())]
+    NoFile { at: String, path: PathBuf, controller: String },
+    #[error("linux.resources.devices")]
+    Devices(#[source] io::Error),
+    #[error("linux.resources.devices: {0}")]
+    Inexpressible(#[from] devices::Inexpressible),
+    #[error(
+        "linux.resources.devices: there is nothing here that could deny devices: neither a devices controller nor cgroup version 2"
+    )]
+    NoDevices,
+}
+
+impl CgroupError {
+    pub(crate) fn step(
+        step: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> CgroupError {
+        let path = path.into();
+        move |source| CgroupError::Step { step, path, source }
+    }
+}
+
+#[derive(Debug)]
+pub struct Cgroup {
+    parts: Vec<Part>,
+}
+
+/// That of one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub place: Place,
+    pub directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes it, with its ancestors where they are missing. One that is there and empty is taken.
+    ///
+    /// # Errors
+    /// One that is there has processes: they are not the container's, and would be limited and killed with it.
+    pub fn make(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
+        let parts = places.iter().map(|place| Part::make(place, places, limits));
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// One that was made before, as far as it is still there.
+    pub fn open(places: &[Place]) -> Result<Cgroup, CgroupError> {
+        let parts = places.iter().filter_map(|place| Part::open(place).transpose());
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container and for one that is updated.
+    pub fn write(&self, limits: &[Limit]) -> Result<(), CgroupError> {
+        // Some are compared with others, which may have to be changed first (memory with swap, a quota with its period): those
+        // that the kernel refuses are written again when all others are.
+        let refused: Vec<_> = limits
+            .iter()
+            .map(|limit| (limit, self.write_one(limit)))
+            .filter(|(_, written)| written.is_err())
+            .collect();
+        for (limit, written) in refused {
+            match written {
+                Err(CgroupError::Limit { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+                    self.write_one(limit)?;
+                }
+                written => written?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_one(&self, limit: &Limit) -> Result<(), CgroupError> {
+        let part = self.parts.iter().find(|part| match limit.version {
+            Version::V1 => part.place.has(&limit.controller),
+            Version::V2 => part.place.version == Version::V2,
+        });
+        let Some(part) = part else { return Ok(()) };
+        let mut choices =
+            std::iter::once((&limit.file, &limit.value)).chain(limit.or_else.iter().map(|(f, v)| (f, v)));
+        let missing = loop {
+            let Some((file, value)) = choices.next() else { break limit };
+            let path = part.place.full_path().join(file);
+            match files::write(&part.directory, file, value) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    let (at, value) = (limit.at.clone(), value.clone());
+                    return Err(CgroupError::Limit { at, value, path, source });
+                }
+                Ok(()) => return Ok(()),
+            }
+        };
+        if missing.may_be_missing {
+            return Ok(());
+        }
+        let path = part.place.full_path().join(&missing.file);
+        Err(CgroupError::NoFile { at: missing.at.clone(), path, controller: missing.controller.clone() })
+    }
+
+    /// Denies its processes what the rules do not allow.
+    pub fn guard(&self, rules: &[Rule]) -> Result<(), CgroupError> {
+        if let Some(part) = self.parts.iter().find(|part| part.place.has("devices")) {
+            return part.guard(&List::new(rules)?);
+        }
+        let part = self.v2().ok_or(CgroupError::NoDevices)?;
+        bpf::load_device_program(&devices::compile(rules))
+            .and_then(|program| bpf::attach_device_program(part.directory.as_fd(), program.as_fd()))
+            .map_err(CgroupError::Devices)
+    }
+
+    /// The directory in which a process can be started ([`vfsrun_sys::clone::clone_into`]).
+    pub fn to_start_in(&self) -> Option<BorrowedFd<'_>> {
+        self.v2().map(|part| part.directory.as_fd())
+    }
+
+    /// Moves a process, that was started in [`Cgroup::to_start_in`], into the others.
+    pub fn enter(&self, process: Pid) -> Result<(), CgroupError> {
+        let pid = process.as_raw_nonzero().to_string();
+        for part in self.parts.iter().filter(|part| part.place.version == Version::V1) {
+            files::write(&part.directory, "cgroup.procs", &pid)
+                .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
+        }
+        Ok(())
+    }
+
+    fn v2(&self) -> Option<&Part> {
+        self.parts.iter().find(|part| part.place.version == Version::V2)
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+}
+
+impl Part {
+    fn make(place: &Place, places: &[Place], limits: &[Limit]) -> Result<Part, CgroupError> {
+        let failed = |step| CgroupError::step(step, place.full_path());
+        let mount = files::open_mount(&place.mount).map_err(failed("find the hierarchy of"))?;
+        let is_new = make_directories(&mount, &place.path).map_err(failed("make"))?;
+        let directory = files::open_directory(&mount, &place.path).map_err(failed("open"))?;
+        if !is_new && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
+            return Err(CgroupError::InUse { path: place.full_path() });
+        }
+        if place.version == Version::V2 {
+            controllers::pass_on(&mount, &directory, place, places, limits)
+                .map_err(failed("find the controllers of"))?;
+        } else if place.has("cpuset") {
+            cpuset::fill(&mount, &place.path).map_err(failed("take cpus and memory nodes over for"))?;
+        }
+        Ok(Part { place: place.clone(), directory })
+    }
+
+    fn open(place: &Place) -> Result<Option<Part>, CgroupError> {
+        let opened =
+            files::open_mount(&place.mount).and_then(|mount| files::open_directory(&mount, &place.path));
+        match opened {
+            Ok(directory) => Ok(Some(Part { place: place.clone(), directory })),
+            Err(error) if files::is_gone(&error) => Ok(None),
+            Err(error) => Err(CgroupError::step("open", place.full_path())(error)),
+        }
+    }
+
+    fn guard(&self, list: &List) -> Result<(), CgroupError> {
+        for (file, line) in list.lines() {
+            match files::write(&self.directory, file, &line) {
+                // The cgroup above, in whose container this one is, does not have it either: less than was allowed.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && file == "devices.allow" => {}
+                written => written.map_err(CgroupError::Devices)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the last one is new.
+fn make_directories(mount: impl AsFd, path: &Path) -> io::Result<bool> {
+    // What groups and others may do is for modes of files; only who owns a cgroup changes it.
+    let make = |path: &Path| match mkdirat(&mount, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(errno) => Err(io::Error::from(errno)),
+    };
+    match make(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+            ancestors.iter().rev().try_for_each(|path| make(path).map(drop))?;
+            make(path)
+        }
+        made => made,
+    }
+}

@@ -1,0 +1,26 @@
+//! Cgroups of containers: what is mounted here, where a container's cgroup lies, its limits, devices and processes, and its end.
+//!
+//! ```text
+//! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
+//!                      │ kept in the container's directory before anything is made
+//!                      └──▶ Cgroup::open ── enter, signal, freeze
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod cgroup;
+mod controllers;
+mod cpuset;
+pub mod devices;
+mod files;
+pub mod hierarchy;
+pub mod limits;
+mod place;
+mod processes;
+mod remove;
+
+pub use cgroup::{Cgroup, CgroupError};
+pub use hierarchy::{Hierarchy, Version};
+pub use limits::Limit;
+pub use place::Place;
+pub use remove::{Processes, remove};

@@ -1,0 +1,88 @@
+//! The cgroup of a command: whether it gets one, where, and with what limits.
+
+use std::path::Path;
+
+use vfsrun_cgroup::devices::{self, List};
+use vfsrun_cgroup::{Place, Version, limits};
+use vfsrun_spec::Spec;
+use vfsrun_spec::oci::Resources;
+
+use crate::facts::CgroupManager;
+use crate::plan::Cgroup;
+use crate::{Facts, PlanError};
+
+/// The field by which the config asks for a cgroup, a limit before its place. The list of devices that every generated config
+/// has is not meant so: without a cgroup they are denied by other means.
+pub fn asked_for(config: &Spec) -> Option<&'static str> {
+    let linux = config.linux.as_ref()?;
+    let only_devices =
+        |resources: &Resources| Resources { devices: resources.devices.clone(), ..Resources::default() };
+    if linux.resources.as_ref().is_some_and(|resources| *resources != only_devices(resources)) {
+        return Some("linux.resources");
+    }
+    linux.cgroups_path.as_ref().filter(|path| !path.is_empty()).map(|_| "linux.cgroupsPath")
+}
+
+/// The cgroup, and what the user should know about it.
+pub(crate) fn decide(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option<String>), PlanError> {
+    let asked = asked_for(config);
+    let note = |reason: &str| Ok((None, asked.map(|at| format!("{at}: no cgroup is made: {reason}"))));
+    match facts.cgroups.manager {
+        CgroupManager::Disabled => return Ok((None, None)),
+        CgroupManager::Systemd => return note("this version asks systemd for none"),
+        CgroupManager::Cgroupfs if asked.is_none() && !facts.cgroups.always => return Ok((None, None)),
+        CgroupManager::Cgroupfs => {}
+    }
+    let linux = config.linux.clone().unwrap_or_default();
+    let resources = linux.resources.unwrap_or_default();
+    let denies = devices::deny(&resources.devices);
+    let is_machines_root = facts.cgroups.is_machines_root;
+    if facts.cgroups.hierarchies.is_empty() {
+        let reason = "there is no hierarchy that this user can write to";
+        return match asked.or(denies.then_some("linux.resources.devices")) {
+            Some(at) if is_machines_root => Err(PlanError::NoCgroup { at, reason }),
+            _ => note(reason),
+        };
+    }
+    let path = linux.cgroups_path.filter(|path| !path.is_empty());
+    let path = path.as_deref().unwrap_or(&facts.cgroups.name);
+    let places = facts.cgroups.hierarchies.iter().map(|hierarchy| Place::of(hierarchy, Path::new(path)));
+    let places: Vec<_> = places.collect();
+    let limits = match limits::of(&resources, &places) {
+        Err(limits::LimitError::NoController { controller, .. }) if !is_machines_root => {
+            return note(&format!("this user cannot limit {controller}"));
+        }
+        limits => limits?,
+    };
+    let ignored = (!limits.ignored.is_empty())
+        .then(|| format!("linux.resources.{}: cgroup version 2 does not have it", limits.ignored.join(", ")));
+    // Of a composed root no device can be used anyway, but those that are bound into it.
+    let guards = is_machines_root && (config.vfs.is_none() || !resources.devices.is_empty());
+    let devices = if guards { device_rules(&resources, &places)? } else { None };
+    Ok((Some(Cgroup { places, limits: limits.set, devices }), ignored))
+}
+
+fn device_rules(resources: &Resources, places: &[Place]) -> Result<Option<Vec<devices::Rule>>, PlanError> {
+    let rules = devices::rules(&resources.devices);
+    let failed = |reason: String| Err(PlanError::DeviceRules { reason });
+    if places.iter().any(|place| place.has("devices")) {
+        return match List::new(&rules) {
+            Ok(_) => Ok(Some(rules)),
+            Err(error) => failed(error.to_string()),
+        };
+    }
+    if places.iter().any(|place| place.version == Version::V2) {
+        return Ok(Some(rules));
+    }
+    if devices::deny(&resources.devices) {
+        return failed(
+            "nothing here could deny devices: neither the devices controller nor version 2".into(),
+        );
+    }
+    Ok(None)
+}
+
+/// Whether the cgroup denies devices.
+pub(crate) fn is_guarded(cgroup: Option<&Cgroup>) -> bool {
+    cgroup.is_some_and(|cgroup| cgroup.devices.is_some())
+}

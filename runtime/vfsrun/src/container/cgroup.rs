@@ -1,0 +1,127 @@
+//! A container's cgroup, and the file by which it is found again: it is there before anything is made.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes};
+use vfsrun_plan::Plan;
+
+const FILE: &str = "cgroup.json";
+
+/// A cgroup in a container's, as `exec --cgroup` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubCgroup {
+    /// Of version 1; empty: in all hierarchies.
+    controllers: Vec<String>,
+    path: PathBuf,
+}
+
+#[derive(Debug, Error)]
+pub enum SubCgroupError {
+    #[error("--cgroup: the container is in no hierarchy of {controllers}")]
+    NoController { controllers: String },
+    #[error("--cgroup: there is no cgroup {}", path.display())]
+    Missing { path: PathBuf },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+impl FromStr for SubCgroup {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<SubCgroup, &'static str> {
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let parts = Path::new(path).components().filter(|part| *part != Component::RootDir);
+        let path: PathBuf = parts.collect();
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err("a `..` would lead out of the container's cgroup");
+        }
+        let controllers = controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(SubCgroup { controllers: controllers.collect(), path })
+    }
+}
+
+/// What is kept of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    places: Vec<Place>,
+    /// Devices are denied to its processes.
+    pub guarded: bool,
+}
+
+/// Makes the cgroup of the plan, if there is one, for the container whose directory this is.
+pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError> {
+    let Some(planned) = &plan.cgroup else { return Ok(None) };
+    tracing::debug!(places = ?planned.places, "make the cgroup");
+    let file = directory.join(FILE);
+    let failed = |source| CgroupError::Step { step: "remember", path: file.clone(), source };
+    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some() };
+    let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
+    // Whoever is killed while it writes has made no cgroup yet.
+    std::fs::write(&file, text).map_err(failed)?;
+    let made = Cgroup::make(&planned.places, &planned.limits);
+    if let Err(CgroupError::InUse { .. }) = made {
+        // It is somebody else's.
+        std::fs::remove_file(&file).map_err(failed)?;
+    }
+    let cgroup = made?;
+    cgroup.write(&planned.limits)?;
+    if let Some(rules) = &planned.devices {
+        cgroup.guard(rules)?;
+    }
+    Ok(Some(cgroup))
+}
+
+impl Kept {
+    /// `None` if the container has none, or what was to be kept of it was never written.
+    pub fn read(directory: &Path) -> io::Result<Option<Kept>> {
+        match std::fs::read(directory.join(FILE)) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn open(&self) -> Result<Cgroup, CgroupError> {
+        Cgroup::open(&self.places)
+    }
+
+    /// For a command of the container's: its cgroup, or those in it.
+    pub fn joined(mut self, below: &[SubCgroup]) -> Result<Cgroup, SubCgroupError> {
+        for SubCgroup { controllers, path } in below {
+            let is_meant = |place: &&mut Place| {
+                controllers.is_empty() || controllers.iter().any(|controller| place.has(controller))
+            };
+            let mut meant: Vec<_> = self.places.iter_mut().filter(is_meant).collect();
+            if meant.is_empty() {
+                return Err(SubCgroupError::NoController { controllers: controllers.join(",") });
+            }
+            for place in &mut meant {
+                place.path.push(path);
+                if !place.full_path().is_dir() {
+                    return Err(SubCgroupError::Missing { path: place.full_path() });
+                }
+            }
+        }
+        Ok(self.open()?)
+    }
+
+    /// A process that is frozen by version 1 does not even die.
+    pub fn let_die(&self) -> Result<(), CgroupError> {
+        let frozen: Vec<_> = self.places.iter().filter(|place| place.has("freezer")).cloned().collect();
+        Cgroup::open(&frozen)?.thaw()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<(), CgroupError> {
+        self.open()?.signal(signal)
+    }
+
+    pub fn remove(&self, processes: Processes) -> Result<(), CgroupError> {
+        vfsrun_cgroup::remove(&self.places, processes)
+    }
+}

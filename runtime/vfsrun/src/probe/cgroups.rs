@@ -1,0 +1,79 @@
+//! Cgroups: in which hierarchies this caller can make one.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use vfsrun_cgroup::{Hierarchy, Version, hierarchy};
+use vfsrun_plan::cgroup::asked_for;
+use vfsrun_plan::facts::{Caller, CgroupFacts, CgroupManager, ParentIds};
+use vfsrun_spec::Spec;
+
+use crate::container::Id;
+
+/// What the command line says about cgroups.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// One is made, for a container of this name; without a name only if the spec asks for it.
+    New { manager: CgroupManager, container: Option<&'a Id>, runtime: Option<&'a Path> },
+    /// That of a container is joined, which denies devices or does not.
+    Joined { guarded: bool },
+}
+
+pub fn facts(wanted: Wanted<'_>, spec: &Spec, caller: &Caller, parent_ids: &ParentIds) -> CgroupFacts {
+    let (manager, container, runtime) = match wanted {
+        Wanted::New { manager, container, runtime } => (manager, container, runtime),
+        Wanted::Joined { guarded: joins_guarded } => {
+            let manager = CgroupManager::Disabled;
+            return CgroupFacts { manager, joins_guarded, ..CgroupFacts::default() };
+        }
+    };
+    let always = container.is_some();
+    let mut facts = CgroupFacts { manager, always, ..CgroupFacts::default() };
+    if manager != CgroupManager::Cgroupfs || !(always || asked_for(spec).is_some()) {
+        return facts;
+    }
+    facts.is_machines_root = caller.privileged && *parent_ids == ParentIds::identity();
+    facts.name = name(container, runtime, caller);
+    let path = spec.linux.as_ref().and_then(|linux| linux.cgroups_path.clone());
+    let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| facts.name.clone());
+    // Where nothing can be read nothing can be made.
+    facts.hierarchies = hierarchy::all().unwrap_or_default();
+    facts.hierarchies.retain(|hierarchy| {
+        !hierarchy.readonly && (facts.is_machines_root || is_ours(hierarchy, Path::new(&path)))
+    });
+    facts
+}
+
+/// Told from those of other runtime directories, which may have a container of the same name.
+fn name(container: Option<&Id>, runtime: Option<&Path>, caller: &Caller) -> String {
+    let directory = runtime.and_then(|runtime| std::path::absolute(runtime).ok());
+    let (id, told_by) = match container {
+        Some(id) => (id.to_string(), format!("{id} {} {directory:?}", caller.uid)),
+        None => (format!("run-{}", std::process::id()), format!("{:?}", SystemTime::now())),
+    };
+    let hash = blake3::hash(told_by.as_bytes());
+    // The name of a cgroup may be as long as that of a file, and so may an id.
+    let shown: String = id.chars().take(200).collect();
+    format!("vfsrun-{shown}-{}", &hash.to_hex()[..12])
+}
+
+/// Whether a cgroup can be made at `path`, and processes be moved there: for that its files and those of the cgroup that both lie
+/// in have to be the caller's.
+fn is_ours(hierarchy: &Hierarchy, path: &Path) -> bool {
+    let path = hierarchy.below(path);
+    let can_write =
+        |path: &Path| accessat(CWD, hierarchy.mount.join(path), Access::WRITE_OK, AtFlags::EACCESS);
+    let existing = path.ancestors().find_map(|path| match can_write(path) {
+        Err(rustix::io::Errno::NOENT) => None,
+        answer => Some(answer.is_ok()),
+    });
+    let common: PathBuf = path
+        .iter()
+        .zip(hierarchy.own.iter())
+        .take_while(|(one, other)| one == other)
+        .map(|(one, _)| one)
+        .collect();
+    let may_move = hierarchy.version == Version::V1 || can_write(&common.join("cgroup.procs")).is_ok();
+    existing == Some(true) && may_move
+}
