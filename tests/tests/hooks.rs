@@ -445,7 +445,7 @@ fn hook_that_cannot_be_executed_is_named(sandbox: &Sandbox) {
     };
     let none = json!([{ "path": "/bin/none" }]);
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
-        let text = format!("hooks.{kind}[0]: cannot execute /bin/none: No such file or directory");
+        let text = format!("hooks.{kind}[0]: cannot execute /bin/none: nothing there (ENOENT)");
         refused(json!({ (kind): none }), &text);
     }
     refused(
@@ -495,7 +495,7 @@ fn start_that_waits_for_a_hook_can_be_ended(sandbox: &Sandbox) {
     sandbox
         .call(&["start", "web"])
         .expect(1)
-        .assert_stderr_has("cannot start container web: it is running, not created");
+        .assert_stderr_has("cannot start an already running container: web");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     let output = start.wait().expect(1);
     output.assert_stderr_has(

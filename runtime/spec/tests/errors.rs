@@ -81,7 +81,7 @@ fn unknown_field_names_its_object_and_the_field_that_was_meant() {
     });
     assert_eq!(
         branch(r#"{"path": "a", "read-only": true}"#),
-        "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, at, hide, only, \
+        "vfs.branches[0]: unknown field \"read-only\", expected one of path, glob, layer, image, inputs, host, root, at, hide, only, \
          rules, symlinks, scope, frozen, live, whiteouts, xattrs, overrideStat, owner, perms, trusted, mode"
     );
 }
@@ -162,11 +162,11 @@ fn duplicate_field_is_refused() {
 fn branch_has_exactly_one_source() {
     assert_eq!(
         branch("{}"),
-        "vfs.branches[0]: has no source, expected one of path, glob, layer, image, inputs, host"
+        "vfs.branches[0]: has no source, expected one of path, glob, layer, image, inputs, host, root"
     );
     assert_eq!(
         branch(r#"{"path": "a", "layer": "b"}"#),
-        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, glob, layer, image, inputs, host"#
+        r#"vfs.branches[0]: has both "path" and "layer", expected one of path, glob, layer, image, inputs, host, root"#
     );
 }
 

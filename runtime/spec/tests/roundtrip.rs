@@ -14,7 +14,7 @@ use vfsrun_spec::vfs::{
     Owner, Passthrough, PathBeneath, Policy, Predicates, Right, Rule, RuleAction, Ruleset, Scope, ScopeRight,
     Size, SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, XattrRule, Xattrs,
 };
-use vfsrun_spec::{Process, SCHEMA, Spec, Vfs};
+use vfsrun_spec::{Process, Root, SCHEMA, Spec, Vfs};
 
 fn path_in_root() -> impl Strategy<Value = PathBuf> {
     "(/[a-z. ~\"\\\\é]{1,6}){1,3}/?"
@@ -199,13 +199,17 @@ fn decisions() -> impl Strategy<Value = (TypeConflict, Policy, Order, Option<i64
     (types, policy, order, option::of(any::<i64>()))
 }
 
+fn has_one_root(branches: &Vec<Branch>) -> bool {
+    branches.iter().filter(|branch| branch.source == BranchSource::Root).count() < 2
+}
+
 fn vfs() -> impl Strategy<Value = Vfs> {
     let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
     let passthrough =
         prop_oneof![Just(Passthrough::Auto), Just(Passthrough::Always), Just(Passthrough::Never)];
     let seconds = || option::of((1_u64..100_000_000_000).prop_map(Duration::from_millis));
     (
-        vec(branch(), 1..4),
+        vec(branch(), 1..4).prop_filter("one root", has_one_root),
         rules(false),
         decisions(),
         upper(),
@@ -273,7 +277,9 @@ proptest! {
     #[test]
     fn printed_spec_parses_to_itself(vfs in vfs()) {
         let process = Process { args: vec!["true".into()], ..Process::default() };
-        let spec = Spec { process: Some(process), vfs: Some(vfs), ..Spec::default() };
+        // That a branch may be.
+        let root = Root { path: "rootfs".into(), readonly: false };
+        let spec = Spec { process: Some(process), root: Some(root), vfs: Some(vfs), ..Spec::default() };
         let text = serde_json::to_string(&spec).expect("a spec is printable");
 
         let parsed = Spec::parse(&text, Path::new("spec.json")).map_err(|error| {
@@ -289,7 +295,9 @@ proptest! {
         let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
         let schema = jsonschema::validator_for(&schema).expect("the schema compiles");
         let process = Process { args: vec!["true".into()], ..Process::default() };
-        let spec = Spec { process: Some(process), vfs: Some(vfs), ..Spec::default() };
+        // That a branch may be.
+        let root = Root { path: "rootfs".into(), readonly: false };
+        let spec = Spec { process: Some(process), root: Some(root), vfs: Some(vfs), ..Spec::default() };
 
         let json = serde_json::to_value(&spec).expect("a spec is printable");
 

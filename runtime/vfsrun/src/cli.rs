@@ -609,7 +609,8 @@ fn first_word(arguments: &[OsString]) -> Option<usize> {
         if matches!(text.as_ref(), "-h" | "--help" | "-v" | "-V" | "--version") {
             return None;
         }
-        if WITH_VALUE.contains(&text.as_ref()) {
+        // Go's callers may say a long one with one dash.
+        if WITH_VALUE.iter().any(|option| *option == text || option.strip_prefix('-') == Some(&*text)) {
             index += 2;
         } else if text.starts_with('-') && text != "-" {
             index += 1;

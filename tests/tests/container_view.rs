@@ -1,0 +1,131 @@
+//! A container whose root is a view, and what is left when its monitor is not there any more.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+
+as_root_and_user!(
+    writes_of_a_container_become_a_layer,
+    run_waits_for_the_layer,
+    name_that_nothing_has_is_told_and_leaves_nothing,
+    container_whose_monitor_is_killed_goes_on_and_is_not_captured,
+    creator_that_is_killed_leaves_nothing,
+);
+
+/// A bundle whose root is a view, with a branch above its own. False, told loudly, where there can be none.
+fn bundle(sandbox: &Sandbox, script: &str, view: &Value) -> bool {
+    let Some(mut config) = fixtures::bundle(sandbox, script) else {
+        skip::loudly("container_view", "busybox-static is not installed");
+        return false;
+    };
+    sandbox.write("above/opt/tool", "a tool\n");
+    config["annotations"] = json!({ "run.vfsrun.vfs": view.to_string() });
+    sandbox.write_json("bundle/config.json", &config);
+    true
+}
+
+fn captured(sandbox: &Sandbox) -> Value {
+    json!({ "branches": [{ "path": sandbox.path("above") }], "capture": { "name": "out" } })
+}
+
+/// A container has the output of whoever creates it, for as long as it lives: a pipe would not end.
+fn create(sandbox: &Sandbox) {
+    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
+    let mut command = sandbox.vfsrun(&["create", "--bundle", "bundle", "web"]);
+    let status = command.stdout(file("created.out")).stderr(file("created.err")).status().unwrap();
+    let said = || std::fs::read_to_string(sandbox.path("created.err")).unwrap();
+    assert!(status.success(), "{}", said());
+}
+
+fn status(sandbox: &Sandbox) -> String {
+    let state = sandbox.call(&["state", "web"]).expect(0).stdout;
+    serde_json::from_str::<Value>(&state).unwrap()["status"].as_str().unwrap().to_owned()
+}
+
+fn monitor(sandbox: &Sandbox) -> i32 {
+    let text = std::fs::read(sandbox.runtime().join("containers/web/monitor.json")).unwrap();
+    serde_json::from_slice::<Value>(&text).unwrap()["pid"].as_i64().unwrap() as i32
+}
+
+/// The server ends a moment after the last container.
+fn nothing_of_it_is_left(sandbox: &Sandbox) {
+    processes::until("the end of the server", || sandbox.servers().is_empty());
+    sandbox.assert_nothing_left();
+}
+
+fn writes_of_a_container_become_a_layer(sandbox: &Sandbox) {
+    if !bundle(sandbox, "cat /opt/tool; echo new > /work/new", &captured(sandbox)) {
+        return;
+    }
+    create(sandbox);
+    assert_eq!(status(sandbox), "created");
+    sandbox.call(&["start", "web"]).expect(0);
+    processes::until("the end of the container", || status(sandbox) == "stopped");
+    assert_eq!(std::fs::read_to_string(sandbox.path("created.out")).unwrap(), "a tool\n");
+    // Which waits for the layer.
+    assert_eq!(sandbox.call(&["delete", "web"]).expect(0).stderr, "");
+    assert_eq!(sandbox.call(&["layer", "export", "out", "exported"]).expect(0).stderr, "");
+    assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
+    assert!(!sandbox.path("exported/opt").exists());
+    nothing_of_it_is_left(sandbox);
+}
+
+fn run_waits_for_the_layer(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo new > /work/new; exit 3", &captured(sandbox)) {
+        return;
+    }
+    sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(3);
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
+    assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
+    nothing_of_it_is_left(sandbox);
+}
+
+fn name_that_nothing_has_is_told_and_leaves_nothing(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true", &json!({ "branches": [{ "layer": "none" }], "capture": false })) {
+        return;
+    }
+    let output = sandbox.call(&["create", "--bundle", "bundle", "web"]).expect(1);
+    output.assert_stderr_has("annotations[\"run.vfsrun.vfs\"].branches[0].layer: ");
+    sandbox.call(&["state", "web"]).expect(1);
+    nothing_of_it_is_left(sandbox);
+}
+
+fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandbox) {
+    let script = "until [ -e /work/go ]; do sleep 0.05; done; cat /opt/tool /work/go";
+    if !bundle(sandbox, script, &captured(sandbox)) {
+        return;
+    }
+    create(sandbox);
+    sandbox.call(&["start", "web"]).expect(0);
+    processes::send(monitor(sandbox), Signal::SIGKILL);
+    // Whose runs are swept by others, while somebody still writes to this one.
+    sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
+    sandbox.call(&["exec", "web", "sh", "-c", "echo written > /work/go"]).expect(0);
+    processes::until("the end of the container", || status(sandbox) == "stopped");
+    assert_eq!(std::fs::read_to_string(sandbox.path("created.out")).unwrap(), "a tool\nwritten\n");
+    let told = sandbox.call(&["delete", "web"]).expect(0);
+    told.assert_stderr_has("container web: its monitor was killed, so what it wrote is not captured");
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
+    // Now it is nobody's.
+    sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
+    sandbox.assert_nothing_left();
+}
+
+fn creator_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 60", &captured(sandbox)) {
+        return;
+    }
+    // From before it has done anything to after it has ended.
+    for milliseconds in (0..200).step_by(20) {
+        let mut command = sandbox.vfsrun(&["create", "--bundle", "bundle", "web"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        sandbox.call(&["delete", "--force", "web"]).expect(0);
+    }
+    sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
+    sandbox.assert_nothing_left();
+}
