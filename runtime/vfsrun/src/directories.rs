@@ -16,12 +16,22 @@ pub enum DirectoryError {
     NoStore,
 }
 
+/// Whether directories of the machine are this caller's. One who is root in a user namespace, and has a runtime directory as
+/// users have one, is a user's container engine.
+fn is_machines_root(privileged: bool) -> bool {
+    let initial = || {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    privileged && (initial() || std::env::var_os("XDG_RUNTIME_DIR").is_none())
+}
+
 /// The runtime directory: `--root`, else /run/vfsrun for root, else the user's own. Made when missing, mode 0700.
 pub fn runtime(said: Option<&Path>, privileged: bool) -> Result<PathBuf, DirectoryError> {
     let uid = rustix::process::geteuid().as_raw();
     let path = match said {
         Some(path) => path.to_path_buf(),
-        None if privileged => PathBuf::from("/run/vfsrun"),
+        None if is_machines_root(privileged) => PathBuf::from("/run/vfsrun"),
         None => match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
             Some(run) if run.is_dir() => run.join("vfsrun"),
             _ if Path::new(&format!("/run/user/{uid}")).is_dir() => {
@@ -61,7 +71,7 @@ pub fn store(said: Option<&Path>, privileged: bool) -> Result<PathBuf, Directory
     if let Some(path) = said.map(Path::to_path_buf).or_else(|| from_env("VFSRUN_STORE")) {
         return Ok(path);
     }
-    if privileged && rustix::process::geteuid().is_root() {
+    if is_machines_root(privileged) && rustix::process::geteuid().is_root() {
         return Ok("/var/lib/vfsrun".into());
     }
     let data = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|home| home.join(".local/share")));
