@@ -1,16 +1,15 @@
 //! Bare mounts in the table of mounts: found by their source, which is their name.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::net::SocketAddrUnix;
+use vfsrun_sys::mountinfo;
 
 const PREFIX: &str = "vfsrun-view-";
 const HELPER: &str = "fusermount3";
@@ -92,40 +91,5 @@ fn helper() -> Option<PathBuf> {
 /// Place and source of each mount, in the order of the table.
 fn read() -> io::Result<Vec<(PathBuf, String)>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
-}
-
-/// proc_pid_mountinfo(5): the fifth field is the place; after the field `-` come type and source.
-fn parse(line: &[u8]) -> Option<(PathBuf, String)> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let place = unescaped(fields.nth(4)?);
-    let source = fields.skip_while(|field| *field != b"-").nth(2)?;
-    Some((place.into(), String::from_utf8_lossy(source).into_owned()))
-}
-
-/// Blanks, newlines and backslashes are written as three octal digits.
-fn unescaped(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..3).filter(|_| *first == b'\\');
-        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_table_is_understood() {
-        let line = br"36 35 98:0 /root /mnt\040a\134b rw,noatime shared:1 master:2 - fuse vfsrun-view-0f rw,user_id=0";
-        let (place, source) = parse(line).unwrap();
-        assert_eq!(place.into_os_string().into_vec(), br"/mnt a\b");
-        assert_eq!(source, "vfsrun-view-0f");
-        assert_eq!(parse(b""), None);
-    }
+    Ok(mountinfo::lines(&table).map(|line| (line.point(), line.source().into_owned())).collect())
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use vfsrun_sys::mount_id::mount_id;
+use vfsrun_sys::mountinfo;
 
 /// Number of a mount.
 pub(crate) type MountId = u64;
@@ -34,9 +35,10 @@ impl MountTable {
         MountTable::parse(&text)
     }
 
-    /// Lines that are none are left out.
     pub(crate) fn parse(text: &[u8]) -> MountTable {
-        MountTable(text.split(|byte| *byte == b'\n').filter_map(mount).collect())
+        let mount =
+            |line: mountinfo::Line<'_>| Mount { point: line.point(), file_system: line.kind().into_owned() };
+        MountTable(mountinfo::lines(text).map(|line| (line.id, mount(line))).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -50,29 +52,6 @@ impl MountTable {
     pub(crate) fn mounts(&self) -> impl Iterator<Item = (MountId, &Mount)> {
         self.0.iter().map(|(id, mount)| (*id, mount))
     }
-}
-
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw` (proc_pid_mountinfo(5)).
-fn mount(line: &[u8]) -> Option<(MountId, Mount)> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(3)?)));
-    fields.find(|field| *field == b"-")?;
-    let file_system = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some((id, Mount { point, file_system }))
-}
-
-/// White space and backslashes are three octal digits after a backslash.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, others)) = rest.split_first() {
-        let digits = others.get(..3).and_then(|digits| str::from_utf8(digits).ok());
-        let code = digits.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        text.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &others[3..] } else { others };
-    }
-    text
 }
 
 /// The mount that a descriptor is open in. A stat would say so too, but the file system might be asked for it.
@@ -100,14 +79,6 @@ pub(crate) fn path_of(fd: &OwnedFd) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_says_where_which_file_system_lies() {
-        let text = b"36 35 98:0 /a /with\\040space\\134x rw master:1 propagate_from:2 - fuse.sshfs me@there: rw\n\nnonsense\n";
-        let table = MountTable::parse(text);
-        let expected = Mount { point: "/with space\\x".into(), file_system: "fuse.sshfs".into() };
-        assert_eq!(table.0, HashMap::from([(36, expected)]));
-    }
 
     #[test]
     fn a_descriptor_lies_in_a_mount_of_the_table() {

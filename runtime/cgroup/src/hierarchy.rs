@@ -2,12 +2,12 @@
 //! version 2 has one, and on a hybrid machine there are both.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vfsrun_sys::mountinfo::{self, Line};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,7 +61,7 @@ fn is_in_sight(mount: &Mount<'_>) -> bool {
     device.is_ok_and(|device| device == mount.device)
 }
 
-/// A line of mountinfo.
+/// A mount of a hierarchy.
 struct Mount<'a> {
     device: (u32, u32),
     /// What of the hierarchy is mounted, as the reader's cgroup namespace shows it.
@@ -76,7 +76,7 @@ struct Mount<'a> {
 /// One mount of each hierarchy: that which shows the most of it.
 fn choose(mountinfo: &[u8], own: &[u8], is_in_sight: impl Fn(&Mount<'_>) -> bool) -> Vec<Hierarchy> {
     let own = own_cgroups(own);
-    let mut mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect();
+    let mut mounts: Vec<_> = mountinfo::lines(mountinfo).filter_map(|line| mount(&line)).collect();
     mounts.sort_by_key(|mount| mount.root.components().count());
     let mut chosen: Vec<Hierarchy> = Vec::new();
     for mount in mounts {
@@ -113,30 +113,23 @@ fn own_cgroups(text: &[u8]) -> BTreeMap<&[u8], &Path> {
 }
 
 /// `None` for what is no cgroup's.
-fn mount(line: &[u8]) -> Option<Mount<'_>> {
-    let separator = line.windows(3).position(|bytes| bytes == b" - ")?;
-    let (head, tail) = (&line[..separator], &line[separator + 3..]);
-    let version = match tail.split(|byte| *byte == b' ').next()? {
-        b"cgroup" => Version::V1,
-        b"cgroup2" => Version::V2,
+fn mount<'a>(line: &Line<'a>) -> Option<Mount<'a>> {
+    let version = match &*line.kind() {
+        "cgroup" => Version::V1,
+        "cgroup2" => Version::V2,
         _ => return None,
     };
-    let mut head = head.split(|byte| *byte == b' ').skip(2);
-    let device = std::str::from_utf8(head.next()?).ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let (root, point, options) = (head.next()?, head.next()?, head.next()?);
-    let superblock = std::str::from_utf8(tail.split(|byte| *byte == b' ').nth(2)?).ok()?;
-    let is_readonly = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    let superblock = || line.super_options().filter_map(|word| std::str::from_utf8(word).ok());
     let mut controllers: Vec<_> = match version {
-        Version::V1 => superblock.split(',').filter(|word| is_controller(word)).collect(),
+        Version::V1 => superblock().filter(|word| is_controller(word)).collect(),
         Version::V2 => Vec::new(),
     };
     controllers.sort_unstable();
     Some(Mount {
-        device: (major.parse().ok()?, minor.parse().ok()?),
-        root: unescaped(root),
-        point: unescaped(point),
-        readonly: is_readonly(options) || is_readonly(superblock.as_bytes()),
+        device: line.device,
+        root: line.root(),
+        point: line.point(),
+        readonly: line.options().chain(line.super_options()).any(|option| option == b"ro"),
         version,
         controllers,
     })
@@ -156,27 +149,6 @@ fn is_controller(word: &str) -> bool {
         "seclabel",
     ];
     !OPTIONS.contains(&word) && (word.starts_with("name=") || !word.contains('='))
-}
-
-/// mountinfo writes a space as `\040`.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        let octal =
-            after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(escaped) => {
-                bytes.push(escaped);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod loopback;
 pub mod mount;
 pub mod mount_id;
+pub mod mountinfo;
 pub mod privileges;
 pub mod process;
 pub mod procfs;
