@@ -26,6 +26,10 @@ impl<'a> Podman<'a> {
         Podman::with_storage(sandbox, "overlay")
     }
 
+    pub fn sandbox(&self) -> &Sandbox {
+        self.sandbox
+    }
+
     fn with_storage(sandbox: &'a Sandbox, driver: &'static str) -> Option<Podman<'a>> {
         if !fixtures::has("podman") {
             skip::loudly("podman", "podman is not installed");

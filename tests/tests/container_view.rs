@@ -1,6 +1,7 @@
 //! A container whose root is a view, and what is left when its monitor is not there any more.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -12,17 +13,27 @@ as_root_and_user!(
     name_that_nothing_has_is_told_and_leaves_nothing,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
     creator_that_is_killed_leaves_nothing,
+    container_that_was_never_started_is_no_layer,
+    container_without_monitor_is_not_started,
+    hooks_of_the_start_run_with_a_view,
 );
 
 /// A bundle whose root is a view, with a branch above its own. False, told loudly, where there can be none.
 fn bundle(sandbox: &Sandbox, script: &str, view: &Value) -> bool {
+    bundle_with(sandbox, script, view, |_| {})
+}
+
+fn bundle_with(sandbox: &Sandbox, script: &str, view: &Value, change: impl Fn(&mut Value)) -> bool {
     let Some(mut config) = fixtures::bundle(sandbox, script) else {
         skip::loudly("container_view", "busybox-static is not installed");
         return false;
     };
     sandbox.write("above/opt/tool", "a tool\n");
     config["root"]["readonly"] = json!(false);
-    config["annotations"] = json!({ "run.vfsrun.vfs": view.to_string() });
+    let file = sandbox.write_json("view.json", view);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    config["annotations"] = json!({ "run.vfsrun.vfs": file });
+    change(&mut config);
     sandbox.write_json("bundle/config.json", &config);
     true
 }
@@ -129,4 +140,44 @@ fn creator_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     }
     sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
     sandbox.assert_nothing_left();
+}
+
+fn container_that_was_never_started_is_no_layer(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true", &captured(sandbox)) {
+        return;
+    }
+    create(sandbox);
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
+    nothing_of_it_is_left(sandbox);
+}
+
+fn container_without_monitor_is_not_started(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true", &captured(sandbox)) {
+        return;
+    }
+    create(sandbox);
+    let monitor = monitor(sandbox);
+    processes::send(monitor, Signal::SIGKILL);
+    processes::until("the end of the monitor", || !processes::runs(monitor));
+    let output = sandbox.call(&["start", "web"]).expect(1);
+    output.assert_stderr_has("cannot start container web: the monitor of its root was killed");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+}
+
+/// A start waits until nobody is at the gate any more.
+fn hooks_of_the_start_run_with_a_view(sandbox: &Sandbox) {
+    let hook = |config: &mut Value| {
+        config["hooks"] =
+            json!({ "poststart": [{ "path": "/bin/touch", "args": ["touch", sandbox.path("hooked")] }] });
+    };
+    if !bundle_with(sandbox, "sleep 0.2", &captured(sandbox), hook) {
+        return;
+    }
+    create(sandbox);
+    sandbox.call(&["start", "web"]).expect(0);
+    assert!(sandbox.path("hooked").exists());
+    processes::until("the end of the container", || status(sandbox) == "stopped");
+    sandbox.call(&["delete", "web"]).expect(0);
+    nothing_of_it_is_left(sandbox);
 }

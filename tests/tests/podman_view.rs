@@ -1,5 +1,6 @@
 //! podman with roots that are views: layers above and below its image, rules, and writes that are its own or a layer.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,6 +15,7 @@ as_root_and_user!(
     commands_and_copies_see_what_the_container_sees,
     container_ends_with_its_view,
     root_that_is_no_overlay_has_no_layer_to_write_to,
+    image_composes_no_root_of_its_own,
 );
 
 const ABOVE: &str = r#"{"branches": [{"layer": "tools"}]}"#;
@@ -25,15 +27,19 @@ fn import_tools(sandbox: &Sandbox) {
     sandbox.call(&["layer", "import", "tools", &sandbox.path("tools").display().to_string()]).expect(0);
 }
 
-/// podman takes a list of annotations as a line of CSV.
-fn annotation(view: &str) -> String {
-    format!("--annotation=\"run.vfsrun.vfs={}\"", view.replace('"', "\"\""))
+fn annotation(sandbox: &Sandbox, view: &str) -> String {
+    let file = sandbox.write("view.json", view);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("a file of ours takes a mode");
+    format!("--annotation=run.vfsrun.vfs={}", file.display())
 }
 
 /// Runs `script` to its end in a container that stays.
 fn ran(podman: &Podman<'_>, name: &str, view: &str, script: &str) -> String {
     let plain = ["run", "--cgroups=disabled", "--network=none", "--name", name];
-    podman.call(&[&plain[..], &[&annotation(view), "box", "sh", "-c", script]].concat()).expect(0).stdout
+    podman
+        .call(&[&plain[..], &[&annotation(podman.sandbox(), view), "box", "sh", "-c", script]].concat())
+        .expect(0)
+        .stdout
 }
 
 /// What `podman diff` lists, sorted.
@@ -70,7 +76,8 @@ fn layer_lies_above_the_image_and_writes_are_podmans_own(sandbox: &Sandbox) {
     let plain = ["run", "--rm", "--cgroups=disabled", "--network=none"];
     let of_image = podman.call(&[&plain[..], &["written", "sh", "-c", look]].concat()).expect(1);
     assert_eq!(of_image.stdout, "new\nchanged\n");
-    let both = podman.call(&[&plain[..], &[&annotation(ABOVE), "written", "sh", "-c", look]].concat());
+    let both =
+        podman.call(&[&plain[..], &[&annotation(sandbox, ABOVE), "written", "sh", "-c", look]].concat());
     assert_eq!(
         both.expect(1).stdout,
         "new\ntool\nof the tools\n",
@@ -95,11 +102,8 @@ fn writes_become_a_layer_and_podman_has_none(sandbox: &Sandbox) {
 fn layer_lies_below_the_image(sandbox: &Sandbox) {
     let Some(podman) = Podman::with_overlays(sandbox) else { return };
     import_tools(sandbox);
-    // Of a file, as text of JSON is clumsy on a command line.
-    let view = sandbox.write("view.json", r#"{"branches": [{"root": true}, {"layer": "tools"}]}"#);
-    let annotation = format!("--annotation=run.vfsrun.vfs={}", view.display());
-    let output = podman.run(&[&annotation], "cat /opt/tool /work/of-the-image");
-    assert_eq!(output.expect(0).stdout, "a tool\nof the image\n");
+    let view = r#"{"branches": [{"root": true}, {"layer": "tools"}]}"#;
+    assert_eq!(ran(&podman, "web", view, "cat /opt/tool /work/of-the-image"), "a tool\nof the image\n");
 }
 
 fn rules_hide_what_the_image_has(sandbox: &Sandbox) {
@@ -114,7 +118,7 @@ fn commands_and_copies_see_what_the_container_sees(sandbox: &Sandbox) {
     import_tools(sandbox);
     sandbox.write("users/etc/passwd", "tool:x:7:7::/:/bin/sh\n");
     let view = json!({ "branches": [{ "layer": "tools" }, { "path": sandbox.path("users") }] }).to_string();
-    podman.start(&["--name=web", &annotation(&view)], "while :; do sleep 0.1; done");
+    podman.start(&["--name=web", &annotation(sandbox, &view)], "while :; do sleep 0.1; done");
     assert_eq!(podman.call(&["exec", "web", "cat", "/opt/tool"]).expect(0).stdout, "a tool\n");
     // podman looks users up in its own storage, where the layer is not.
     podman
@@ -135,7 +139,7 @@ fn commands_and_copies_see_what_the_container_sees(sandbox: &Sandbox) {
 
 fn container_ends_with_its_view(sandbox: &Sandbox) {
     let Some(podman) = Podman::with_overlays(sandbox) else { return };
-    podman.start(&["--name=web", &annotation("{}")], "while :; do sleep 0.1; done");
+    podman.start(&["--name=web", &annotation(sandbox, "{}")], "while :; do sleep 0.1; done");
     let servers = sandbox.servers();
     assert!(!servers.is_empty(), "a view has a server");
     servers.iter().for_each(|pid| processes::send(*pid, Signal::SIGKILL));
@@ -151,9 +155,27 @@ fn container_ends_with_its_view(sandbox: &Sandbox) {
 
 fn root_that_is_no_overlay_has_no_layer_to_write_to(sandbox: &Sandbox) {
     let Some(podman) = Podman::new(sandbox) else { return };
-    let run = |view: &str| podman.run(&[&annotation(view)], "echo new > /new; cat /new");
+    let run = |view: &str| podman.run(&[&annotation(sandbox, view)], "echo new > /new; cat /new");
     run("{}")
         .expect(126)
         .assert_stderr_has("is no overlay mount, so there is no layer of its own to write to");
     assert_eq!(run(r#"{"upper": {"on": "disk"}}"#).expect(0).stdout, "new\n");
+}
+
+/// podman gives a container the annotations of its image.
+fn image_composes_no_root_of_its_own(sandbox: &Sandbox) {
+    let Some(podman) = Podman::with_overlays(sandbox) else { return };
+    sandbox.write("secret/file", "secret\n");
+    let view = json!({ "branches": [{ "path": sandbox.path("secret"), "at": "/stolen" }] }).to_string();
+    let run = |annotation: &str| {
+        let annotation = format!("--annotation=\"run.vfsrun.vfs={}\"", annotation.replace('"', "\"\""));
+        podman.run(&[&annotation], "cat /stolen/file")
+    };
+    run(&view).expect(126).assert_stderr_has("is not absolute");
+    // A file that the image's maker can have brought to the host, and one that is none.
+    let file = sandbox.write("view.json", &view);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
+    let output = run(&file.display().to_string()).expect(126);
+    output.assert_stderr_has("it is not yours or root's, or others may write to it");
+    run("/dev/zero").expect(126).assert_stderr_has("cannot read /dev/zero: it is no file");
 }

@@ -39,8 +39,8 @@ pub struct Spec {
     /// The Landlock rules of a bundle, from its annotation ([`LANDLOCK_ANNOTATION`](crate::vfs::LANDLOCK_ANNOTATION)).
     #[serde(skip)]
     pub landlock: Option<Landlock>,
-    /// The view that is a bundle's root, from its annotation ([`VIEW_ANNOTATION`](crate::vfs::VIEW_ANNOTATION)). All else has
-    /// exact OCI semantics.
+    /// The view that is a bundle's root, from the file that its annotation names
+    /// ([`VIEW_ANNOTATION`](crate::vfs::VIEW_ANNOTATION)). All else has exact OCI semantics.
     #[serde(skip)]
     pub view: Option<Vfs>,
     /// The whole document as it was written, so that keys without a type here (`vm`, extensions) are not lost.
@@ -63,22 +63,15 @@ impl Spec {
         spec.raw = raw;
         validate::spec(&spec).map_err(|problem| SpecError::invalid(file, problem))?;
         spec.landlock = annotation::landlock(&spec, file)?;
-        if let Some(text) = spec.annotations.get(VIEW_ANNOTATION)
-            && spec.view_file().is_none()
-        {
-            spec.view = Some(annotation::view(text, file)?);
-        }
         Ok(spec)
     }
 
-    /// The file that has the text of the view, where the annotation is no text but an absolute path: not every program can be
-    /// given JSON as an annotation. See [`Spec::take_view`].
+    /// The file that describes the view which is this bundle's root, absolute. See [`Spec::take_view`].
     pub fn view_file(&self) -> Option<&Path> {
-        let said = self.annotations.get(VIEW_ANNOTATION).map(Path::new);
-        said.filter(|path| self.vfs.is_none() && path.is_absolute())
+        self.annotations.get(VIEW_ANNOTATION).map(Path::new)
     }
 
-    /// Understands the text of the [`Spec::view_file`] of this spec, which came from `file`.
+    /// Understands the text of the [`Spec::view_file`] of this spec, whose own file is `file`.
     ///
     /// # Errors
     /// As [`Spec::parse`].

@@ -16,13 +16,20 @@ fn annotated(text: &str) -> Result<Spec, String> {
     Spec::parse(&config.to_string(), Path::new("config.json")).map_err(|error| error.to_string())
 }
 
+/// Of a file with this text.
+fn described(text: &str) -> Result<Spec, String> {
+    let mut spec = annotated("/view.json")?;
+    spec.take_view(text, Path::new("config.json")).map_err(|error| error.to_string())?;
+    Ok(spec)
+}
+
 fn view(value: &Value) -> Vfs {
-    annotated(&value.to_string()).unwrap().view.expect("there is an annotation")
+    described(&value.to_string()).unwrap().view.expect("there is an annotation")
 }
 
 #[track_caller]
 fn refused(value: &Value, at: &str, cause: &str) {
-    let error = annotated(&value.to_string()).unwrap_err();
+    let error = described(&value.to_string()).unwrap_err();
     assert_eq!(error, format!("config.json: annotations[\"run.vfsrun.vfs\"]{at}: {cause}"));
 }
 
@@ -78,13 +85,16 @@ fn what_the_config_says_otherwise_is_no_part_of_it() {
 }
 
 #[test]
-fn absolute_path_names_a_file() {
-    let mut spec = annotated("/etc/view.json").unwrap();
+fn annotation_names_a_file() {
+    let spec = annotated("/etc/view.json").unwrap();
     assert_eq!((spec.view_file(), &spec.view), (Some(Path::new("/etc/view.json")), &None));
-    spec.take_view(r#"{"branches": [{"layer": "tools"}]}"#, Path::new("config.json")).unwrap();
+    let spec = described(r#"{"branches": [{"layer": "tools"}]}"#).unwrap();
     assert_eq!(spec.composed().unwrap().0.branches.len(), 1);
-    let error = spec.take_view("[]", Path::new("config.json")).unwrap_err().to_string();
+    let error = described("[]").unwrap_err();
     assert!(error.starts_with("config.json: annotations[\"run.vfsrun.vfs\"]: "), "{error}");
+    // What an image brings along.
+    let error = annotated("{}").unwrap_err();
+    assert_eq!(error, r#"config.json: annotations["run.vfsrun.vfs"]: "{}" is not absolute"#);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Deciding: from the command line to a plan. Up to here nothing is done that would have to be undone.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::LayerStore;
@@ -245,8 +247,8 @@ pub fn load(request: &Request) -> Result<(Spec, PathBuf), RunError> {
     let (text, file) = read_spec(&request.spec)?;
     let mut spec = Spec::parse(&text, &file)?;
     if let Some(path) = spec.view_file().map(Path::to_path_buf) {
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|source| RunError::ViewFile { file: file.clone(), path, source })?;
+        let text = read_view(&path);
+        let text = text.map_err(|reason| RunError::ViewFile { file: file.clone(), path, reason })?;
         spec.take_view(&text, &file)?;
     }
     if let Some(process) = &mut spec.process {
@@ -261,6 +263,29 @@ pub fn load(request: &Request) -> Result<(Spec, PathBuf), RunError> {
         vfs.stdin = true;
     }
     Ok((spec, file))
+}
+
+/// Whoever made the image of a container may have said the path, so that its file must be one that the caller meant: its
+/// own, or root's, and nobody else's to write.
+fn read_view(path: &Path) -> Result<String, String> {
+    const MOST: u64 = 1 << 20;
+    // A fifo would keep us.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    let callers = [0, rustix::process::geteuid().as_raw()];
+    if !metadata.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    if !callers.contains(&metadata.uid()) || metadata.mode() & 0o022 != 0 {
+        return Err("it is not yours or root's, or others may write to it".to_owned());
+    }
+    if metadata.len() > MOST {
+        return Err("it is longer than 1 MiB".to_owned());
+    }
+    let mut text = String::new();
+    file.take(MOST).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
 }
 
 fn read_spec(path: &Path) -> Result<(String, PathBuf), RunError> {

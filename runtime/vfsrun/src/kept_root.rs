@@ -133,7 +133,7 @@ pub fn keep(view: &mut View, mount: &OwnedFd, upper: Upper, stamp: Stamp) {
         Upper::Disk(run) => (NotedUpper::Disk { run: run.id().to_owned() }, Vec::from(run.hand_over())),
         Upper::Memory { size, directory } => (NotedUpper::Memory { size }, Vec::from_iter(directory)),
         // No key is asked for with such a one.
-        Upper::Root { .. } => return,
+        Upper::Root(_) => return,
     };
     let descriptors: Vec<_> = std::iter::once(mount).chain(&rest).map(AsFd::as_fd).collect();
     let note = serde_json::to_string(&Note { stamp, upper }).expect("numbers and an id");

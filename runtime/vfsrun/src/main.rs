@@ -27,6 +27,7 @@ mod proxy;
 mod result_file;
 mod rlimits;
 mod root;
+mod root_layer;
 mod route;
 mod run;
 mod sandbox;

@@ -21,6 +21,7 @@ use crate::kept_root::{self, Stamp};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
+use crate::root_layer::RootLayerError;
 use crate::seccomp_agent::AgentError;
 use crate::stage::init::Prepared;
 use crate::stage::report::Base;
@@ -34,8 +35,8 @@ use crate::view::{self, AttachedView, PendingView, Server, ViewError};
 pub enum RunError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: annotations[\"run.vfsrun.vfs\"]: cannot read {}", file.display(), path.display())]
-    ViewFile { file: PathBuf, path: PathBuf, source: io::Error },
+    #[error("{}: annotations[\"run.vfsrun.vfs\"]: cannot read {}: {reason}", file.display(), path.display())]
+    ViewFile { file: PathBuf, path: PathBuf, reason: String },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("{}", file.display())]
@@ -80,6 +81,8 @@ pub enum RunError {
     CaptureMemory { source: CaptureError },
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    RootLayer(#[from] RootLayerError),
     #[error("cannot keep the upper of the action")]
     Upper { source: io::Error },
 }

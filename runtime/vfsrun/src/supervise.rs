@@ -126,9 +126,10 @@ pub fn while_interruptible<T>(wait: impl FnOnce() -> T) -> Result<T, SuperviseEr
         |errno: nix::Error| SuperviseError::Step { step: "let signals through", source: errno.into() };
     let ending: SigSet =
         [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+    let before = SigSet::thread_get_mask().map_err(failed)?;
     ending.thread_unblock().map_err(failed)?;
     let waited = wait();
-    ending.thread_block().map_err(failed)?;
+    before.thread_set_mask().map_err(failed)?;
     Ok(waited)
 }
 

@@ -1,10 +1,8 @@
 //! An upper: where an action's writes go, and how they become a layer.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
 use vfsrun_plan::Plan;
@@ -12,6 +10,7 @@ use vfsrun_plan::plan::{self, Capture, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
 
 use crate::root::view::UpperPlace;
+use crate::root_layer;
 use crate::run::RunError;
 
 /// Where an action's writes are while it runs.
@@ -23,15 +22,9 @@ pub enum Upper {
         size: Option<u64>,
         directory: Option<OwnedFd>,
     },
-    /// The layer of a bundle's root. Its own overlay has a work directory, and an overlay shares none.
-    Root {
-        layer: RootLayer,
-        work: PathBuf,
-    },
+    /// The layer of a bundle's root.
+    Root(root_layer::Claimed),
 }
-
-/// Beside the layer's own, on the file system where it must lie.
-const WORK: &str = "vfsrun-work";
 
 impl Upper {
     pub fn create(
@@ -41,14 +34,7 @@ impl Upper {
     ) -> Result<Upper, RunError> {
         Ok(match (planned.on, layer) {
             (UpperOn::Memory, _) => Upper::Memory { size: planned.size, directory: None },
-            (UpperOn::Root, Some(layer)) => {
-                let work = layer.upper.with_file_name(WORK);
-                // Of one that was killed.
-                remove_work(&work)?;
-                let made = DirBuilder::new().mode(0o700).create(&work);
-                made.map_err(|source| RunError::Upper { source })?;
-                Upper::Root { layer: layer.clone(), work }
-            }
+            (UpperOn::Root, Some(layer)) => Upper::Root(root_layer::Claimed::new(layer)?),
             (UpperOn::Disk | UpperOn::Root, _) => Upper::Disk(store.new_run()?),
         })
     }
@@ -57,7 +43,7 @@ impl Upper {
         match self {
             Upper::Disk(run) => UpperPlace::Disk(run.path().to_path_buf()),
             Upper::Memory { size, .. } => UpperPlace::Memory { size: *size },
-            Upper::Root { layer, work } => UpperPlace::Root { layer: layer.clone(), work: work.clone() },
+            Upper::Root(claimed) => UpperPlace::Root { layer: claimed.layer().clone(), work: claimed.work() },
         }
     }
 
@@ -65,7 +51,7 @@ impl Upper {
         match self {
             Upper::Disk(run) => Some(run.upper()),
             Upper::Memory { directory, .. } => directory.as_ref().map(AsFd::as_fd),
-            Upper::Root { .. } => None,
+            Upper::Root(_) => None,
         }
     }
 
@@ -74,7 +60,7 @@ impl Upper {
         match self {
             Upper::Disk(run) => Ok(run.remove()?),
             Upper::Memory { .. } => Ok(()),
-            Upper::Root { work, .. } => remove_work(&work),
+            Upper::Root(claimed) => Ok(claimed.let_go()?),
         }
     }
 
@@ -82,7 +68,8 @@ impl Upper {
     pub fn keep_while(&self, process: Process) -> Result<(), RunError> {
         match self {
             Upper::Disk(run) => Ok(run.keep_while(process)?),
-            Upper::Memory { .. } | Upper::Root { .. } => Ok(()),
+            Upper::Root(claimed) => Ok(claimed.keep_while(process)?),
+            Upper::Memory { .. } => Ok(()),
         }
     }
 
@@ -90,7 +77,7 @@ impl Upper {
     pub fn keep_no_longer(&self) -> Result<(), RunError> {
         match self {
             Upper::Disk(run) => Ok(run.keep_no_longer()?),
-            Upper::Memory { .. } | Upper::Root { .. } => Ok(()),
+            Upper::Memory { .. } | Upper::Root(_) => Ok(()),
         }
     }
 
@@ -102,16 +89,8 @@ impl Upper {
                 Ok(Some(run.path().join("upper")))
             }
             // What is the root's is where it belongs.
-            Upper::Memory { .. } | Upper::Root { .. } => Ok(None),
+            Upper::Memory { .. } | Upper::Root(_) => Ok(None),
         }
-    }
-}
-
-/// The work directory of an overlay over the layer of a bundle's root.
-pub fn remove_work(work: &Path) -> Result<(), RunError> {
-    match std::fs::remove_dir_all(work) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RunError::Upper { source }),
-        _ => Ok(()),
     }
 }
 

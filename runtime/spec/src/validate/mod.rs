@@ -111,6 +111,9 @@ fn with_vfs(spec: &Spec, vfs: &Vfs) -> Result<(), Problem> {
 }
 
 fn without_vfs(spec: &Spec) -> Result<(), Problem> {
+    if let Some(path) = spec.view_file() {
+        absolute(&format!("annotations[{VIEW_ANNOTATION:?}]"), path)?;
+    }
     let missing = if spec.oci_version.is_none() {
         "ociVersion"
     } else if spec.root.as_ref().is_none_or(|root| root.path.as_os_str().is_empty()) {

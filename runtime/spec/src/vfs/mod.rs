@@ -37,7 +37,8 @@ pub use xattrs::{XattrRule, Xattrs};
 
 use crate::optional::is_default;
 
-/// The annotation that makes a bundle's root a view: its text is an object as `vfs`.
+/// The annotation that makes a bundle's root a view: the absolute path of a file that has an object as `vfs`. No text, as images
+/// bring annotations of their own.
 pub const VIEW_ANNOTATION: &str = "run.vfsrun.vfs";
 
 /// `vfs` of a spec.

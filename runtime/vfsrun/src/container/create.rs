@@ -17,7 +17,7 @@ use vfsrun_sys::{descriptors, fd_passing};
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
 use super::view::Asked;
-use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, cgroup, monitor, start};
+use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, cgroup, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
 use crate::keyring::Keyring;
@@ -29,7 +29,6 @@ use crate::stage::init::Prepared;
 use crate::stage::report::{Received, Report};
 use crate::stage::workload::Waits;
 use crate::supervise::{self, SuperviseError};
-use crate::upper::Upper;
 use crate::{log, notify, result_file};
 
 #[derive(Debug, Error)]
@@ -73,7 +72,7 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    fn step(step: &'static str) -> impl FnOnce(io::Error) -> CreateError {
+    pub(super) fn step(step: &'static str) -> impl FnOnce(io::Error) -> CreateError {
         move |source| CreateError::Step { step, source }
     }
 }
@@ -223,28 +222,25 @@ fn create_at(
     let prepared = prepared(request, decided, hooked, cgroup.as_ref(), Waits::AtGate(&gate));
     let asked = Asked::of(decided)?;
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
-    let laid = asked.lay(decided, &init)?;
-    let record = || {
+    let mut laid = asked.lay(decided, &init)?;
+    let mut record = || {
         hear_until(Step::Created, &init, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
         if let Some(socket) = &outside.pidfd {
             socket.send(&init.child, Whose::Container)?;
         }
-        write(place, request, decided, &init, laid.upper())?;
+        // Before there is anything to be started that nobody would look after.
+        laid.leave(place, &init, decided, &gate, &outside.inherited)?;
+        write(place, request, decided, &init)?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
         hear_until(Step::Waiting, &init, decided, hooked, console)
     };
-    match record() {
-        Ok(()) if laid.is_view() => monitor::leave(&place.path, &init, laid, decided, &outside.inherited)
-            .map_err(CreateError::step("leave a monitor"))
-            .inspect_err(|_| supervise::end(&init)),
-        Ok(()) => Ok(()),
-        Err(error) => {
-            supervise::end(&init);
-            laid.discard()?;
-            Err(error)
-        }
+    let recorded = record();
+    if recorded.is_err() {
+        supervise::end(&init);
+        laid.discard(place)?;
     }
+    recorded
 }
 
 /// How far the container's process is.
@@ -292,11 +288,9 @@ pub(super) fn write(
     request: &CreateRequest,
     decided: &Decided,
     init: &Init,
-    upper: Option<&Upper>,
 ) -> Result<Process, CreateError> {
     let process = Process::of(init.child.pid);
     let process = process.map_err(CreateError::step("look at the container's process"))?;
-    upper.map(|upper| upper.keep_while(process)).transpose()?;
     if let Some(path) = &request.pid_file {
         result_file::write(path, &process.pid.to_string())
             .map_err(|source| CreateError::PidFile { path: path.clone(), source })?;

@@ -102,6 +102,11 @@ impl Opened {
     }
 }
 
+/// Whether it has ever been opened.
+pub fn was_opened(directory: &Path) -> bool {
+    !directory.join(FILE).exists()
+}
+
 /// Whether the command is still to come though the gate was opened.
 pub fn is_opening(directory: &Path) -> io::Result<bool> {
     is_held(&directory.join(OPENING))

@@ -81,6 +81,8 @@ pub enum ContainerError {
     Record { id: Id, path: PathBuf, source: serde_json::Error },
     #[error("cannot start container {id}: {reason}")]
     NotStarted { id: Id, reason: String },
+    #[error("cannot start container {0}: the monitor of its root was killed; delete it and create it again")]
+    NoMonitor(Id),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]

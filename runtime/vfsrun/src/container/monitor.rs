@@ -2,19 +2,20 @@
 //! the view fails, and settles what was written when the container has ended.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use vfsrun_fuse::{Patience, Verdict, Watch};
+use vfsrun_fuse::{Patience, Verdict, View, Watch};
+use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::process::{self, Process};
-use vfsrun_sys::{chain, descriptors};
 
-use super::view::Laid;
+use super::view::Parts;
+use super::{Gate, gate};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::result_file;
@@ -35,8 +36,9 @@ pub struct Outcome {
 pub fn leave(
     directory: &Path,
     init: &Init,
-    laid: Laid,
+    parts: Parts,
     decided: &Decided,
+    gate: &Gate,
     inherited: &[RawFd],
 ) -> io::Result<()> {
     match clone(Namespaces::NONE)? {
@@ -47,12 +49,15 @@ pub fn leave(
                 let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
             }
             // Not dropped: what it holds is the monitor's now.
-            std::mem::forget(laid);
+            std::mem::forget(parts);
             written
         }
         Cloned::Child => {
-            let error = let_go_of_caller(inherited).err().map(|error| error.to_string());
-            let ended = watch_over(init, laid, decided);
+            // Whoever waits for the start must not find this process at the gate, or hear it as init's end.
+            let waits = gate.fds().chain([init.reports.as_fd()]).map(|fd| fd.as_raw_fd());
+            let not_its_own: Vec<_> = inherited.iter().copied().chain(waits).collect();
+            let error = let_go_of_caller(&not_its_own).err().map(|error| error.to_string());
+            let ended = watch_over(directory, init, parts, decided);
             let error = error.or(ended.err());
             let outcome = serde_json::to_string(&Outcome { error });
             // If it cannot be told, that is what `delete` tells.
@@ -63,31 +68,27 @@ pub fn leave(
 }
 
 /// Whoever reads what `create` says waits for its end, not for this process's.
-fn let_go_of_caller(inherited: &[RawFd]) -> io::Result<()> {
+fn let_go_of_caller(descriptors: &[RawFd]) -> io::Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    descriptors::close_all(inherited)?;
+    vfsrun_sys::descriptors::close_all(descriptors)?;
     rustix::process::setsid()?;
     Ok(rustix::process::chdir("/")?)
 }
 
-fn watch_over(init: &Init, mut laid: Laid, decided: &Decided) -> Result<(), String> {
-    let watched = until_end(init, &mut laid).map_err(|error| chain(&error));
-    match watched {
-        Ok(()) => laid.settle(decided).map_err(|error| chain(&error)),
-        Err(error) => {
-            laid.discard().map_err(|error| chain(&error))?;
-            Err(error)
-        }
-    }
+fn watch_over(directory: &Path, init: &Init, mut parts: Parts, decided: &Decided) -> Result<(), String> {
+    let watched = until_end(init, parts.view()).map_err(|error| chain(&error));
+    // What was never started has written nothing that anybody means.
+    let settled =
+        if watched.is_ok() && gate::was_opened(directory) { parts.settle(decided) } else { parts.discard() };
+    watched.and(settled.map_err(|error| chain(&error)))
 }
 
 /// Until the container has ended. If the view cannot be trusted any more the container is killed.
-fn until_end(init: &Init, laid: &mut Laid) -> Result<(), SuperviseError> {
+fn until_end(init: &Init, view: &mut View) -> Result<(), SuperviseError> {
     let failed = |source| SuperviseError::Step { step: "wait for the container", source };
-    let Some(view) = laid.view() else { return Ok(()) };
     let mut watch = Watch::new(view, Patience::default());
     loop {
         let [server, socket] = watch.poll_fds();
@@ -120,12 +121,24 @@ fn end(pidfd: &OwnedFd) -> io::Result<()> {
     process::wait(pidfd)
 }
 
+/// Whether the container in `directory` had a monitor that is not there any more.
+pub fn is_gone(directory: &Path) -> io::Result<bool> {
+    Ok(match read(directory)? {
+        Some(monitor) => monitor.open()?.is_none(),
+        None => false,
+    })
+}
+
+fn read(directory: &Path) -> io::Result<Option<Process>> {
+    match std::fs::read(directory.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(serde_json::from_slice(&read?)?)),
+    }
+}
+
 /// Waits for the monitor of the container in `directory`, whose process has ended. Returns what is to be told.
 pub fn wait(directory: &Path) -> io::Result<Option<String>> {
-    let monitor: Process = match std::fs::read(directory.join(FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => serde_json::from_slice(&read?)?,
-    };
+    let Some(monitor) = read(directory)? else { return Ok(None) };
     if let Some(open) = monitor.open()? {
         process::wait(&open)?;
     }

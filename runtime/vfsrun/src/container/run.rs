@@ -99,7 +99,7 @@ fn see_through(
             socket.send(&init.child, Whose::Container)?;
         }
         if let Kept::Unrecorded(place) = &**kept {
-            let process = create::write(place, request, decided, &init, None)?;
+            let process = create::write(place, request, decided, &init)?;
             **kept = Kept::Recorded(process);
         }
         Ok(())
@@ -112,7 +112,7 @@ fn see_through(
         }
         Err(error) => {
             supervise::end(&init);
-            laid.discard()?;
+            laid.throw_away()?;
             Err(error.into())
         }
     }

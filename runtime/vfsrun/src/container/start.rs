@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use vfsrun_spec::oci::HookKind;
 
-use super::{Container, ContainerError, Containers, Id, Status, gate};
+use super::{Container, ContainerError, Containers, Id, Status, gate, monitor};
 use crate::notify::Notify;
 
 /// Hooks for which a start waits.
@@ -27,6 +27,10 @@ impl Containers {
             }
             error => ContainerError::file("open the gate in", &place.path)(error),
         };
+        let is_gone = monitor::is_gone(&place.path);
+        if is_gone.map_err(ContainerError::file("look for the monitor in", &place.path))? {
+            return Err(ContainerError::NoMonitor(id.clone()));
+        }
         let notify = Notify::listen(&place.path)?;
         let process = notify.as_ref().map(|_| container.process()).transpose()?;
         if container.record.hooks.any_of(&AWAITED) {

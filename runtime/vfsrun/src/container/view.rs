@@ -1,10 +1,13 @@
 //! The root of a container as a view: laid before the container is there, looked after while it runs, and settled when it has
 //! ended.
 
+use std::os::fd::RawFd;
+
 use vfsrun_fuse::View;
-use vfsrun_plan::plan::Root;
+use vfsrun_sys::process::Process;
 
 use super::create::CreateError;
+use super::{Gate, Place, monitor};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::run::{self, RunError};
@@ -15,10 +18,16 @@ use crate::view::{AttachedView, PendingView};
 /// A view that is asked for. An ordinary caller is in the server's user namespace from then on.
 pub struct Asked(Option<PendingView>);
 
-/// What a container's root is made of; nothing, where it is a directory.
-pub struct Laid(Option<Parts>);
+/// What a container's root is made of.
+pub enum Laid {
+    /// A directory.
+    Nothing,
+    View(Parts),
+    /// A view that is a monitor's.
+    Left,
+}
 
-struct Parts {
+pub struct Parts {
     view: AttachedView,
     upper: Upper,
 }
@@ -30,59 +39,106 @@ impl Asked {
 
     /// Gives init what it builds the root on.
     pub fn lay(self, decided: &Decided, init: &Init) -> Result<Laid, CreateError> {
-        let Some(asked) = self.0 else { return Ok(Laid(None)) };
+        let Some(asked) = self.0 else { return Ok(Laid::Nothing) };
         let mut upper = None;
         let laid = run::lay_base(decided, asked, &mut upper)
             .and_then(|(view, base, _)| Ok((view, init.hand_over(base).map_err(RunError::from)?)));
         match (laid, upper) {
-            (Ok((view, ())), Some(upper)) => Ok(Laid(Some(Parts { view, upper }))),
+            (Ok((view, ())), Some(upper)) => Ok(Laid::View(Parts { view, upper })),
             (laid, upper) => {
                 supervise::end(init);
                 upper.map(Upper::discard).transpose()?;
-                laid.map(|_| Laid(None)).map_err(CreateError::from)
+                laid.map(|_| Laid::Nothing).map_err(CreateError::from)
             }
         }
     }
 }
 
 impl Laid {
-    pub fn is_view(&self) -> bool {
-        self.0.is_some()
-    }
-
     pub fn view(&mut self) -> Option<&mut View> {
-        self.0.as_mut().map(|parts| &mut parts.view.view)
+        match self {
+            Laid::View(parts) => Some(parts.view()),
+            Laid::Nothing | Laid::Left => None,
+        }
     }
 
-    pub fn upper(&self) -> Option<&Upper> {
-        self.0.as_ref().map(|parts| &parts.upper)
+    /// Leaves a view to a monitor, which settles it when the container has ended.
+    pub(super) fn leave(
+        &mut self,
+        place: &Place,
+        init: &Init,
+        decided: &Decided,
+        gate: &Gate,
+        inherited: &[RawFd],
+    ) -> Result<(), CreateError> {
+        match std::mem::replace(self, Laid::Left) {
+            Laid::View(parts) => {
+                let process =
+                    Process::of(init.child.pid).map_err(CreateError::step("look at the container"))?;
+                parts.upper.keep_while(process)?;
+                monitor::leave(&place.path, init, parts, decided, gate, inherited)
+                    .map_err(CreateError::step("leave a monitor"))
+            }
+            other => {
+                *self = other;
+                Ok(())
+            }
+        }
     }
 
-    /// Its container is not to be.
-    pub fn discard(self) -> Result<(), CreateError> {
-        Ok(self.0.map_or(Ok(()), |parts| parts.upper.discard())?)
+    /// Its container is not to be, and has ended.
+    pub(super) fn discard(self, place: &Place) -> Result<(), CreateError> {
+        match self {
+            Laid::Nothing => Ok(()),
+            Laid::View(parts) => Ok(parts.discard()?),
+            // It throws away what was never started.
+            Laid::Left => {
+                monitor::wait(&place.path).map(drop).map_err(CreateError::step("wait for the monitor"))
+            }
+        }
     }
 
-    /// When the container has ended: what it wrote becomes a layer where that is asked for, whatever its exit code, as most
-    /// containers are ended from outside.
+    /// When a container that was waited for has ended.
     pub fn settle(self, decided: &Decided) -> Result<(), RunError> {
-        let Some(Parts { mut view, upper }) = self.0 else { return Ok(()) };
-        upper.keep_no_longer()?;
-        let settled = run::look_back(decided, Some(&mut view)).and_then(|(visit, _)| {
-            run::refuse(&visit, false, Some(&upper).filter(|_| decided.plan.capture.is_some()))?;
+        match self {
+            Laid::View(parts) => parts.settle(decided),
+            Laid::Nothing | Laid::Left => Ok(()),
+        }
+    }
+
+    /// The same for one that was not to be.
+    pub fn throw_away(self) -> Result<(), RunError> {
+        match self {
+            Laid::View(parts) => parts.discard(),
+            Laid::Nothing | Laid::Left => Ok(()),
+        }
+    }
+}
+
+impl Parts {
+    pub fn view(&mut self) -> &mut View {
+        &mut self.view.view
+    }
+
+    pub fn discard(self) -> Result<(), RunError> {
+        self.upper.keep_no_longer()?;
+        self.upper.discard()
+    }
+
+    /// What the container wrote becomes a layer where that is asked for, whatever its exit code, as most containers are ended
+    /// from outside.
+    pub fn settle(mut self, decided: &Decided) -> Result<(), RunError> {
+        self.upper.keep_no_longer()?;
+        let settled = run::look_back(decided, Some(&mut self.view)).and_then(|(visit, _)| {
+            run::refuse(&visit, false, Some(&self.upper).filter(|_| decided.plan.capture.is_some()))?;
             match &decided.store {
-                Some(store) => upper::capture(&decided.plan, !visit.refused, &upper, store).map(drop),
+                Some(store) => upper::capture(&decided.plan, !visit.refused, &self.upper, store).map(drop),
                 None => Ok(()),
             }
         });
-        match settled {
-            Ok(()) => upper.discard(),
-            Err(error) => {
-                if let Root::View { layer: Some(_), .. } = decided.plan.root {
-                    upper.discard()?;
-                }
-                Err(error)
-            }
+        match (settled, &self.upper) {
+            (Err(error), Upper::Disk(_) | Upper::Memory { .. }) => Err(error),
+            (settled, Upper::Root(_)) | (settled @ Ok(()), _) => self.upper.discard().and(settled),
         }
     }
 }
