@@ -1,6 +1,6 @@
 //! A command that a test runs, and what came of it.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -84,7 +84,17 @@ pub struct Background {
 impl Background {
     /// Starts `command` with its output piped; stdin is as the caller set it.
     pub fn start(command: &mut Command) -> Background {
-        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A program that this test has just written is busy as long as a child of another test has it open, which it has until
+        // it becomes what it was started for.
+        let spawned = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                spawned => break spawned,
+            }
+        };
         let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Collector::of(child.stdout.take().expect("stdout is a pipe"));
         let stderr = Collector::of(child.stderr.take().expect("stderr is a pipe"));

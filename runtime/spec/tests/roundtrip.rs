@@ -199,7 +199,7 @@ fn decisions() -> impl Strategy<Value = (TypeConflict, Policy, Order, Option<i64
     (types, policy, order, option::of(any::<i64>()))
 }
 
-fn has_one_root(branches: &Vec<Branch>) -> bool {
+fn has_one_root(branches: &[Branch]) -> bool {
     branches.iter().filter(|branch| branch.source == BranchSource::Root).count() < 2
 }
 
@@ -209,7 +209,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         prop_oneof![Just(Passthrough::Auto), Just(Passthrough::Always), Just(Passthrough::Never)];
     let seconds = || option::of((1_u64..100_000_000_000).prop_map(Duration::from_millis));
     (
-        vec(branch(), 1..4).prop_filter("one root", has_one_root),
+        vec(branch(), 1..4).prop_filter("one root", |branches| has_one_root(branches)),
         rules(false),
         decisions(),
         upper(),
