@@ -249,7 +249,14 @@ fn forced_delete_ends_whatever_is_there(sandbox: &Sandbox) {
     std::fs::write(&record, "{").unwrap();
     sandbox.call(&["state", "web"]).expect(1).assert_stderr_has("`vfsrun delete --force web` removes it");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
-    processes::send(started["process"]["pid"].as_i64().unwrap() as i32, Signal::SIGKILL);
+    // Without a cgroup it would wait for its start for ever.
+    assert!(!processes::runs(started["process"]["pid"].as_i64().unwrap() as i32));
+    created(sandbox, "web");
+    std::fs::write(sandbox.runtime().join("containers/web/monitor.json"), "{").unwrap();
+    sandbox.call(&["kill", "web", "KILL"]).expect(0);
+    ended(sandbox, "web");
+    sandbox.call(&["delete", "web"]).expect(1).assert_stderr_has("cannot hear from the monitor");
+    sandbox.call(&["delete", "--force", "web"]).expect(0).assert_stderr_has("monitor");
     assert_nothing_left(sandbox);
 }
 

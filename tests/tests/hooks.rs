@@ -27,6 +27,7 @@ as_root_and_user!(
     start_that_waits_for_a_hook_can_be_ended,
     creator_that_is_killed_takes_its_hooks_along,
     creator_of_a_user_namespace_takes_its_hooks_along,
+    forced_delete_ends_a_creator_that_waits_for_a_hook,
     action_runs_its_hooks,
     ;
     root:
@@ -556,6 +557,21 @@ fn creator_takes_hooks_along(sandbox: &Sandbox, prepare: impl Fn(&Sandbox)) {
         std::fs::remove_dir_all(sandbox.path("bundle")).unwrap();
         assert_nothing_left(sandbox);
     }
+}
+
+/// A create whose hook never ends has the container's lock.
+fn forced_delete_ends_a_creator_that_waits_for_a_hook(sandbox: &Sandbox) {
+    let begun = sandbox.path("begun");
+    let slow = hook(&format!("touch {}; exec sleep 3457", begun.display()));
+    if !bundle(sandbox, "true", &json!({ "createRuntime": [slow] })) {
+        return;
+    }
+    let creator = Background::start(&mut sandbox.vfsrun(&["create", "-b", "bundle", "web"]));
+    processes::until("the hook", || begun.exists());
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    creator.wait();
+    processes::until("the end of the hook", || sleeping("3457", sandbox.caller.uid()).is_empty());
+    assert_nothing_left(sandbox);
 }
 
 fn action_runs_its_hooks(sandbox: &Sandbox) {
