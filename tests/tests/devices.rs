@@ -14,6 +14,7 @@ as_root_and_user!(
     what_the_image_has_as_dev_null_is_never_used,
     the_same_devices_again_are_no_error,
     nothing_is_made_in_a_dev_that_is_bound,
+    root_without_dev_gets_one,
     ;
     root:
     devices_have_their_mode_and_owner,
@@ -57,6 +58,21 @@ fn devices_are_there_with_their_numbers(sandbox: &Sandbox) {
     let special = |name: &str, minor: u32| format!("/dev/{name} character special file 1:{minor}\n");
     let nodes = special("null", 3) + &special("zero", 5) + &special("urandom", 9);
     assert_eq!(run(sandbox, &config).expect(0).stdout, nodes + "2\npts/ptmx\n/proc/self/fd\n");
+}
+
+fn root_without_dev_gets_one(sandbox: &Sandbox) {
+    let Some(mut config) = bundle(sandbox, "stat -c '%F %a' /dev; echo x > /dev/null", json!([])) else {
+        return;
+    };
+    without_dev(&mut config);
+    let dev = sandbox.path("bundle/rootfs/dev");
+    let _ = fs::remove_dir_all(&dev);
+    let output = run(sandbox, &config).expect(0);
+    assert_eq!(output.stdout, "directory 755\n", "{}", output.stderr);
+    // A file is not one.
+    fs::remove_dir_all(&dev).unwrap();
+    fs::write(&dev, "").unwrap();
+    run(sandbox, &config).expect(125).assert_stderr_has("/dev");
 }
 
 fn add(sandbox: &Sandbox, names: &[&str]) {

@@ -139,6 +139,7 @@ fn options_change_the_process(sandbox: &Sandbox) {
     assert_eq!(exec(sandbox, &arguments).expect(0).stdout, "/etc\n134\n");
     let granted =
         exec(sandbox, &["--cap", "CAP_CHOWN", "web", "grep", "CapEff", "/proc/self/status"]).expect(0);
+    exec(sandbox, &["--cap", "CAP_NOPE", "web", "true"]).expect(0).assert_stderr_has("CAP_NOPE");
     let bits = u64::from_str_radix(granted.stdout.trim().rsplit('\t').next().unwrap(), 16).unwrap();
     assert_eq!(bits & 1, 1, "{}", granted.stdout);
     end(sandbox);

@@ -1,7 +1,7 @@
 //! Hooks: programs that a config names, run at points of a container's life.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ as_root_and_user!(
     daemon_of_a_hook_is_not_waited_for,
     start_that_waits_for_a_hook_can_be_ended,
     creator_that_is_killed_takes_its_hooks_along,
+    creator_of_a_user_namespace_takes_its_hooks_along,
+    forced_delete_ends_a_creator_that_waits_for_a_hook,
     action_runs_its_hooks,
     ;
     root:
@@ -120,13 +122,29 @@ fn assert_nothing_left(sandbox: &Sandbox) {
     processes::until("the end of every process", || processes::mentioning(&root).is_empty());
 }
 
-/// Processes of this caller that sleep for so long: the other one's tests run at the same time.
-fn sleeping(sandbox: &Sandbox, seconds: &str) -> Vec<i32> {
-    let is_own = |pid| {
-        std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == sandbox.caller.uid())
-    };
+/// Processes of a user that sleep for so long: the other caller's tests run at the same time.
+fn sleeping(seconds: &str, uid: u32) -> Vec<i32> {
+    let is_own = |pid| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == uid);
     let sleeping = processes::all().into_iter().filter(|process| process.arguments == ["sleep", seconds]);
     sleeping.map(|process| process.pid).filter(|pid| is_own(*pid)).collect()
+}
+
+fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
+    let text = std::fs::read(sandbox.path("bundle/config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    change(&mut config);
+    sandbox.write_json("bundle/config.json", &config);
+}
+
+/// As podman's `--userns=keep-id` has it: whoever makes the container is not root in it.
+fn take_user_namespace(sandbox: &Sandbox, config: &mut Value) {
+    let linux = &mut config["linux"];
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+    linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
+        linux[mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 },
+            { "containerID": 1000, "hostID": own, "size": 1 }]);
+    }
 }
 
 fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
@@ -295,22 +313,12 @@ fn mount_of_a_hook_is_in_the_container(sandbox: &Sandbox) {
     assert_nothing_left(sandbox);
 }
 
-/// As with podman's `--userns=keep-id`, where whoever makes the container is not root in it.
 fn hook_in_a_user_namespace_is_its_root(sandbox: &Sandbox) {
     let look = "id -u; id -g; grep CapEff /proc/self/status; exit 3";
     if !bundle(sandbox, "true", &json!({ "createContainer": [hook(look)] })) {
         return;
     }
-    let text = std::fs::read(sandbox.path("bundle/config.json")).unwrap();
-    let mut config: Value = serde_json::from_slice(&text).unwrap();
-    let linux = &mut config["linux"];
-    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
-    linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
-        linux[mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 },
-            { "containerID": 1000, "hostID": own, "size": 1 }]);
-    }
-    sandbox.write_json("bundle/config.json", &config);
+    change(sandbox, |config| take_user_namespace(sandbox, config));
     let output = sandbox.call(&["run", "-b", "bundle", "web"]).expect(1);
     let told = output.stderr.split_once("exited with 3: ").unwrap_or_else(|| panic!("{}", output.stderr)).1;
     assert!(told.starts_with("0\\n0\\nCapEff:\\t000001ffffffffff"), "{told}");
@@ -427,7 +435,9 @@ fn hook_that_runs_too_long_is_killed_with_its_children(sandbox: &Sandbox) {
         let output = create(sandbox, &["run", "-b", "bundle", "web"]).expect(1);
         output.assert_stderr_has(&format!("hooks.{kind}[0].timeout: /bin/sh was killed after 1 s: slow"));
         assert!(began.elapsed() < Duration::from_secs(30), "{kind}");
-        processes::until("the end of the hook's children", || sleeping(sandbox, "1234").is_empty());
+        processes::until("the end of the hook's children", || {
+            sleeping("1234", sandbox.caller.uid()).is_empty()
+        });
         assert_eq!(kinds(&seen(sandbox)), ["poststop"], "{kind}");
         std::fs::remove_file(sandbox.path("log")).unwrap();
         std::fs::remove_dir_all(sandbox.path("bundle")).unwrap();
@@ -477,7 +487,7 @@ fn daemon_of_a_hook_is_not_waited_for(sandbox: &Sandbox) {
     let began = Instant::now();
     assert_eq!(sandbox.call(&["run", "-b", "bundle", "web"]).expect(0).stdout, "out\n");
     assert!(began.elapsed() < Duration::from_secs(30));
-    let daemons = sleeping(sandbox, "5678");
+    let daemons = sleeping("5678", sandbox.caller.uid());
     assert_eq!(daemons.len(), 1);
     processes::send(daemons[0], Signal::SIGKILL);
     assert_nothing_left(sandbox);
@@ -505,22 +515,63 @@ fn start_that_waits_for_a_hook_can_be_ended(sandbox: &Sandbox) {
 }
 
 fn creator_that_is_killed_takes_its_hooks_along(sandbox: &Sandbox) {
+    creator_takes_hooks_along(sandbox, |_| {});
+}
+
+/// Whoever takes other ids has to be tied to its parent again. Without a pid namespace the hook does not end with init by itself.
+fn creator_of_a_user_namespace_takes_its_hooks_along(sandbox: &Sandbox) {
+    creator_takes_hooks_along(sandbox, |sandbox| {
+        change(sandbox, |config| take_user_namespace(sandbox, config))
+    });
+    creator_takes_hooks_along(sandbox, |sandbox| {
+        change(sandbox, |config| {
+            take_user_namespace(sandbox, config);
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+            config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "proc");
+            config["linux"]["maskedPaths"] = json!([]);
+            config["linux"]["readonlyPaths"] = json!([]);
+        });
+    });
+}
+
+fn creator_takes_hooks_along(sandbox: &Sandbox, prepare: impl Fn(&Sandbox)) {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let begun = sandbox.path("begun");
         let slow = hook(&format!("touch {}; exec sleep 3456", begun.display()));
         if !bundle(sandbox, "true", &json!({ (kind): [slow] })) {
             return;
         }
+        prepare(sandbox);
+        // Other ids of the container's write there, too.
+        std::fs::set_permissions(sandbox.scratch(), PermissionsExt::from_mode(0o777)).unwrap();
         let creator = Background::start(&mut sandbox.vfsrun(&["create", "-b", "bundle", "web"]));
         processes::until("the hook", || begun.exists());
         creator.send(Signal::SIGKILL);
         creator.wait();
-        processes::until("the end of the hook", || sleeping(sandbox, "3456").is_empty());
+        processes::until("the end of the hook", || {
+            sleeping("3456", begun.metadata().unwrap().uid()).is_empty()
+        });
         sandbox.call(&["delete", "--force", "web"]).expect(0);
         std::fs::remove_file(&begun).unwrap();
         std::fs::remove_dir_all(sandbox.path("bundle")).unwrap();
         assert_nothing_left(sandbox);
     }
+}
+
+/// A create whose hook never ends has the container's lock.
+fn forced_delete_ends_a_creator_that_waits_for_a_hook(sandbox: &Sandbox) {
+    let begun = sandbox.path("begun");
+    let slow = hook(&format!("touch {}; exec sleep 3457", begun.display()));
+    if !bundle(sandbox, "true", &json!({ "createRuntime": [slow] })) {
+        return;
+    }
+    let creator = Background::start(&mut sandbox.vfsrun(&["create", "-b", "bundle", "web"]));
+    processes::until("the hook", || begun.exists());
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    creator.wait();
+    processes::until("the end of the hook", || sleeping("3457", sandbox.caller.uid()).is_empty());
+    assert_nothing_left(sandbox);
 }
 
 fn action_runs_its_hooks(sandbox: &Sandbox) {

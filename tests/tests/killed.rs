@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vfsrun_tests::stepped::{self, Death};
-use vfsrun_tests::{Sandbox, as_root_and_user, caller, fixtures, processes, program, skip};
+use vfsrun_tests::{
+    Sandbox, Value, as_root_and_user, caller, caller::FIRST_SUBID, fixtures, json, processes, program, skip,
+};
 
 as_root_and_user!(
     create_that_is_killed_leaves_nothing,
@@ -18,6 +20,11 @@ as_root_and_user!(
     detached_exec_that_is_killed_leaves_nothing,
     run_that_is_killed_leaves_nothing,
     delete_that_is_killed_leaves_nothing,
+    create_with_a_user_namespace_that_is_killed_leaves_nothing,
+    create_with_a_hook_that_is_killed_leaves_nothing,
+    ;
+    root:
+    create_with_mapped_ids_that_is_killed_leaves_nothing,
 );
 
 /// How many deaths a test dies, where it does not die all.
@@ -53,6 +60,50 @@ fn delete_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     victim.dies(&["delete", "--force", &victim.id], Victim::is_started);
 }
 
+const CREATE: [&str; 5] = ["create", "-b", "bundle", "--pid-file", "bundle/pid"];
+
+fn create_with_a_user_namespace_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::with(sandbox, "sleep", |config| take_user_namespace(sandbox, config)) else {
+        return;
+    };
+    victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
+}
+
+fn create_with_a_hook_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let hook = json!([{ "path": "/bin/true" }]);
+    let hooks = json!({ "createRuntime": hook, "createContainer": hook });
+    let victim = Victim::with(sandbox, "sleep", |config| {
+        take_user_namespace(sandbox, config);
+        config["hooks"] = hooks.clone();
+    });
+    let Some(victim) = victim else { return };
+    victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
+}
+
+fn create_with_mapped_ids_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let source = sandbox.dir("shared");
+    let map = json!([{ "containerID": 0, "hostID": 1000, "size": 5 }]);
+    let mount = json!({ "destination": "/m", "type": "bind", "source": source, "options": ["bind"],
+        "uidMappings": map, "gidMappings": map });
+    let victim = Victim::with(sandbox, "sleep", |config| {
+        config["mounts"].as_array_mut().expect("a bundle has mounts").push(mount.clone());
+    });
+    let Some(victim) = victim else { return };
+    victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
+}
+
+/// Of the caller's own ids alone, of which it is no root.
+fn take_user_namespace(sandbox: &Sandbox, config: &mut Value) {
+    let linux = &mut config["linux"];
+    let namespaces = linux["namespaces"].as_array_mut().expect("a bundle has namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    namespaces.push(json!({ "type": "user" }));
+    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
+        linux[mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 },
+            { "containerID": 1000, "hostID": own, "size": 1 }]);
+    }
+}
+
 /// A container that sleeps for a time, and has a name, that no other test's has.
 struct Victim<'a> {
     sandbox: &'a Sandbox,
@@ -62,6 +113,10 @@ struct Victim<'a> {
 
 impl<'a> Victim<'a> {
     fn new(sandbox: &'a Sandbox, command: &str) -> Option<Victim<'a>> {
+        Victim::with(sandbox, command, |_| {})
+    }
+
+    fn with(sandbox: &'a Sandbox, command: &str, change: impl Fn(&mut Value)) -> Option<Victim<'a>> {
         if !caller::is_root() {
             skip::loudly("killed", "tracing another user's program needs root");
             return None;
@@ -75,7 +130,8 @@ impl<'a> Victim<'a> {
             skip::loudly("killed", "busybox-static is not installed");
             return None;
         };
-        config["process"]["args"] = vfsrun_tests::json!([command, victim.time]);
+        config["process"]["args"] = json!([command, victim.time]);
+        change(&mut config);
         sandbox.write_json("bundle/config.json", &config);
         Some(victim)
     }

@@ -15,6 +15,7 @@ as_root_and_user!(
     nothing_but_readiness_goes_on,
     caller_without_a_socket_gives_none,
     socket_that_nobody_listens_at_is_an_error,
+    paths_of_sockets_may_be_long,
 );
 
 /// A bundle with a program that talks. False, told loudly, where there can be none.
@@ -158,4 +159,24 @@ fn socket_that_nobody_listens_at_is_an_error(sandbox: &Sandbox) {
     output.assert_stderr_has(&format!("NOTIFY_SOCKET: cannot talk to {}", sandbox.path("systemd").display()));
     assert_eq!(output.stdout, "");
     assert!(!sandbox.runtime().join("containers/web").exists());
+}
+
+/// As every rootless podman's: the user's runtime directory, a directory of podman's, and an id of 64 bytes.
+fn paths_of_sockets_may_be_long(sandbox: &Sandbox) {
+    if !bundle(sandbox, "notify READY=1; sleep 100") {
+        return;
+    }
+    let id = "a".repeat(120);
+    let path = sandbox.dir(&id).join("systemd");
+    let link = sandbox.path("short");
+    std::os::unix::fs::symlink(sandbox.path(&id), &link).unwrap();
+    let systemd = UnixDatagram::bind(link.join("systemd")).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut run = sandbox.vfsrun(&["run", "-b", "bundle", &id]);
+    let run = Background::start(run.env("NOTIFY_SOCKET", &path));
+    assert_told(&systemd, run.pid().into());
+    run.send(Signal::SIGKILL);
+    run.wait();
+    sandbox.call(&["delete", "--force", &id]).expect(0);
 }

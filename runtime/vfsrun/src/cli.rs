@@ -2,19 +2,22 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
 use vfsrun_plan::facts;
 
-use crate::container::{self, Id};
+use crate::container::{self, Id, OCI_VERSION};
 
 /// The name under which a spec given first is run; users never type it.
 pub const RUN_SPEC: &str = "run-spec";
 
 /// What callers of runc and crun parse.
-const VERSION: &str =
-    concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: ", env!("VFSRUN_COMMIT"), "\nspec: 1.3.0");
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (own, commit) = (env!("CARGO_PKG_VERSION"), env!("VFSRUN_COMMIT"));
+    format!("version {own}\ncommit: {commit}\nspec: {OCI_VERSION}")
+});
 
 const USAGE: &str = "vfsrun [OPTIONS] SPEC [-e K=V]... [-- ARGS...]\n       vfsrun [OPTIONS] COMMAND";
 
@@ -34,7 +37,7 @@ Examples:
 ///
 /// A first argument with a `/`, ending in `.json`, a directory or `-` is a spec to run; anything else is a command.
 #[derive(Debug, Parser)]
-#[command(name = "vfsrun", version = VERSION, disable_version_flag = true, after_help = EXAMPLES, override_usage = USAGE)]
+#[command(name = "vfsrun", version = VERSION.as_str(), disable_version_flag = true, args_override_self = true, after_help = EXAMPLES, override_usage = USAGE)]
 pub struct Cli {
     /// Print the version, as runc and crun do
     #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
@@ -549,9 +552,12 @@ fn is_of_runtime(command: &OsStr) -> bool {
     command.to_str().is_some_and(Container::has_subcommand)
 }
 
-/// Whether these are of a command of an OCI runtime.
+/// Whether these are of a command of an OCI runtime. So is what is nobody's: a caller may know commands that this version does not.
 pub fn call_runtime(arguments: &[OsString]) -> bool {
-    first_word(arguments).is_some_and(|position| is_of_runtime(&arguments[position]))
+    first_word(arguments).is_some_and(|position| {
+        let word = &arguments[position];
+        is_of_runtime(word) || Cli::command().find_subcommand(word).is_none()
+    })
 }
 
 /// Go's programs take `-option` for `--option`, and some callers of runc say it so. What follows the id is left alone: it

@@ -156,9 +156,11 @@ pub fn joined(
     bundle: &Path,
     runtime: &Path,
     guarded: bool,
+    note: impl Fn(&str),
 ) -> Result<Joined, RunError> {
     let facts = probe::facts(spec, bundle, None, Wanted::Joined { guarded });
     let plan = Plan::new(spec, &facts).map_err(|source| RunError::Plan { file: file.into(), source })?;
+    plan.notes.iter().for_each(|text| note(text));
     // Whoever is in the container already can reach this program.
     seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
     refuse_directories_as_stdio()?;

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, waitpid};
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Ids, MountKind};
-use vfsrun_sys::clone::{Cloned, Namespaces as New, clone};
+use vfsrun_sys::clone::{Cloned, Namespaces as New, clone, exit_now};
 
 use crate::id_maps;
 use crate::launch::LaunchError;
+use crate::stage::init::die_with_main;
 
 #[derive(Default)]
 pub struct Namespaces {
@@ -53,10 +54,16 @@ impl Namespaces {
 
 /// By a child that lives as long as its maps are written.
 fn make(ids: &Ids) -> io::Result<File> {
+    let parent = getpid();
     match clone(New::USER)? {
-        Cloned::Child => loop {
-            nix::unistd::pause();
-        },
+        Cloned::Child => {
+            if die_with_main().is_err() || getppid() != Some(parent) {
+                exit_now(1);
+            }
+            loop {
+                nix::unistd::pause();
+            }
+        }
         Cloned::Parent(child) => {
             let written = id_maps::write(child.pid, &ids.uids, &ids.gids, false);
             let file = written.map_err(io::Error::other).and_then(|()| of_process(child.pid));

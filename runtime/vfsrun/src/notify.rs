@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 use vfsrun_plan::Plan;
@@ -95,7 +96,7 @@ impl Notify {
         let bind = || {
             // Of a start that was killed.
             let _ = std::fs::remove_file(&path);
-            let socket = UnixDatagram::bind(&path)?;
+            let socket = at(&path, |path| UnixDatagram::bind(path))?;
             // Whoever the command is.
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777))?;
             socket.set_nonblocking(true)?;
@@ -105,7 +106,7 @@ impl Notify {
         let to_host = UnixDatagram::unbound().and_then(|socket| {
             match host.as_bytes().strip_prefix(b"@") {
                 Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
-                None => socket.connect(&host)?,
+                None => at(Path::new(&host), |path| socket.connect(path))?,
             }
             Ok(socket)
         });
@@ -164,6 +165,18 @@ impl AsFd for Notify {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Reaches a socket by a short path: the kernel takes 107 bytes, and a runtime directory with the name of a container in it has
+/// more than that soon.
+fn at<T>(path: &Path, reach: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, flags, Mode::empty())?;
+    reach(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
 fn is_ready(message: &[u8]) -> bool {

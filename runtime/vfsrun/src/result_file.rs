@@ -7,11 +7,12 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-/// Replaces a regular file by rename. What is anything else (a pipe, /dev/stdout) is written to, never replaced.
+/// Replaces a regular file by rename. What is anything else (a pipe, a link, /dev/stdout) is written to, never replaced; of
+/// what was in a file that a link leads to nothing stays.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
     let is_special = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file());
     if is_special {
-        return OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
+        return OpenOptions::new().write(true).truncate(true).open(path)?.write_all(text.as_bytes());
     }
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     if write_nameless(path, text).is_ok() {
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn a_link_is_written_through_and_stays() {
         let temp = tempfile::tempdir().unwrap();
-        std::fs::write(temp.path().join("file"), "").unwrap();
+        std::fs::write(temp.path().join("file"), "a longer text that was there before").unwrap();
         std::os::unix::fs::symlink("file", temp.path().join("link")).unwrap();
         write(&temp.path().join("link"), "text").unwrap();
         assert!(temp.path().join("link").is_symlink());

@@ -89,7 +89,7 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         cgroups: arguments.cgroup.clone(),
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
     };
-    container::exec(&request).map_err(|error| Failure::of_runtime(&error, 255))
+    container::exec(&request, note).map_err(|error| Failure::of_runtime(&error, 255))
 }
 
 fn state(containers: &Containers, id: &Id) -> Outcome {

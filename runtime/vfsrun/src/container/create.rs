@@ -291,6 +291,7 @@ pub(super) fn write(
 ) -> Result<Process, CreateError> {
     let process = Process::of(init.child.pid);
     let process = process.map_err(CreateError::step("look at the container's process"))?;
+    place.keep(process).map_err(CreateError::step("keep the container's process"))?;
     if let Some(path) = &request.pid_file {
         result_file::write(path, &process.pid.to_string())
             .map_err(|source| CreateError::PidFile { path: path.clone(), source })?;

@@ -98,14 +98,15 @@ pub struct Changes {
     pub selinux_label: Option<String>,
 }
 
-/// Runs the command; returns its exit code, 0 with `detach`.
-pub fn exec(request: &ExecRequest) -> Result<u8, ExecError> {
+/// Runs the command; returns its exit code, 0 with `detach`. Notes are about what it is not given.
+pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError> {
     let container = Containers::of(&request.runtime).find(&request.id)?;
     let (spec, file) = spec(&container, &request.process)?;
     let bundle = &container.record.bundle;
     let kept = container.cgroup()?;
     let guarded = kept.as_ref().is_some_and(|kept| kept.guarded);
-    let Joined { plan, filter, agent } = decide::joined(&spec, &file, bundle, &request.runtime, guarded)?;
+    let Joined { plan, filter, agent } =
+        decide::joined(&spec, &file, bundle, &request.runtime, guarded, note)?;
     let cgroup = kept.map(|kept| kept.joined(&request.cgroups)).transpose()?;
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/containers/ID/      made by create
-//!   lock                   locked by whoever changes the container
+//!   lock                   locked by whoever changes the container; the container's process
 //!   cgroup.json            where its cgroup is, from before that is made
 //!   config.json            of the bundle, as it was when the container was created
 //!   container.json         the record, from when the container is created on
@@ -17,6 +17,7 @@
 mod action;
 pub mod cgroup;
 mod create;
+mod creator;
 mod exec;
 mod gate;
 mod id;
@@ -30,7 +31,7 @@ mod view;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -130,8 +131,9 @@ pub struct Containers {
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
-    /// Holds the lock, which no child inherits: it is the process's, and ends with it.
-    _lock: File,
+    /// Holds the lock, which no child inherits: it is the process's, and ends with it. It says what the container's process is,
+    /// also where there is no record yet, or none that can be read.
+    lock: File,
 }
 
 /// A container that was created.
@@ -189,6 +191,15 @@ impl Containers {
         place.ok_or_else(|| ContainerError::Missing(id.clone()))
     }
 
+    /// Ends who creates the container if that takes long: a hook may never end. Whoever has the lock of one that is created is
+    /// soon done with it.
+    fn end_creator(&self, id: &Id) -> Result<(), ContainerError> {
+        let path = self.directory(id);
+        let is_created = || path.join(record::FILE).exists();
+        let ended = creator::end(&path.join("lock"), FOR_THE_CREATOR, is_created);
+        ended.map_err(ContainerError::file("end who creates", &path))
+    }
+
     pub fn find(&self, id: &Id) -> Result<Container, ContainerError> {
         let path = self.dir.join(id.as_str());
         let record = record::read(&path).map_err(ContainerError::file("read the record in", &path))?;
@@ -241,6 +252,9 @@ impl Containers {
     /// Removes what is kept of a container; `force` ends it first, and is content where nothing is left. Notes are about
     /// hooks that failed, and about what was written and is no layer.
     pub fn delete(&self, id: &Id, force: bool, note: impl Fn(&str)) -> Result<(), ContainerError> {
+        if force {
+            self.end_creator(id)?;
+        }
         let place = match self.lock(id) {
             Err(ContainerError::Missing(_)) if force => return Ok(()),
             place => place?,
@@ -255,11 +269,16 @@ impl Containers {
                 Some(container.record.hooked())
             }
             // Half-made or damaged.
-            Err(_) if force => None,
+            Err(_) if force => {
+                place.end_process(id)?;
+                None
+            }
             Err(error) => return Err(error),
         };
-        let told = monitor::wait(&place.path);
-        let told = told.map_err(ContainerError::file("hear from the monitor of", &place.path))?;
+        let told = match monitor::wait(&place.path) {
+            Err(error) if force => Some(format!("what its monitor has left cannot be read: {error}")),
+            told => told.map_err(ContainerError::file("hear from the monitor of", &place.path))?,
+        };
         told.iter().for_each(|why| note(&format!("container {id}: {why}")));
         place.remove()?;
         hooked.inspect(|hooked: &Hooked| hooked.gone(note));
@@ -286,11 +305,32 @@ impl Place {
         let ids = |stat: Stat| (stat.st_dev, stat.st_ino);
         let (own, named) = (rustix::fs::fstat(&lock).map(ids), rustix::fs::stat(&file).map(ids));
         let is_its_own = own.is_ok() && own == named;
-        Ok(is_its_own.then_some(Place { path, _lock: lock }))
+        Ok(is_its_own.then_some(Place { path, lock }))
     }
 
     fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
         Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
+    }
+
+    /// Also where a record is lost, `delete --force` finds the process.
+    fn keep(&self, process: Process) -> io::Result<()> {
+        let text = serde_json::to_vec(&process)?;
+        self.lock.set_len(0)?;
+        self.lock.write_all_at(&text, 0)
+    }
+
+    /// Ends the process that was kept, if there is one.
+    fn end_process(&self, id: &Id) -> Result<(), ContainerError> {
+        // Not by its path: closing another descriptor of the file would give the lock up.
+        let kept = serde_json::from_reader::<_, Process>(&self.lock);
+        let Ok(process) = kept else { return Ok(()) };
+        let failed = |source| ContainerError::Signal { id: id.clone(), source };
+        let Some(process) = process.open().map_err(failed)? else { return Ok(()) };
+        send_kill(&process).map_err(failed)?;
+        if let Some(cgroup) = self.cgroup()? {
+            cgroup.let_die()?;
+        }
+        process::wait(&process).map_err(failed)
     }
 
     fn is_recorded(&self) -> bool {
@@ -390,11 +430,15 @@ impl Container {
     fn end(&self) -> Result<(), ContainerError> {
         let failed = |source| ContainerError::Signal { id: self.id.clone(), source };
         let Some(process) = self.record.process.open().map_err(failed)? else { return Ok(()) };
-        match pidfd_send_signal(&process, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(errno) => return Err(failed(errno.into())),
-        }
+        send_kill(&process).map_err(failed)?;
         self.let_die()?;
         process::wait(&process).map_err(failed)
+    }
+}
+
+fn send_kill(process: &OwnedFd) -> io::Result<()> {
+    match pidfd_send_signal(process, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }

@@ -76,9 +76,14 @@ impl Places<'_> {
     }
 }
 
+/// Made where the root has none.
 fn open_dev(root: impl AsFd) -> Result<OwnedFd, RootError> {
-    beneath::open(root, Path::new("dev"), OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(|_| RootError::NotPlain { what: "devices", destination: "/dev".into() })
+    beneath::make_dirs(root, Path::new("dev")).map_err(|source| match source.raw_os_error() {
+        Some(libc::ELOOP | libc::ENOTDIR) => {
+            RootError::NotPlain { what: "devices", destination: "/dev".into() }
+        }
+        _ => RootError::step("make", "/dev")(source),
+    })
 }
 
 fn place(places: &mut Places<'_>, device: &Device, host: &mut Host<'_>) -> Result<(), RootError> {
@@ -211,8 +216,7 @@ fn not_that(device: &Device) -> RootError {
 /// Binds a pseudo terminal's end to /dev/console.
 pub fn bind_console(root: impl AsFd, terminal: impl AsFd) -> Result<(), RootError> {
     let path = Path::new("/dev/console");
-    let dev = beneath::open(&root, Path::new("dev"), OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(RootError::step("open", "/dev"))?;
+    let dev = open_dev(&root)?;
     let tree = mount::clone_tree(&terminal, Path::new(""), false).map_err(RootError::step("clone", path))?;
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::EXCL;
     match openat(&dev, "console", flags, Mode::from_raw_mode(0o620)) {

@@ -129,7 +129,8 @@ fn start(
         loopback::up().map_err(InitError::step("bring the loopback interface up"))?;
     }
     if plan.opened_outside {
-        own_what_is_made(plan).map_err(InitError::step("become root of the user namespace"))?;
+        become_root(plan).map_err(InitError::step("become root of the user namespace"))?;
+        sender.is_heard().map_err(InitError::step("tell vfsrun of it"))?;
     }
     let (propagation, recursive) = propagation(plan);
     let root = compose_root(&prepared, propagation, host, sender)?;
@@ -206,9 +207,9 @@ pub(super) fn set_oom_score(plan: &Plan) -> Result<(), InitError> {
         .map_err(InitError::step("set oom_score_adj"))
 }
 
-/// Root's own ids need not exist inside, and who has none that does makes no files there. Without a root inside it is whoever
-/// is mapped first.
-fn own_what_is_made(plan: &Plan) -> io::Result<()> {
+/// Init has the caller's ids, which need not exist inside: it could make no files there, and would lose its capabilities by
+/// executing anything. Without a root inside it is whoever is mapped first.
+fn become_root(plan: &Plan) -> io::Result<()> {
     let Some(ids) = &plan.ids else { return Ok(()) };
     let root = |map: &[Extent]| match ids::outside(map, 0) {
         Some(_) => 0,
@@ -216,7 +217,9 @@ fn own_what_is_made(plan: &Plan) -> io::Result<()> {
     };
     let (uid, gid) = (root(&ids.uids).into(), root(&ids.gids).into());
     nix::unistd::setresgid(gid, gid, gid)?;
-    Ok(nix::unistd::setresuid(uid, uid, uid)?)
+    nix::unistd::setresuid(uid, uid, uid)?;
+    // A change of ids has cleared that.
+    die_with_main()
 }
 
 fn name_the_host(plan: &Plan) -> Result<(), InitError> {
@@ -296,29 +299,17 @@ fn run_hooks_of_creation(prepared: &Prepared<'_>, root: &OwnedFd, sender: &Sende
         sender.send(&Report::Mounted, None).map_err(InitError::step("tell vfsrun of the mounts"))?;
         sender.wait_for_go().map_err(InitError::step("hear of the hooks of the runtime"))?;
     }
+    let own = rustix::process::getpid();
     let enter = || {
         become_root(prepared.plan)?;
+        // It may have ended while the hook was not tied to it.
+        if rustix::process::getppid() != Some(own) {
+            return Err(io::Error::from(rustix::io::Errno::SRCH).into());
+        }
         rustix::process::fchdir(root)?;
         Ok(())
     };
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    Ok(prepared.hooked.run(HookKind::CreateContainer, Some(own), &enter)?)
-}
-
-/// Init has the caller's id, which may not be one of the container's: executing anything, it would lose its capabilities.
-fn become_root(plan: &Plan) -> io::Result<()> {
-    let Some(ids) = &plan.ids else { return Ok(()) };
-    let has_zero = |extents: &[Extent]| extents.iter().any(|extent| extent.inside == 0);
-    if has_zero(&ids.gids) {
-        let zero = nix::unistd::Gid::from_raw(0);
-        nix::unistd::setresgid(zero, zero, zero)?;
-    }
-    if has_zero(&ids.uids) {
-        let zero = nix::unistd::Uid::from_raw(0);
-        nix::unistd::setresuid(zero, zero, zero)?;
-    }
-    // A change of ids has cleared that.
-    die_with_main()
+    Ok(prepared.hooked.run(HookKind::CreateContainer, Some(own.as_raw_nonzero().get()), &enter)?)
 }
 
 fn open_terminal(plan: &Plan, root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {
