@@ -83,7 +83,11 @@ impl Cgroup {
     }
 
     pub fn is_frozen(&self) -> Result<bool, CgroupError> {
-        self.freezer().map_or(Ok(false), |part| part.is_frozen().map_err(part.failed("look into")))
+        let Some(part) = self.freezer() else { return Ok(false) };
+        match part.is_frozen() {
+            Err(error) if files::is_gone(&error) => Ok(false),
+            frozen => frozen.map_err(part.failed("look into")),
+        }
     }
 
     /// Version 1's, where it is: tools look there.

@@ -243,6 +243,24 @@ pub enum Container {
         #[command(flatten)]
         which: Which,
     },
+    /// List a container's processes, as ps(1) shows them
+    #[command(
+        after_help = "Examples:\n  vfsrun ps web\n  vfsrun ps web -o pid,rss,args\n  vfsrun ps --format json web"
+    )]
+    Ps {
+        /// As JSON: an array of their numbers alone
+        #[arg(short, long, default_value = "table")]
+        format: ListFormat,
+        id: Id,
+        /// What the host's ps is given in place of -ef
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Stop all processes of a container, until it is resumed
+    #[command(after_help = "Example:\n  vfsrun pause web && vfsrun resume web")]
+    Pause { id: Id },
+    /// Let the processes of a paused container go on
+    Resume { id: Id },
     /// Not built: ends with an error, whatever is asked
     #[command(disable_help_flag = true)]
     Checkpoint(Anything),
@@ -322,7 +340,7 @@ pub struct Exec {
     /// It inherits so many descriptors above stderr
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
     pub preserve_fds: u32,
-    /// Accepted: this version pauses no container
+    /// The command of a paused container begins when that is resumed; without this it is refused
     #[arg(long)]
     pub ignore_paused: bool,
     /// A cgroup in the container's own, for it to run in; with controllers of version 1, in theirs alone. May be repeated

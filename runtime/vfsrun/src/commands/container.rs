@@ -25,6 +25,9 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::State { id } => state(&containers(global)?, id),
         Command::Kill { which, signal, all } => kill(&containers(global)?, which, *signal, *all),
         Command::Delete { which, force } => delete(&containers(global)?, which, *force),
+        Command::Ps { format, id, args } => super::ps::ps(&containers(global)?, id, *format, args),
+        Command::Pause { id } => done(containers(global)?.pause(id)),
+        Command::Resume { id } => done(containers(global)?.resume(id)),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
@@ -88,6 +91,7 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         preserve_fds: arguments.preserve_fds,
         cgroups: arguments.cgroup.clone(),
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
+        ignore_paused: arguments.ignore_paused,
     };
     container::exec(&request, note).map_err(|error| Failure::of_runtime(&error, 255))
 }

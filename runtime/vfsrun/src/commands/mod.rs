@@ -8,6 +8,7 @@ pub mod layer;
 pub mod new;
 pub mod odd;
 pub mod plan;
+pub mod ps;
 pub mod run;
 pub mod spec;
 pub mod trace;

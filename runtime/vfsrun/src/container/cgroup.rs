@@ -7,7 +7,7 @@ use std::str::FromStr;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes};
+use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes, Version};
 use vfsrun_plan::Plan;
 
 const FILE: &str = "cgroup.json";
@@ -109,6 +109,13 @@ impl Kept {
             }
         }
         Ok(self.open()?)
+    }
+
+    /// That by which its processes are stopped: version 1's, where it is.
+    pub fn freezer(&self) -> Result<Option<Cgroup>, CgroupError> {
+        let v1 = self.places.iter().find(|place| place.has("freezer"));
+        let place = v1.or_else(|| self.places.iter().find(|place| place.version == Version::V2));
+        place.map(|place| Cgroup::open(std::slice::from_ref(place))).transpose()
     }
 
     /// A process that is frozen by version 1 does not even die.

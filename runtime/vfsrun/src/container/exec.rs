@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use serde_json::Value;
 use thiserror::Error;
-use vfsrun_cgroup::CgroupError;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_spec::{Spec, SpecError};
 
@@ -46,6 +46,9 @@ pub enum ExecError {
     Pidfd(#[from] PidfdError),
     #[error("cannot exec in a stopped container")]
     Stopped { source: ContainerError },
+    // The words of runc.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    Paused,
     #[error("--console-socket: {0}")]
     Console(&'static str),
     #[error("cannot hear from the command")]
@@ -71,6 +74,8 @@ pub struct ExecRequest {
     /// Below its own.
     pub cgroups: Vec<SubCgroup>,
     pub runtime: PathBuf,
+    /// Of a paused container: the command begins when that is resumed.
+    pub ignore_paused: bool,
 }
 
 /// Where the process comes from.
@@ -111,6 +116,9 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let process = container.process().map_err(|source| ExecError::Stopped { source })?;
+    if !request.ignore_paused && cgroup.as_ref().map_or(Ok(false), Cgroup::is_frozen)? {
+        return Err(ExecError::Paused);
+    }
     let joining = Joining {
         plan: &plan,
         filter: filter.as_ref(),

@@ -22,7 +22,9 @@ mod exec;
 mod gate;
 mod id;
 mod monitor;
+mod pause;
 mod pidfd;
+mod processes;
 mod record;
 mod run;
 mod start;
@@ -74,6 +76,12 @@ pub enum ContainerError {
     Started(Id),
     #[error("cannot start a container that has stopped: {0}")]
     Stopped(Id),
+    #[error("cannot start a container in the paused state: {0}")]
+    StartedPaused(Id),
+    #[error("container not paused: {0}")]
+    NotPaused(Id),
+    #[error("container {0} has no cgroup that could stop its processes")]
+    NoFreezer(Id),
     #[error("cannot delete container {id} that is not stopped: {status}; --force ends it first")]
     NotStopped { id: Id, status: Status },
     #[error("cannot {step} {}", path.display())]
@@ -109,6 +117,8 @@ pub enum Status {
     /// Its process waits for `start`.
     Created,
     Running,
+    /// Its processes are stopped until it is resumed, whether or not it was started.
+    Paused,
     Stopped,
 }
 
@@ -117,6 +127,7 @@ impl std::fmt::Display for Status {
         f.write_str(match self {
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
     }
@@ -376,6 +387,9 @@ impl Container {
         let runs = runs.map_err(ContainerError::file("look at the process of", path))?.is_some();
         if !runs {
             return Ok(Status::Stopped);
+        }
+        if self.is_paused()? {
+            return Ok(Status::Paused);
         }
         let hooks_run = || match self.record.hooks.any_of(&start::AWAITED) {
             true => gate::is_opening(path),

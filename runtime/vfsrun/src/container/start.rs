@@ -18,6 +18,7 @@ impl Containers {
         match container.status()? {
             Status::Created => {}
             Status::Running => return Err(ContainerError::Started(id.clone())),
+            Status::Paused => return Err(ContainerError::StartedPaused(id.clone())),
             Status::Stopped => return Err(ContainerError::Stopped(id.clone())),
         }
         let failed = |source| match source {
