@@ -5,9 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{
-    Background, Caller, Output, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip,
-};
+use vfsrun_tests::{Background, Caller, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
 
 as_root_and_user!(
     container_begins_with_start_and_outlives_who_created_it,
