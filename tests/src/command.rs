@@ -113,6 +113,11 @@ impl Background {
         self.stdout.so_far()
     }
 
+    /// The same, with what it has printed on stderr.
+    pub fn said_so_far(&self) -> String {
+        self.stdout.so_far() + &self.stderr.so_far()
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }

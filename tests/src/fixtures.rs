@@ -152,6 +152,19 @@ pub fn busybox_root(sandbox: &Sandbox, relative: &str) -> Option<PathBuf> {
     Some(root)
 }
 
+/// Of a containerd with all that it has in the sandbox, and the socket `socket`.
+pub fn containerd_config(sandbox: &Sandbox) -> String {
+    let place = |name: &str| sandbox.path(name).display().to_string();
+    format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+         [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+        place("containerd"),
+        place("state"),
+        place("socket"),
+        place("socket.ttrpc")
+    )
+}
+
 /// The suite that tests/run installs. Errors, as text: why it is not there.
 pub fn pjdfstest() -> Result<PathBuf, String> {
     let path = cache().join("bin/pjdfstest");

@@ -28,6 +28,7 @@ pub mod processes;
 pub mod program;
 pub mod random_changes;
 pub mod random_stack;
+pub mod room;
 pub mod sandbox;
 pub mod skip;
 pub mod stepped;

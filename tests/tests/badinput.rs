@@ -230,13 +230,13 @@ fn command_that_is_not_there(sandbox: &Sandbox) {
 
 fn command_that_is_not_executable(sandbox: &Sandbox) {
     sandbox.write("src/text", "text");
-    assert_refused(sandbox, &with_args(sandbox, &["/src/text"]), 126, &["/src/text", "Permission denied"]);
+    assert_refused(sandbox, &with_args(sandbox, &["/src/text"]), 126, &["/src/text", "permission denied"]);
     sandbox.sh("chmod 755 src/text");
     assert_refused(sandbox, &with_args(sandbox, &["/src/text"]), 126, &["/src/text", "Exec format error"]);
 }
 
 fn command_that_is_a_directory(sandbox: &Sandbox) {
-    assert_refused(sandbox, &with_args(sandbox, &["/src"]), 126, &["/src", "Permission denied"]);
+    assert_refused(sandbox, &with_args(sandbox, &["/src"]), 126, &["/src", "permission denied"]);
 }
 
 fn script_whose_interpreter_is_missing(sandbox: &Sandbox) {

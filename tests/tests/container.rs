@@ -190,7 +190,7 @@ fn create_tells_what_cannot_be_executed(sandbox: &Sandbox) {
     // Words that podman looks for.
     refused("no-such-program", "\"no-such-program\": executable file not found in $PATH");
     refused("/bin/none", "\"/bin/none\": executable file not found in $PATH");
-    refused("/etc", "cannot execute /etc: Permission denied");
+    refused("/etc", "cannot execute /etc: permission denied");
     assert_nothing_left(sandbox);
 }
 

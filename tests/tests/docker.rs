@@ -1,113 +1,105 @@
 //! docker: dockerd and a containerd of this test's own, with vfsrun as a runtime.
 
-use nix::sys::signal::Signal;
-use vfsrun_tests::{Background, Output, Sandbox, Value, as_root, command, fixtures, processes, skip};
+use vfsrun_tests::room::Room;
+use vfsrun_tests::{Output, Sandbox, as_root, command, fixtures, skip};
 
-as_root!(container_runs_is_joined_killed_and_removed,);
+as_root!(container_runs_is_joined_killed_and_removed, limits_and_an_init_are_the_containers);
 
-/// A dockerd without a network of its own. `None`, told loudly, where there can be none.
+/// A dockerd without a network of its own.
 struct Docker<'a> {
     sandbox: &'a Sandbox,
-    /// In the order in which they are ended.
-    daemons: Vec<Background>,
+    room: Room<'a>,
 }
 
 impl<'a> Docker<'a> {
+    /// With an image `busybox`. `None`, told loudly, where there can be none.
     fn start(sandbox: &'a Sandbox) -> Option<Docker<'a>> {
+        Docker::try_start(sandbox).map_err(|reason| skip::loudly("docker", &reason)).ok()
+    }
+
+    fn try_start(sandbox: &'a Sandbox) -> Result<Docker<'a>, String> {
         if !["dockerd", "docker", "containerd"].into_iter().all(fixtures::has) {
-            skip::loudly("docker", "docker.io is not installed");
-            return None;
+            return Err("docker.io is not installed".to_owned());
         }
-        // docker sets a network up by a hook, even where there is none.
-        let features = sandbox.call(&["features"]).expect(0).stdout;
-        let features: Value = serde_json::from_str(&features).expect("features are JSON");
-        if !features["hooks"].as_array().is_some_and(|hooks| hooks.iter().any(|hook| hook == "prestart")) {
-            skip::loudly("docker", "this version builds no hooks");
-            return None;
-        }
-        if fixtures::busybox_root(sandbox, "rootfs").is_none() {
-            skip::loudly("docker", "busybox-static is not installed");
-            return None;
-        }
-        let place = |name: &str| sandbox.path(name).display().to_string();
-        let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
-            place("containerd"),
-            place("state"),
-            place("containerd.socket"),
-            place("containerd.ttrpc")
-        );
-        sandbox.write("config.toml", config);
-        // Whatever they mount is their own.
-        let private = |script: &str| {
-            let script = format!("mount --make-rprivate / && exec {script}");
-            Background::start(sandbox.command("unshare").args(["--mount", "sh", "-c", &script]))
-        };
-        let containerd = private("containerd --config config.toml --log-level error");
-        processes::until("containerd", || sandbox.path("containerd.socket").exists());
-        let dockerd = private(&format!(
-            "dockerd --containerd {} --containerd-namespace {namespace} --containerd-plugins-namespace {namespace} \
-             --data-root {} --exec-root {} --pidfile {} --host unix://{} --bridge=none --iptables=false --ip6tables=false \
-             --storage-driver=vfs --exec-opt native.cgroupdriver=cgroupfs --add-runtime vfsrun={} --log-level error",
-            place("containerd.socket"),
-            place("data"),
-            place("exec"),
-            place("dockerd.pid"),
-            place("docker.socket"),
-            sandbox.caller.program().display(),
-            namespace = namespace(sandbox),
-        ));
-        let docker = Docker { sandbox, daemons: vec![dockerd, containerd] };
-        processes::until("dockerd", || docker.call(&["version"]).code() == 0);
+        fixtures::busybox_root(sandbox, "rootfs").ok_or("busybox-static is not installed")?;
         sandbox.sh("tar -C rootfs -cf image.tar .");
+        let mut room = Room::new(sandbox, "")?;
+        let place = |name: &str| sandbox.path(name).display().to_string();
+        sandbox.write("config.toml", fixtures::containerd_config(sandbox));
+        room.start(room.command("containerd").args(["--config", "config.toml", "--log-level", "error"]));
+        room.until("containerd", |_| sandbox.path("socket").exists());
+        let mut dockerd = room.command("dockerd");
+        let name = room.name();
+        dockerd.args(["--containerd", &place("socket"), "--containerd-namespace", &name]);
+        dockerd.args(["--containerd-plugins-namespace", &format!("{name}-plugins")]);
+        dockerd.args(["--data-root", &place("data"), "--exec-root", &place("exec")]);
+        dockerd.args(["--pidfile", &place("dockerd.pid"), "--host", &format!("unix://{}", place("docker"))]);
+        dockerd.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"]);
+        dockerd.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{name}")]);
+        let program = sandbox.caller.program().display().to_string();
+        dockerd.args(["--add-runtime", &format!("vfsrun={program}"), "--log-level", "error"]);
+        room.start(&mut dockerd);
+        let mut docker = Docker { sandbox, room };
+        docker.room.until("dockerd", |room| client(sandbox, room, &["version"]).code() == 0);
         docker.call(&["import", "image.tar", "busybox"]).expect(0);
-        Some(docker)
+        docker.room.settled();
+        Ok(docker)
     }
 
     fn call(&self, arguments: &[&str]) -> Output {
-        let mut command = self.sandbox.command("docker");
-        command.arg("--host").arg(format!("unix://{}", self.sandbox.path("docker.socket").display()));
-        command::run(command.args(arguments))
+        client(self.sandbox, &self.room, arguments)
     }
 
-    fn run(&self, options: &[&str], script: &str) -> Output {
+    fn run(&self, options: &[&str], command: &[&str]) -> Output {
         let what = ["run", "--network", "none", "--runtime", "vfsrun"];
-        self.call(&[&what[..], options, &["busybox", "/bin/sh", "-c", script]].concat())
+        self.call(&[&what[..], options, &["busybox"], command].concat())
+    }
+
+    fn run_script(&self, options: &[&str], script: &str) -> Output {
+        self.run(options, &["/bin/sh", "-c", script])
     }
 }
 
-impl Drop for Docker<'_> {
-    fn drop(&mut self) {
-        for daemon in self.daemons.drain(..) {
-            daemon.send(Signal::SIGTERM);
-            daemon.wait();
-        }
-        let _ = std::fs::remove_dir_all(format!("/run/containerd/runc/{}", namespace(self.sandbox)));
-    }
-}
-
-/// A name that no other test has: a shim gives the runtime a directory of all containerds.
-fn namespace(sandbox: &Sandbox) -> String {
-    let scratch = sandbox.scratch();
-    let own = scratch.components().rev().nth(1).expect("the scratch directory lies in one of the test's own");
-    own.as_os_str().to_string_lossy().into_owned()
+fn client(sandbox: &Sandbox, room: &Room<'_>, arguments: &[&str]) -> Output {
+    let mut command = room.command("docker");
+    command.arg("--host").arg(format!("unix://{}", sandbox.path("docker").display()));
+    command::run(command.args(arguments))
 }
 
 fn container_runs_is_joined_killed_and_removed(sandbox: &Sandbox) {
     let Some(docker) = Docker::start(sandbox) else { return };
-    let output = docker.run(&["--rm"], "echo out; echo err >&2; id -u; exit 6").expect(6);
+    let output = docker.run_script(&["--rm"], "echo out; echo err >&2; id -u; exit 6").expect(6);
     assert_eq!((&*output.stdout, &*output.stderr), ("out\n0\n", "err\n"));
-    assert_eq!(
-        docker.call(&["run", "--rm", "--network", "none", "--runtime", "vfsrun", "busybox", "none"]).code(),
-        127
-    );
-    docker.run(&["--detach", "--name", "web"], "echo begun; while :; do sleep 1; done").expect(0);
+    // docker concludes these from the words of an error.
+    docker.run(&["--rm"], &["none"]).expect(127);
+    docker.run(&["--rm"], &["/bin"]).expect(126);
+    docker.run_script(&["--detach", "--name", "web"], "echo begun; while :; do sleep 1; done").expect(0);
     let joined = docker.call(&["exec", "web", "/bin/sh", "-c", "test $$ -gt 1 && echo inside; exit 3"]);
     assert_eq!(joined.expect(3).stdout, "inside\n");
     assert_eq!(docker.call(&["logs", "web"]).expect(0).stdout, "begun\n");
     docker.call(&["kill", "web"]).expect(0);
     assert_eq!(docker.call(&["wait", "web"]).expect(0).stdout, "137\n");
+    docker.call(&["start", "web"]).expect(0);
+    docker.call(&["restart", "--time", "0", "web"]).expect(0);
+    docker.call(&["stop", "--time", "0", "web"]).expect(0);
     docker.call(&["rm", "web"]).expect(0);
     assert_eq!(docker.call(&["ps", "--all", "--quiet"]).expect(0).stdout, "");
+    docker.room.until_nothing_is_left();
+}
+
+fn limits_and_an_init_are_the_containers(sandbox: &Sandbox) {
+    let Some(docker) = Docker::start(sandbox) else { return };
+    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+        return skip::loudly("docker: limits", "this machine has no memory controller of version 1");
+    }
+    let script = "cat /proc/1/comm /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max";
+    let limits = ["--rm", "--init", "--memory", "64m", "--pids-limit", "50"];
+    let output = docker.run_script(&limits, script).expect(0);
+    assert_eq!(output.stdout, "docker-init\n67108864\n50\n");
+    let memory = ["--name", "greedy", "--memory", "8m", "--memory-swap", "8m"];
+    docker.run_script(&memory, "a=x; while :; do a=$a$a; done").expect(137);
+    let killed = docker.call(&["inspect", "greedy", "--format", "{{.State.OOMKilled}}"]);
+    assert_eq!(killed.expect(0).stdout, "true\n");
+    docker.call(&["rm", "greedy"]).expect(0);
+    docker.room.until_nothing_is_left();
 }

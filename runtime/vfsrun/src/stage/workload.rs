@@ -54,6 +54,9 @@ pub enum WorkloadError {
     NotFound { program: String },
     #[error("process.args[0]: cannot execute {}", path.display())]
     Execute { path: PathBuf, source: io::Error },
+    // docker looks for these letters, which the kernel's own words are not.
+    #[error("process.args[0]: cannot execute {}: permission denied", path.display())]
+    Denied { path: PathBuf },
     #[error("process.args[0]: cannot execute {}: its interpreter or loader is not in the root: no such file or directory", path.display())]
     NoInterpreter { path: PathBuf },
     #[error("process.{field}: {text:?} holds a NUL byte")]
@@ -70,7 +73,7 @@ impl WorkloadError {
         match self {
             WorkloadError::NotFound { .. } | WorkloadError::NoInterpreter { .. } => 127,
             WorkloadError::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
-            WorkloadError::Execute { .. } => 126,
+            WorkloadError::Execute { .. } | WorkloadError::Denied { .. } => 126,
             _ => 125,
         }
     }
@@ -377,7 +380,7 @@ impl Execution {
             match nix::unistd::access(&path, AccessFlags::X_OK) {
                 Ok(()) if path.is_file() => return Ok(()),
                 Ok(()) | Err(nix::Error::EACCES) => {
-                    refused.get_or_insert(WorkloadError::Execute { path, source: nix::Error::EACCES.into() });
+                    refused.get_or_insert(WorkloadError::Denied { path });
                 }
                 Err(_) => {}
             }
@@ -395,6 +398,8 @@ impl Execution {
             // ENOENT of a file that is there is its interpreter's.
             if missing && path.exists() {
                 found.get_or_insert(WorkloadError::NoInterpreter { path });
+            } else if errno == nix::Error::EACCES {
+                found.get_or_insert(WorkloadError::Denied { path });
             } else if !missing || self.program.contains('/') {
                 found.get_or_insert(WorkloadError::Execute { path, source: errno.into() });
             }

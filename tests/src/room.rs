@@ -1,0 +1,141 @@
+//! A room: namespaces of processes and of mounts in which root has daemons. What they start and mount ends with it, and it
+//! with the test, however that ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::caller::PATH;
+use crate::{Background, Output, Sandbox, command, processes};
+
+pub struct Room<'a> {
+    sandbox: &'a Sandbox,
+    /// The parent of the first process; that ends when its stdin is closed.
+    keeper: Child,
+    /// Killed by the end of the room, and reaped after it.
+    daemons: Vec<Background>,
+    /// The daemons' own mounts.
+    mounts: Vec<String>,
+}
+
+/// What the first process does. Whoever loses its parent is its child, and waited for.
+const KEEP: &str =
+    "mount -t tmpfs -o mode=0755 none /run && echo ready && exec 3<&0 && { cat <&3 & wait $!; }";
+
+impl<'a> Room<'a> {
+    /// Root's, with a /run of its own, after `setup`. Errors, as text: why there can be none here.
+    pub fn new(sandbox: &'a Sandbox, setup: &str) -> Result<Room<'a>, String> {
+        let mut keeper = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-ec", &format!("{setup}\n{KEEP}")])
+            .current_dir(sandbox.scratch())
+            .env_clear()
+            .env("PATH", PATH)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start unshare: {error}"))?;
+        let mut line = String::new();
+        let _ = BufReader::new(keeper.stdout.take().expect("stdout is a pipe")).read_line(&mut line);
+        let room = Room { sandbox, keeper, daemons: Vec::new(), mounts: Vec::new() };
+        if line.trim() == "ready" { Ok(room) } else { Err("no namespaces can be made here".to_owned()) }
+    }
+
+    /// `program` to be run by root in the room, in the scratch directory.
+    pub fn command(&self, program: &str) -> Command {
+        let keeper = self.keeper.id();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{keeper}/ns/mnt"));
+        command.arg(format!("--pid=/proc/{keeper}/ns/pid_for_children"));
+        command.arg(format!("--wdns={}", self.sandbox.scratch().display())).arg(program);
+        command.env_clear().env("PATH", PATH).env("HOME", self.sandbox.home()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn call(&self, program: &str, arguments: &[&str]) -> Output {
+        command::run(self.command(program).args(arguments))
+    }
+
+    /// Starts one that runs until the room ends.
+    pub fn start(&mut self, daemon: &mut Command) {
+        self.daemons.push(Background::start(daemon));
+    }
+
+    /// Waits until `true`. Panics with what the daemons say when it never comes, or one of them ends.
+    pub fn until(&mut self, what: &str, mut happened: impl FnMut(&Room<'a>) -> bool) {
+        let deadline = Instant::now() + processes::PATIENCE;
+        while !happened(self) {
+            let ended = self.daemons.iter_mut().any(Background::has_ended);
+            if ended || Instant::now() > deadline {
+                let said: Vec<_> = self.daemons.iter().map(Background::said_so_far).collect();
+                panic!("waited in vain: {what}; the daemons say: {}", said.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A name that no other test has, for namespaces of daemons and for [`Room::cgroups`].
+    pub fn name(&self) -> String {
+        let scratch = self.sandbox.scratch();
+        let own = scratch.parent().and_then(Path::file_name).expect("a sandbox has a directory of its own");
+        own.to_string_lossy().trim_start_matches('.').to_owned()
+    }
+
+    /// Cgroups below those at the top of each hierarchy that have the room's name, the deepest first.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        self.tops().iter().for_each(|top| below(top, &mut found));
+        found
+    }
+
+    fn tops(&self) -> Vec<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+        let places = hierarchies.chain([root.to_path_buf()]).map(|place| place.join(self.name()));
+        places.filter(|place| place.is_dir()).collect()
+    }
+
+    /// Tells that the daemons run and nothing else does: see [`Room::until_nothing_is_left`].
+    pub fn settled(&mut self) {
+        self.mounts = self.mounted();
+    }
+
+    /// Waits until there are no cgroups and mounts but those that were there when it had settled.
+    pub fn until_nothing_is_left(&self) {
+        processes::until("the removal of cgroups", || self.cgroups().is_empty());
+        processes::until("the end of mounts", || self.mounted() == self.mounts);
+    }
+
+    fn mounted(&self) -> Vec<String> {
+        let mounts = self.call("cat", &["/proc/self/mountinfo"]).expect(0).stdout;
+        mounts.lines().filter_map(|line| Some(line.split(' ').nth(4)?.to_owned())).collect()
+    }
+}
+
+fn below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            below(&entry.path(), found);
+            found.push(entry.path());
+        }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut cgroups = self.cgroups();
+        cgroups.extend(self.tops());
+        for cgroup in &cgroups {
+            // A process that is frozen cannot be killed.
+            let _ = fs::write(cgroup.join("freezer.state"), "THAWED");
+        }
+        drop(self.keeper.stdin.take());
+        // It waits for the first process, whose end is that of all others.
+        let _ = self.keeper.wait();
+        for cgroup in &cgroups {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
+}
