@@ -256,17 +256,21 @@ pub fn bundle_config(sandbox: &Sandbox, arguments: &[&str]) -> Value {
     let mut config: Value = serde_json::from_str(&text).expect("the example is JSON");
     config["process"]["args"] = json!(arguments);
     if sandbox.caller == Caller::User {
-        let (uid, gid) = (sandbox.caller.uid(), sandbox.caller.gid());
-        let linux = &mut config["linux"];
-        linux["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
-        linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
-        linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
-        linux.as_object_mut().expect("an object").remove("resources");
-        for mount in config["mounts"].as_array_mut().expect("a list") {
-            if let Some(options) = mount["options"].as_array_mut() {
-                options.retain(|option| option != "gid=5");
-            }
-        }
+        give_to_user(&mut config, sandbox.caller.uid(), sandbox.caller.gid());
     }
     config
+}
+
+/// As `runc spec --rootless` does.
+pub fn give_to_user(config: &mut Value, uid: u32, gid: u32) {
+    let linux = &mut config["linux"];
+    linux["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
+    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
+    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
+    linux.as_object_mut().expect("an object").remove("resources");
+    for mount in config["mounts"].as_array_mut().expect("a list") {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! podman with vfsrun as its runtime, without cgroups.
+//! podman with vfsrun as its runtime: without cgroups, or as root in a room with them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -7,13 +7,21 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::program::repository;
+use crate::room::Room;
 use crate::{Caller, Output, Sandbox, command, fixtures, processes, skip};
 
 /// podman with storage of this test's own. `None`, told loudly, where it cannot be used.
 pub struct Podman<'a> {
     sandbox: &'a Sandbox,
     driver: &'static str,
+    room: Option<Room<'a>>,
 }
+
+/// What root does in the room: `--userns=auto` takes subordinate ids of a user of this name.
+const SETUP: &str = "echo containers:300000:131072 >subids
+mount --bind subids /etc/subuid
+mount --bind subids /etc/subgid";
 
 impl<'a> Podman<'a> {
     /// With an image `box` of busybox, in storage that copies it for each container.
@@ -30,7 +38,22 @@ impl<'a> Podman<'a> {
         self.sandbox
     }
 
+    /// The same as [`Podman::new`], in a room, with cgroups. Root's.
+    pub fn with_cgroups(sandbox: &'a Sandbox) -> Option<Podman<'a>> {
+        match Room::new(sandbox, SETUP) {
+            Ok(room) => Podman::made(sandbox, "vfs", Some(room)),
+            Err(reason) => {
+                skip::loudly("podman", &reason);
+                None
+            }
+        }
+    }
+
     fn with_storage(sandbox: &'a Sandbox, driver: &'static str) -> Option<Podman<'a>> {
+        Podman::made(sandbox, driver, None)
+    }
+
+    fn made(sandbox: &'a Sandbox, driver: &'static str, room: Option<Room<'a>>) -> Option<Podman<'a>> {
         if !fixtures::has("podman") {
             skip::loudly("podman", "podman is not installed");
             return None;
@@ -39,14 +62,17 @@ impl<'a> Podman<'a> {
             skip::loudly("podman", "busybox-static is not installed");
             return None;
         };
-        let configuration = "[containers]\n\
-            # Limits that a process without CAP_SYS_RESOURCE can set.\n\
-            default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
-            [engine]\n\
+        let example = std::fs::read_to_string(repository().join("oci-examples/podman/vfsrun.conf"))
+            .expect("the repository has podman's configuration");
+        let installed = example.replace("/usr/local/bin", &sandbox.path("bin").display().to_string());
+        let configuration = format!(
+            "{installed}\
             cgroup_manager = \"cgroupfs\"\n\
             events_logger = \"file\"\n\
-            runtime_supports_json = [\"vfsrun\"]\n\
-            runtime_supports_nocgroup = [\"vfsrun\"]\n";
+            [containers]\n\
+            # Limits that a process without CAP_SYS_RESOURCE can set.\n\
+            default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n"
+        );
         sandbox.write("containers.conf", configuration);
         sandbox.dir("run-user");
         // podman's own option for that is forgotten where it cleans up.
@@ -61,7 +87,7 @@ impl<'a> Podman<'a> {
         let script = sandbox.write("bin/vfsrun", script);
         std::fs::set_permissions(script, PermissionsExt::from_mode(0o755))
             .expect("a file of ours takes a mode");
-        let podman = Podman { sandbox, driver };
+        let podman = Podman { sandbox, driver, room };
         sandbox.write("root/work/of-the-image", "of the image\n");
         let archive = format!("tar -C {} -cf image.tar .", root.display());
         sandbox.sh(&archive);
@@ -72,10 +98,13 @@ impl<'a> Podman<'a> {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let sandbox = self.sandbox;
         let place = |name: &str| -> PathBuf { sandbox.path(name) };
-        let mut command = sandbox.command("podman");
+        let mut command = match &self.room {
+            Some(room) => room.command("podman"),
+            None => sandbox.command("podman"),
+        };
         command.env("CONTAINERS_CONF", place("containers.conf")).env("XDG_RUNTIME_DIR", place("run-user"));
         command.arg("--root").arg(place("storage")).arg("--runroot").arg(place("storage-run"));
-        command.args(["--storage-driver", self.driver]).arg("--runtime").arg(place("bin/vfsrun"));
+        command.args(["--storage-driver", self.driver]).args(["--runtime", "vfsrun"]);
         command.args(arguments);
         command
     }
@@ -86,14 +115,35 @@ impl<'a> Podman<'a> {
 
     /// Detached: its monitor has the output for as long as the container lives.
     pub fn start(&self, options: &[&str], script: &str) {
-        let plain = ["run", "-d", "--cgroups=disabled", "--network=none"];
-        let mut start = self.command(&[&plain[..], options, &["box", "sh", "-c", script]].concat());
+        self.start_quietly(&mut self.running(&["-d"], options, &["sh", "-c", script]));
+    }
+
+    /// A command that leaves a monitor, which has its output.
+    pub fn start_quietly(&self, start: &mut Command) {
         assert!(start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     }
 
     pub fn run(&self, options: &[&str], script: &str) -> Output {
-        let plain = ["run", "--rm", "--cgroups=disabled", "--network=none"];
-        self.call(&[&plain[..], options, &["box", "sh", "-c", script]].concat())
+        command::run(&mut self.running(&["--rm"], options, &["sh", "-c", script]))
+    }
+
+    /// `podman run … box …`, without a network.
+    pub fn running(&self, first: &[&str], options: &[&str], arguments: &[&str]) -> Command {
+        let parent = self.cgroup().map(|parent| format!("--cgroup-parent={parent}"));
+        let cgroups = match &parent {
+            Some(parent) => vec!["--cgroups=no-conmon", parent],
+            None => vec!["--cgroups=disabled"],
+        };
+        self.command(&[&["run", "--network=none"], first, &cgroups, options, &["box"], arguments].concat())
+    }
+
+    pub fn room(&self) -> &Room<'a> {
+        self.room.as_ref().expect("this podman was made in a room")
+    }
+
+    /// In which cgroups of containers are.
+    fn cgroup(&self) -> Option<String> {
+        Some(format!("/{}", self.room.as_ref()?.name()))
     }
 }
 

@@ -16,8 +16,6 @@ pub struct Room<'a> {
     keeper: Child,
     /// Killed by the end of the room, and reaped after it.
     daemons: Vec<Background>,
-    /// The daemons' own mounts.
-    mounts: Vec<String>,
 }
 
 /// What the first process does. Whoever loses its parent is its child, and waited for.
@@ -39,7 +37,7 @@ impl<'a> Room<'a> {
             .map_err(|error| format!("cannot start unshare: {error}"))?;
         let mut line = String::new();
         let _ = BufReader::new(keeper.stdout.take().expect("stdout is a pipe")).read_line(&mut line);
-        let room = Room { sandbox, keeper, daemons: Vec::new(), mounts: Vec::new() };
+        let room = Room { sandbox, keeper, daemons: Vec::new() };
         if line.trim() == "ready" { Ok(room) } else { Err("no namespaces can be made here".to_owned()) }
     }
 
@@ -97,21 +95,20 @@ impl<'a> Room<'a> {
         places.filter(|place| place.is_dir()).collect()
     }
 
-    /// Tells that the daemons run and nothing else does: see [`Room::until_nothing_is_left`].
-    pub fn settled(&mut self) {
-        self.mounts = self.mounted();
-    }
-
-    /// Waits until there are no cgroups and mounts but those that were there when it had settled.
+    /// Waits until there is neither a cgroup nor a mount of a container left.
     pub fn until_nothing_is_left(&self) {
         processes::until("the removal of cgroups", || self.cgroups().is_empty());
-        processes::until("the end of mounts", || self.mounted() == self.mounts);
+        processes::until("the end of mounts", || {
+            let mounts = self.call("cat", &["/proc/self/mountinfo"]).expect(0).stdout;
+            !mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(is_containers)
+        });
     }
+}
 
-    fn mounted(&self) -> Vec<String> {
-        let mounts = self.call("cat", &["/proc/self/mountinfo"]).expect(0).stdout;
-        mounts.lines().filter_map(|line| Some(line.split(' ').nth(4)?.to_owned())).collect()
-    }
+/// Whether something is mounted for a container: at what engines name by its id, or at the root in its bundle.
+fn is_containers(place: &str) -> bool {
+    let is_id = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    place.split('/').any(|name| name == "rootfs" || is_id(name))
 }
 
 fn below(directory: &Path, found: &mut Vec<PathBuf>) {

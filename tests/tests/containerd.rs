@@ -30,7 +30,6 @@ impl<'a> Containerd<'a> {
         room.start(room.command("containerd").args(["--config", "config.toml", "--log-level", "error"]));
         let mut containerd = Containerd { sandbox, room };
         containerd.room.until("containerd", |room| client(sandbox, room, &["version"]).code() == 0);
-        containerd.room.settled();
         Ok(containerd)
     }
 

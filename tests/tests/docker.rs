@@ -42,7 +42,6 @@ impl<'a> Docker<'a> {
         let mut docker = Docker { sandbox, room };
         docker.room.until("dockerd", |room| client(sandbox, room, &["version"]).code() == 0);
         docker.call(&["import", "image.tar", "busybox"]).expect(0);
-        docker.room.settled();
         Ok(docker)
     }
 

@@ -1,7 +1,10 @@
-//! podman with vfsrun as its runtime, without cgroups.
+//! podman with vfsrun as its runtime, without cgroups; `podman_cgroups.rs` is with them.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use vfsrun_tests::podman::Podman;
-use vfsrun_tests::{Sandbox, as_root_and_user, processes};
+use vfsrun_tests::{Caller, Sandbox, as_root_and_user, fixtures, processes, skip};
 
 as_root_and_user!(
     container_runs_and_its_exit_code_comes_through,
@@ -11,11 +14,20 @@ as_root_and_user!(
     volumes_are_mounted,
     root_is_readonly_but_for_its_temporary_places,
     commands_are_executed_in_a_container,
+    health_is_what_a_command_in_the_container_says,
+    container_is_killed_and_restarted,
+    secrets_and_volumes_are_in_the_container,
+    init_is_the_first_process,
+    image_is_built,
+    user_namespace_maps_the_ids_that_are_asked_for,
+    container_tells_systemd_that_it_is_ready,
 );
 
 fn container_runs_and_its_exit_code_comes_through(sandbox: &Sandbox) {
     let Some(podman) = Podman::new(sandbox) else { return };
-    let output = podman.run(&["--hostname=inside"], "hostname; id -u; echo err >&2; exit 5").expect(5);
+    // Without a cgroup it is not granted, which is told on stderr.
+    let options = ["--hostname=inside", "--cap-drop=mknod"];
+    let output = podman.run(&options, "hostname; id -u; echo err >&2; exit 5").expect(5);
     assert_eq!(output.stdout, "inside\n0\n");
     assert_eq!(output.stderr, "err\n");
 }
@@ -85,4 +97,105 @@ fn volumes_are_mounted(sandbox: &Sandbox) {
     );
     assert_eq!(output.expect(1).stdout, "of the host\nnew\n");
     assert_eq!(std::fs::read_to_string(sandbox.path("volume/new")).unwrap(), "new\n");
+}
+
+fn health_is_what_a_command_in_the_container_says(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let health = ["--name=web", "--health-cmd=test -e /work/well", "--health-interval=disable"];
+    podman.start(&health, "while :; do sleep 0.1; done");
+    podman.call(&["healthcheck", "run", "web"]).expect(1);
+    podman.call(&["exec", "web", "touch", "/work/well"]).expect(0);
+    podman.call(&["healthcheck", "run", "web"]).expect(0);
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
+}
+
+fn container_is_killed_and_restarted(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    podman.start(&["--name=web"], "trap 'exit 4' USR1; while :; do sleep 0.1; done");
+    let pid = || podman.call(&["inspect", "web", "--format", "{{.State.Pid}}"]).expect(0).stdout;
+    let before = pid();
+    podman.start_quietly(&mut podman.command(&["restart", "--time=0", "web"]));
+    assert_ne!(pid(), before);
+    podman.call(&["kill", "--signal=USR1", "web"]).expect(0);
+    assert_eq!(podman.call(&["wait", "web"]).expect(0).stdout, "4\n");
+    podman.start_quietly(&mut podman.command(&["start", "web"]));
+    podman.call(&["kill", "web"]).expect(0);
+    assert_eq!(podman.call(&["wait", "web"]).expect(0).stdout, "137\n");
+    podman.call(&["rm", "web"]).expect(0);
+}
+
+fn secrets_and_volumes_are_in_the_container(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    sandbox.write("secret", "hush\n");
+    podman.call(&["secret", "create", "key", "secret"]).expect(0);
+    podman.call(&["volume", "create", "data"]).expect(0);
+    let secret =
+        podman.run(&["--secret=key", "-v=data:/data"], "cat /run/secrets/key; echo kept >/data/file");
+    assert_eq!(secret.expect(0).stdout, "hush\n");
+    let volume = podman.run(&["-v=data:/data:ro"], "cat /data/file; touch /data/new");
+    assert_eq!(volume.expect(1).stdout, "kept\n");
+}
+
+fn init_is_the_first_process(sandbox: &Sandbox) {
+    if !fixtures::has("catatonit") {
+        return skip::loudly("podman: --init", "catatonit is not installed");
+    }
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let output = podman.run(&["--init"], "cat /proc/1/comm; exit 5").expect(5);
+    assert_eq!(output.stdout, "podman-init\n");
+}
+
+/// With the isolation that calls a runtime; podman's default for an ordinary user does not.
+fn image_is_built(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let dockerfile = "FROM scratch\nADD image.tar /\nRUN id -u > /work/built\n\
+                      RUN [\"/bin/false\"]\n";
+    sandbox.write("failing/Dockerfile", dockerfile);
+    sandbox.write("build/Dockerfile", dockerfile.replace("/bin/false", "/bin/true"));
+    sandbox.sh("ln image.tar build/image.tar; ln image.tar failing/image.tar");
+    let build = ["build", "--isolation=oci", "--network=none", "--tag=built"];
+    podman.call(&[&build[..], &["build"]].concat()).expect(0);
+    let image =
+        podman.call(&["run", "--rm", "--cgroups=disabled", "--network=none", "built", "cat", "/work/built"]);
+    assert_eq!(image.expect(0).stdout, "0\n");
+    assert_ne!(podman.call(&[&build[..], &["failing"]].concat()).code(), 0);
+}
+
+fn user_namespace_maps_the_ids_that_are_asked_for(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let ids = ["--uidmap=0:1:5000", "--gidmap=0:0:5000"];
+    let output = podman.run(&ids, "cat /proc/self/uid_map; touch /work/x; stat -c %u /work/x").expect(0);
+    let words: Vec<_> = output.stdout.split_whitespace().collect();
+    assert_eq!(words, ["0", "1", "5000", "0"]);
+    if sandbox.caller == Caller::User {
+        let output = podman.run(&["--userns=keep-id"], "id -u; touch /tmp/x; stat -c %u /tmp/x");
+        let own = sandbox.caller.uid();
+        assert_eq!(output.expect(0).stdout, format!("{own}\n{own}\n"));
+    }
+}
+
+/// podman tells its monitor's pid, and what the container says goes on.
+fn container_tells_systemd_that_it_is_ready(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    fixtures::notify(sandbox, "work/notify");
+    let path = sandbox.path("systemd");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    sandbox.own(&path);
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let volume = format!("-v={}:/shared", sandbox.path("work").display());
+    let script =
+        "until [ -e /shared/go ]; do sleep 0.05; done; touch /shared/gone; /shared/notify READY=1; sleep 100";
+    let options = ["--name=web", "--sdnotify=container", &volume];
+    let mut start = podman.running(&["-d"], &options, &["sh", "-c", script]);
+    podman.start_quietly(start.env("NOTIFY_SOCKET", &path));
+    let next = || {
+        let mut message = [0; 4096];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert!(next().starts_with("MAINPID="));
+    sandbox.write("work/go", "");
+    assert_eq!(next(), "READY=1");
+    assert!(sandbox.path("work/gone").exists(), "it was ready before the container said so");
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
 }
