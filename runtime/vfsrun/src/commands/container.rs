@@ -13,12 +13,12 @@ use crate::{directories, probe};
 pub fn container(command: &Command, global: &Global) -> Outcome {
     match command {
         Command::Create(arguments) => {
-            container::create(&request(arguments, global), note)?;
+            container::create(&request(arguments, global), notes(global))?;
             Ok(0)
         }
         Command::Run { create: arguments, detach, keep, no_subreaper: _ } => {
             let manner = Manner { detach: *detach, keep: *keep };
-            Ok(container::run(&request(arguments, global), manner, note)?)
+            Ok(container::run(&request(arguments, global), manner, notes(global))?)
         }
         Command::Start { id } => done(containers(global)?.start(id)),
         Command::Exec(arguments) => exec(arguments, global),
@@ -38,6 +38,14 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
 fn containers(global: &Global) -> Result<Containers, Failure> {
     let runtime = directories::runtime(global.root.as_deref(), probe::caller().privileged)?;
     Ok(Containers::of(&runtime))
+}
+
+/// Where notes about a new container go: its stderr is this program's, and whoever reads it there has a log of ours besides.
+fn notes(global: &Global) -> fn(&str) {
+    match global.log {
+        Some(_) => |text| tracing::debug!(text, "note"),
+        None => note,
+    }
 }
 
 fn not_built(command: &str) -> Failure {
