@@ -21,6 +21,7 @@ as_root_and_user!(
     action_has_clocks_of_its_own,
     labels_need_a_kernel_that_enforces_them,
     sysctl_is_written_to_its_own_file_alone,
+    user_namespace_without_mappings_has_the_one_id_of_its_command,
     ;
     root:
     keyring_that_somebody_put_in_the_way_is_not_joined,
@@ -421,4 +422,32 @@ fn sysctl_is_written_to_its_own_file_alone(sandbox: &Sandbox) {
         .unwrap()
         .expect(1)
         .assert_stderr_has("cannot set sysctl net.ipv4.ip_forward: Invalid cross-device link");
+}
+
+fn user_namespace_without_mappings_has_the_one_id_of_its_command(sandbox: &Sandbox) {
+    let Some(mut config) = fixtures::bundle(sandbox, "cat /proc/self/uid_map /proc/self/gid_map") else {
+        return skip::loudly("user namespace", "busybox-static is not installed");
+    };
+    let linux = config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    let namespaces = linux["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    namespaces.push(json!({ "type": "user" }));
+    // The group of terminals is no id inside.
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    for inside in [0, 1000] {
+        config["process"]["user"] = json!({ "uid": inside, "gid": inside });
+        sandbox.write_json("bundle/config.json", &config);
+        let output = sandbox.call(&["run", "-b", "bundle", "web"]).expect(0);
+        let maps: Vec<Vec<&str>> =
+            output.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+        let (inside, uid, gid) =
+            (inside.to_string(), sandbox.caller.uid().to_string(), sandbox.caller.gid().to_string());
+        assert_eq!(maps, [[&inside, &uid, "1"], [&inside, &gid, "1"]]);
+    }
 }

@@ -37,7 +37,7 @@ pub use resolve::{complete, resolve};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use vfsrun_spec::oci::NamespaceType;
+use vfsrun_spec::oci::{IdMapping, NamespaceType};
 use vfsrun_spec::{Process, Spec, Vfs};
 
 use plan::{
@@ -154,7 +154,7 @@ fn namespaces(linux: &vfsrun_spec::Linux) -> Vec<Namespace> {
 /// What the kernel's maps must say: ids of the host in the config, of the parent namespace in the plan.
 fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
     let linux = config.linux.clone().unwrap_or_default();
-    let from = |mappings: &[vfsrun_spec::oci::IdMapping], parent: &[ids::Extent], at: &'static str| {
+    let from = |mappings: &[IdMapping], parent: &[ids::Extent], at: &'static str| {
         mappings
             .iter()
             .map(|m| {
@@ -169,9 +169,17 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
         // A bundle is cloned from the caller's own namespace.
         None => facts::ParentIds::identity(),
     };
+    let user = config.process.as_ref().and_then(|process| process.user.clone()).unwrap_or_default();
+    // Without mappings the one id inside is the command's, and the caller's outside: more an ordinary user has no right to.
+    let said = |mappings: &[IdMapping], inside: u32, outside: u32| match mappings {
+        [] => vec![IdMapping { container_id: inside, host_id: outside, size: 1 }],
+        said => said.to_vec(),
+    };
+    let uids = said(&linux.uid_mappings, user.uid, facts.caller.uid);
+    let gids = said(&linux.gid_mappings, user.gid, facts.caller.gid);
     Ok(Ids {
-        uids: from(&linux.uid_mappings, &parent.uids, "linux.uidMappings")?,
-        gids: from(&linux.gid_mappings, &parent.gids, "linux.gidMappings")?,
+        uids: from(&uids, &parent.uids, "linux.uidMappings")?,
+        gids: from(&gids, &parent.gids, "linux.gidMappings")?,
     })
 }
 

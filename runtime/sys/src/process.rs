@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,13 @@ impl Process {
         let stat = Stat::read(self.pid)?;
         Ok(stat.filter(|stat| stat.started == self.started && !stat.is_over).map(|_| process))
     }
+}
+
+/// Waits for its end, and tells whether it came in time.
+pub fn ends_within(process: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let limit = Timespec::try_from(limit).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    Ok(rustix::io::retry_on_intr(|| poll(&mut ended, Some(&limit)))? > 0)
 }
 
 /// Waits for its end.

@@ -63,6 +63,10 @@ const FOR_THE_CREATOR: Duration = Duration::from_secs(1);
 /// Begins the name of a container's directory that is being removed, and no id. The number of who removes it follows.
 const GOING: char = '.';
 
+/// For a killed process to end, as long as runc waits: one in a frozen cgroup that is not ours, or in a broken device's
+/// driver, never does.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Their words are those of runc, which callers look for.
 #[derive(Debug, Error)]
 pub enum ContainerError {
@@ -98,6 +102,8 @@ pub enum ContainerError {
     Notify(#[from] NotifyError),
     #[error("{pattern:?} is no regular expression")]
     Pattern { pattern: String, source: regex::Error },
+    #[error("container {id} was killed, and has not ended after {} s: it is frozen from outside, or waits for a device", PATIENCE.as_secs())]
+    Stuck { id: Id },
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
     #[error(transparent)]
@@ -446,7 +452,10 @@ impl Container {
         let Some(process) = self.record.process.open().map_err(failed)? else { return Ok(()) };
         send_kill(&process).map_err(failed)?;
         self.let_die()?;
-        process::wait(&process).map_err(failed)
+        match process::ends_within(&process, PATIENCE).map_err(failed)? {
+            true => Ok(()),
+            false => Err(ContainerError::Stuck { id: self.id.clone() }),
+        }
     }
 }
 
