@@ -62,7 +62,7 @@ impl<'a> Podman<'a> {
             skip::loudly("podman", "busybox-static is not installed");
             return None;
         };
-        let example = std::fs::read_to_string(repository().join("oci-examples/podman/vfsrun.conf"))
+        let example = std::fs::read_to_string(repository().join("docs/containers.conf.d/vfsrun.conf"))
             .expect("the repository has podman's configuration");
         let installed = example.replace("/usr/local/bin", &sandbox.path("bin").display().to_string());
         let configuration = format!(

@@ -729,6 +729,9 @@ fn without_cgroups_a_container_runs_and_says_so_once(sandbox: &Sandbox) {
     });
     let logged = ["--log", "log", "--log-format", "json", "run", "--bundle", "bundle", "web"];
     let output = sandbox.call(&logged).expect(0);
+    // Whose stderr is the container's alone.
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("ran\n", ""));
+    let output = sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(0);
     assert_eq!(output.stdout, "ran\n");
     assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
     output.assert_stderr_has(

@@ -12,6 +12,7 @@ as_root_and_user!(
     run_has_the_exit_code_of_its_command,
     run_and_its_container_end_together,
     detached_container_is_found_by_its_pid_file,
+    config_may_lie_outside_of_the_bundle,
     create_tells_what_cannot_be_executed,
     name_is_taken_once,
     commands_refuse_what_does_not_fit_the_status,
@@ -152,6 +153,17 @@ fn run_and_its_container_end_together(sandbox: &Sandbox) {
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(running.wait().code(), 128 + 9);
     assert_nothing_left(sandbox);
+}
+
+/// Whose relative paths start at the bundle all the same.
+fn config_may_lie_outside_of_the_bundle(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo ran") {
+        return;
+    }
+    sandbox.sh("mkdir elsewhere && mv bundle/config.json elsewhere/other.json");
+    let config = sandbox.path("elsewhere/other.json").display().to_string();
+    let output = sandbox.call(&["run", "--bundle", "bundle", "--config", &config, "web"]);
+    assert_eq!(output.expect(0).stdout, "ran\n");
 }
 
 fn detached_container_is_found_by_its_pid_file(sandbox: &Sandbox) {

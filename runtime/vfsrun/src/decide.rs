@@ -38,9 +38,15 @@ pub struct Request {
     pub cgroup_manager: CgroupManager,
     /// It is to be a container of this name.
     pub container: Option<Id>,
+    /// Where relative paths of the spec start, if that is not its file's directory.
+    pub bundle: Option<PathBuf>,
 }
 
 impl Request {
+    fn directory(&self, file: &Path) -> PathBuf {
+        self.bundle.clone().unwrap_or_else(|| directory_of(file))
+    }
+
     fn cgroup(&self) -> Wanted<'_> {
         Wanted::New {
             manager: self.cgroup_manager,
@@ -74,7 +80,7 @@ impl Decided {
     /// As those see it who are run on the way.
     pub fn hooked(&self) -> Hooked {
         let id = format!("vfsrun-{}", std::process::id());
-        Hooked::new(&self.plan.hooks, id, &directory_of(&self.file), &self.plan.annotations)
+        Hooked::new(&self.plan.hooks, id, &self.facts.spec_directory, &self.plan.annotations)
     }
 }
 
@@ -94,7 +100,7 @@ pub fn decide(request: &Request, note: impl Fn(&str)) -> Result<Decided, RunErro
     tracing::debug!(spec = %file.display(), root = ?plan.root, "planned");
     let runtime = directories::runtime(request.runtime.as_deref(), facts.caller.privileged)?;
     let filter = filter(&plan, &runtime)?;
-    let agent = agent(&plan, filter.as_ref(), &directory_of(&file))?;
+    let agent = agent(&plan, filter.as_ref(), &facts.spec_directory)?;
     let scaffold = directories::scaffold(&runtime)?;
     let trace = open_trace(request.trace.as_ref(), &plan, store.as_ref())?;
     let root_key =
@@ -207,21 +213,22 @@ struct Loaded {
 
 fn load_all(request: &Request) -> Result<Loaded, RunError> {
     let (spec, file) = load(request)?;
-    reach(&spec, &file)?;
+    let directory = request.directory(&file);
+    reach(&spec, &file, &directory)?;
     let store = open_store(&spec, request)?;
     if let Some(store) = &store {
-        images::bring_in(&spec, &directory_of(&file), store).map_err(|(at, source)| RunError::Image {
+        images::bring_in(&spec, &directory, store).map_err(|(at, source)| RunError::Image {
             file: file.clone(),
             at,
             source,
         })?;
     }
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref(), request.cgroup());
+    let facts = probe::facts(&spec, &directory, store.as_ref(), request.cgroup());
     Ok(Loaded { spec, file, store, facts })
 }
 
-fn reach(spec: &Spec, file: &Path) -> Result<(), RunError> {
-    probe::reach::reach(spec, &directory_of(file))
+fn reach(spec: &Spec, file: &Path, directory: &Path) -> Result<(), RunError> {
+    probe::reach::reach(spec, directory)
         .map_err(|source| RunError::Reach { file: file.to_path_buf(), source })
 }
 
@@ -233,8 +240,9 @@ pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
         Some(_) => existing_store(request)?,
         None => None,
     };
-    reach(&spec, &file)?;
-    let facts = probe::facts(&spec, &directory_of(&file), store.as_ref(), request.cgroup());
+    let directory = request.directory(&file);
+    reach(&spec, &file, &directory)?;
+    let facts = probe::facts(&spec, &directory, store.as_ref(), request.cgroup());
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file, source })?;
     Ok((spec, facts, plan))
 }

@@ -22,6 +22,7 @@ pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
         store: global.store.clone(),
         cgroup_manager: global.cgroup_manager(),
         container: None,
+        bundle: None,
     };
     let outcome = run::run(&request, note);
     let failure = |error: &run::RunError| Failure { message: chain(error), code: error.exit_code() };

@@ -160,6 +160,7 @@ pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Dec
     let config = request.config.clone().unwrap_or_else(|| "config.json".into());
     let spec = Request {
         spec: request.bundle.join(config),
+        bundle: Some(request.bundle.clone()),
         runtime: request.runtime.clone(),
         store: request.store.clone(),
         cgroup_manager: request.cgroup_manager,
