@@ -13,6 +13,7 @@
 
 pub mod blocks;
 pub mod caller;
+pub mod cgroups;
 pub mod changer;
 /// Shared with the tests of the union, which this crate does not depend on.
 #[path = "../../layers/union/tests/support/changes.rs"]

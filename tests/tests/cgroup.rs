@@ -1,13 +1,17 @@
 //! Cgroups of containers: on this machine as it is, and in mount namespaces where it has version 1 or version 2 alone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use vfsrun_tests::cgroups::{
+    MODES, Mode, Top, add_mounts, at, bundle, cgroups_of, created, detached, grant, has_cgroups, hierarchies,
+    name, started, tidy,
+};
 use vfsrun_tests::{
-    Background, Caller, Output, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
+    Background, Caller, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
 };
 
 as_root!(
@@ -26,163 +30,9 @@ as_root!(
     nobody_makes_cgroups_that_are_disabled,
     run_of_a_spec_has_a_cgroup_if_it_asks_for_one,
     limit_that_the_kernel_refuses_names_its_field,
-    paused_container_stands_still_until_it_is_resumed,
-    commands_say_what_a_paused_container_cannot_do,
-    processes_are_listed_as_ps_shows_them,
 );
 
-as_user!(
-    without_cgroups_a_container_runs_and_says_so_once,
-    cgroup_that_is_given_to_the_user_is_used,
-    without_cgroups_processes_are_listed_and_none_are_paused,
-);
-
-/// How this machine's cgroups are seen: what root does in a mount namespace of the test's own.
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    AsItIs,
-    V1,
-    V2,
-}
-
-const MODES: [Mode; 3] = [Mode::AsItIs, Mode::V1, Mode::V2];
-
-/// A cgroup of version 2 that is the whole hierarchy to those who run in [`Mode::V2`], and goes with the test.
-struct Top(PathBuf);
-
-impl Top {
-    fn new(sandbox: &Sandbox) -> Top {
-        let mount = hierarchies().into_iter().find(|(controllers, _)| controllers.is_empty());
-        let (_, mount) = mount.expect("checked by `has_cgroups`");
-        let path = mount.join(name(sandbox));
-        fs::create_dir(&path).unwrap();
-        Top(path)
-    }
-
-    fn setup(&self, mode: Mode) -> String {
-        match mode {
-            Mode::AsItIs => String::new(),
-            Mode::V1 => format!("mount -t tmpfs none '{}'", self.0.parent().unwrap().display()),
-            Mode::V2 => format!("mount --bind '{}' /sys/fs/cgroup", self.0.display()),
-        }
-    }
-}
-
-impl Drop for Top {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-/// Of a cgroup that is this test's alone.
-fn name(sandbox: &Sandbox) -> String {
-    let scratch = sandbox.scratch();
-    let directory = scratch.parent().and_then(Path::file_name).unwrap().to_string_lossy();
-    format!("vfsrun-tests-{}", directory.trim_start_matches('.'))
-}
-
-/// Controllers and mounts of this machine.
-fn hierarchies() -> Vec<(String, PathBuf)> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let cgroups = mounts.lines().filter_map(|line| {
-        let (head, tail) = line.split_once(" - ")?;
-        let mut tail = tail.split(' ');
-        let kind = tail.next().filter(|kind| kind.starts_with("cgroup"))?;
-        let options = tail.nth(1)?.to_owned();
-        let controllers = if kind == "cgroup2" { "" } else { options.split_once(',')?.1 };
-        Some((controllers.to_owned(), PathBuf::from(head.split(' ').nth(4)?)))
-    });
-    cgroups.collect()
-}
-
-/// Whether this machine has what these tests look at. Told loudly.
-fn has_cgroups(test: &str) -> bool {
-    let has = hierarchies();
-    let hybrid = ["memory", "devices", "freezer", "pids", "cpuset", ""];
-    let is_hybrid = hybrid.iter().all(|wanted| has.iter().any(|(controllers, _)| controllers == wanted));
-    if !is_hybrid {
-        skip::loudly(test, "this machine does not have cgroups of both versions");
-    }
-    is_hybrid
-}
-
-/// Directories of this machine's cgroups whose names have `text` in them.
-fn cgroups_of(text: &str) -> Vec<PathBuf> {
-    fn below(directory: &Path, text: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(text) {
-                    found.push(entry.path());
-                }
-                below(&entry.path(), text, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    for (_, mount) in hierarchies() {
-        below(&mount, text, &mut found);
-    }
-    found
-}
-
-fn bundle(sandbox: &Sandbox, script: &str, change: impl Fn(&mut Value)) -> bool {
-    if !has_cgroups("cgroup") {
-        return false;
-    }
-    if !sandbox.path("bundle/rootfs").exists() && fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
-        skip::loudly("cgroup", "busybox-static is not installed");
-        return false;
-    }
-    let mut config = fixtures::bundle_config(sandbox, &["/bin/sh", "-c", script]);
-    // In a cgroup namespace every path is `/`.
-    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-    namespaces.retain(|namespace| namespace["type"] != "cgroup");
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
-    true
-}
-
-/// A path in every hierarchy, which is this test's alone.
-fn at(sandbox: &Sandbox) -> String {
-    format!("/{}/c", name(sandbox))
-}
-
-/// Removes what [`at`] has as parents.
-fn tidy(sandbox: &Sandbox) {
-    for path in cgroups_of(&name(sandbox)) {
-        let _ = fs::remove_dir(path);
-    }
-}
-
-/// A container that outlives its creator.
-#[track_caller]
-fn created(sandbox: &Sandbox, id: &str) {
-    started(sandbox, &["create", "--bundle", "bundle", id]).expect(0);
-}
-
-#[track_caller]
-fn detached(sandbox: &Sandbox, id: &str) {
-    started(sandbox, &["run", "-d", "--bundle", "bundle", id]).expect(0);
-}
-
-/// Its output goes to files: a container keeps a pipe open.
-fn started(sandbox: &Sandbox, arguments: &[&str]) -> Output {
-    let file = |name| fs::File::create(sandbox.path(name)).unwrap();
-    let mut command = sandbox.vfsrun(arguments);
-    let status = command.stdout(file("out")).stderr(file("err")).stdin(Stdio::null()).status().unwrap();
-    let text = |name| fs::read_to_string(sandbox.path(name)).unwrap();
-    Output { status, stdout: text("out"), stderr: text("err"), result: Value::Null }
-}
-
-fn add_mounts(config: &mut Value, mounts: &[Value]) {
-    config["mounts"].as_array_mut().unwrap().extend(mounts.iter().cloned());
-}
-
-fn grant(config: &mut Value, capability: &str) {
-    for set in ["bounding", "permitted", "effective"] {
-        config["process"]["capabilities"][set].as_array_mut().unwrap().push(json!(capability));
-    }
-}
+as_user!(without_cgroups_a_container_runs_and_says_so_once, cgroup_that_is_given_to_the_user_is_used,);
 
 fn container_is_in_a_cgroup_of_each_hierarchy_and_leaves_none(sandbox: &Sandbox) {
     if !bundle(sandbox, "cat /proc/self/cgroup", |_| {}) {
@@ -613,108 +463,6 @@ fn limit_that_the_kernel_refuses_names_its_field(sandbox: &Sandbox) {
     }
     assert!(!cgroups_of(&name(sandbox)).iter().any(|path| path.join("c").exists()));
     tidy(sandbox);
-}
-
-fn paused_container_stands_still_until_it_is_resumed(sandbox: &Sandbox) {
-    sandbox.dir("tmp");
-    let change = |config: &mut Value| {
-        let tmp = json!({ "destination": "/tmp", "type": "bind", "source": sandbox.path("tmp"), "options": ["rbind", "rw"] });
-        add_mounts(config, &[tmp]);
-    };
-    if !bundle(sandbox, "while true; do echo >>/tmp/ticks; sleep 0.02; done", change) {
-        return;
-    }
-    let top = Top::new(sandbox);
-    for mode in MODES {
-        let script = "vfsrun run -d --bundle bundle web >out 2>&1
-            ticks() { wc -c <tmp/ticks; }
-            until [ -s tmp/ticks ]; do sleep 0.01; done
-            vfsrun pause web; vfsrun state web | grep status; vfsrun list | grep -c ' paused '
-            before=$(ticks); sleep 0.3; [ $before = $(ticks) ] && echo still
-            vfsrun resume web; vfsrun state web | grep status
-            sleep 0.3; [ $before != $(ticks) ] && echo goes on
-            vfsrun pause web; vfsrun delete --force web; vfsrun list -q; rm tmp/ticks";
-        let output = command::run(&mut sandbox.script_in_namespace(&top.setup(mode), script)).expect(0);
-        let lines: Vec<_> = output.stdout.lines().map(str::trim).collect();
-        let expected = ["\"status\": \"paused\",", "1", "still", "\"status\": \"running\",", "goes on"];
-        assert_eq!(lines, expected, "{mode:?}: {}", output.stderr);
-    }
-}
-
-fn commands_say_what_a_paused_container_cannot_do(sandbox: &Sandbox) {
-    if !bundle(sandbox, "sleep 100", |_| {}) {
-        return;
-    }
-    let says = |arguments: &[&str], code: i32, words: &str| {
-        sandbox.call(arguments).expect(code).assert_stderr_has(words);
-    };
-    created(sandbox, "web");
-    sandbox.call(&["pause", "web"]).expect(0);
-    says(&["start", "web"], 1, "cannot start a container in the paused state");
-    says(&["pause", "web"], 1, "container not running");
-    sandbox.call(&["resume", "web"]).expect(0);
-    assert!(sandbox.call(&["state", "web"]).expect(0).stdout.contains("\"created\""));
-    says(&["resume", "web"], 1, "container not paused");
-    sandbox.call(&["start", "web"]).expect(0);
-    sandbox.call(&["pause", "web"]).expect(0);
-    says(
-        &["exec", "web", "true"],
-        255,
-        "cannot exec in a paused container (use --ignore-paused to override)",
-    );
-    says(&["delete", "web"], 1, "cannot delete container web that is not stopped: paused");
-    // It begins when it can.
-    let waits = Background::start(&mut sandbox.vfsrun(&["exec", "--ignore-paused", "web", "echo", "ran"]));
-    std::thread::sleep(Duration::from_millis(200));
-    sandbox.call(&["resume", "web"]).expect(0);
-    waits.wait().expect(0);
-    sandbox.call(&["pause", "web"]).expect(0);
-    sandbox.call(&["kill", "web", "KILL"]).expect(0);
-    processes::until("the end of the killed container", || {
-        sandbox.call(&["state", "web"]).stdout.contains("\"stopped\"")
-    });
-    says(&["pause", "web"], 1, "container not running");
-    says(&["resume", "web"], 1, "container not paused");
-    sandbox.call(&["delete", "web"]).expect(0);
-    says(&["pause", "web"], 1, "container \"web\" does not exist");
-}
-
-fn processes_are_listed_as_ps_shows_them(sandbox: &Sandbox) {
-    if !bundle(sandbox, "sleep 7654322 & sleep 7654323", |_| {}) {
-        return;
-    }
-    detached(sandbox, "web");
-    let pids = || -> Vec<i32> {
-        serde_json::from_str(&sandbox.call(&["ps", "--format", "json", "web"]).expect(0).stdout).unwrap()
-    };
-    processes::until("both processes", || pids().len() == 2);
-    let table = sandbox.call(&["ps", "web"]).expect(0).stdout;
-    let lines: Vec<_> = table.lines().collect();
-    assert!(lines.len() == 3 && lines[0].starts_with("UID "), "{table}");
-    let args = sandbox.call(&["ps", "web", "-eo", "pid,args"]).expect(0).stdout;
-    for (pid, line) in pids().iter().zip(args.lines().skip(1)) {
-        assert!(line.trim_start().starts_with(&format!("{pid} ")) && line.contains("sleep 765432"), "{args}");
-    }
-    sandbox.call(&["ps", "web", "-eo", "comm"]).expect(1).assert_stderr_has("couldn't find PID field");
-    sandbox.call(&["ps", "web", "--no-such"]).expect(1).assert_stderr_has("ps: exit status: 1");
-    sandbox.call(&["kill", "web", "KILL"]).expect(0);
-    processes::until("the end of its processes", || pids().is_empty());
-    sandbox.call(&["delete", "--force", "web"]).expect(0);
-    sandbox.call(&["ps", "web"]).expect(1).assert_stderr_has("does not exist");
-}
-
-fn without_cgroups_processes_are_listed_and_none_are_paused(sandbox: &Sandbox) {
-    if !bundle(sandbox, "sleep 100 & sleep 100", |_| {}) {
-        return;
-    }
-    detached(sandbox, "web");
-    let pids = || sandbox.call(&["ps", "--format", "json", "web"]).expect(0).stdout;
-    processes::until("both processes", || pids().split(',').count() == 2);
-    sandbox.call(&["pause", "web"]).expect(1).assert_stderr_has("web has no cgroup that could stop");
-    assert!(sandbox.call(&["state", "web"]).expect(0).stdout.contains("\"running\""));
-    sandbox.call(&["kill", "web", "KILL"]).expect(0);
-    processes::until("the end of its processes", || pids() == "[]\n");
-    sandbox.call(&["delete", "--force", "web"]).expect(0);
 }
 
 fn without_cgroups_a_container_runs_and_says_so_once(sandbox: &Sandbox) {

@@ -1,0 +1,263 @@
+//! The commands of an OCI runtime.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use rustix::process::Signal;
+
+use super::variable;
+use crate::container::{self, Id};
+
+/// The commands of an OCI runtime.
+#[derive(Debug, Subcommand)]
+pub enum Container {
+    /// Create a container of a bundle: everything up to its command, which waits for start
+    #[command(after_help = "Example:\n  vfsrun create --bundle ./bundle web && vfsrun start web")]
+    Create(Create),
+    /// Create a container, start it, and wait for its end: it ends with this program
+    #[command(
+        after_help = "Examples:\n  vfsrun run --bundle ./bundle web\n  vfsrun run --detach --pid-file web.pid web"
+    )]
+    Run {
+        #[command(flatten)]
+        create: Create,
+        /// Do not wait for its end
+        #[arg(short, long)]
+        detach: bool,
+        /// Keep the state of the ended container, for `state` and `delete`
+        #[arg(long)]
+        keep: bool,
+        /// Accepted: this program takes no orphans
+        #[arg(long)]
+        no_subreaper: bool,
+    },
+    /// Let a created container's command begin
+    Start { id: Id },
+    /// Run another command in a container
+    #[command(after_help = "Examples:\n  vfsrun exec web ps\n  vfsrun exec --user 1000 -t web sh")]
+    Exec(Box<Exec>),
+    /// Print a container's state as JSON
+    State { id: Id },
+    /// Send a signal to a container's first process
+    #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
+    Kill {
+        /// To every process of its cgroup; to its first one where it has none
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        which: Which,
+        /// A name, with or without SIG, or a number
+        #[arg(default_value = "TERM", value_parser = signal)]
+        signal: Signal,
+    },
+    /// Remove what is kept of a stopped container
+    Delete {
+        /// End it first if it runs; nothing to remove is no error then
+        #[arg(short, long)]
+        force: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// List a container's processes, as ps(1) shows them
+    #[command(
+        after_help = "Examples:\n  vfsrun ps web\n  vfsrun ps web -o pid,rss,args\n  vfsrun ps --format json web"
+    )]
+    Ps {
+        /// As JSON: an array of their numbers alone
+        #[arg(short, long, default_value = "table")]
+        format: ListFormat,
+        id: Id,
+        /// What the host's ps is given in place of -ef
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Stop all processes of a container, until it is resumed
+    #[command(after_help = "Example:\n  vfsrun pause web && vfsrun resume web")]
+    Pause { id: Id },
+    /// Let the processes of a paused container go on
+    Resume { id: Id },
+    /// Not built: ends with an error, whatever is asked
+    #[command(disable_help_flag = true)]
+    Checkpoint(Anything),
+    /// Not built: ends with an error, whatever is asked
+    #[command(disable_help_flag = true)]
+    Restore(Anything),
+    /// Print what of the OCI specification is built, as JSON
+    Features,
+    /// List containers
+    List {
+        #[arg(short, long, default_value = "table")]
+        format: ListFormat,
+        /// Print ids alone
+        #[arg(short, long)]
+        quiet: bool,
+    },
+}
+
+/// One container, or several.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The id is a regular expression: all containers that it is found in
+    #[arg(short, long)]
+    pub regex: bool,
+    pub id: String,
+}
+
+/// For callers that conclude from `--help` what is built.
+#[derive(Debug, Args)]
+pub struct Anything {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub anything: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// A file with a `process` of the OCI specification, instead of the container's own with what the other options say
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "apparmor", "process_label", "args"])]
+    pub process: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Set a variable of the command's environment
+    #[arg(short, long, value_name = "K=V", value_parser = variable)]
+    pub env: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// As numbers of the container
+    #[arg(short, long, value_name = "UID[:GID]", value_parser = user)]
+    pub user: Option<(u32, Option<u32>)>,
+    /// Another group; may be repeated
+    #[arg(short = 'g', long = "additional-gids", value_name = "GID")]
+    pub group: Vec<u32>,
+    /// Another capability; may be repeated
+    #[arg(short, long, value_name = "CAP_X")]
+    pub cap: Vec<String>,
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// The command's AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// The command's SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Write its pid there, when it runs
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// A Unix socket to which its terminal is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// A Unix socket to which its pidfd is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// It inherits so many descriptors above stderr
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
+    pub preserve_fds: u32,
+    /// The command of a paused container begins when that is resumed; without this it is refused
+    #[arg(long)]
+    pub ignore_paused: bool,
+    /// A cgroup in the container's own, for it to run in; with controllers of version 1, in theirs alone. May be repeated
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    pub cgroup: Vec<container::SubCgroup>,
+    pub id: Id,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
+    pub args: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Another file than config.json; relative to the bundle
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A Unix socket to which the container's terminal is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Write the pid of the container's first process there
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// The command inherits so many descriptors above stderr
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = preserved())]
+    pub preserve_fds: u32,
+    /// A Unix socket to which the pidfd of the container's first process is sent
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Accepted: the root is pivoted to all the same, or there is no container
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Its processes keep the session keyring of whoever starts them; else they have one of the container's own
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    pub id: Id,
+}
+
+/// Decimal digits alone: nothing else may come to be read as root (CVE-2026-30892).
+fn user(text: &str) -> Result<(u32, Option<u32>), String> {
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<u32>().ok().filter(|number| *number != u32::MAX),
+        false => None,
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (number(uid), number(gid).map(Some)),
+        None => (number(text), Some(None)),
+    };
+    uid.zip(gid).ok_or_else(|| "expected UID or UID:GID, as decimal numbers".to_owned())
+}
+
+/// No process has more (fs.nr_open may be set higher; the default of the kernel is this).
+fn preserved() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=1_048_576)
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    let named = || {
+        let name = if name.starts_with("SIG") { name.clone() } else { format!("SIG{name}") };
+        name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+    };
+    let number = text.parse().ok().or_else(named);
+    number.and_then(Signal::from_named_raw).ok_or_else(|| format!("unknown signal {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_is_decimal_numbers_alone() {
+        assert_eq!(user("0"), Ok((0, None)));
+        assert_eq!(user("4294967294:7"), Ok((u32::MAX - 1, Some(7))));
+        for text in [
+            "",
+            "0x0",
+            " 0",
+            "0 ",
+            "-1",
+            "+1",
+            "4294967295",
+            "4294967296",
+            "1:",
+            ":1",
+            "1:-1",
+            "1:2:3",
+            "root",
+            "1:root",
+            "1.0",
+            "٣",
+            "1\n",
+        ] {
+            assert!(user(text).is_err(), "{text:?}");
+        }
+    }
+}

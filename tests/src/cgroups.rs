@@ -1,0 +1,158 @@
+//! Cgroups of containers in a test: of this machine as it is, and of mount namespaces where it has one version alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::command::Output;
+use crate::sandbox::Sandbox;
+use crate::{fixtures, skip};
+
+/// How this machine's cgroups are seen: what root does in a mount namespace of the test's own.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode {
+    AsItIs,
+    V1,
+    V2,
+}
+
+pub const MODES: [Mode; 3] = [Mode::AsItIs, Mode::V1, Mode::V2];
+
+/// A cgroup of version 2 that is the whole hierarchy to those who run in [`Mode::V2`], and goes with the test.
+pub struct Top(pub PathBuf);
+
+impl Top {
+    pub fn new(sandbox: &Sandbox) -> Top {
+        let mount = hierarchies().into_iter().find(|(controllers, _)| controllers.is_empty());
+        let (_, mount) = mount.expect("checked by `has_cgroups`");
+        let path = mount.join(name(sandbox));
+        fs::create_dir(&path).unwrap();
+        Top(path)
+    }
+
+    pub fn setup(&self, mode: Mode) -> String {
+        match mode {
+            Mode::AsItIs => String::new(),
+            Mode::V1 => format!("mount -t tmpfs none '{}'", self.0.parent().unwrap().display()),
+            Mode::V2 => format!("mount --bind '{}' /sys/fs/cgroup", self.0.display()),
+        }
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Of a cgroup that is this test's alone.
+pub fn name(sandbox: &Sandbox) -> String {
+    let scratch = sandbox.scratch();
+    let directory = scratch.parent().and_then(Path::file_name).unwrap().to_string_lossy();
+    format!("vfsrun-tests-{}", directory.trim_start_matches('.'))
+}
+
+/// Controllers and mounts of this machine.
+pub fn hierarchies() -> Vec<(String, PathBuf)> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let cgroups = mounts.lines().filter_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        let mut tail = tail.split(' ');
+        let kind = tail.next().filter(|kind| kind.starts_with("cgroup"))?;
+        let options = tail.nth(1)?.to_owned();
+        let controllers = if kind == "cgroup2" { "" } else { options.split_once(',')?.1 };
+        Some((controllers.to_owned(), PathBuf::from(head.split(' ').nth(4)?)))
+    });
+    cgroups.collect()
+}
+
+/// Whether this machine has what these tests look at. Told loudly.
+pub fn has_cgroups(test: &str) -> bool {
+    let has = hierarchies();
+    let hybrid = ["memory", "devices", "freezer", "pids", "cpuset", ""];
+    let is_hybrid = hybrid.iter().all(|wanted| has.iter().any(|(controllers, _)| controllers == wanted));
+    if !is_hybrid {
+        skip::loudly(test, "this machine does not have cgroups of both versions");
+    }
+    is_hybrid
+}
+
+/// Directories of this machine's cgroups whose names have `text` in them.
+pub fn cgroups_of(text: &str) -> Vec<PathBuf> {
+    fn below(directory: &Path, text: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().contains(text) {
+                    found.push(entry.path());
+                }
+                below(&entry.path(), text, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (_, mount) in hierarchies() {
+        below(&mount, text, &mut found);
+    }
+    found
+}
+
+pub fn bundle(sandbox: &Sandbox, script: &str, change: impl Fn(&mut Value)) -> bool {
+    if !has_cgroups("cgroup") {
+        return false;
+    }
+    if !sandbox.path("bundle/rootfs").exists() && fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
+        skip::loudly("cgroup", "busybox-static is not installed");
+        return false;
+    }
+    let mut config = fixtures::bundle_config(sandbox, &["/bin/sh", "-c", script]);
+    // In a cgroup namespace every path is `/`.
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    change(&mut config);
+    sandbox.write_json("bundle/config.json", &config);
+    true
+}
+
+/// A path in every hierarchy, which is this test's alone.
+pub fn at(sandbox: &Sandbox) -> String {
+    format!("/{}/c", name(sandbox))
+}
+
+/// Removes what [`at`] has as parents.
+pub fn tidy(sandbox: &Sandbox) {
+    for path in cgroups_of(&name(sandbox)) {
+        let _ = fs::remove_dir(path);
+    }
+}
+
+/// A container that outlives its creator.
+#[track_caller]
+pub fn created(sandbox: &Sandbox, id: &str) {
+    started(sandbox, &["create", "--bundle", "bundle", id]).expect(0);
+}
+
+#[track_caller]
+pub fn detached(sandbox: &Sandbox, id: &str) {
+    started(sandbox, &["run", "-d", "--bundle", "bundle", id]).expect(0);
+}
+
+/// Its output goes to files: a container keeps a pipe open.
+pub fn started(sandbox: &Sandbox, arguments: &[&str]) -> Output {
+    let file = |name| fs::File::create(sandbox.path(name)).unwrap();
+    let mut command = sandbox.vfsrun(arguments);
+    let status = command.stdout(file("out")).stderr(file("err")).stdin(Stdio::null()).status().unwrap();
+    let text = |name| fs::read_to_string(sandbox.path(name)).unwrap();
+    Output { status, stdout: text("out"), stderr: text("err"), result: Value::Null }
+}
+
+pub fn add_mounts(config: &mut Value, mounts: &[Value]) {
+    config["mounts"].as_array_mut().unwrap().extend(mounts.iter().cloned());
+}
+
+pub fn grant(config: &mut Value, capability: &str) {
+    for set in ["bounding", "permitted", "effective"] {
+        config["process"]["capabilities"][set].as_array_mut().unwrap().push(json!(capability));
+    }
+}
