@@ -8,6 +8,7 @@ use vfsrun_seccomp::{Arch, Key, NewerCalls, action::action_profile, compile, eng
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     tell_commit();
+    begin_before_libc();
     let target = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let arch = match target.as_str() {
         "x86_64" => Some(Arch::X86_64),
@@ -43,4 +44,12 @@ fn tell_commit() {
     println!("cargo::rerun-if-env-changed=VFSRUN_COMMIT");
     let commit = std::env::var("VFSRUN_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
     println!("cargo::rustc-env=VFSRUN_COMMIT={commit}");
+}
+
+/// The program begins at a function of vfsrun-sys, which goes on to the C library's.
+fn begin_before_libc() {
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
+    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-e,vfsrun_entry");
+    }
 }

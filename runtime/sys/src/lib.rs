@@ -9,6 +9,7 @@ pub mod bpf;
 mod chain;
 pub mod clone;
 pub mod descriptors;
+mod entry;
 pub mod fd_passing;
 pub mod image;
 pub mod keyring;

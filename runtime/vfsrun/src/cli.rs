@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_plan::facts;
 
-pub use self::runtime::{Container, Create, Exec, ListFormat, Which};
-pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec};
+pub use self::runtime::{Container, Create, Delete, Exec, Kill, ListFormat, One, Run, Which};
+pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec, parse};
 use crate::container::OCI_VERSION;
 
 /// The name under which a spec given first is run; users never type it.

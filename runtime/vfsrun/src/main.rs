@@ -47,9 +47,7 @@ mod view;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use cli::{Cli, Command};
+use cli::Command;
 
 /// What a failure of our own exits with; the command's own codes are passed on.
 const OWN_FAILURE: u8 = 125;
@@ -61,7 +59,7 @@ fn main() -> ExitCode {
         return ExitCode::from(OWN_FAILURE);
     }
     let arguments = cli::arguments(given);
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match cli::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return answer(&error, &arguments),
     };

@@ -19,46 +19,19 @@ pub enum Container {
     #[command(
         after_help = "Examples:\n  vfsrun run --bundle ./bundle web\n  vfsrun run --detach --pid-file web.pid web"
     )]
-    Run {
-        #[command(flatten)]
-        create: Create,
-        /// Do not wait for its end
-        #[arg(short, long)]
-        detach: bool,
-        /// Keep the state of the ended container, for `state` and `delete`
-        #[arg(long)]
-        keep: bool,
-        /// Accepted: this program takes no orphans
-        #[arg(long)]
-        no_subreaper: bool,
-    },
+    Run(Run),
     /// Let a created container's command begin
-    Start { id: Id },
+    Start(One),
     /// Run another command in a container
     #[command(after_help = "Examples:\n  vfsrun exec web ps\n  vfsrun exec --user 1000 -t web sh")]
     Exec(Box<Exec>),
     /// Print a container's state as JSON
-    State { id: Id },
+    State(One),
     /// Send a signal to a container's first process
     #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
-    Kill {
-        /// To every process of its cgroup; to its first one where it has none
-        #[arg(short, long)]
-        all: bool,
-        #[command(flatten)]
-        which: Which,
-        /// A name, with or without SIG, or a number
-        #[arg(default_value = "TERM", value_parser = signal)]
-        signal: Signal,
-    },
+    Kill(Kill),
     /// Remove what is kept of a stopped container
-    Delete {
-        /// End it first if it runs; nothing to remove is no error then
-        #[arg(short, long)]
-        force: bool,
-        #[command(flatten)]
-        which: Which,
-    },
+    Delete(Delete),
     /// List a container's processes, as ps(1) shows them
     #[command(
         after_help = "Examples:\n  vfsrun ps web\n  vfsrun ps web -o pid,rss,args\n  vfsrun ps --format json web"
@@ -74,9 +47,9 @@ pub enum Container {
     },
     /// Stop all processes of a container, until it is resumed
     #[command(after_help = "Example:\n  vfsrun pause web && vfsrun resume web")]
-    Pause { id: Id },
+    Pause(One),
     /// Let the processes of a paused container go on
-    Resume { id: Id },
+    Resume(One),
     /// Not built: ends with an error, whatever is asked
     #[command(disable_help_flag = true)]
     Checkpoint(Anything),
@@ -93,6 +66,66 @@ pub enum Container {
         #[arg(short, long)]
         quiet: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub create: Create,
+    /// Do not wait for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keep the state of the ended container, for `state` and `delete`
+    #[arg(long)]
+    pub keep: bool,
+    /// Accepted: this program takes no orphans
+    #[arg(long)]
+    pub no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// To every process of its cgroup; to its first one where it has none
+    #[arg(short, long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub which: Which,
+    /// A name, with or without SIG, or a number
+    #[arg(default_value = "TERM", value_parser = signal)]
+    pub signal: Signal,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// End it first if it runs; nothing to remove is no error then
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Args)]
+pub struct One {
+    pub id: Id,
+}
+
+impl Container {
+    /// The parser of one command alone, if it is one of those that engines call for every container: those of all commands take
+    /// twenty times as long to make.
+    pub fn parser(name: &str) -> Option<clap::Command> {
+        type Augment = fn(clap::Command) -> clap::Command;
+        let (name, augment): (&'static str, Augment) = match name {
+            "create" => ("create", Create::augment_args),
+            "run" => ("run", Run::augment_args),
+            "exec" => ("exec", Exec::augment_args),
+            "start" => ("start", One::augment_args),
+            "state" => ("state", One::augment_args),
+            "kill" => ("kill", Kill::augment_args),
+            "delete" => ("delete", Delete::augment_args),
+            _ => return None,
+        };
+        Some(augment(clap::Command::new(name)))
+    }
 }
 
 /// One container, or several.

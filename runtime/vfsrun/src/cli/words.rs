@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{CommandFactory, FromArgMatches, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{Cli, Container, Global, RUN_SPEC};
+use super::{Cli, Command, Container, Global, RUN_SPEC};
 
 /// Puts the hidden command, whose options may stand anywhere, before everything else when the first word is a spec.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -17,6 +17,23 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         name_as_go_does(&mut arguments, position);
     }
     arguments
+}
+
+/// What the words say. Errors: clap's, with its advice.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    runtime_call(arguments).map_or_else(|| Cli::try_parse_from(arguments), Ok)
+}
+
+/// A call as engines make it. `None` for every other one, and for one that is wrong, which is to be told by the parser of all.
+fn runtime_call(arguments: &[OsString]) -> Option<Cli> {
+    let command = arguments[first_word(arguments)?].to_str()?;
+    let parser = Container::parser(command)?.disable_help_flag(true);
+    let program =
+        Global::augment_args(clap::Command::new("vfsrun")).args_override_self(true).subcommand(parser);
+    let matches = program.try_get_matches_from(arguments).ok()?;
+    let global = Global::from_arg_matches(&matches).ok()?;
+    let command = Command::Container(Container::from_arg_matches(&matches).ok()?);
+    Some(Cli { version: None, global, command })
 }
 
 /// The options of every command, of a command line that is otherwise none.
@@ -134,10 +151,8 @@ pub fn meant_spec(arguments: &[OsString]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Command, Whose};
+    use crate::cli::Whose;
 
     fn words(text: &str) -> Vec<OsString> {
         text.split_whitespace().map(OsString::from).collect()
@@ -176,6 +191,31 @@ mod tests {
         assert_eq!(given("vfsrun exec -tty web find -user x"), words("vfsrun exec --tty web find -user x"));
         assert_eq!(given("vfsrun exec -td web sh -c x"), words("vfsrun exec -td web sh -c x"));
         assert_eq!(given("vfsrun run -- -keep"), words("vfsrun run -- -keep"));
+    }
+
+    #[test]
+    fn parser_of_one_command_understands_what_the_parser_of_all_does() {
+        for line in [
+            "vfsrun --root /r --log=/l --log-format json --systemd-cgroup create -b b --pid-file p --console-socket c web",
+            "vfsrun --rootless true --cgroup-manager disabled run --detach --keep web --preserve-fds 3 --no-pivot",
+            "vfsrun run --root /r --debug --root /s web",
+            "vfsrun exec -d --pid-file p --process f web",
+            "vfsrun exec -e A=1 -e B=2 -u 1:2 -t -c CAP_KILL web sh -c x --root /x",
+            "vfsrun --log-level debug start web",
+            "vfsrun state web --log /l",
+            "vfsrun kill --all web 9",
+            "vfsrun kill -r web.* TERM",
+            "vfsrun delete --force web",
+            "vfsrun delete -- web",
+        ] {
+            let all = format!("{:?}", Cli::try_parse_from(words(line)).unwrap());
+            assert_eq!(format!("{:?}", runtime_call(&words(line)).unwrap()), all);
+        }
+        for line in
+            ["vfsrun run --help", "vfsrun run", "vfsrun start -x", "vfsrun list", "vfsrun --version run x"]
+        {
+            assert!(runtime_call(&words(line)).is_none(), "{line}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Container as Command, Create, Exec, Global, ListFormat, Which};
+use crate::cli::{Container as Command, Create, Delete, Exec, Global, Kill, ListFormat, One, Run, Which};
 use crate::container::{
     self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
 };
@@ -16,18 +16,18 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
             container::create(&request(arguments, global), notes(global))?;
             Ok(0)
         }
-        Command::Run { create: arguments, detach, keep, no_subreaper: _ } => {
+        Command::Run(Run { create: arguments, detach, keep, no_subreaper: _ }) => {
             let manner = Manner { detach: *detach, keep: *keep };
             Ok(container::run(&request(arguments, global), manner, notes(global))?)
         }
-        Command::Start { id } => done(containers(global)?.start(id)),
+        Command::Start(One { id }) => done(containers(global)?.start(id)),
         Command::Exec(arguments) => exec(arguments, global),
-        Command::State { id } => state(&containers(global)?, id),
-        Command::Kill { which, signal, all } => kill(&containers(global)?, which, *signal, *all),
-        Command::Delete { which, force } => delete(&containers(global)?, which, *force),
+        Command::State(One { id }) => state(&containers(global)?, id),
+        Command::Kill(Kill { which, signal, all }) => kill(&containers(global)?, which, *signal, *all),
+        Command::Delete(Delete { which, force }) => delete(&containers(global)?, which, *force),
         Command::Ps { format, id, args } => super::ps::ps(&containers(global)?, id, *format, args),
-        Command::Pause { id } => done(containers(global)?.pause(id)),
-        Command::Resume { id } => done(containers(global)?.resume(id)),
+        Command::Pause(One { id }) => done(containers(global)?.pause(id)),
+        Command::Resume(One { id }) => done(containers(global)?.resume(id)),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
