@@ -22,7 +22,7 @@ class Workspace:
         self.scratch, self._lock = make_scratch(directory)
         self.kept = directory / "kept"
         self.kept.mkdir(exist_ok=True)
-        self._callers, self._roots = {}, []
+        self._callers, self._roots, self._ends = {}, [], []
 
     def caller(self, kind):
         """`own`, `ordinary` or `in_pure_cgroup_v1`, each started once."""
@@ -54,7 +54,13 @@ class Workspace:
         """Has the servers of `root` stopped at the end."""
         self._roots.append(root)
 
+    def at_end(self, who, argv):
+        """Has the caller run a command at the end, which ends what a row has left running."""
+        self._ends.append((who, argv))
+
     def close(self):
+        for who, argv in self._ends:
+            who.run(argv)
         for root in self._roots:
             server.stop(root)
         for one in self._callers.values():

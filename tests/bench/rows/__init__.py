@@ -4,6 +4,7 @@ from .build import Build
 from .bundle import Bundle
 from .capture import Capture
 from .cold import Cold, ColdShare
+from .container import ContainerCreate, ContainerExec, ContainerRun, ContainerRunFiltered
 from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
@@ -23,6 +24,10 @@ ROWS = {
     "live": Live,
     "attach": Attach,
     "bundle": Bundle,
+    "container-run": ContainerRun,
+    "container-run-filtered": ContainerRunFiltered,
+    "container-create": ContainerCreate,
+    "container-exec": ContainerExec,
     "build": Build,
     "traced": Traced,
     "traced-sqlite": TracedSqlite,

@@ -42,7 +42,7 @@ def make_bundle(bundle):
     root = bundle / "rootfs"
     (root / "bin").mkdir(parents=True)
     shutil.copy(shutil.which("busybox"), root / "bin/busybox")
-    for name in ("true", "echo", "false"):
+    for name in ("true", "echo", "false", "sleep"):
         (root / "bin" / name).symlink_to("busybox")
     done = subprocess.run(["runc", "spec", "--bundle", str(bundle)], capture_output=True, text=True)
     if done.returncode != 0:
