@@ -1,7 +1,8 @@
 //! Compiles filters for the target: the action's, and those of the profiles that engines write.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use vfsrun_seccomp::{Arch, Key, NewerCalls, action::action_profile, compile, engines, stored};
 
@@ -9,6 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     tell_commit();
     begin_before_libc();
+    order_functions();
     let target = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let arch = match target.as_str() {
         "x86_64" => Some(Arch::X86_64),
@@ -52,4 +54,28 @@ fn begin_before_libc() {
     if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") {
         println!("cargo::rustc-link-arg-bins=-Wl,-e,vfsrun_entry");
     }
+}
+
+/// Puts the functions that a container takes next to each other, so that fewer pages of the program are brought in: of those
+/// alone is most of its memory. `tests/bench/order` makes the list. Names that the program does not have, because the compiler or
+/// a library is another one, are passed over.
+fn order_functions() {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("link-order");
+    println!("cargo::rerun-if-changed={}", list.display());
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") && links_with_lld() {
+        println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", list.display());
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
+    }
+}
+
+/// Other linkers have other ways. The compiler brings one along for this target, and takes it if nobody says otherwise.
+fn links_with_lld() -> bool {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let is_said = std::env::var_os("RUSTC_LINKER").is_some() || flags.contains("link");
+    let rustc = std::env::var_os("RUSTC").expect("cargo sets it");
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output();
+    let sysroot = sysroot.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    let lld = Path::new(sysroot.trim()).join(format!("lib/rustlib/{TARGET}/bin/gcc-ld/ld.lld"));
+    !is_said && std::env::var("TARGET").is_ok_and(|target| target == TARGET) && lld.exists()
 }

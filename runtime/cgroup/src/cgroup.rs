@@ -185,11 +185,17 @@ impl Part {
     }
 
     fn guard(&self, list: &List) -> Result<(), CgroupError> {
-        for (file, line) in list.lines() {
-            match files::write(&self.directory, file, &line) {
-                // The cgroup above, in whose container this one is, does not have it either: less than was allowed.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && file == "devices.allow" => {}
-                written => written.map_err(CgroupError::Devices)?,
+        let lines = list.lines();
+        for of_one_file in lines.chunk_by(|(one, _), (next, _)| one == next) {
+            let (name, _) = of_one_file[0];
+            let file = files::open_to_write(&self.directory, name).map_err(CgroupError::Devices)?;
+            for (_, line) in of_one_file {
+                match files::write_open(&file, line) {
+                    // The cgroup above, in whose container this one is, does not have it either: less than was allowed.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::PermissionDenied && name == "devices.allow" => {}
+                    written => written.map_err(CgroupError::Devices)?,
+                }
             }
         }
         Ok(())

@@ -20,9 +20,16 @@ pub(crate) fn open_directory(directory: impl AsFd, path: &Path) -> io::Result<Ow
 }
 
 pub(crate) fn write(directory: impl AsFd, file: &str, text: &str) -> io::Result<()> {
-    let file = beneath::open(directory, Path::new(file), OFlags::WRONLY)?;
-    // The kernel takes a text as one, or not at all.
-    rustix::io::retry_on_intr(|| rustix::io::write(&file, text.as_bytes()))?;
+    write_open(&open_to_write(directory, file)?, text)
+}
+
+pub(crate) fn open_to_write(directory: impl AsFd, file: &str) -> io::Result<OwnedFd> {
+    beneath::open(directory, Path::new(file), OFlags::WRONLY)
+}
+
+/// The kernel takes a text as one, or not at all.
+pub(crate) fn write_open(file: &OwnedFd, text: &str) -> io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::write(file, text.as_bytes()))?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::optional::or_default;
 use crate::vfs::{Landlock, VIEW_ANNOTATION};
 use crate::{Hooks, Linux, Mount, Process, Root, SpecError, Vfs, annotation, oci, validate};
 
-/// A parsed spec. Serialized it is a config again, without the keys this program does not know; `raw` has those.
+/// A parsed spec. Serialized it is a config again, without the keys this program does not know; `text` has those.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Spec {
@@ -45,7 +45,7 @@ pub struct Spec {
     pub view: Option<Vfs>,
     /// The whole document as it was written, so that keys without a type here (`vm`, extensions) are not lost.
     #[serde(skip)]
-    pub raw: Value,
+    pub text: String,
 }
 
 impl Spec {
@@ -54,14 +54,17 @@ impl Spec {
     /// # Errors
     /// The text is not JSON, a value has the wrong type or is not allowed, or a needed one is missing.
     pub fn parse(text: &str, file: &Path) -> Result<Self, SpecError> {
-        let raw: Value =
-            serde_json::from_str(text).map_err(|error| SpecError::not_json(file, text, &error))?;
-        // From the text again, not from the value: a value no longer knows that a key was there twice.
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let mut spec: Self = serde_path_to_error::deserialize(Objects(&mut deserializer))
-            .map_err(|error| SpecError::mistyped(file, "", &error))?;
-        spec.raw = raw;
-        validate::spec(&spec).map_err(|problem| SpecError::invalid(file, problem))?;
+        let mut spec = match document(text) {
+            Ok(spec) => spec,
+            Err(_) => with_place(text, file)?,
+        };
+        text.clone_into(&mut spec.text);
+        // What a value says of itself, a type does not: whether it is null.
+        let raw = match spec.vfs {
+            Some(_) => value(text, file)?,
+            None => Value::Null,
+        };
+        validate::spec(&spec, &raw).map_err(|problem| SpecError::invalid(file, problem))?;
         spec.landlock = annotation::landlock(&spec, file)?;
         Ok(spec)
     }
@@ -86,6 +89,29 @@ impl Spec {
         self.vfs.as_ref().map(|vfs| (vfs, "vfs".to_owned())).or_else(view)
     }
 
+    /// This config with another process, for a command in its container: `text`, which came from `file`.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`]; places begin with `process`.
+    pub fn with_process(self, text: &str, file: &Path) -> Result<Self, SpecError> {
+        serde_json::from_str::<serde::de::IgnoredAny>(text)
+            .map_err(|error| SpecError::not_json(file, text, &error))?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let process = serde_path_to_error::deserialize(Objects(&mut deserializer))
+            .map_err(|error| SpecError::mistyped(file, "process", &error))?;
+        self.changed(process, file)
+    }
+
+    /// This config with another process, which `file` has not, but says what it was made of.
+    ///
+    /// # Errors
+    /// The process is not allowed.
+    pub fn changed(self, process: Process, file: &Path) -> Result<Self, SpecError> {
+        let spec = Spec { process: Some(process), ..self };
+        validate::spec(&spec, &Value::Null).map_err(|problem| SpecError::invalid(file, problem))?;
+        Ok(spec)
+    }
+
     /// What is allowed and yet worth telling the user, a line each: capabilities this program does not know,
     /// which the specification wants skipped with a warning.
     pub fn warnings(&self) -> Vec<String> {
@@ -100,4 +126,24 @@ impl Spec {
         };
         unknown.into_iter().map(warning).collect()
     }
+}
+
+fn document(text: &str) -> serde_json::Result<Spec> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let spec = Spec::deserialize(Objects(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(spec)
+}
+
+/// The same for a text that is wrong, by which the place of what is wrong is found. To remember places takes as long as all else.
+fn with_place(text: &str, file: &Path) -> Result<Spec, SpecError> {
+    value(text, file)?;
+    // From the text again, not from the value: a value no longer knows that a key was there twice.
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(Objects(&mut deserializer))
+        .map_err(|error| SpecError::mistyped(file, "", &error))
+}
+
+fn value(text: &str, file: &Path) -> Result<Value, SpecError> {
+    serde_json::from_str(text).map_err(|error| SpecError::not_json(file, text, &error))
 }

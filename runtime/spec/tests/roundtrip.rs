@@ -286,8 +286,8 @@ proptest! {
             TestCaseError::fail(format!("{error}\n{text}"))
         })?;
 
-        prop_assert_eq!(&parsed.raw.to_string(), &text);
-        prop_assert_eq!(Spec { raw: Value::Null, ..parsed }, spec);
+        prop_assert_eq!(&parsed.text, &text);
+        prop_assert_eq!(Spec { text: String::new(), ..parsed }, spec);
     }
 
     #[test]

@@ -227,7 +227,11 @@ fn load_all(request: &Request) -> Result<Loaded, RunError> {
     Ok(Loaded { spec, file, store, facts })
 }
 
+/// Of a plain bundle whatever is said is used at once, as by any runtime.
 fn reach(spec: &Spec, file: &Path, directory: &Path) -> Result<(), RunError> {
+    if spec.composed().is_none() {
+        return Ok(());
+    }
     probe::reach::reach(spec, directory)
         .map_err(|source| RunError::Reach { file: file.to_path_buf(), source })
 }

@@ -26,10 +26,11 @@ impl Problem {
     }
 }
 
-pub(crate) fn spec(spec: &Spec) -> Result<(), Problem> {
+/// `raw`: the document, for a spec with `vfs`.
+pub(crate) fn spec(spec: &Spec, raw: &Value) -> Result<(), Problem> {
     match &spec.vfs {
         Some(vfs) => {
-            no_null("vfs", &spec.raw["vfs"])?;
+            no_null("vfs", &raw["vfs"])?;
             with_vfs(spec, vfs)?;
         }
         None => without_vfs(spec)?,
@@ -121,7 +122,8 @@ fn without_vfs(spec: &Spec) -> Result<(), Problem> {
     } else {
         return Ok(());
     };
-    let keys = spec.raw.as_object().into_iter().flat_map(|object| object.keys());
+    let raw: Value = serde_json::from_str(&spec.text).unwrap_or_default();
+    let keys = raw.as_object().into_iter().flat_map(|object| object.keys());
     let hint = keys
         .filter(|key| suggest::nearest(key, ["vfs"]).is_some())
         .map(|key| format!("; {key:?} is not known, did you mean \"vfs\"?"))

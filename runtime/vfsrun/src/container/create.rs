@@ -309,8 +309,8 @@ pub(super) fn write(
         annotations: decided.plan.annotations.clone(),
         hooks: decided.plan.hooks.clone(),
     };
-    let config = decided.spec.raw.to_string();
-    std::fs::write(place.path.join(CONFIG), config).map_err(CreateError::step("keep the config"))?;
+    std::fs::write(place.path.join(CONFIG), &decided.spec.text)
+        .map_err(CreateError::step("keep the config"))?;
     record.write(&place.path).map_err(CreateError::step("write the container's record"))?;
     Ok(process)
 }

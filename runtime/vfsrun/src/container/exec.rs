@@ -5,11 +5,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use serde_json::Value;
 use thiserror::Error;
 use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
-use vfsrun_spec::{Spec, SpecError};
+use vfsrun_spec::{Process, Spec, SpecError};
 
 use super::cgroup::SubCgroupError;
 use super::create::{Console, CreateError};
@@ -30,8 +29,6 @@ pub enum ExecError {
     Container(#[from] ContainerError),
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is no JSON", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -158,66 +155,45 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
 /// The container's config with the process of the command.
 fn spec(container: &Container, source: &ProcessSource) -> Result<(Spec, PathBuf), ExecError> {
     let kept = container.path.join(CONFIG);
-    let mut config = read(&kept)?;
-    let file = match source {
-        ProcessSource::File(path) => {
-            config["process"] = read(path)?;
-            path.clone()
-        }
-        ProcessSource::Changed(changes) => {
-            changes.apply(&mut config["process"]);
-            kept
-        }
-    };
+    let spec = Spec::parse(&read(&kept)?, &kept)?;
     // The root is there, whatever it was composed of.
-    let spec = Spec { view: None, ..Spec::parse(&config.to_string(), &file)? };
-    Ok((spec, file))
+    let spec = Spec { view: None, ..spec };
+    Ok(match source {
+        ProcessSource::File(path) => (spec.with_process(&read(path)?, path)?, path.clone()),
+        ProcessSource::Changed(changes) => {
+            let process = changes.applied(spec.process.clone().unwrap_or_default());
+            (spec.changed(process, &kept)?, kept)
+        }
+    })
 }
 
-fn read(path: &Path) -> Result<Value, ExecError> {
-    let text = std::fs::read(path).map_err(|source| ExecError::Read { path: path.into(), source })?;
-    serde_json::from_slice(&text).map_err(|source| ExecError::Json { path: path.into(), source })
+fn read(path: &Path) -> Result<String, ExecError> {
+    std::fs::read_to_string(path).map_err(|source| ExecError::Read { path: path.into(), source })
 }
 
 impl Changes {
-    fn apply(&self, process: &mut Value) {
-        let texts = |value: &Value| -> Vec<String> {
-            value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|text| text.as_str().map(str::to_owned))
-                .collect()
-        };
-        process["args"] = self.args.clone().into();
-        process["terminal"] = self.terminal.into();
-        process["env"] = vfsrun_spec::merge::env(&texts(&process["env"]), &self.env).into();
-        if let Some(cwd) = &self.cwd {
-            process["cwd"] = cwd.to_string_lossy().into();
-        }
+    fn applied(&self, process: Process) -> Process {
+        let mut user = process.user.unwrap_or_default();
         if let Some((uid, gid)) = self.user {
-            process["user"]["uid"] = uid.into();
-            process["user"]["gid"] = gid.unwrap_or(0).into();
+            (user.uid, user.gid) = (uid, gid.unwrap_or(0));
         }
         if !self.groups.is_empty() {
-            process["user"]["additionalGids"] = self.groups.clone().into();
+            user.additional_gids.clone_from(&self.groups);
         }
-        if self.no_new_privileges {
-            process["noNewPrivileges"] = true.into();
-        }
-        for (name, label) in
-            [("apparmorProfile", &self.apparmor_profile), ("selinuxLabel", &self.selinux_label)]
-        {
-            if let Some(label) = label {
-                process[name] = label.clone().into();
-            }
-        }
-        for set in ["bounding", "effective", "permitted"] {
-            if !self.capabilities.is_empty() {
-                let mut names = texts(&process["capabilities"][set]);
-                names.extend(self.capabilities.iter().cloned());
-                process["capabilities"][set] = names.into();
-            }
+        let mut capabilities = process.capabilities.unwrap_or_default();
+        let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
+        sets.into_iter().for_each(|set| set.extend(self.capabilities.iter().cloned()));
+        Process {
+            args: self.args.clone(),
+            terminal: self.terminal,
+            env: vfsrun_spec::merge::env(&process.env, &self.env),
+            cwd: self.cwd.clone().or(process.cwd),
+            user: Some(user),
+            capabilities: Some(capabilities),
+            no_new_privileges: if self.no_new_privileges { Some(true) } else { process.no_new_privileges },
+            apparmor_profile: self.apparmor_profile.clone().or(process.apparmor_profile),
+            selinux_label: self.selinux_label.clone().or(process.selinux_label),
+            ..process
         }
     }
 }

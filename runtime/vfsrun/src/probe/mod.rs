@@ -36,17 +36,20 @@ pub fn facts(
     cgroup: cgroups::Wanted<'_>,
 ) -> Facts {
     let caller = caller();
-    let parent_ids = parent_ids(&caller);
+    let joins = matches!(cgroup, cgroups::Wanted::Joined { .. });
+    let parent_ids = if joins { ParentIds::identity() } else { parent_ids(&caller) };
     let globs = globs(spec, spec_directory, caller.home.as_deref());
     let mut wanted = paths::wanted(spec, spec_directory, caller.home.as_deref());
     wanted.extend(globs.values().flatten().flatten().cloned());
+    // What a container was made of was there then, and is in it, wherever it may be now.
+    let kind = if joins { |_: &Path| PathKind::Directory } else { kind };
     let wants_tools = branches(spec).any(|branch| branch.source == BranchSource::HostTools);
     let kernel = kernel();
     Facts {
         spec_directory: spec_directory.to_path_buf(),
         cgroups: cgroups::facts(cgroup, spec, &caller, &parent_ids),
         parent_ids,
-        fuse: fuse(),
+        fuse: if spec.composed().is_some() { fuse() } else { Ok(()) },
         upper: UpperFacts {
             disk: store.map_or(Ok(()), |store| disk_upper(store.path())),
             memory: memory_upper(&kernel),
