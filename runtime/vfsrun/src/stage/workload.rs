@@ -231,7 +231,8 @@ fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infal
 fn run_hooks(job: &Job<'_>, give_up: &dyn Fn() -> Result<(), SandboxError>) -> Result<(), WorkloadError> {
     let Some(hooked) = job.hooked else { return Ok(()) };
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    Ok(hooked.run(HookKind::StartContainer, Some(own), &|| Ok(give_up()?))?)
+    let env = Some(job.command.env.as_slice());
+    Ok(hooked.run(HookKind::StartContainer, Some(own), env, &|| Ok(give_up()?))?)
 }
 
 /// Where a program lies in memory tells a trace that it is another one than before, however equal the two are. The
