@@ -320,6 +320,8 @@ fn features_are_what_is_built(sandbox: &Sandbox) {
     let features = sandbox.call(&["features"]).expect(0).stdout;
     let features: Value = serde_json::from_str(&features).unwrap();
     assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
+    let unsafe_ones = features["potentiallyUnsafeConfigAnnotations"].as_array().unwrap();
+    assert!(unsafe_ones.contains(&json!("run.oci.keep_original_groups")), "{unsafe_ones:?}");
     let seccomp = &features["linux"]["seccomp"];
     assert!(seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
     assert!(seccomp["supportedFlags"].as_array().unwrap().contains(&json!("SECCOMP_FILTER_FLAG_LOG")));

@@ -51,7 +51,7 @@ pub enum Container {
         #[arg(default_value = "TERM", value_parser = signal)]
         signal: Signal,
     },
-    /// Remove what is kept of a stopped container
+    /// Remove a container that has stopped, or was not started
     Delete {
         /// End it first if it runs; nothing to remove is no error then
         #[arg(short, long)]
