@@ -16,12 +16,14 @@ as_root_and_user!(
     create_tells_what_cannot_be_executed,
     name_is_taken_once,
     commands_refuse_what_does_not_fit_the_status,
+    container_that_was_not_started_is_deleted,
     forced_delete_ends_whatever_is_there,
     list_has_all,
     failure_is_one_line_of_the_log,
     features_are_what_is_built,
     terminal_goes_to_the_console_socket,
     descriptors_are_preserved,
+    sockets_of_systemd_are_the_commands,
     whoever_is_killed_leaves_nothing_that_delete_does_not_remove,
     starts_at_once_are_one_start,
     name_that_many_create_and_delete_is_ones_at_a_time,
@@ -228,7 +230,6 @@ fn commands_refuse_what_does_not_fit_the_status(sandbox: &Sandbox) {
     refused(&["kill", "web"], "container \"web\" does not exist");
     refused(&["delete", "web"], "container \"web\" does not exist");
     created(sandbox, "web");
-    refused(&["delete", "web"], "cannot delete container web that is not stopped: created");
     sandbox.call(&["start", "web"]).expect(0);
     refused(&["start", "web"], "cannot start an already running container: web");
     refused(&["delete", "web"], "cannot delete container web that is not stopped: running");
@@ -238,6 +239,19 @@ fn commands_refuse_what_does_not_fit_the_status(sandbox: &Sandbox) {
     refused(&["kill", "web"], "container not running: no such process");
     sandbox.call(&["kill", "web", "NONSENSE"]).assert_stderr_has("unknown signal \"NONSENSE\"");
     sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+/// As with runc and crun, where the specification wants an error.
+fn container_that_was_not_started_is_deleted(sandbox: &Sandbox) {
+    if !bundle_with(sandbox, "touch /work/ran; sleep 100", |config| config["root"]["readonly"] = json!(false))
+    {
+        return;
+    }
+    created(sandbox, "web");
+    let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert!(!processes::runs(pid) && !sandbox.path("bundle/rootfs/work/ran").exists());
     assert_nothing_left(sandbox);
 }
 
@@ -306,6 +320,8 @@ fn features_are_what_is_built(sandbox: &Sandbox) {
     let features = sandbox.call(&["features"]).expect(0).stdout;
     let features: Value = serde_json::from_str(&features).unwrap();
     assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
+    let unsafe_ones = features["potentiallyUnsafeConfigAnnotations"].as_array().unwrap();
+    assert!(unsafe_ones.contains(&json!("run.oci.keep_original_groups")), "{unsafe_ones:?}");
     let seccomp = &features["linux"]["seccomp"];
     assert!(seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
     assert!(seccomp["supportedFlags"].as_array().unwrap().contains(&json!("SECCOMP_FILTER_FLAG_LOG")));
@@ -393,6 +409,43 @@ fn descriptors_are_preserved(sandbox: &Sandbox) {
     let output = run("--preserve-fds 1");
     assert!(output.stdout.starts_with("of three\n5\n") && output.code() != 0, "{output:?}");
     assert!(!run("").stdout.contains("of three"));
+    assert_nothing_left(sandbox);
+}
+
+fn sockets_of_systemd_are_the_commands(sandbox: &Sandbox) {
+    let script = "echo \"$LISTEN_FDS $((LISTEN_PID - $$)) $LISTEN_FDNAMES\"; cat <&3; cat <&4; cat <&5";
+    if !bundle(sandbox, script) {
+        return;
+    }
+    let [program, root] =
+        [sandbox.caller.program(), sandbox.runtime()].map(|path| path.display().to_string());
+    for name in ["three", "four", "five"] {
+        sandbox.write(name, format!("of {name}\n"));
+    }
+    let run = |variables: &str, command: &str| {
+        let line = format!(
+            "exec 3<three 4<four 5<five; export LISTEN_FDS=1 LISTEN_FDNAMES=web.socket {variables}; exec {program} --root {root} {command}"
+        );
+        vfsrun_tests::command::run(sandbox.command("sh").args(["-c", &line]))
+    };
+    for ours in ["", "LISTEN_PID=$$"] {
+        let output = run(ours, "run -b bundle web");
+        assert_eq!(output.stdout, "1 0 web.socket\nof three\n", "{}", output.stderr);
+        let output = run(ours, "run -b bundle --preserve-fds 1 web");
+        assert_eq!(output.stdout, "1 0 web.socket\nof three\nof four\n", "{}", output.stderr);
+    }
+    // They are meant for another process.
+    assert!(!run("LISTEN_PID=1", "run -b bundle web").stdout.contains("of three"));
+    run("LISTEN_FDS=many", "run -b bundle web")
+        .expect(1)
+        .assert_stderr_has("LISTEN_FDS: \"many\" is no number");
+    let config = fixtures::bundle_config(sandbox, &["/bin/sleep", "100"]);
+    sandbox.write_json("bundle/config.json", &config);
+    created(sandbox, "web");
+    sandbox.call(&["start", "web"]).expect(0);
+    let output = run("LISTEN_PID=$$", &format!("exec web sh -c '{script}'"));
+    assert_eq!(output.stdout, "1 0 web.socket\nof three\n", "{}", output.stderr);
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }
 

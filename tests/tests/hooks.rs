@@ -14,6 +14,7 @@ use vfsrun_tests::{
 as_root_and_user!(
     hooks_are_run_in_order_with_the_state,
     hooks_have_what_their_fields_say_and_nothing_else,
+    hook_without_an_environment_has_that_of_who_runs_it,
     run_and_a_spec_run_all_hooks,
     mount_of_a_hook_is_in_the_container,
     hook_in_a_user_namespace_is_its_root,
@@ -172,9 +173,9 @@ fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
     let (outside, inside) = (Some(&pid), Some(&json!(1)));
     let states: Vec<_> = seen.iter().map(|seen| seen.state.clone()).collect();
     let expected = [
-        told("creating", outside),
-        told("creating", outside),
-        told("creating", inside),
+        told("created", outside),
+        told("created", outside),
+        told("created", inside),
         told("created", inside),
         told("running", outside),
         told("stopped", None),
@@ -204,6 +205,7 @@ fn runc_runs_them_in_the_same_places(sandbox: &Sandbox) {
     if !bundle(sandbox, "true", &witnesses(sandbox)) {
         return;
     }
+    const BEFORE: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
     // Until runc 1.6 `poststart` comes with create.
     let places = |seen: Vec<Seen>| -> Vec<_> {
         let own = seen[0].namespaces.clone();
@@ -213,7 +215,10 @@ fn runc_runs_them_in_the_same_places(sandbox: &Sandbox) {
                 let is_own: Vec<_> =
                     seen.namespaces.iter().zip(&own).map(|(seen, own)| seen == own).collect();
                 let pid = seen.state["pid"].take().as_i64().map(|pid| pid.min(2));
-                (seen.kind, is_own, pid, seen.state["status"].take(), seen.state["bundle"].take())
+                // Before the start it has one of its own, `creating`.
+                let status =
+                    Some(seen.state["status"].take()).filter(|_| !BEFORE.contains(&seen.kind.as_str()));
+                (seen.kind, is_own, pid, status, seen.state["bundle"].take())
             })
             .collect()
     };
@@ -247,7 +252,7 @@ fn hooks_have_what_their_fields_say_and_nothing_else(sandbox: &Sandbox) {
     let script = format!(
         "{{ tr '\\0' '\\n' < /proc/$$/cmdline | head -1; tr '\\0' ' ' < /proc/self/environ; }} > {alone}"
     );
-    let without = json!({ "path": "/bin/sh", "args": ["name", "-c", script] });
+    let without = json!({ "path": "/bin/sh", "args": ["name", "-c", script], "env": [] });
     hooks["createRuntime"].as_array_mut().unwrap().extend([without, json!({ "path": "/bin/true" })]);
     if !bundle(sandbox, "true", &hooks) {
         return;
@@ -269,9 +274,31 @@ fn hooks_have_what_their_fields_say_and_nothing_else(sandbox: &Sandbox) {
             .replace("SigIgn:\t0000000080000000", "SigIgn:\t0000000000000000")
     };
     assert_eq!(read(&log), expected.repeat(5));
-    // No environment is an empty one.
     assert_eq!(std::fs::read_to_string(&alone).unwrap(), "name\n");
     assert_eq!(read(sandbox.path("bundle/rootfs/work/log").to_str().unwrap()), expected);
+    assert_nothing_left(sandbox);
+}
+
+/// As runc has it: those on the host inherit the caller's, those in the container's namespaces its command's.
+fn hook_without_an_environment_has_that_of_who_runs_it(sandbox: &Sandbox) {
+    let log = sandbox.path("log").display().to_string();
+    let look = |kind: &str, log: &str| {
+        let script = format!("echo {kind} $CALLERS $COMMANDS $NOBODYS >> {log}");
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+    };
+    let mut hooks: Value = KINDS.iter().map(|kind| ((*kind).to_owned(), look(kind, &log))).collect();
+    hooks["startContainer"] = look("startContainer", "/work/log");
+    if !bundle(sandbox, "true", &hooks) {
+        return;
+    }
+    change(sandbox, |config| config["process"]["env"] = json!(["PATH=/bin", "COMMANDS=command"]));
+    let mut command = sandbox.vfsrun(&["run", "-b", "bundle", "web"]);
+    assert_eq!(command::run(command.env("CALLERS", "caller")).code(), 0);
+    let expected =
+        "prestart caller\ncreateRuntime caller\ncreateContainer command\npoststart caller\npoststop caller\n";
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), expected);
+    let inside = std::fs::read_to_string(sandbox.path("bundle/rootfs/work/log")).unwrap();
+    assert_eq!(inside, "startContainer command\n");
     assert_nothing_left(sandbox);
 }
 

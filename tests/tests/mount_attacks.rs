@@ -10,6 +10,7 @@ use vfsrun_tests::{Output, Sandbox, Value, as_root_and_user, command, fixtures, 
 
 as_root_and_user!(
     a_place_that_is_none_is_an_error_or_lies_inside,
+    a_link_to_nothing_is_a_place_inside,
     a_places_parents_may_be_links_and_lie_inside,
     a_cve_2023_27561_kernel_file_systems_go_to_plain_directories,
     a_link_into_proc_covers_nothing_of_it,
@@ -86,7 +87,7 @@ fn a_place_that_is_none_is_an_error_or_lies_inside(sandbox: &Sandbox) {
     let outside = Outside::new(sandbox);
     let source = sandbox.dir("source");
     sandbox.write("source/seen", "");
-    for kind in ["file", "fifo", "socket", "loop", "dangling"] {
+    for kind in ["file", "fifo", "socket", "loop"] {
         let mounts =
             [tmpfs("/trap"), bind("/trap", &source), tmpfs("/trap/below"), bind("/trap/below", &source)];
         for mount in mounts {
@@ -96,8 +97,7 @@ fn a_place_that_is_none_is_an_error_or_lies_inside(sandbox: &Sandbox) {
                 "file" => drop(sandbox.write("bundle/rootfs/trap", "")),
                 "fifo" => drop(sandbox.sh("mkfifo bundle/rootfs/trap")),
                 "socket" => drop(std::os::unix::net::UnixListener::bind(&trap).unwrap()),
-                "loop" => symlink("trap", &trap).unwrap(),
-                _ => symlink(outside.0.join("missing"), &trap).unwrap(),
+                _ => symlink("trap", &trap).unwrap(),
             }
             for (worked, said) in each_way(sandbox, &config) {
                 assert!(!worked && said.contains("/trap"), "{kind}, {mount}: {said}");
@@ -106,6 +106,38 @@ fn a_place_that_is_none_is_an_error_or_lies_inside(sandbox: &Sandbox) {
         }
     }
     outside.assert_untouched();
+    sandbox.assert_nothing_left();
+}
+
+/// As runc and crun do it: what the link leads to is made, and that is inside.
+fn a_link_to_nothing_is_a_place_inside(sandbox: &Sandbox) {
+    let outside = Outside::new(sandbox);
+    let missing = outside.0.join("missing");
+    let file = sandbox.write("source", "bound\n");
+    let up = format!("../../../../../../../../../..{}", missing.display());
+    for link in [missing.to_str().unwrap(), &up, "/second", "third/../../new"] {
+        for mount in [tmpfs("/trap"), bind("/trap", &file), tmpfs("/trap/below"), bind("/trap/below", &file)]
+        {
+            let Some(config) = bundle(sandbox, "cat /proc/self/mountinfo", std::slice::from_ref(&mount))
+            else {
+                return;
+            };
+            let root = sandbox.path("bundle/rootfs");
+            symlink(link, root.join("trap")).unwrap();
+            symlink(&missing, root.join("second")).unwrap();
+            for (worked, said) in each_way(sandbox, &config) {
+                assert!(worked, "{link}, {mount}: {said}");
+            }
+            assert!(root.join("trap").is_symlink(), "the link stays");
+            let made = match link {
+                "third/../../new" => root.join("new"),
+                _ => root.join(missing.strip_prefix("/").unwrap()),
+            };
+            assert!(made.exists(), "{link}, {mount}");
+            outside.assert_untouched();
+            fs::remove_dir_all(sandbox.path("bundle")).unwrap();
+        }
+    }
     sandbox.assert_nothing_left();
 }
 

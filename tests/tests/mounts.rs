@@ -10,6 +10,7 @@ as_root_and_user!(
     options_are_what_the_kernel_is_told,
     options_of_a_file_system_are_its_own,
     an_option_that_nobody_knows_is_an_error_with_its_place,
+    options_of_a_file_system_are_told_of_a_bind,
     destinations_lie_below_the_root,
     links_of_the_root_lead_inside_it,
     a_file_is_mounted_on_a_file,
@@ -28,6 +29,7 @@ as_root_and_user!(
     ids_are_mapped_as_crun_maps_them,
     source_that_only_root_reaches_is_bound,
     flags_of_the_host_stay_in_a_user_namespace,
+    access_times_of_the_host_stay_in_a_user_namespace,
 );
 
 fn bundle(sandbox: &Sandbox, script: &str, mounts: Value) -> Option<Value> {
@@ -125,7 +127,7 @@ fn an_option_that_nobody_knows_is_an_error_with_its_place(sandbox: &Sandbox) {
         (tmpfs("/m", &["size=1m", "sise=2m"]), "options: tmpfs does not take \"sise=2m\""),
         (tmpfs("/m", &["bogus"]), "options: tmpfs does not take \"bogus\""),
         (tmpfs("/m", &["size=much"]), "options: tmpfs does not take \"size=much\""),
-        (bind("/m", &source, &["rbind", "size=1m"]), "options: a bind mount has no option \"size=1m\""),
+        (bind("/m", &source, &["rbind", "readonly"]), "options: a bind mount has no option \"readonly\""),
         (bind("/m", &source, &["tmpcopyup"]), "tmpcopyup is for tmpfs"),
         (bind("/m", &source, &["bind", "idmap=uids=0-1"]), "options: \"idmap=uids=0-1\" does not map"),
         (tmpfs("/m", &["src-nofollow"]), "copy-symlink and src-nofollow are for binds"),
@@ -139,6 +141,18 @@ fn an_option_that_nobody_knows_is_an_error_with_its_place(sandbox: &Sandbox) {
         output.assert_stderr_has("mounts[4]");
         fs::remove_dir_all(sandbox.path("bundle")).unwrap();
     }
+}
+
+/// As crun has it; runc refuses them since 1.2.
+fn options_of_a_file_system_are_told_of_a_bind(sandbox: &Sandbox) {
+    let source = sandbox.dir("shared");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o701)).unwrap();
+    let mounts = json!([bind("/m", &source, &["rbind", "mode=755", "z", "ro"])]);
+    let Some(output) = with(sandbox, "stat -c %a /m; cat /proc/self/mountinfo", mounts) else { return };
+    assert!(output.stdout.starts_with("701\n"), "{}{}", output.stdout, output.stderr);
+    assert!(options_at(&output, "/m").0.starts_with("ro,"));
+    output.assert_stderr_has("mounts[4].options: \"mode=755\" changes nothing");
+    output.assert_stderr_has("mounts[4].options: \"z\" changes nothing");
 }
 
 fn destinations_lie_below_the_root(sandbox: &Sandbox) {
@@ -429,4 +443,16 @@ fn flags_of_the_host_stay_in_a_user_namespace(sandbox: &Sandbox) {
     let output = command::run(&mut sandbox.script_in_namespace(setup, "vfsrun ./bundle"));
     output.assert_stderr_has("permission denied");
     assert_eq!(options_at(&output, "/m").0, "ro,nosuid,nodev,relatime");
+}
+
+/// They guard nothing, so that the config's wish for others is no error.
+fn access_times_of_the_host_stay_in_a_user_namespace(sandbox: &Sandbox) {
+    let setup = "mkdir source; mount -t tmpfs -o noatime,nosuid top source; chmod 755 source";
+    let mounts = json!([bind("/m", &sandbox.path("source"), &["bind", "strictatime", "noexec"])]);
+    let Some(mut config) = bundle(sandbox, "grep ' /m ' /proc/self/mountinfo", mounts) else { return };
+    shift(&mut config);
+    sandbox.dir("bundle/rootfs/m");
+    sandbox.write_json("bundle/config.json", &config);
+    let output = command::run(&mut sandbox.script_in_namespace(setup, "vfsrun ./bundle")).expect(0);
+    assert_eq!(options_at(&output, "/m").0, "rw,nosuid,nodev,noexec,noatime");
 }

@@ -1,10 +1,11 @@
 //! podman with vfsrun as its runtime, without cgroups; `podman_cgroups.rs` is with them.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use vfsrun_tests::podman::Podman;
-use vfsrun_tests::{Caller, Sandbox, as_root_and_user, fixtures, processes, skip};
+use vfsrun_tests::{Caller, Output, Sandbox, as_root_and_user, fixtures, processes, skip};
 
 as_root_and_user!(
     container_runs_and_its_exit_code_comes_through,
@@ -21,6 +22,10 @@ as_root_and_user!(
     image_is_built,
     user_namespace_maps_the_ids_that_are_asked_for,
     container_tells_systemd_that_it_is_ready,
+    ;
+    root:
+    container_has_the_sockets_of_systemd,
+    groups_of_the_caller_are_kept_on_request,
 );
 
 fn container_runs_and_its_exit_code_comes_through(sandbox: &Sandbox) {
@@ -197,4 +202,32 @@ fn container_tells_systemd_that_it_is_ready(sandbox: &Sandbox) {
     assert_eq!(next(), "READY=1");
     assert!(sandbox.path("work/gone").exists(), "it was ready before the container said so");
     podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
+}
+
+/// Root's podman, called by `first`, which becomes it.
+fn after(sandbox: &Sandbox, first: &[&str], podman: &Command) -> Output {
+    let mut command = sandbox.command(first[0]);
+    command.args(&first[1..]).arg(podman.get_program()).args(podman.get_args());
+    command.envs(podman.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    vfsrun_tests::command::run(&mut command)
+}
+
+fn container_has_the_sockets_of_systemd(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    sandbox.write("three", "of three\n");
+    let script = "echo $LISTEN_FDS $LISTEN_PID $$; cat <&3";
+    let run = podman.running(&["--rm"], &[], &["sh", "-c", script]);
+    let socket = "exec 3<three; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
+    let output = after(sandbox, &["sh", "-c", socket, "sh"], &run).expect(0);
+    assert_eq!(output.stdout, "1 1 1\nof three\n", "{}", output.stderr);
+}
+
+fn groups_of_the_caller_are_kept_on_request(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let groups = |options: &[&str]| {
+        let run = podman.running(&["--rm"], options, &["id", "-G"]);
+        after(sandbox, &["setpriv", "--groups=4243"], &run).expect(0).stdout
+    };
+    assert_eq!(groups(&["--group-add=keep-groups"]), "0 4243\n");
+    assert!(!groups(&[]).contains("4243"));
 }

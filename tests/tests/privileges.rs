@@ -26,6 +26,7 @@ as_root_and_user!(
     g_cve_2022_27650_inheritable_capabilities_of_the_caller_stay_outside,
     g_ambient_capabilities_of_the_caller_end,
     g_groups_of_the_caller_stay_outside,
+    groups_of_the_caller_are_kept_on_request,
     additional_groups_are_set,
     g_cve_2014_8989_group_that_denies_access_cannot_be_dropped,
 );
@@ -238,6 +239,20 @@ fn g_groups_of_the_caller_stay_outside(_: &Sandbox) {
                 assert_eq!(groups(&run_with(sandbox, &[&option], "./bundle").expect(0)), [0]);
             }
         });
+    }
+}
+
+/// As with crun: podman's `--group-add keep-groups`.
+fn groups_of_the_caller_are_kept_on_request(sandbox: &Sandbox) {
+    let Some(mut config) = fixtures::bundle(sandbox, "id -G; echo; sleep 100") else { return };
+    let option = format!("--groups={GROUP}");
+    for (said, expected) in [("1", vec![0, GROUP]), ("0", vec![0, 7])] {
+        config["annotations"] = json!({ "run.oci.keep_original_groups": said });
+        config["process"]["args"] = json!(["id", "-G"]);
+        config["process"]["user"]["additionalGids"] = json!([7]);
+        sandbox.write_json("bundle/config.json", &config);
+        let output = run_with(sandbox, &[&option], "./bundle").expect(0);
+        assert_eq!(groups(&output), expected, "{said}: {}", output.stderr);
     }
 }
 

@@ -21,6 +21,7 @@ as_root_and_user!(
     action_has_clocks_of_its_own,
     labels_need_a_kernel_that_enforces_them,
     sysctl_is_written_to_its_own_file_alone,
+    sysctl_names_the_domain_and_not_the_host,
     user_namespace_without_mappings_has_the_one_id_of_its_command,
     ;
     root:
@@ -381,7 +382,6 @@ fn labels_need_a_kernel_that_enforces_them(sandbox: &Sandbox) {
     for (object, field, option, module, has) in [
         ("process", "apparmorProfile", "--apparmor", "AppArmor", apparmor),
         ("process", "selinuxLabel", "--process-label", "SELinux", selinux),
-        ("linux", "mountLabel", "", "SELinux", selinux),
     ] {
         if has {
             skip::loudly("process::labels", "this kernel enforces them, and has no such label");
@@ -390,17 +390,19 @@ fn labels_need_a_kernel_that_enforces_them(sandbox: &Sandbox) {
         let expected = format!("{object}.{field}: {module} is not enabled on this machine");
         bundle(sandbox, "true", |config| config[object][field] = json!("some_label"));
         sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(1).assert_stderr_has(&expected);
-        if !option.is_empty() {
-            sandbox
-                .call(&["exec", option, "some_label", &id, "true"])
-                .expect(255)
-                .assert_stderr_has(&expected);
-        }
+        sandbox.call(&["exec", option, "some_label", &id, "true"]).expect(255).assert_stderr_has(&expected);
         // Go programs write it so.
         bundle(sandbox, "true", |config| config[object][field] = json!(""));
         sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(0);
     }
     end(sandbox);
+    if !selinux {
+        // It opens a door, and is no wall.
+        bundle(sandbox, "echo ran", |config| config["linux"]["mountLabel"] = json!("some_label"));
+        let output = sandbox.call(&["run", "--bundle", "bundle", "other"]).expect(0);
+        assert_eq!(output.stdout, "ran\n");
+        output.assert_stderr_has("linux.mountLabel: SELinux is not enabled on this machine");
+    }
 }
 
 fn exists(path: &str) -> bool {
@@ -422,6 +424,18 @@ fn sysctl_is_written_to_its_own_file_alone(sandbox: &Sandbox) {
         .unwrap()
         .expect(1)
         .assert_stderr_has("nothing can be mounted in /proc but over files that tell of the machine");
+}
+
+/// runc and crun refuse the first of them, too.
+fn sysctl_names_the_domain_and_not_the_host(sandbox: &Sandbox) {
+    let set =
+        |key: &'static str| move |config: &mut Value| config["linux"]["sysctl"] = json!({ key: "name" });
+    let Some(output) = output(sandbox, "cat /proc/sys/kernel/domainname", set("kernel.domainname")) else {
+        return;
+    };
+    assert_eq!(output.expect(0).stdout, "name\n");
+    let refused = self::output(sandbox, "true", set("kernel.hostname")).unwrap().expect(1);
+    refused.assert_stderr_has("linux.sysctl.kernel.hostname: the name of the host is said by `hostname`");
 }
 
 fn user_namespace_without_mappings_has_the_one_id_of_its_command(sandbox: &Sandbox) {

@@ -79,6 +79,8 @@ pub enum PlanError {
     NoPidNamespace,
     #[error("{at}: {needs} namespace of its own is needed, or it would change the host's")]
     HostWide { at: String, needs: &'static str },
+    #[error("linux.sysctl.kernel.hostname: the name of the host is said by `hostname`")]
+    SysctlOfHostname,
     #[error("linux.sysctl: {key} is not of any namespace, so it would change the host")]
     Sysctl { key: String },
     #[error("{at}: needs Landlock ABI {needed} (Linux {linux}); this kernel has {abi}")]

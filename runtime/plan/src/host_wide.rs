@@ -18,6 +18,8 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
+const HOSTNAME: &str = "kernel.hostname";
+
 pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), PlanError> {
     let has = |kind| namespaces.iter().any(|namespace| namespace.kind == kind);
     // A joined mount namespace is somebody's, and a pivot would change it under their feet.
@@ -45,6 +47,10 @@ pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), Plan
     if has_offsets && !namespaces.iter().any(|n| n.is_of_time() && n.path.is_none()) {
         return Err(PlanError::HostWide { at: "linux.timeOffsets".to_owned(), needs: "a time" });
     }
+    // As runc and crun have it.
+    if config.linux.as_ref().is_some_and(|linux| linux.sysctl.contains_key(HOSTNAME)) {
+        return Err(PlanError::SysctlOfHostname);
+    }
     for key in config.linux.iter().flat_map(|linux| linux.sysctl.keys()) {
         let (kind, needs) = owner(key).ok_or_else(|| PlanError::Sysctl { key: key.clone() })?;
         // One that is joined may be the host's own.
@@ -64,7 +70,7 @@ fn owner(key: &str) -> Option<(NamespaceType, &'static str)> {
         return Some((NamespaceType::Ipc, "an ipc"));
     }
     match key {
-        "kernel.hostname" | "kernel.domainname" => Some((NamespaceType::Uts, "a uts")),
+        "kernel.domainname" => Some((NamespaceType::Uts, "a uts")),
         _ if key.starts_with("net.") => Some((NamespaceType::Network, "a network")),
         _ => None,
     }

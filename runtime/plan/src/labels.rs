@@ -1,4 +1,4 @@
-//! Labels of AppArmor and SELinux: refused where the kernel does not enforce them, for somebody relies on them.
+//! Labels of AppArmor and SELinux: a command's is refused where the kernel does not enforce it, for somebody relies on it.
 
 use vfsrun_spec::{Linux, Process};
 
@@ -17,14 +17,17 @@ pub(crate) fn decide(process: &Process, facts: &Facts) -> Result<Labels, PlanErr
     Ok(Labels { apparmor: apparmor.map(str::to_owned), selinux: selinux.map(str::to_owned) })
 }
 
-/// What the files of new file systems are for SELinux.
-pub(crate) fn label_mounts(linux: &Linux, mounts: &mut [Mount], facts: &Facts) -> Result<(), PlanError> {
-    let Some(label) = said(&linux.mount_label) else { return Ok(()) };
+/// What the files of new file systems are for SELinux. It lets a command with a label of its own reach them, and keeps nobody
+/// out; so without SELinux there is none, which is told.
+pub(crate) fn label_mounts(linux: &Linux, mounts: &mut [Mount], facts: &Facts) -> Option<String> {
+    let label = said(&linux.mount_label)?;
     if !facts.security.selinux {
-        return Err(PlanError::NoSecurityModule { at: "linux.mountLabel", module: "SELinux" });
+        return Some(
+            "linux.mountLabel: SELinux is not enabled on this machine; mounts get no label".to_owned(),
+        );
     }
     label_all(label, mounts);
-    Ok(())
+    None
 }
 
 fn label_all(label: &str, mounts: &mut [Mount]) {

@@ -37,7 +37,7 @@ pub use resolve::{complete, resolve};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use vfsrun_spec::oci::{IdMapping, NamespaceType};
+use vfsrun_spec::oci::{GROUPS_ANNOTATION, IdMapping, NamespaceType};
 use vfsrun_spec::{Process, Spec, Vfs};
 
 use plan::{
@@ -54,7 +54,7 @@ impl Plan {
         error::refuse_unbuilt(spec)?;
         let config = resolve(spec, facts)?;
         let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
-        let linux = config.linux.clone().unwrap_or_default();
+        let mut linux = config.linux.clone().unwrap_or_default();
         let namespaces = namespaces(&linux);
         host_wide::refuse(&config, &namespaces)?;
         if config.composed().is_some()
@@ -76,10 +76,11 @@ impl Plan {
             cgroup: cgroup.as_ref(),
         };
         let mut mounts = mounts::all(&config, setting)?;
-        labels::label_mounts(&linux, &mut mounts, facts)?;
+        let label_note = labels::label_mounts(&linux, &mut mounts, facts);
         let devices = devices::all(&config, &mounts, setting)?;
         let mut notes = error::notes(spec, guarded || own_user, facts);
         notes.extend(cgroup_notes);
+        notes.extend(label_note);
         let (root, upper_note) = root(spec, &config, guarded, facts, ids.as_ref(), &mounts, &command)?;
         notes.extend(upper_note);
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
@@ -93,7 +94,8 @@ impl Plan {
             net_devices: net_devices(linux.net_devices),
             ids,
             hostname: config.hostname.clone(),
-            domainname: config.domainname.clone(),
+            // By its file only root could set it.
+            domainname: linux.sysctl.remove("kernel.domainname").or_else(|| config.domainname.clone()),
             directories: home(&config, &command),
             opened_outside,
             device_links: !devices::is_hosts(&mounts),
@@ -186,12 +188,17 @@ fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
 fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -> Result<Command, PlanError> {
     let user = process.user.clone().unwrap_or_default();
     let is_action = config.vfs.is_some();
+    let keeps_groups = keeps_groups(config);
     let several = |ids: &Ids| ids.gids.iter().map(|extent| u64::from(extent.count)).sum::<u64>() > 1;
     let can_set_groups = facts.caller.privileged || ids.is_some_and(several);
-    refuse_no_ids(&user, can_set_groups)?;
+    let can_set_groups = can_set_groups && !keeps_groups;
+    refuse_no_ids(&user, can_set_groups || keeps_groups)?;
     Ok(Command {
         args: process.args.clone(),
         env: process.env.clone(),
+        // Actions have one by default. runc takes an empty one for none, too.
+        home_of_user: !is_action && !process.env.iter().any(|entry| has_value(entry, "HOME=")),
+        listens: false,
         cwd: process.cwd.clone().unwrap_or_else(|| "/".into()),
         uid: user.uid,
         gid: user.gid,
@@ -210,6 +217,15 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
         reaper: is_action,
         console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),
     })
+}
+
+/// Whether the command keeps the caller's supplementary groups, as with crun.
+fn keeps_groups(config: &Spec) -> bool {
+    config.vfs.is_none() && config.annotations.get(GROUPS_ANNOTATION).is_some_and(|said| said != "0")
+}
+
+fn has_value(entry: &str, variable: &str) -> bool {
+    entry.strip_prefix(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// The highest number means "leave it" to setresuid(2): a process that asked for it would keep the caller's id.

@@ -51,12 +51,30 @@ pub(crate) fn all(config: &Spec, setting: Setting<'_>) -> Result<Vec<plan::Mount
 }
 
 /// What is not as the specification wants it, and done all the same.
-pub(crate) fn notes(config: &Spec) -> impl Iterator<Item = String> {
-    let relative = config.mounts.iter().enumerate().filter(|(_, mount)| !mount.destination.is_absolute());
-    relative.map(|(index, mount)| {
-        let (said, taken) = (mount.destination.display(), clean(&mount.destination));
-        format!("mounts[{index}].destination: {said} is not absolute, and is taken as {}", taken.display())
-    })
+pub(crate) fn notes(config: &Spec) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (index, mount) in config.mounts.iter().enumerate() {
+        if !mount.destination.is_absolute() {
+            let (said, taken) = (mount.destination.display(), clean(&mount.destination));
+            let note = format!(
+                "mounts[{index}].destination: {said} is not absolute, and is taken as {}",
+                taken.display()
+            );
+            notes.push(note);
+        }
+        let options = if paths::is_bind(mount) {
+            Options::of(mount, "", None).unwrap_or_default()
+        } else {
+            Options::default()
+        };
+        let ignored = options.data.iter().filter(|option| is_ignored_of_a_bind(option));
+        notes.extend(ignored.map(|option| {
+            format!(
+                "mounts[{index}].options: {option:?} changes nothing: a bind shows a file system as it is"
+            )
+        }));
+    }
+    notes
 }
 
 fn one(mount: &Mount, index: usize, setting: Setting<'_>) -> Result<plan::Mount, PlanError> {
@@ -68,6 +86,12 @@ fn one(mount: &Mount, index: usize, setting: Setting<'_>) -> Result<plan::Mount,
     refuse_in_proc(&destination, &what, &at)?;
     attributes.set |= forced(&what, &destination, setting);
     Ok(plan::Mount { destination, what, attributes, on_link, at })
+}
+
+/// Seen in real configs, where crun ignores them: what a file system of its own would take, such as `mode=755`, and the words by
+/// which engines relabel. Any other word may be one that we know, misspelt.
+fn is_ignored_of_a_bind(option: &str) -> bool {
+    option.contains('=') || ["z", "Z"].contains(&option)
 }
 
 /// Below `/`, without `.` and `..`.
@@ -141,7 +165,8 @@ fn kind(mount: &Mount, options: Options, at: &str, setting: Setting<'_>) -> Resu
     if options.link == SourceLink::Copied && options.on_link {
         return Err(wrong("copy-symlink makes a link, and dest-nofollow mounts on one"));
     }
-    if let (true, Some(option)) = (is_bind, options.data.first()) {
+    let unknown = options.data.iter().find(|option| !is_ignored_of_a_bind(option));
+    if let (true, Some(option)) = (is_bind, unknown) {
         return Err(PlanError::MountOption { at: format!("{at}.options"), option: option.clone() });
     }
     let kernel = || options.superblock.iter().chain(&options.data).cloned().collect();

@@ -74,6 +74,10 @@ impl Plan {
 pub struct Command {
     pub args: Vec<String>,
     pub env: Vec<String>,
+    /// HOME is where the root's /etc/passwd has the user at home.
+    pub home_of_user: bool,
+    /// LISTEN_PID is the command's own: it has sockets that systemd has opened for it.
+    pub listens: bool,
     pub cwd: PathBuf,
     pub uid: u32,
     pub gid: u32,

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
-use std::ffi::{CString, NulError};
+use std::ffi::{CString, NulError, OsString};
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -72,27 +72,35 @@ impl Hooked {
     /// The hooks of main while init waits with a root that has its mounts.
     pub fn created_runtime(&self, init: Pid) -> Result<(), HookError> {
         let pid = Some(init.as_raw_nonzero().get());
-        self.run(HookKind::Prestart, pid, &|| self.enter_bundle())?;
-        self.run(HookKind::CreateRuntime, pid, &|| self.enter_bundle())
+        self.run(HookKind::Prestart, pid, None, &|| self.enter_bundle())?;
+        self.run(HookKind::CreateRuntime, pid, None, &|| self.enter_bundle())
     }
 
     /// The hooks of whoever has started the command.
     pub fn started(&self, pid: i32) -> Result<(), HookError> {
-        self.run(HookKind::Poststart, Some(pid), &|| self.enter_bundle())
+        self.run(HookKind::Poststart, Some(pid), None, &|| self.enter_bundle())
     }
 
     /// The hooks after the container is gone: each is run whatever became of the others.
     pub fn gone(&self, note: impl Fn(&str)) {
         for index in 0..self.hooks.poststop.len() {
-            if let Err(error) = self.run_one(HookKind::Poststop, index, None, &|| self.enter_bundle()) {
+            let ran = self.run_one(HookKind::Poststop, index, None, None, &|| self.enter_bundle());
+            if let Err(error) = ran {
                 note(&chain(&error));
             }
         }
     }
 
-    /// Those of a kind, in their order, until one fails. `pid` is the container's process as the hooks see it.
-    pub fn run(&self, kind: HookKind, pid: Option<i32>, prepare: Prepare<'_>) -> Result<(), HookError> {
-        (0..self.hooks.of(kind).len()).try_for_each(|index| self.run_one(kind, index, pid, prepare))
+    /// Those of a kind, in their order, until one fails. `pid` is the container's process as the hooks see it, `env` the
+    /// environment of one that the config gives none, which otherwise is this program's.
+    pub fn run(
+        &self,
+        kind: HookKind,
+        pid: Option<i32>,
+        env: Option<&[String]>,
+        prepare: Prepare<'_>,
+    ) -> Result<(), HookError> {
+        (0..self.hooks.of(kind).len()).try_for_each(|index| self.run_one(kind, index, pid, env, prepare))
     }
 
     fn run_one(
@@ -100,6 +108,7 @@ impl Hooked {
         kind: HookKind,
         index: usize,
         pid: Option<i32>,
+        env: Option<&[String]>,
         prepare: Prepare<'_>,
     ) -> Result<(), HookError> {
         let hook = &self.hooks.of(kind)[index];
@@ -108,7 +117,7 @@ impl Hooked {
         let state = OciState::new(&self.id, status(kind), pid, &self.bundle, &self.annotations);
         let ended = serde_json::to_vec(&state)
             .map_err(io::Error::from)
-            .and_then(|state| Running::start(hook, &state, prepare)?.wait(hook.timeout));
+            .and_then(|state| Running::start(hook, &state, env, prepare)?.wait(hook.timeout));
         let ended = ended.map_err(|source| {
             let path = hook.path.clone();
             HookError::Process { at: at.clone(), path, source }
@@ -123,11 +132,14 @@ impl Hooked {
     }
 }
 
-/// What the specification calls the container at that point (runtime.md, State).
+/// What the specification calls the container at that point (runtime.md, State and Lifecycle: these hooks come after its
+/// step 2, with which a container is `created`). runc says `creating` before the start.
 fn status(kind: HookKind) -> &'static str {
     match kind {
-        HookKind::Prestart | HookKind::CreateRuntime | HookKind::CreateContainer => "creating",
-        HookKind::StartContainer => "created",
+        HookKind::Prestart
+        | HookKind::CreateRuntime
+        | HookKind::CreateContainer
+        | HookKind::StartContainer => "created",
         HookKind::Poststart => "running",
         HookKind::Poststop => "stopped",
     }
@@ -151,7 +163,7 @@ struct Ended {
 }
 
 impl Running {
-    fn start(hook: &Hook, state: &[u8], prepare: Prepare<'_>) -> io::Result<Running> {
+    fn start(hook: &Hook, state: &[u8], env: Option<&[String]>, prepare: Prepare<'_>) -> io::Result<Running> {
         let stdin = in_memory(state)?;
         let (output, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (refusal, refused) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -161,7 +173,7 @@ impl Running {
         let parent = getpid();
         match clone(Namespaces::NONE)? {
             Cloned::Child => {
-                let Err(error) = become_hook(hook, parent, [&stdin, &stdout], prepare);
+                let Err(error) = become_hook(hook, parent, [&stdin, &stdout], env, prepare);
                 let _ = rustix::io::write(&refused, chain(&*error).as_bytes());
                 exit_now(127)
             }
@@ -244,13 +256,18 @@ fn become_hook(
     hook: &Hook,
     parent: Pid,
     [stdin, output]: [&OwnedFd; 2],
+    env: Option<&[String]>,
     prepare: Prepare<'_>,
 ) -> Result<Infallible, Box<dyn Error>> {
     let path = CString::new(hook.path.as_os_str().as_bytes())?;
     let c_strings = |texts: &[String]| {
         texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, NulError>>()
     };
-    let (mut args, env) = (c_strings(&hook.args)?, c_strings(&hook.env)?);
+    let mut args = c_strings(&hook.args)?;
+    let env = match hook.env.as_deref().or(env) {
+        Some(env) => c_strings(env)?,
+        None => own_environment()?,
+    };
     if args.is_empty() {
         args.push(path.clone());
     }
@@ -267,6 +284,13 @@ fn become_hook(
     }
     prepare()?;
     match nix::unistd::execve(&path, &args, &env).map_err(io::Error::from)? {}
+}
+
+fn own_environment() -> Result<Vec<CString>, NulError> {
+    let entry = |(name, value): (OsString, OsString)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+    };
+    std::env::vars_os().map(entry).collect()
 }
 
 /// The last of what is read from a pipe that does not block.

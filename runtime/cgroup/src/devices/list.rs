@@ -1,8 +1,6 @@
 //! The rules as the devices controller of version 1 has them: one answer for all devices, and exceptions to it. A rule
 //! that takes a part out of an exception cannot be told to it: it would be ignored without a word.
 
-use std::collections::BTreeMap;
-
 use thiserror::Error;
 
 use super::{ALL, Kind, MKNOD, READ, Rule, WRITE};
@@ -19,7 +17,8 @@ type Devices = (Kind, Option<u32>, Option<u32>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
     allows_all: bool,
-    exceptions: BTreeMap<Devices, u8>,
+    /// In the order of the rules, in which the kernel tells them.
+    exceptions: Vec<(Devices, u8)>,
 }
 
 impl List {
@@ -29,17 +28,24 @@ impl List {
 
     fn with(mut self, rule: &Rule) -> Result<List, Inexpressible> {
         if rule.is_about_all() {
-            return Ok(List { allows_all: rule.allow, exceptions: BTreeMap::new() });
+            return Ok(List { allows_all: rule.allow, exceptions: Vec::new() });
         }
         for kind in Kind::ALL.into_iter().filter(|kind| rule.kind.is_none_or(|one| one == *kind)) {
             let devices = (kind, rule.major, rule.minor);
             if rule.allow == self.allows_all {
                 self.take_out(devices, rule.access)?;
             } else {
-                *self.exceptions.entry(devices).or_default() |= rule.access;
+                self.add(devices, rule.access);
             }
         }
         Ok(self)
+    }
+
+    fn add(&mut self, devices: Devices, access: u8) {
+        match self.exceptions.iter_mut().find(|(known, _)| *known == devices) {
+            Some((_, bits)) => *bits |= access,
+            None => self.exceptions.push((devices, access)),
+        }
     }
 
     fn take_out(&mut self, devices: Devices, access: u8) -> Result<(), Inexpressible> {
@@ -52,7 +58,7 @@ impl List {
             }
             *bits &= !access;
         }
-        self.exceptions.retain(|_, bits| *bits != 0);
+        self.exceptions.retain(|(_, bits)| *bits != 0);
         Ok(())
     }
 
@@ -100,7 +106,7 @@ mod tests {
     /// the access when it allows, and any of it when it denies.
     fn kernel_allows(list: &List, kind: Kind, major: u32, minor: u32, access: u8) -> bool {
         let device = (kind, Some(major), Some(minor));
-        let mut fitting = list.exceptions.iter().filter(|(devices, _)| covers(**devices, device));
+        let mut fitting = list.exceptions.iter().filter(|(devices, _)| covers(*devices, device));
         match list.allows_all {
             true => !fitting.any(|(_, bits)| bits & access != 0),
             false => fitting.any(|(_, bits)| access & !bits == 0),
@@ -134,12 +140,34 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_keep_their_order() {
+        let rule = |kind, minor, access| Rule {
+            allow: true,
+            kind: Some(kind),
+            major: Some(10),
+            minor: Some(minor),
+            access,
+        };
+        let rules =
+            [rule(Kind::Character, 229, ALL), rule(Kind::Block, 20, READ), rule(Kind::Character, 3, READ)];
+        let again = rule(Kind::Block, 20, WRITE);
+        let lines: Vec<_> = List::new(&[&rules[..], &[again]].concat())
+            .unwrap()
+            .lines()
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect();
+        assert_eq!(lines, ["a", "c 10:229 rwm", "b 10:20 rw", "c 10:3 r"]);
+    }
+
+    #[test]
     fn the_defaults_are_runcs_lines_but_for_tun() {
         let list = List::new(&super::super::rules(&[])).unwrap();
         let lines: Vec<_> = list.lines().into_iter().map(|(_, line)| line).collect();
         let expected = [
             "a",
             "c *:* m",
+            "b *:* m",
             "c 1:3 rwm",
             "c 1:5 rwm",
             "c 1:7 rwm",
@@ -148,7 +176,6 @@ mod tests {
             "c 5:0 rwm",
             "c 5:2 rwm",
             "c 136:* rwm",
-            "b *:* m",
         ];
         assert_eq!(lines, expected);
     }

@@ -89,8 +89,9 @@ pub struct Hook {
     /// As for execv: the first one is the program's own name.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    /// Absent, it is that of whoever runs the hook; empty, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// Seconds, more than 0; absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,

@@ -31,4 +31,4 @@ pub use rlimit::{Rlimit, RlimitType};
 pub use scheduling::{
     ExecCpuAffinity, IoPriority, IoPriorityClass, Scheduler, SchedulerFlag, SchedulerPolicy,
 };
-pub use user::User;
+pub use user::{GROUPS_ANNOTATION, User};

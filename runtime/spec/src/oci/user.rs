@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::optional::or_default;
 
+/// crun's annotation that keeps the caller's supplementary groups, in the place of `additionalGids`, unless it is `0`.
+pub const GROUPS_ANNOTATION: &str = "run.oci.keep_original_groups";
+
 /// `process.user`. Ids are as seen inside the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

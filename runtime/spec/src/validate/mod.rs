@@ -188,7 +188,7 @@ fn hook(path: &str, hook: &Hook) -> Result<(), Problem> {
     if hook.timeout.is_some_and(|seconds| seconds <= 0) {
         return Err(Problem::new(format!("{path}.timeout"), "not more than 0 seconds"));
     }
-    process::env(&format!("{path}.env"), &hook.env)
+    process::env(&format!("{path}.env"), hook.env.as_deref().unwrap_or_default())
 }
 
 /// An absolute path that a kernel call can take.

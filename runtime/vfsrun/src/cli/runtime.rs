@@ -30,7 +30,7 @@ pub enum Container {
     /// Send a signal to a container's first process
     #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
     Kill(Kill),
-    /// Remove what is kept of a stopped container
+    /// Remove a container that has stopped, or was not started
     Delete(Delete),
     /// List a container's processes, as ps(1) shows them
     #[command(

@@ -7,18 +7,19 @@ use crate::cli::{Container as Command, Create, Delete, Exec, Global, Kill, ListF
 use crate::container::{
     self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
 };
+use crate::listen::Sockets;
 use crate::log::note;
 use crate::{directories, probe};
 
 pub fn container(command: &Command, global: &Global) -> Outcome {
     match command {
         Command::Create(arguments) => {
-            container::create(&request(arguments, global), notes(global))?;
+            container::create(&request(arguments, global)?, notes(global))?;
             Ok(0)
         }
         Command::Run(Run { create: arguments, detach, keep, no_subreaper: _ }) => {
             let manner = Manner { detach: *detach, keep: *keep };
-            Ok(container::run(&request(arguments, global), manner, notes(global))?)
+            Ok(container::run(&request(arguments, global)?, manner, notes(global))?)
         }
         Command::Start(One { id }) => done(containers(global)?.start(id)),
         Command::Exec(arguments) => exec(arguments, global),
@@ -56,8 +57,8 @@ fn done(result: Result<(), ContainerError>) -> Outcome {
     Ok(result.map(|()| 0)?)
 }
 
-fn request(arguments: &Create, global: &Global) -> CreateRequest {
-    CreateRequest {
+fn request(arguments: &Create, global: &Global) -> Result<CreateRequest, Failure> {
+    Ok(CreateRequest {
         id: arguments.id.clone(),
         bundle: std::path::absolute(&arguments.bundle).unwrap_or_else(|_| arguments.bundle.clone()),
         config: arguments.config.clone(),
@@ -65,11 +66,12 @@ fn request(arguments: &Create, global: &Global) -> CreateRequest {
         console_socket: arguments.console_socket.clone(),
         pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
+        sockets: Sockets::of_caller()?,
         no_new_keyring: arguments.no_new_keyring,
         runtime: global.root.clone(),
         store: global.store.clone(),
         cgroup_manager: global.cgroup_manager(),
-    }
+    })
 }
 
 /// A command that cannot be executed is 255, as with runc.
@@ -97,6 +99,7 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         console_socket: arguments.console_socket.clone(),
         pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
+        sockets: Sockets::of_caller()?,
         cgroups: arguments.cgroup.clone(),
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
         ignore_paused: arguments.ignore_paused,

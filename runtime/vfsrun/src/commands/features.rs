@@ -4,7 +4,9 @@
 use serde_json::json;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
-use vfsrun_spec::oci::{CAPABILITIES, HookKind, MEMORY_FLAGS, MEMORY_MODES, NamespaceType};
+use vfsrun_spec::oci::{
+    CAPABILITIES, GROUPS_ANNOTATION, HookKind, MEMORY_FLAGS, MEMORY_MODES, NamespaceType,
+};
 use vfsrun_spec::vfs::{LANDLOCK_ANNOTATION, VIEW_ANNOTATION};
 use vfsrun_sys::seccomp;
 
@@ -50,8 +52,8 @@ pub fn features() -> Outcome {
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
-        // It only takes away, but may take away what others rely on.
-        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION],
+        // The first only takes away, but may take away what others rely on.
+        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION, GROUPS_ANNOTATION],
     });
     print(&serde_json::to_string_pretty(&features)?)
 }

@@ -22,6 +22,7 @@ use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init};
+use crate::listen::Sockets;
 use crate::notify::NotifyError;
 use crate::run::RunError;
 use crate::seccomp_agent::AgentError;
@@ -87,7 +88,9 @@ pub struct CreateRequest {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
+    /// Those of [`CreateRequest::sockets`] come first.
     pub preserve_fds: u32,
+    pub sockets: Sockets,
     pub no_new_keyring: bool,
     pub runtime: Option<PathBuf>,
     pub store: Option<PathBuf>,
@@ -168,6 +171,7 @@ pub(super) fn decide(request: &CreateRequest, note: impl Fn(&str)) -> Result<Dec
         ..Request::default()
     };
     let mut decided = decide::decide(&spec, note)?;
+    request.sockets.offer(&mut decided.plan.command);
     notify::offer(&mut decided.plan, &Containers::of(&decided.runtime).directory(&request.id));
     match decided.spec.vfs {
         None => Ok(decided),
@@ -195,7 +199,7 @@ pub(super) fn prepared<'a>(
         },
         waits,
         hooked,
-        preserve_fds: request.preserve_fds,
+        preserve_fds: request.sockets.count + request.preserve_fds,
     }
 }
 

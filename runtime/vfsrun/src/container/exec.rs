@@ -17,6 +17,7 @@ use super::{CONFIG, Container, ContainerError, Containers, Id, SubCgroup};
 use crate::decide::{self, Joined};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
+use crate::listen::Sockets;
 use crate::result_file;
 use crate::run::RunError;
 use crate::stage::joined::Joining;
@@ -67,7 +68,9 @@ pub struct ExecRequest {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
+    /// Those of [`ExecRequest::sockets`] come first.
     pub preserve_fds: u32,
+    pub sockets: Sockets,
     /// Below its own.
     pub cgroups: Vec<SubCgroup>,
     pub runtime: PathBuf,
@@ -107,8 +110,9 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let bundle = &container.record.bundle;
     let kept = container.cgroup()?;
     let guarded = kept.as_ref().is_some_and(|kept| kept.guarded);
-    let Joined { plan, filter, agent } =
+    let Joined { mut plan, filter, agent } =
         decide::joined(&spec, &file, bundle, &request.runtime, guarded, note)?;
+    request.sockets.offer(&mut plan.command);
     let cgroup = kept.map(|kept| kept.joined(&request.cgroups)).transpose()?;
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
@@ -127,7 +131,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
             false => Keyring::of_container(&request.id, plan.ids.is_some()),
         },
         tied: !request.detach,
-        preserve_fds: request.preserve_fds,
+        preserve_fds: request.sockets.count + request.preserve_fds,
     };
     if request.detach {
         let init = launch::command(&joining)?;

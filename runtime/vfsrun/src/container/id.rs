@@ -10,7 +10,8 @@ const LONGEST: usize = 255;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "invalid container id {0:?}: letters, digits, `_`, `+`, `-` and `.`, at most 255, and neither `-` nor `.` first"
+    "invalid container id {0:?}: {wrong}letters, digits, `_`, `+`, `-` and `.`, at most 255, and neither `-` nor `.` first",
+    wrong = invalid_character(.0)
 )]
 pub struct BadId(String);
 
@@ -33,13 +34,23 @@ impl FromStr for Id {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Id, BadId> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
         let is_good = !text.is_empty()
             && text.len() <= LONGEST
             && !text.starts_with(['-', '.'])
-            && text.bytes().all(is_plain);
+            && text.chars().all(is_plain);
         if is_good { Ok(Id(text.to_owned())) } else { Err(BadId(text.to_owned())) }
     }
+}
+
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "_+-.".contains(character)
+}
+
+fn invalid_character(text: &str) -> String {
+    let invalid = text.chars().find(|character| !is_plain(*character));
+    invalid
+        .map(|character| format!("invalid character `{}` in the ID; ", character.escape_debug()))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -51,6 +62,15 @@ mod tests {
         for id in ["a", "c1", "3f5a+b_c-d.e", "node1.user.42.4294967291.0", &"x".repeat(255)] {
             assert_eq!(id.parse::<Id>().unwrap().as_str(), id);
         }
+    }
+
+    #[test]
+    fn the_character_that_is_not_allowed_is_named() {
+        let said = "a/b".parse::<Id>().unwrap_err().to_string();
+        assert!(
+            said.starts_with("invalid container id \"a/b\": invalid character `/` in the ID; letters, "),
+            "{said}"
+        );
     }
 
     #[test]

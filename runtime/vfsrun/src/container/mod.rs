@@ -280,6 +280,8 @@ impl Containers {
             Ok(container) => {
                 match container.status()? {
                     Status::Stopped => {}
+                    // As runc and crun do it: nothing of the user's has run. The specification wants an error.
+                    Status::Created => container.end()?,
                     status if !force => return Err(ContainerError::NotStopped { id: id.clone(), status }),
                     _ => container.end()?,
                 }

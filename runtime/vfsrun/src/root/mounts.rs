@@ -5,9 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, openat, readlinkat, symlinkat,
-};
+use rustix::fs::{FileType, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, readlinkat, symlinkat};
 use vfsrun_plan::mounts::may_cover_proc;
 use vfsrun_plan::plan::{Attributes, CgroupMount, Mount, MountKind, SourceLink};
 use vfsrun_sys::beneath;
@@ -185,10 +183,19 @@ pub(super) fn show(tree: OwnedFd, attributes: &Attributes) -> io::Result<OwnedFd
     }
     let (set, clear) = (Attr::from_bits_retain(attributes.set), Attr::from_bits_retain(attributes.clear));
     if !set.is_empty() || !clear.is_empty() {
-        mount::set_attributes(&tree, set, clear, false)?;
+        match mount::set_attributes(&tree, set, clear, false) {
+            // In a user namespace the host's word on access times stands; it guards nothing.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                mount::set_attributes(&tree, set - TIMES, clear - TIMES, false)?;
+            }
+            set => set?,
+        }
     }
     Ok(tree)
 }
+
+/// Whether and when a file tells that it was read.
+const TIMES: Attr = Attr::MOUNT_ATTR__ATIME.union(Attr::MOUNT_ATTR_NODIRATIME);
 
 /// What holds for everything that is mounted below too.
 fn spread(tree: &OwnedFd, attributes: &Attributes) -> io::Result<()> {
@@ -360,13 +367,10 @@ fn existing(root: &OwnedFd, mount: &Mount) -> io::Result<OwnedFd> {
 }
 
 fn make_place(root: &OwnedFd, destination: &Path, kind: FileType) -> io::Result<OwnedFd> {
-    if kind == FileType::Directory {
-        return beneath::make_dirs_in_root(root, relative(destination));
+    match kind {
+        FileType::Directory => beneath::make_dirs_in_root(root, relative(destination)),
+        _ => beneath::make_file_in_root(root, relative(destination)),
     }
-    let (parent, name) = parent_of(root, destination)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-    beneath::open(&parent, name, OFlags::PATH | OFlags::NOFOLLOW)
 }
 
 /// Makes the link at the destination, if it is not there.

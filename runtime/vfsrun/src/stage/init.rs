@@ -309,7 +309,9 @@ fn run_hooks_of_creation(prepared: &Prepared<'_>, root: &OwnedFd, sender: &Sende
         rustix::process::fchdir(root)?;
         Ok(())
     };
-    Ok(prepared.hooked.run(HookKind::CreateContainer, Some(own.as_raw_nonzero().get()), &enter)?)
+    // In the container's namespaces it has nothing of the caller's.
+    let (pid, env) = (own.as_raw_nonzero().get(), &prepared.plan.command.env);
+    Ok(prepared.hooked.run(HookKind::CreateContainer, Some(pid), Some(env), &enter)?)
 }
 
 fn open_terminal(plan: &Plan, root: &OwnedFd, sender: &Sender) -> Result<OwnedFd, InitError> {

@@ -25,6 +25,7 @@ use crate::container::Gate;
 use crate::hooks::{HookError, Hooked};
 use crate::keyring::{Keyring, KeyringError};
 use crate::labels::{self, LabelError};
+use crate::passwd;
 use crate::sandbox::{self, Enforced, SandboxError};
 use crate::scheduling::{self, SchedulingError};
 use vfsrun_sys::chain;
@@ -162,13 +163,14 @@ pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, W
     limit_resources(&command.rlimits)?;
     scheduling::apply(&command.scheduling)?;
     sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
+    let home = command.home_of_user.then(|| passwd::home(command.uid));
     take_ids(command)?;
     enter_directory(&command.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(command.umask));
     if command.reaper && command.scheduling.personality.is_none() {
         randomize_addresses()?;
     }
-    let execution = Execution::prepare(command)?;
+    let execution = Execution::prepare(command, home)?;
     vfsrun_sys::signals::reset_all()
         .map_err(|errno| WorkloadError::Step { step: "reset signals", source: errno.into() })?;
     if let Some(procfs) = &job.procfs {
@@ -231,7 +233,8 @@ fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infal
 fn run_hooks(job: &Job<'_>, give_up: &dyn Fn() -> Result<(), SandboxError>) -> Result<(), WorkloadError> {
     let Some(hooked) = job.hooked else { return Ok(()) };
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    Ok(hooked.run(HookKind::StartContainer, Some(own), &|| Ok(give_up()?))?)
+    let env = Some(job.command.env.as_slice());
+    Ok(hooked.run(HookKind::StartContainer, Some(own), env, &|| Ok(give_up()?))?)
 }
 
 /// Where a program lies in memory tells a trace that it is another one than before, however equal the two are. The
@@ -356,7 +359,7 @@ struct Execution {
 }
 
 impl Execution {
-    fn prepare(command: &Command) -> Result<Execution, WorkloadError> {
+    fn prepare(command: &Command, home: Option<Vec<u8>>) -> Result<Execution, WorkloadError> {
         let c_strings = |field: &'static str, texts: &[String]| {
             texts
                 .iter()
@@ -366,7 +369,13 @@ impl Execution {
                 .collect::<Result<Vec<_>, _>>()
         };
         let args = c_strings("args", &command.args)?;
-        let env = c_strings("env", &command.env)?;
+        let mut env = c_strings("env", &command.env)?;
+        if let Some(home) = home {
+            set(&mut env, "HOME", &home)?;
+        }
+        if command.listens {
+            set(&mut env, "LISTEN_PID", rustix::process::getpid().to_string().as_bytes())?;
+        }
         let program = command.args.first().cloned().unwrap_or_default();
         let candidates = candidates(&program, &command.env);
         Ok(Execution { program, candidates, args, env })
@@ -406,6 +415,16 @@ impl Execution {
         }
         Err(found.unwrap_or(WorkloadError::NotFound { program: self.program }))
     }
+}
+
+/// Takes the place of all of the name.
+fn set(env: &mut Vec<CString>, name: &str, value: &[u8]) -> Result<(), WorkloadError> {
+    let prefix = format!("{name}=");
+    env.retain(|entry| !entry.as_bytes().starts_with(prefix.as_bytes()));
+    let entry = CString::new([prefix.as_bytes(), value].concat());
+    let nul = |_| WorkloadError::Nul { field: "env", text: String::from_utf8_lossy(value).into_owned() };
+    env.push(entry.map_err(nul)?);
+    Ok(())
 }
 
 fn candidates(program: &str, env: &[String]) -> Vec<CString> {
