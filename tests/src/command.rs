@@ -115,7 +115,12 @@ impl Background {
 
     /// Waits until the command has printed `text`. Panics when it does not.
     pub fn until_stdout_has(&self, text: &str) {
-        processes::until(&format!("{text:?} on stdout"), || self.stdout.so_far().contains(text));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.stdout.so_far().contains(text) {
+            let said = || format!("{:?} on stdout, and on stderr {:?}", self.so_far(), self.stderr.so_far());
+            assert!(Instant::now() < deadline, "waited in vain for {text:?}: {}", said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What it has printed by now.
