@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use thiserror::Error;
 use vfsrun_sys::bpf;
@@ -22,9 +23,9 @@ pub enum CgroupError {
     // The words of runc.
     #[error("container's cgroup is not empty: {} has processes", path.display())]
     InUse { path: PathBuf },
-    #[error("linux.resources.{at}: cannot write {value:?} to {}", path.display())]
+    #[error("{at}: cannot write {value:?} to {}{}", path.display(), hint(path, source))]
     Limit { at: String, value: String, path: PathBuf, source: io::Error },
-    #[error("linux.resources.{at}: there is no {}; the kernel does not have it, or its controller {controller} is not passed on to this cgroup", path.display())]
+    #[error("{at}: there is no {}; the kernel does not have it, or its controller {controller} is not passed on to this cgroup", path.display())]
     NoFile { at: String, path: PathBuf, controller: String },
     #[error("linux.resources.devices")]
     Devices(#[source] io::Error),
@@ -43,6 +44,15 @@ impl CgroupError {
     ) -> impl FnOnce(io::Error) -> CgroupError {
         let path = path.into();
         move |source| CgroupError::Step { step, path, source }
+    }
+}
+
+/// Why the kernel may say so.
+fn hint(path: &Path, source: &io::Error) -> &'static str {
+    let is_of_memory = path.file_name().is_some_and(|file| file.to_string_lossy().starts_with("memory."));
+    match source.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) if is_of_memory => ", below what is used now",
+        _ => "",
     }
 }
 
@@ -74,7 +84,7 @@ impl Cgroup {
         Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
     }
 
-    /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container and for one that is updated.
+    /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container; [`Cgroup::update`] is for others.
     pub fn write(&self, limits: &[Limit]) -> Result<(), CgroupError> {
         // Some are compared with others, which may have to be changed first (memory with swap, a quota with its period): those
         // that the kernel refuses are written again when all others are.
@@ -95,11 +105,7 @@ impl Cgroup {
     }
 
     fn write_one(&self, limit: &Limit) -> Result<(), CgroupError> {
-        let part = self.parts.iter().find(|part| match limit.version {
-            Version::V1 => part.place.has(&limit.controller),
-            Version::V2 => part.place.version == Version::V2,
-        });
-        let Some(part) = part else { return Ok(()) };
+        let Some(part) = self.part_of(limit) else { return Ok(()) };
         let mut choices =
             std::iter::once((&limit.file, &limit.value)).chain(limit.or_else.iter().map(|(f, v)| (f, v)));
         let missing = loop {
@@ -119,6 +125,13 @@ impl Cgroup {
         }
         let path = part.place.full_path().join(&missing.file);
         Err(CgroupError::NoFile { at: missing.at.clone(), path, controller: missing.controller.clone() })
+    }
+
+    pub(crate) fn part_of(&self, limit: &Limit) -> Option<&Part> {
+        self.parts.iter().find(|part| match limit.version {
+            Version::V1 => part.place.has(&limit.controller),
+            Version::V2 => part.place.version == Version::V2,
+        })
     }
 
     /// Denies its processes what the rules do not allow.
@@ -147,7 +160,7 @@ impl Cgroup {
         Ok(())
     }
 
-    fn v2(&self) -> Option<&Part> {
+    pub(crate) fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.place.version == Version::V2)
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
 //!                      │ kept in the container's directory before anything is made
-//!                      └──▶ Cgroup::open ── enter, signal, freeze
+//!                      └──▶ Cgroup::open ── update, enter, signal, freeze
 //! ```
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ pub mod limits;
 mod place;
 mod processes;
 mod remove;
+mod update;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use hierarchy::{Hierarchy, Version};

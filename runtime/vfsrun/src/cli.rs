@@ -1,6 +1,7 @@
 //! The command line.
 
 mod runtime;
+mod update;
 mod words;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_plan::facts;
 
 pub use self::runtime::{Container, Create, Exec, ListFormat, Which};
+pub use self::update::Update;
 pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec};
 use crate::container::OCI_VERSION;
 

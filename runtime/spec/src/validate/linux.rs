@@ -131,7 +131,7 @@ fn cgroups_path(path: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn resources(resources: &Resources) -> Result<(), Problem> {
+pub(super) fn resources(resources: &Resources) -> Result<(), Problem> {
     for (index, rule) in resources.devices.iter().enumerate() {
         let path = format!("linux.resources.devices[{index}]");
         if let Some(kind) = rule.kind.as_deref().filter(|kind| !kind.is_empty()) {

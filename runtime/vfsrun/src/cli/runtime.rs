@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::Signal;
 
+use super::update::{UPDATE_HELP, Update};
 use super::variable;
 use crate::container::{self, Id};
 
@@ -77,6 +78,9 @@ pub enum Container {
     Pause { id: Id },
     /// Let the processes of a paused container go on
     Resume { id: Id },
+    /// Change the limits of a container that runs, waits for start or is paused
+    #[command(after_help = UPDATE_HELP)]
+    Update(Box<Update>),
     /// Not built: ends with an error, whatever is asked
     #[command(disable_help_flag = true)]
     Checkpoint(Anything),

@@ -1,11 +1,16 @@
 //! The commands of an OCI runtime, with the exit codes of runc: 1 for every failure.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Container as Command, Create, Exec, Global, ListFormat, Which};
+use crate::cli::{Container as Command, Create, Exec, Global, ListFormat, Update, Which};
 use crate::container::{
-    self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
+    self, Asked, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource,
+    State, UpdateError,
 };
 use crate::log::note;
 use crate::{directories, probe};
@@ -28,6 +33,9 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Ps { format, id, args } => super::ps::ps(&containers(global)?, id, *format, args),
         Command::Pause { id } => done(containers(global)?.pause(id)),
         Command::Resume { id } => done(containers(global)?.resume(id)),
+        Command::Update(arguments) => {
+            Ok(containers(global)?.update(&arguments.id, &asked(arguments)?, note).map(|()| 0)?)
+        }
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
@@ -102,6 +110,18 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         ignore_paused: arguments.ignore_paused,
     };
     container::exec(&request, note).map_err(|error| Failure::of_runtime(&error, 255))
+}
+
+fn asked(arguments: &Update) -> Result<Asked, UpdateError> {
+    match arguments.resources.as_deref() {
+        None => Ok(Asked::by_flags(arguments.flags())),
+        Some(file) if file == Path::new("-") => Asked::read(io::stdin(), "standard input"),
+        Some(file) => {
+            let opened = File::open(file);
+            let opened = opened.map_err(|source| UpdateError::Read { file: file.into(), source })?;
+            Asked::read(opened, file)
+        }
+    }
 }
 
 fn state(containers: &Containers, id: &Id) -> Outcome {

@@ -7,8 +7,10 @@ use std::str::FromStr;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes, Version};
+use vfsrun_cgroup::limits::{self, LimitError};
+use vfsrun_cgroup::{Cgroup, CgroupError, Limit, Place, Processes, Version};
 use vfsrun_plan::Plan;
+use vfsrun_spec::oci::Resources;
 
 const FILE: &str = "cgroup.json";
 
@@ -28,6 +30,16 @@ pub enum SubCgroupError {
     Missing { path: PathBuf },
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+}
+
+#[derive(Debug, Error)]
+pub enum CgroupUpdateError {
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("{at}: {bytes} is refused by memory.checkBeforeUpdate: {used} bytes are used")]
+    InUse { at: String, bytes: i64, used: u64 },
 }
 
 impl FromStr for SubCgroup {
@@ -116,6 +128,29 @@ impl Kept {
         let v1 = self.places.iter().find(|place| place.has("freezer"));
         let place = v1.or_else(|| self.places.iter().find(|place| place.version == Version::V2));
         place.map(|place| Cgroup::open(std::slice::from_ref(place))).transpose()
+    }
+
+    /// Gives its processes other limits: `resources`, in which what the kernel takes together is together. `name` is what the caller calls
+    /// a field, for messages. Returns fields that cgroups of version 2 do not have. This is all that an update writes.
+    pub fn update(
+        &self,
+        resources: &Resources,
+        name: impl Fn(&str) -> String,
+    ) -> Result<Vec<&'static str>, CgroupUpdateError> {
+        let limits = limits::of(resources, &self.places).map_err(|error| error.renamed(&name))?;
+        let set: Vec<_> =
+            limits.set.into_iter().map(|limit| Limit { at: name(&limit.at), ..limit }).collect();
+        let cgroup = self.open()?;
+        let memory = resources.memory.clone().unwrap_or_default();
+        if let Some(used) = cgroup.memory_in_use(&memory) {
+            for (at, limit) in [("memory.swap", memory.swap), ("memory.limit", memory.limit)] {
+                if let Some(bytes) = limit.filter(|bytes| *bytes > 0 && *bytes as u64 <= used) {
+                    return Err(CgroupUpdateError::InUse { at: name(at), bytes, used });
+                }
+            }
+        }
+        cgroup.update(&set)?;
+        Ok(limits.ignored)
     }
 
     /// A process that is frozen by version 1 does not even die.

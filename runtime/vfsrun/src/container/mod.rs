@@ -4,7 +4,7 @@
 //! ROOT/containers/ID/      made by create
 //!   lock                   locked by whoever changes the container; the container's process
 //!   cgroup.json            where its cgroup is, from before that is made
-//!   config.json            of the bundle, as it was when the container was created
+//!   config.json            of the bundle, as it was when the container was created, but for resources that were updated
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
 //!   starting               the same, while hooks run between the start and the command
@@ -28,6 +28,7 @@ mod processes;
 mod record;
 mod run;
 mod start;
+mod update;
 mod view;
 
 use std::fs::{DirBuilder, File};
@@ -54,6 +55,7 @@ pub use self::id::Id;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
+pub use self::update::{Asked, Flag, UpdateError};
 use crate::hooks::{HookError, Hooked};
 use crate::notify::NotifyError;
 
@@ -86,6 +88,10 @@ pub enum ContainerError {
     NotPaused(Id),
     #[error("container {0} has no cgroup that could stop its processes")]
     NoFreezer(Id),
+    #[error(
+        "container {0} has no cgroup: this user may make none, or --cgroup-manager said so when it was created"
+    )]
+    NoCgroup(Id),
     #[error("cannot delete container {id} that is not stopped: {status}; --force ends it first")]
     NotStopped { id: Id, status: Status },
     #[error("cannot {step} {}", path.display())]
