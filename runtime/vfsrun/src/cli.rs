@@ -1,5 +1,6 @@
 //! The command line.
 
+mod interval;
 mod runtime;
 mod update;
 mod words;

@@ -1,16 +1,18 @@
 //! The commands of an OCI runtime, with the exit codes of runc: 1 for every failure.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
 use crate::cli::{Container as Command, Create, Exec, Global, ListFormat, Update, Which};
 use crate::container::{
-    self, Asked, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource,
-    State, UpdateError,
+    self, Asked, Changes, ContainerError, Containers, CreateRequest, Event, EventsError, ExecRequest, Id,
+    Manner, ProcessSource, State, UpdateError,
 };
 use crate::log::note;
 use crate::{directories, probe};
@@ -36,6 +38,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Update(arguments) => {
             Ok(containers(global)?.update(&arguments.id, &asked(arguments)?, note).map(|()| 0)?)
         }
+        Command::Events { interval, stats, id } => events(&containers(global)?, id, *interval, *stats),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
@@ -145,6 +148,22 @@ fn each(containers: &Containers, which: &Which, act: impl Fn(&Id) -> Result<(), 
     let ids = if which.regex { containers.matching(&which.id)? } else { vec![which.id.parse()?] };
     let failed = ids.iter().map(act).fold(Ok(()), Result::and);
     done(failed)
+}
+
+/// Ends quietly when nobody reads any more.
+fn events(containers: &Containers, id: &Id, interval: Duration, once: bool) -> Outcome {
+    let mut tell = |event: &Event<'_>| -> Result<ControlFlow<()>, EventsError> {
+        let line = serde_json::to_string(event).map_err(|error| EventsError::Tell(error.into()))?;
+        match writeln!(io::stdout().lock(), "{line}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            written => written.map(ControlFlow::Continue).map_err(EventsError::Tell),
+        }
+    };
+    match once {
+        true => containers.tell_stats(id, &mut tell)?,
+        false => containers.tell_events(id, interval, &mut tell)?,
+    }
+    Ok(0)
 }
 
 fn list(containers: &Containers, format: ListFormat, quiet: bool) -> Outcome {

@@ -18,6 +18,7 @@ mod action;
 pub mod cgroup;
 mod create;
 mod creator;
+mod events;
 mod exec;
 mod gate;
 mod id;
@@ -43,12 +44,14 @@ use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 use vfsrun_cgroup::{CgroupError, Processes};
+use vfsrun_spec::{Spec, SpecError};
 use vfsrun_sys::process::{self, Process};
 
 pub use self::action::Action;
 use self::cgroup::Kept;
 pub use self::cgroup::SubCgroup;
 pub use self::create::{CreateRequest, create};
+pub use self::events::{Event, EventsError};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
@@ -102,6 +105,8 @@ pub enum ContainerError {
     NotStarted { id: Id, reason: String },
     #[error("cannot start container {0}: the monitor of its root was killed; delete it and create it again")]
     NoMonitor(Id),
+    #[error(transparent)]
+    Config(#[from] SpecError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]
@@ -443,6 +448,13 @@ impl Container {
 
     fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
         Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
+    }
+
+    /// As it was kept.
+    fn config(&self) -> Result<Spec, ContainerError> {
+        let file = self.path.join(CONFIG);
+        let text = std::fs::read_to_string(&file).map_err(ContainerError::file("read", &file))?;
+        Ok(Spec::parse(&text, &file)?)
     }
 
     /// Its first process.

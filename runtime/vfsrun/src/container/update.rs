@@ -126,13 +126,6 @@ fn refuse_above_swap(asked: &Asked, written: &Resources) -> Result<(), UpdateErr
 }
 
 impl Container {
-    fn config(&self) -> Result<Spec, UpdateError> {
-        let file = self.path.join(CONFIG);
-        let text = std::fs::read_to_string(&file);
-        let text = text.map_err(|source| UpdateError::Read { file: file.clone(), source })?;
-        Ok(Spec::parse(&text, &file)?)
-    }
-
     fn keep(&self, config: &mut Spec, resources: Resources) -> Result<(), UpdateError> {
         let path = self.path.join(CONFIG);
         let failed = |source| UpdateError::Keep { path: path.clone(), source };
