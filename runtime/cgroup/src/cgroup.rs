@@ -14,6 +14,7 @@ use crate::devices::{self, List, Rule};
 use crate::hierarchy::Version;
 use crate::limits::Limit;
 use crate::place::Place;
+use crate::resctrl::{Group, ResctrlError};
 use crate::{controllers, cpuset, files, processes};
 
 #[derive(Debug, Error)]
@@ -35,6 +36,8 @@ pub enum CgroupError {
         "linux.resources.devices: there is nothing here that could deny devices: neither a devices controller nor cgroup version 2"
     )]
     NoDevices,
+    #[error(transparent)]
+    Resctrl(#[from] ResctrlError),
 }
 
 impl CgroupError {
@@ -59,6 +62,8 @@ fn hint(path: &Path, source: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Cgroup {
     parts: Vec<Part>,
+    /// What its processes get of caches, beside it.
+    group: Option<Group>,
 }
 
 /// That of one hierarchy.
@@ -75,13 +80,18 @@ impl Cgroup {
     /// One that is there has processes: they are not the container's, and would be limited and killed with it.
     pub fn make(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
         let parts = places.iter().map(|place| Part::make(place, places, limits));
-        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
     }
 
     /// One that was made before, as far as it is still there.
     pub fn open(places: &[Place]) -> Result<Cgroup, CgroupError> {
         let parts = places.iter().filter_map(|place| Part::open(place).transpose());
-        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
+    }
+
+    /// Its processes enter this group, too.
+    pub fn with(self, group: Option<Group>) -> Cgroup {
+        Cgroup { group, ..self }
     }
 
     /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container; [`Cgroup::update`] is for others.
@@ -157,7 +167,7 @@ impl Cgroup {
             files::write(&part.directory, "cgroup.procs", &pid)
                 .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
         }
-        Ok(())
+        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
     }
 
     pub(crate) fn v2(&self) -> Option<&Part> {

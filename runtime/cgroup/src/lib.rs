@@ -19,6 +19,7 @@ mod oom;
 mod place;
 mod processes;
 mod remove;
+pub mod resctrl;
 pub mod stats;
 mod update;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use vfsrun_spec::oci::{BlockIo, Cpu, Memory, Pids, Resources};
 
-use crate::container::{Flag, Id};
+use crate::container::{Flag, Id, Schemata};
 
 pub const UPDATE_HELP: &str = "\
 What is not said, or said as 0, stays as it is. Bytes may have a unit: 64m, 1.5g; -1 is no limit. Either all of it is written or nothing.
@@ -69,10 +69,20 @@ pub struct Update {
     /// The same for buffers of TCP (cgroup version 1)
     #[arg(long, hide = true, group = "flags", allow_negative_numbers = true, value_parser = bytes)]
     kernel_memory_tcp: Option<i64>,
+    /// Its part of the L3 cache, as a line of resctrl: L3:0=ff;1=c0
+    #[arg(long, value_name = "SCHEMA", value_parser = one_line)]
+    l3_cache_schema: Option<String>,
+    /// Its part of the memory bandwidth: MB:0=20;1=70
+    #[arg(long, value_name = "SCHEMA", value_parser = one_line)]
+    mem_bw_schema: Option<String>,
     pub id: Id,
 }
 
 impl Update {
+    pub fn schemata(&self) -> Schemata {
+        Schemata { l3_cache: self.l3_cache_schema.clone(), bandwidth: self.mem_bw_schema.clone() }
+    }
+
     /// What the options say, each with the field that it is.
     pub fn flags(&self) -> (Resources, Vec<Flag>) {
         let memory = Memory {
@@ -121,6 +131,13 @@ impl Update {
         ];
         let given = flags.into_iter().filter(|(.., is_given)| *is_given);
         (resources, given.map(|(name, field, _)| Flag { name, field }).collect())
+    }
+}
+
+fn one_line(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains('\n') {
+        true => Err("expected one line".to_owned()),
+        false => Ok(text.to_owned()),
     }
 }
 

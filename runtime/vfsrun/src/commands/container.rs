@@ -116,15 +116,15 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
 }
 
 fn asked(arguments: &Update) -> Result<Asked, UpdateError> {
-    match arguments.resources.as_deref() {
-        None => Ok(Asked::by_flags(arguments.flags())),
-        Some(file) if file == Path::new("-") => Asked::read(io::stdin(), "standard input"),
+    let asked = match arguments.resources.as_deref() {
+        None => Asked::by_flags(arguments.flags()),
+        Some(file) if file == Path::new("-") => Asked::read(io::stdin(), "standard input")?,
         Some(file) => {
             let opened = File::open(file);
-            let opened = opened.map_err(|source| UpdateError::Read { file: file.into(), source })?;
-            Asked::read(opened, file)
+            Asked::read(opened.map_err(|source| UpdateError::Read { file: file.into(), source })?, file)?
         }
-    }
+    };
+    Ok(asked.with(arguments.schemata()))
 }
 
 fn state(containers: &Containers, id: &Id) -> Outcome {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use thiserror::Error;
+use vfsrun_cgroup::resctrl::{self, Group};
 use vfsrun_cgroup::stats::Stats;
 use vfsrun_cgroup::{Cgroup, CgroupError, Notices};
 
@@ -49,7 +50,7 @@ struct Data {
     #[serde(flatten)]
     used: Stats,
     /// Of caches and memory bandwidth, where the config asks for groups of them.
-    intel_rdt: serde_json::Map<String, serde_json::Value>,
+    intel_rdt: resctrl::Stats,
     /// `None` where the config names none.
     network_interfaces: Option<Vec<Traffic>>,
 }
@@ -91,6 +92,7 @@ struct Watched {
     container: Container,
     process: OwnedFd,
     cgroup: Cgroup,
+    group: Option<Group>,
     /// Of the config, by their names in the container.
     interfaces: Vec<String>,
 }
@@ -100,7 +102,8 @@ impl Watched {
         let process = container.process()?;
         let kept = container.cgroup()?.ok_or_else(|| ContainerError::NoCgroup(container.id.clone()))?;
         let interfaces = net_devices::names(&container.config()?);
-        Ok(Watched { cgroup: kept.open()?, process, interfaces, container })
+        let group = kept.group().cloned();
+        Ok(Watched { cgroup: kept.open()?, group, process, interfaces, container })
     }
 
     fn event(&self, kind: Kind, data: Option<Data>) -> Event<'_> {
@@ -110,7 +113,9 @@ impl Watched {
     fn tell_stats(&self, tell: Tell<'_>) -> Result<ControlFlow<()>, EventsError> {
         let traffic = || net_devices::traffic(self.container.record.process.pid, &self.interfaces);
         let network_interfaces = (!self.interfaces.is_empty()).then(traffic);
-        let data = Data { used: self.cgroup.stats()?, intel_rdt: serde_json::Map::new(), network_interfaces };
+        let intel_rdt = self.group.as_ref().map_or(Ok(resctrl::Stats::default()), Group::stats);
+        let intel_rdt = intel_rdt.map_err(CgroupError::from)?;
+        let data = Data { used: self.cgroup.stats()?, intel_rdt, network_interfaces };
         tell(&self.event(Kind::Stats, Some(data)))
     }
 }

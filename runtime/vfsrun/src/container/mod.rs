@@ -58,7 +58,7 @@ pub use self::id::Id;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
-pub use self::update::{Asked, Flag, UpdateError};
+pub use self::update::{Asked, Flag, Schemata, UpdateError};
 use crate::hooks::{HookError, Hooked};
 use crate::notify::NotifyError;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 use vfsrun_cgroup::limits::RESOURCES;
+use vfsrun_cgroup::resctrl::Schema;
 use vfsrun_spec::oci::Resources;
 use vfsrun_spec::{Spec, SpecError};
 
@@ -25,6 +26,11 @@ pub enum UpdateError {
     Cgroup(#[from] CgroupUpdateError),
     #[error("{at}: above memory.swap, which stays {swap} and counts memory and swap together; say both")]
     AboveSwap { at: String, swap: i64 },
+    // The words of runc.
+    #[error(
+        "{at}: updating a non-existent Intel RDT configuration is not supported: the container's config has no linux.intelRdt"
+    )]
+    NoGroup { at: &'static str },
     #[error("cannot keep the new limits in {}", path.display())]
     Keep { path: PathBuf, source: io::Error },
 }
@@ -41,7 +47,16 @@ pub struct Flag {
 #[derive(Debug)]
 pub struct Asked {
     change: Resources,
+    /// For the container's resctrl group.
+    schemata: Schemata,
     said: Said,
+}
+
+/// Lines, as the options say them.
+#[derive(Clone, Debug, Default)]
+pub struct Schemata {
+    pub l3_cache: Option<String>,
+    pub bandwidth: Option<String>,
 }
 
 /// Where, for messages.
@@ -53,7 +68,11 @@ enum Said {
 
 impl Asked {
     pub fn by_flags((change, flags): (Resources, Vec<Flag>)) -> Asked {
-        Asked { change, said: Said::Flags(flags) }
+        Asked { change, schemata: Schemata::default(), said: Said::Flags(flags) }
+    }
+
+    pub fn with(self, schemata: Schemata) -> Asked {
+        Asked { schemata, ..self }
     }
 
     /// As an object like `linux.resources`; `file` is its name.
@@ -62,7 +81,10 @@ impl Asked {
         let mut text = String::new();
         match source.read_to_string(&mut text) {
             Err(source) => Err(UpdateError::Read { file, source }),
-            Ok(_) => Ok(Asked { change: Resources::parse(&text, &file)?, said: Said::File(file) }),
+            Ok(_) => {
+                let change = Resources::parse(&text, &file)?;
+                Ok(Asked { change, schemata: Schemata::default(), said: Said::File(file) })
+            }
         }
     }
 
@@ -85,6 +107,21 @@ impl Asked {
     }
 }
 
+impl Schemata {
+    fn lines(&self) -> Vec<Schema> {
+        let said = [("--l3-cache-schema", &self.l3_cache), ("--mem-bw-schema", &self.bandwidth)];
+        let said = said.into_iter().filter_map(|(at, line)| Some(Schema { at, line: line.clone()? }));
+        said.collect()
+    }
+
+    fn keep_in(&self, config: &mut Spec) {
+        let said = [("l3CacheSchema", &self.l3_cache), ("memBwSchema", &self.bandwidth)];
+        for (field, line) in said.into_iter().filter_map(|(field, line)| Some((field, line.as_ref()?))) {
+            config.raw["linux"]["intelRdt"][field] = line.clone().into();
+        }
+    }
+}
+
 impl Containers {
     /// Notes are about what cannot be changed here.
     pub fn update(&self, id: &Id, asked: &Asked, note: impl Fn(&str)) -> Result<(), UpdateError> {
@@ -94,6 +131,10 @@ impl Containers {
             return Err(ContainerError::NotRunning { id: id.clone() }.into());
         }
         let kept = container.cgroup()?.ok_or_else(|| ContainerError::NoCgroup(id.clone()))?;
+        let schemata = asked.schemata.lines();
+        if let (Some(schema), None) = (schemata.first(), kept.group()) {
+            return Err(UpdateError::NoGroup { at: schema.at });
+        }
         let mut config = container.config()?;
         let before = config.linux.clone().and_then(|linux| linux.resources).unwrap_or_default();
         if !asked.change.devices.is_empty() && asked.change.devices != before.devices {
@@ -105,10 +146,11 @@ impl Containers {
         let now = before.changed_by(&asked.change);
         let written = now.written_for(&asked.change);
         refuse_above_swap(asked, &written)?;
-        let ignored = kept.update(&written, |field| asked.name(field))?;
+        let ignored = kept.update(&written, &schemata, |field| asked.name(field))?;
         for field in ignored {
             note(&format!("{}: cgroup version 2 does not have it", asked.name(field)));
         }
+        asked.schemata.keep_in(&mut config);
         container.keep(&mut config, now)
     }
 }
