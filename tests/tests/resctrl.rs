@@ -139,6 +139,12 @@ fn group_that_is_named_stays(sandbox: &Sandbox) {
     sandbox.sh("rm -r tree/gold/mon_groups/web/*");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert!(!sandbox.path("tree/gold/mon_groups/web").exists() && sandbox.path("tree/gold/tasks").exists());
+    // A run that is no container is in it, too.
+    sandbox.write("tree/gold/tasks", "");
+    let change = |config: &mut Value| config["linux"]["intelRdt"] = json!({ "closID": "gold" });
+    bundle(sandbox, "echo ran", change);
+    assert_eq!(script(sandbox, "slowly=; faked ./bundle").expect(0).stdout, "ran\n");
+    assert!(read(sandbox, "gold/tasks").parse::<i32>().is_ok());
     tidy(sandbox);
 }
 
