@@ -36,7 +36,7 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Pause { id } => done(containers(global)?.pause(id)),
         Command::Resume { id } => done(containers(global)?.resume(id)),
         Command::Update(arguments) => {
-            Ok(containers(global)?.update(&arguments.id, &asked(arguments)?, note).map(|()| 0)?)
+            Ok(containers(global)?.update(&arguments.id, &asked(arguments)?, notes(global)).map(|()| 0)?)
         }
         Command::Events { interval, stats, id } => events(&containers(global)?, id, *interval, *stats),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
@@ -51,7 +51,7 @@ fn containers(global: &Global) -> Result<Containers, Failure> {
     Ok(Containers::of(&runtime))
 }
 
-/// Where notes about a new container go: its stderr is this program's, and whoever reads it there has a log of ours besides.
+/// Where notes about a container go: the stderr of a new one is this program's, and whoever reads it has a log of ours besides.
 fn notes(global: &Global) -> fn(&str) {
     match global.log {
         Some(_) => |text| tracing::debug!(text, "note"),
