@@ -120,6 +120,39 @@ pub fn at(sandbox: &Sandbox) -> String {
     format!("/{}/c", name(sandbox))
 }
 
+/// What can be set in the cgroups at [`at`], by file.
+pub fn settings(sandbox: &Sandbox) -> Vec<(PathBuf, String)> {
+    let mut settings = Vec::new();
+    let own = cgroups_of(&name(sandbox)).into_iter().map(|path| path.join("c"));
+    for directory in own.filter(|path| path.is_dir()) {
+        for entry in fs::read_dir(&directory).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_counted = [
+                "usage",
+                "stat",
+                "procs",
+                "tasks",
+                "cgroup.threads",
+                "failcnt",
+                "pressure",
+                "current",
+                "peak",
+                "io_serv",
+            ];
+            let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+            if is_counted.iter().any(|word| name.contains(word)) {
+                continue;
+            }
+            // The host's tun is runc's alone, and the order is nobody's.
+            let mut lines: Vec<_> = text.lines().filter(|line| *line != "c 10:200 rwm").collect();
+            lines.sort_unstable();
+            settings.push((entry.path(), lines.join("\n")));
+        }
+    }
+    settings.sort();
+    settings
+}
+
 /// Removes what [`at`] has as parents.
 pub fn tidy(sandbox: &Sandbox) {
     for path in cgroups_of(&name(sandbox)) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use vfsrun_tests::cgroups::{
     MODES, Mode, Top, add_mounts, at, bundle, cgroups_of, created, detached, grant, has_cgroups, hierarchies,
-    name, started, tidy,
+    name, settings, started, tidy,
 };
 use vfsrun_tests::{
     Background, Caller, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
@@ -93,39 +93,6 @@ fn limits_are_those_that_runc_writes(sandbox: &Sandbox) {
     assert!(ours.len() > 30, "{ours:#?}");
     let differ: Vec<_> = ours.iter().zip(&runcs).filter(|(ours, runcs)| ours != runcs).collect();
     assert!(differ.is_empty() && ours.len() == runcs.len(), "{differ:#?}");
-}
-
-/// What can be set in the cgroups at [`at`], by file.
-fn settings(sandbox: &Sandbox) -> Vec<(PathBuf, String)> {
-    let mut settings = Vec::new();
-    let own = cgroups_of(&name(sandbox)).into_iter().map(|path| path.join("c"));
-    for directory in own.filter(|path| path.is_dir()) {
-        for entry in fs::read_dir(&directory).unwrap().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_counted = [
-                "usage",
-                "stat",
-                "procs",
-                "tasks",
-                "cgroup.threads",
-                "failcnt",
-                "pressure",
-                "current",
-                "peak",
-                "io_serv",
-            ];
-            let Ok(text) = fs::read_to_string(entry.path()) else { continue };
-            if is_counted.iter().any(|word| name.contains(word)) {
-                continue;
-            }
-            // The host's tun is runc's alone, and the order is nobody's.
-            let mut lines: Vec<_> = text.lines().filter(|line| *line != "c 10:200 rwm").collect();
-            lines.sort_unstable();
-            settings.push((entry.path(), lines.join("\n")));
-        }
-    }
-    settings.sort();
-    settings
 }
 
 fn devices_that_are_denied_cannot_be_used(sandbox: &Sandbox) {

@@ -3,7 +3,11 @@
 use vfsrun_tests::room::Room;
 use vfsrun_tests::{Output, Sandbox, as_root, command, fixtures, skip};
 
-as_root!(container_runs_is_joined_killed_and_removed, limits_and_an_init_are_the_containers);
+as_root!(
+    container_runs_is_joined_killed_and_removed,
+    limits_and_an_init_are_the_containers,
+    limits_are_changed
+);
 
 /// A dockerd without a network of its own.
 struct Docker<'a> {
@@ -100,5 +104,28 @@ fn limits_and_an_init_are_the_containers(sandbox: &Sandbox) {
     let killed = docker.call(&["inspect", "greedy", "--format", "{{.State.OOMKilled}}"]);
     assert_eq!(killed.expect(0).stdout, "true\n");
     docker.call(&["rm", "greedy"]).expect(0);
+    docker.room.until_nothing_is_left();
+}
+
+fn limits_are_changed(sandbox: &Sandbox) {
+    let Some(docker) = Docker::start(sandbox) else { return };
+    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+        return skip::loudly("docker: update", "this machine has no memory controller of version 1");
+    }
+    let options = ["--detach", "--name", "web", "--memory", "64m", "--memory-swap", "96m"];
+    docker.run_script(&options, "while :; do sleep 1; done").expect(0);
+    let limits = ["--memory", "128m", "--memory-swap", "256m", "--pids-limit", "60", "--cpus", "0.5"];
+    docker
+        .call(&[&["update", "--cpuset-cpus", "0", "--cpu-shares", "512"], &limits[..], &["web"]].concat())
+        .expect(0);
+    let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes pids/pids.max \
+        cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu/cpu.shares cpuset/cpuset.cpus; echo > /dev/null && echo devices";
+    let inside = || docker.call(&["exec", "web", "/bin/sh", "-c", script]).expect(0).stdout;
+    assert_eq!(inside(), "134217728\n268435456\n60\n50000\n100000\n512\n0\ndevices\n");
+    // One that cannot be, and says why.
+    let refused = docker.call(&["update", "--cpuset-cpus", "4000", "web"]);
+    assert_ne!(refused.code(), 0);
+    assert!(inside().ends_with("\n0\ndevices\n"));
+    docker.call(&["rm", "--force", "web"]).expect(0);
     docker.room.until_nothing_is_left();
 }

@@ -7,6 +7,7 @@ use vfsrun_tests::{Sandbox, as_root, command, fixtures, processes, skip};
 
 as_root!(
     limits_are_the_containers_and_its_use_is_told,
+    limits_are_changed,
     pod_is_started_stopped_and_removed,
     automatic_user_namespace_has_ids_of_its_own,
 );
@@ -27,6 +28,22 @@ fn limits_are_the_containers_and_its_use_is_told(sandbox: &Sandbox) {
     let script = ["sh", "-c", "a=x; while :; do a=$a$a; done"];
     command::run(&mut podman.running(&[], &greedy, &script)).expect(137);
     podman.call(&["rm", "greedy"]).expect(0);
+    podman.room().until_nothing_is_left();
+}
+
+fn limits_are_changed(sandbox: &Sandbox) {
+    let Some(podman) = Podman::with_cgroups(sandbox) else { return };
+    if !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+        return skip::loudly("podman: update", "this machine has no memory controller of version 1");
+    }
+    podman.start(&["--name=web", "--memory=64m"], "while :; do sleep 0.1; done");
+    let limits = ["--memory=128m", "--memory-swap=256m", "--cpus=0.5", "--cpuset-cpus=0", "--cpu-shares=512"];
+    podman.call(&[&["update"], &limits[..], &["web"]].concat()).expect(0);
+    let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes \
+        cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu/cpu.shares cpuset/cpuset.cpus; echo > /dev/null && echo devices";
+    let inside = podman.call(&["exec", "web", "sh", "-c", script]).expect(0).stdout;
+    assert_eq!(inside, "134217728\n268435456\n50000\n100000\n512\n0\ndevices\n");
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
     podman.room().until_nothing_is_left();
 }
 

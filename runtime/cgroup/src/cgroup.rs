@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use thiserror::Error;
 use vfsrun_sys::bpf;
@@ -13,6 +14,7 @@ use crate::devices::{self, List, Rule};
 use crate::hierarchy::Version;
 use crate::limits::Limit;
 use crate::place::Place;
+use crate::resctrl::{Group, ResctrlError};
 use crate::{controllers, cpuset, files, processes};
 
 #[derive(Debug, Error)]
@@ -22,9 +24,9 @@ pub enum CgroupError {
     // The words of runc.
     #[error("container's cgroup is not empty: {} has processes", path.display())]
     InUse { path: PathBuf },
-    #[error("linux.resources.{at}: cannot write {value:?} to {}", path.display())]
+    #[error("{at}: cannot write {value:?} to {}{}", path.display(), hint(path, source))]
     Limit { at: String, value: String, path: PathBuf, source: io::Error },
-    #[error("linux.resources.{at}: there is no {}; the kernel does not have it, or its controller {controller} is not passed on to this cgroup", path.display())]
+    #[error("{at}: there is no {}; the kernel does not have it, or its controller {controller} is not passed on to this cgroup", path.display())]
     NoFile { at: String, path: PathBuf, controller: String },
     #[error("linux.resources.devices")]
     Devices(#[source] io::Error),
@@ -34,6 +36,8 @@ pub enum CgroupError {
         "linux.resources.devices: there is nothing here that could deny devices: neither a devices controller nor cgroup version 2"
     )]
     NoDevices,
+    #[error(transparent)]
+    Resctrl(#[from] ResctrlError),
 }
 
 impl CgroupError {
@@ -46,9 +50,20 @@ impl CgroupError {
     }
 }
 
+/// Why the kernel may say so.
+fn hint(path: &Path, source: &io::Error) -> &'static str {
+    let is_of_memory = path.file_name().is_some_and(|file| file.to_string_lossy().starts_with("memory."));
+    match source.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) if is_of_memory => ", below what is used now",
+        _ => "",
+    }
+}
+
 #[derive(Debug)]
 pub struct Cgroup {
     parts: Vec<Part>,
+    /// What its processes get of caches, beside it.
+    group: Option<Group>,
 }
 
 /// That of one hierarchy.
@@ -65,16 +80,21 @@ impl Cgroup {
     /// One that is there has processes: they are not the container's, and would be limited and killed with it.
     pub fn make(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
         let parts = places.iter().map(|place| Part::make(place, places, limits));
-        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
     }
 
     /// One that was made before, as far as it is still there.
     pub fn open(places: &[Place]) -> Result<Cgroup, CgroupError> {
         let parts = places.iter().filter_map(|place| Part::open(place).transpose());
-        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
     }
 
-    /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container and for one that is updated.
+    /// Its processes enter this group, too.
+    pub fn with(self, group: Option<Group>) -> Cgroup {
+        Cgroup { group, ..self }
+    }
+
+    /// Writes limits, which [`crate::limits::of`] makes of resources, for a new container; [`Cgroup::update`] is for others.
     pub fn write(&self, limits: &[Limit]) -> Result<(), CgroupError> {
         // Some are compared with others, which may have to be changed first (memory with swap, a quota with its period): those
         // that the kernel refuses are written again when all others are.
@@ -95,11 +115,7 @@ impl Cgroup {
     }
 
     fn write_one(&self, limit: &Limit) -> Result<(), CgroupError> {
-        let part = self.parts.iter().find(|part| match limit.version {
-            Version::V1 => part.place.has(&limit.controller),
-            Version::V2 => part.place.version == Version::V2,
-        });
-        let Some(part) = part else { return Ok(()) };
+        let Some(part) = self.part_of(limit) else { return Ok(()) };
         let mut choices =
             std::iter::once((&limit.file, &limit.value)).chain(limit.or_else.iter().map(|(f, v)| (f, v)));
         let missing = loop {
@@ -119,6 +135,13 @@ impl Cgroup {
         }
         let path = part.place.full_path().join(&missing.file);
         Err(CgroupError::NoFile { at: missing.at.clone(), path, controller: missing.controller.clone() })
+    }
+
+    pub(crate) fn part_of(&self, limit: &Limit) -> Option<&Part> {
+        self.parts.iter().find(|part| match limit.version {
+            Version::V1 => part.place.has(&limit.controller),
+            Version::V2 => part.place.version == Version::V2,
+        })
     }
 
     /// Denies its processes what the rules do not allow.
@@ -144,10 +167,10 @@ impl Cgroup {
             files::write(&part.directory, "cgroup.procs", &pid)
                 .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
         }
-        Ok(())
+        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
     }
 
-    fn v2(&self) -> Option<&Part> {
+    pub(crate) fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.place.version == Version::V2)
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
 //!                      │ kept in the container's directory before anything is made
-//!                      └──▶ Cgroup::open ── enter, signal, freeze
+//!                      └──▶ Cgroup::open ── update, enter, signal, freeze, stats
 //! ```
 
 #![forbid(unsafe_code)]
@@ -15,12 +15,17 @@ pub mod devices;
 mod files;
 pub mod hierarchy;
 pub mod limits;
+mod oom;
 mod place;
 mod processes;
 mod remove;
+pub mod resctrl;
+pub mod stats;
+mod update;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use hierarchy::{Hierarchy, Version};
 pub use limits::Limit;
+pub use oom::Notices;
 pub use place::Place;
 pub use remove::{Processes, remove};

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use vfsrun_cgroup::devices::{self, List};
+use vfsrun_cgroup::resctrl::Wanted;
 use vfsrun_cgroup::{Place, Version, limits};
 use vfsrun_spec::Spec;
 use vfsrun_spec::oci::Resources;
 
-use crate::facts::CgroupManager;
+use crate::facts::{CgroupManager, ResctrlFacts};
 use crate::plan::Cgroup;
 use crate::{Facts, PlanError};
 
@@ -20,11 +21,48 @@ pub fn asked_for(config: &Spec) -> Option<&'static str> {
     if linux.resources.as_ref().is_some_and(|resources| *resources != only_devices(resources)) {
         return Some("linux.resources");
     }
+    if linux.intel_rdt.is_some() {
+        return Some("linux.intelRdt");
+    }
     linux.cgroups_path.as_ref().filter(|path| !path.is_empty()).map(|_| "linux.cgroupsPath")
 }
 
 /// The cgroup, and what the user should know about it.
 pub(crate) fn decide(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option<String>), PlanError> {
+    let resctrl = resctrl(config, facts)?;
+    match (decide_limits(config, facts)?, resctrl) {
+        (decided, None) => Ok(decided),
+        ((Some(cgroup), note), resctrl) => Ok((Some(Cgroup { resctrl, ..cgroup }), note)),
+        ((None, _), Some(_)) => Err(PlanError::NoCgroup {
+            at: "linux.intelRdt",
+            reason: "its group belongs to a container's cgroup",
+        }),
+    }
+}
+
+/// Unlike a cgroup this must be had where it is asked for, says the specification.
+fn resctrl(config: &Spec, facts: &Facts) -> Result<Option<Wanted>, PlanError> {
+    let Some(asked) = config.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref()) else {
+        return Ok(None);
+    };
+    let (mount, name) = match &facts.cgroups.resctrl {
+        ResctrlFacts::NotAskedFor => return Ok(None),
+        ResctrlFacts::Missing => return Err(PlanError::NoResctrl),
+        ResctrlFacts::Here { mount, name } => (mount, name),
+    };
+    let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let lacks =
+        |field, what, file| Err(PlanError::ResctrlLacks { field, what, file, mount: mount.path.clone() });
+    if is_set(&asked.l3_cache_schema) && !mount.l3 {
+        return lacks("l3CacheSchema", "parts of the L3 cache", "info/L3");
+    }
+    if is_set(&asked.mem_bw_schema) && !mount.bandwidth {
+        return lacks("memBwSchema", "parts of the memory bandwidth", "info/MB");
+    }
+    Ok(Some(Wanted::of(asked, mount, name)))
+}
+
+fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option<String>), PlanError> {
     let asked = asked_for(config);
     let note = |reason: &str| Ok((None, asked.map(|at| format!("{at}: no cgroup is made: {reason}"))));
     match facts.cgroups.manager {
@@ -59,7 +97,7 @@ pub(crate) fn decide(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Op
     // Of a composed root no device can be used anyway, but those that are bound into it.
     let guards = is_machines_root && (config.vfs.is_none() || !resources.devices.is_empty());
     let devices = if guards { device_rules(&resources, &places)? } else { None };
-    Ok((Some(Cgroup { places, limits: limits.set, devices }), ignored))
+    Ok((Some(Cgroup { places, limits: limits.set, devices, resctrl: None }), ignored))
 }
 
 fn device_rules(resources: &Resources, places: &[Place]) -> Result<Option<Vec<devices::Rule>>, PlanError> {

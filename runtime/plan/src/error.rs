@@ -1,4 +1,4 @@
-//! Why there is no plan: the spec asks for what is not here, or for what this version does not build.
+//! Why there is no plan: the spec asks for what is not here, or is not this caller's to have.
 
 use std::path::PathBuf;
 
@@ -49,8 +49,6 @@ pub enum PlanError {
     LogRule { pattern: String, source: PatternError },
     #[error("{at}: it is not a regular expression")]
     Regex { at: String, source: PatternError },
-    #[error("{at}: this version does not build it")]
-    NotBuilt { at: &'static str },
     #[error("{at}: a bind mount has no option {option:?}; a file system would be asked whether it has it")]
     MountOption { at: String, option: String },
     #[error(
@@ -107,6 +105,12 @@ pub enum PlanError {
     Limit(#[from] vfsrun_cgroup::limits::LimitError),
     #[error("{at}: no cgroup can be made here: {reason}; --cgroup-manager disabled goes without")]
     NoCgroup { at: &'static str, reason: &'static str },
+    #[error(
+        "linux.intelRdt: no resctrl file system is in sight; where CPUs and kernel have it, mount -t resctrl resctrl /sys/fs/resctrl"
+    )]
+    NoResctrl,
+    #[error("linux.intelRdt.{field}: this machine cannot give {what}: there is no {file} in {}", mount.display())]
+    ResctrlLacks { field: &'static str, what: &'static str, file: &'static str, mount: PathBuf },
     #[error("linux.resources.devices: {reason}")]
     DeviceRules { reason: String },
     #[error("linux.seccomp: {reason}")]
@@ -131,16 +135,6 @@ pub enum PlanError {
         "vfs.upper.on: {reason}; put the store elsewhere with --store, or use a kernel with tmpfs user xattrs (6.6)"
     )]
     NoUpper { reason: String },
-}
-
-/// A field that is parsed but not built must not be skipped in silence.
-pub(crate) fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
-    let linux = spec.linux.clone().unwrap_or_default();
-    let unbuilt = [(linux.intel_rdt.is_some(), "linux.intelRdt")];
-    match unbuilt.into_iter().find(|(asked, _)| *asked) {
-        Some((_, at)) => Err(PlanError::NotBuilt { at }),
-        None => Ok(()),
-    }
 }
 
 /// What the user should know once, although the run goes on.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use vfsrun_cgroup::Hierarchy;
+use vfsrun_cgroup::{Hierarchy, resctrl};
 
 use crate::ids::Extent;
 use crate::plan::RootLayer;
@@ -156,6 +156,22 @@ pub struct CgroupFacts {
     pub is_machines_root: bool,
     /// A command joins a container whose cgroup denies devices.
     pub joins_guarded: bool,
+    pub resctrl: ResctrlFacts,
+}
+
+/// Parts of caches and memory bandwidth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ResctrlFacts {
+    /// The config does not, or a container is joined, which has its part.
+    #[default]
+    NotAskedFor,
+    Missing,
+    /// With the name of the container, or run.
+    Here {
+        mount: resctrl::Mount,
+        name: String,
+    },
 }
 
 /// Who makes cgroups.

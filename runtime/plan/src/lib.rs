@@ -49,9 +49,8 @@ impl Plan {
     /// Decides everything about one run of `spec`.
     ///
     /// # Errors
-    /// The spec asks for what does not exist here, or for what this version does not build.
+    /// The spec asks for what does not exist here, or is not this caller's to have.
     pub fn new(spec: &Spec, facts: &Facts) -> Result<Plan, PlanError> {
-        error::refuse_unbuilt(spec)?;
         let config = resolve(spec, facts)?;
         let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
         let mut linux = config.linux.clone().unwrap_or_default();
@@ -140,7 +139,6 @@ fn opened_outside(
 /// # Errors
 /// As [`Plan::new`], and a spec without `vfs` has no branches.
 pub fn bare_view(spec: &Spec, facts: &Facts) -> Result<plan::Segment, PlanError> {
-    error::refuse_unbuilt(spec)?;
     let config = resolve(spec, facts)?;
     let vfs = config.vfs.as_ref().ok_or(PlanError::NoBranches)?;
     facts.fuse.clone().map_err(|reason| PlanError::NoFuse { reason })?;

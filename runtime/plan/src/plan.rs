@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_cgroup::devices::Rule as DeviceRule;
-use vfsrun_cgroup::{Limit, Place};
+use vfsrun_cgroup::{Limit, Place, resctrl};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
 use vfsrun_spec::oci::{NamespaceType, RlimitType, TimeOffset};
@@ -393,6 +393,7 @@ pub struct Cgroup {
     pub limits: Vec<Limit>,
     /// `None`: devices are denied by other means alone.
     pub devices: Option<Vec<DeviceRule>>,
+    pub resctrl: Option<resctrl::Wanted>,
 }
 
 /// What becomes of a symlink that is the source of a bind.

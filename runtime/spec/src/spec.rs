@@ -128,6 +128,21 @@ impl Spec {
     }
 }
 
+impl oci::Resources {
+    /// Understands `text`, an object as `linux.resources` that is a document of its own and came from `file`.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`]; paths begin at the object.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, SpecError> {
+        serde_json::from_str::<Value>(text).map_err(|error| SpecError::not_json(file, text, &error))?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let resources: Self = serde_path_to_error::deserialize(Objects(&mut deserializer))
+            .map_err(|error| SpecError::mistyped(file, "", &error))?;
+        validate::resources(&resources).map_err(|problem| SpecError::invalid(file, problem))?;
+        Ok(resources)
+    }
+}
+
 fn document(text: &str) -> serde_json::Result<Spec> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let spec = Spec::deserialize(Objects(&mut deserializer))?;

@@ -75,7 +75,7 @@ fn complete_linux() -> Value {
         "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
         "intelRdt": {
             "closID": "id", "schemata": ["L3:0=f"], "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20",
-            "enableMonitoring": true
+            "enableMonitoring": true, "enableCMT": true, "enableMBM": true
         },
         "sysctl": {"net.ipv4.ip_forward": "1"}
     })

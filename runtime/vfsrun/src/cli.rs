@@ -1,6 +1,8 @@
 //! The command line.
 
+mod interval;
 mod runtime;
+mod update;
 mod words;
 
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_plan::facts;
 
 pub use self::runtime::{Container, Create, Delete, Exec, Kill, ListFormat, One, Run, Which};
+pub use self::update::Update;
 pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec, parse};
 use crate::container::OCI_VERSION;
 

@@ -10,21 +10,24 @@ use vfsrun_spec::oci::Resources;
 use crate::hierarchy::Version;
 use crate::place::Place;
 
+/// What the JSON paths of resources begin with.
+pub const RESOURCES: &str = "linux.resources.";
+
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LimitError {
-    #[error("linux.resources.{at}: there is no cgroup controller {controller} here")]
+    #[error("{at}: there is no cgroup controller {controller} here")]
     NoController { at: String, controller: &'static str },
-    #[error("linux.resources.{at}: {problem}")]
+    #[error("{at}: {problem}")]
     Value { at: String, problem: &'static str },
-    #[error("linux.resources.unified: there is no cgroup version 2 here")]
-    NoUnified,
+    #[error("{at}: there is no cgroup version 2 here")]
+    NoUnified { at: String },
 }
 
 /// A text for a file of the cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limit {
-    /// Its field below `linux.resources`, for messages.
+    /// Its field, for messages: a JSON path of the config, or what an update calls it.
     pub at: String,
     pub version: Version,
     pub controller: String,
@@ -36,10 +39,21 @@ pub struct Limit {
     pub may_be_missing: bool,
 }
 
+impl LimitError {
+    /// With another name for its field.
+    pub fn renamed(mut self, name: impl Fn(&str) -> String) -> LimitError {
+        let (LimitError::NoController { at, .. }
+        | LimitError::Value { at, .. }
+        | LimitError::NoUnified { at }) = &mut self;
+        *at = name(at);
+        self
+    }
+}
+
 impl Limit {
     fn new(version: Version, controller: &str, at: &str, file: &str, value: impl ToString) -> Limit {
         Limit {
-            at: at.to_owned(),
+            at: field(at),
             version,
             controller: controller.to_owned(),
             file: file.to_owned(),
@@ -74,8 +88,7 @@ pub struct Limits {
 pub fn of(resources: &Resources, places: &[Place]) -> Result<Limits, LimitError> {
     let mut limits = Limits::default();
     let version = |controller: &'static str, at: &str| {
-        version_of(controller, places)
-            .ok_or_else(|| LimitError::NoController { at: at.to_owned(), controller })
+        version_of(controller, places).ok_or_else(|| LimitError::NoController { at: field(at), controller })
     };
     if let Some(memory) = &resources.memory {
         check_swap(memory)?;
@@ -142,7 +155,7 @@ pub fn of(resources: &Resources, places: &[Place]) -> Result<Limits, LimitError>
         limits.set.push(Limit::new(version, "rdma", &at, "rdma.max", value));
     }
     if !resources.unified.is_empty() && !places.iter().any(|place| place.version == Version::V2) {
-        return Err(LimitError::NoUnified);
+        return Err(LimitError::NoUnified { at: field("unified") });
     }
     // Last: what is said in the kernel's own words wins.
     limits.set.extend(resources.unified.iter().map(|(file, value)| {
@@ -150,6 +163,11 @@ pub fn of(resources: &Resources, places: &[Place]) -> Result<Limits, LimitError>
         Limit::new(Version::V2, controller, &format!("unified.{file}"), file, value)
     }));
     Ok(limits)
+}
+
+/// The JSON path of a field of the resources.
+fn field(name: &str) -> String {
+    format!("{RESOURCES}{name}")
 }
 
 /// Version 2 tells what it has only file by file.
@@ -164,7 +182,7 @@ fn version_of(controller: &str, places: &[Place]) -> Option<Version> {
 
 /// Swap counts memory and swap together. 0 is not said.
 fn check_swap(memory: &vfsrun_spec::oci::Memory) -> Result<(), LimitError> {
-    let problem = |problem| Err(LimitError::Value { at: "memory.swap".to_owned(), problem });
+    let problem = |problem| Err(LimitError::Value { at: field("memory.swap"), problem });
     match (memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)) {
         (limit, swap) if swap > 0 && limit <= 0 => problem("needs a memory.limit"),
         (limit, swap) if swap > 0 && swap < limit => {
@@ -343,7 +361,8 @@ mod tests {
         );
         let unified = r#"{"pids":{"limit":5},"unified":{"pids.max":"7"}}"#;
         assert_eq!(written(unified, &v2()), ["pids.max=5", "pids.max=7"]);
-        assert_eq!(of(&resources(unified), &v1()).unwrap_err(), LimitError::NoUnified);
+        let error = of(&resources(unified), &v1()).unwrap_err().to_string();
+        assert_eq!(error, "linux.resources.unified: there is no cgroup version 2 here");
         assert_eq!(written(r#"{"pids":{"limit":0},"memory":{},"cpu":{},"blockIO":{}}"#, &v2()), [""; 0]);
     }
 

@@ -133,4 +133,15 @@ pub struct IntelRdt {
     pub mem_bw_schema: Option<String>,
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub enable_monitoring: bool,
+    /// Of runtime-spec before 1.3, where these two were what `enable_monitoring` is.
+    #[serde(rename = "enableCMT", deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub enable_cmt: bool,
+    #[serde(rename = "enableMBM", deserialize_with = "or_default", skip_serializing_if = "is_default")]
+    pub enable_mbm: bool,
+}
+
+impl IntelRdt {
+    pub fn is_monitored(&self) -> bool {
+        self.enable_monitoring || self.enable_cmt || self.enable_mbm
+    }
 }

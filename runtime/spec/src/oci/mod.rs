@@ -3,6 +3,7 @@
 //! Unknown keys are ignored, as the specification demands. A list or map that may be told from an absent one
 //! (namespaces, masked paths) is an `Option`; for all others absent, `null` and empty mean the same.
 
+mod change;
 mod device;
 mod hooks;
 mod linux;

@@ -27,6 +27,7 @@ pub(super) fn linux(linux: &Linux, has_vfs: bool) -> Result<(), Problem> {
         known("linux.rootfsPropagation", propagation, &PROPAGATIONS)?;
     }
     memory_policy(linux)?;
+    intel_rdt(linux)?;
     cgroups_path(linux.cgroups_path.as_deref().unwrap_or_default())?;
     linux.resources.as_ref().map_or(Ok(()), resources)
 }
@@ -116,6 +117,23 @@ fn memory_policy(linux: &Linux) -> Result<(), Problem> {
     number_list("linux.memoryPolicy.nodes", &policy.nodes)
 }
 
+/// The id is the name of a directory, or `/` for the default group. Empty is not said.
+fn intel_rdt(linux: &Linux) -> Result<(), Problem> {
+    let Some(rdt) = &linux.intel_rdt else { return Ok(()) };
+    let id = rdt.clos_id.as_deref().unwrap_or_default();
+    if matches!(id, "." | "..") || (id != "/" && id.contains(['/', '\0', '\n'])) {
+        return Err(Problem::new("linux.intelRdt.closID", format!("{id:?} is no name of a group")));
+    }
+    let bandwidth = rdt.mem_bw_schema.as_deref().unwrap_or_default();
+    if !bandwidth.is_empty() && (!bandwidth.starts_with("MB:") || bandwidth.contains('\n')) {
+        return Err(Problem::new("linux.intelRdt.memBwSchema", "is not one line that begins with \"MB:\""));
+    }
+    if let Some(index) = rdt.schemata.iter().position(|line| line.contains('\n') || line.is_empty()) {
+        return Err(Problem::new(format!("linux.intelRdt.schemata[{index}]"), "is not one line"));
+    }
+    Ok(())
+}
+
 /// The root of the hierarchies is the machine's: it would be limited, and its processes killed with the container.
 fn cgroups_path(path: &str) -> Result<(), Problem> {
     let mut names = path.split('/').filter(|name| !matches!(*name, "" | "."));
@@ -131,7 +149,7 @@ fn cgroups_path(path: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn resources(resources: &Resources) -> Result<(), Problem> {
+pub(super) fn resources(resources: &Resources) -> Result<(), Problem> {
     for (index, rule) in resources.devices.iter().enumerate() {
         let path = format!("linux.resources.devices[{index}]");
         if let Some(kind) = rule.kind.as_deref().filter(|kind| !kind.is_empty()) {

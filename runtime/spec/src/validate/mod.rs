@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
-use crate::oci::{Hook, HookKind};
+use crate::oci::{Hook, HookKind, Resources};
 use crate::vfs::{BranchSource, LANDLOCK_ANNOTATION, Landlock, UpperOn, VIEW_ANNOTATION};
 use crate::{Spec, Vfs, suggest};
 
@@ -68,6 +68,12 @@ pub(crate) fn annotated_view(path: &str, view: &Vfs, raw: &Value) -> Result<(), 
     }
     vfs::vfs(path, view, None)?;
     vfs::container(path, view)
+}
+
+/// Resources that are a document of their own: its paths begin where they do.
+pub(crate) fn resources(resources: &Resources) -> Result<(), Problem> {
+    let below = |path: String| path.strip_prefix("linux.resources.").map(str::to_owned).unwrap_or(path);
+    linux::resources(resources).map_err(|problem| Problem { path: below(problem.path), ..problem })
 }
 
 /// `null` says neither "the default" nor "nothing" clearly, so it is refused throughout `vfs`.

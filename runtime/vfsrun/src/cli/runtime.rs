@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::Signal;
 
+use super::interval::interval;
+use super::update::{UPDATE_HELP, Update};
 use super::variable;
 use crate::container::{self, Id};
 
@@ -50,6 +53,22 @@ pub enum Container {
     Pause(One),
     /// Let the processes of a paused container go on
     Resume(One),
+    /// Change the limits of a container that runs, waits for start or is paused
+    #[command(after_help = UPDATE_HELP)]
+    Update(Box<Update>),
+    /// Tell what a container uses and when its memory runs out, as lines of JSON, until it ends
+    #[command(
+        after_help = "Examples:\n  vfsrun events --stats web\n  vfsrun events --interval 10s web | grep '\"oom\"'"
+    )]
+    Events {
+        /// How often what it uses is told, such as 500ms, 5s or 1m30s
+        #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
+        interval: Duration,
+        /// Tell it once, at once, and end
+        #[arg(long)]
+        stats: bool,
+        id: Id,
+    },
     /// Not built: ends with an error, whatever is asked
     #[command(disable_help_flag = true)]
     Checkpoint(Anything),

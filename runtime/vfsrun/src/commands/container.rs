@@ -1,11 +1,20 @@
 //! The commands of an OCI runtime, with the exit codes of runc: 1 for every failure.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Container as Command, Create, Delete, Exec, Global, Kill, ListFormat, One, Run, Which};
+use crate::cli::{
+    Container as Command, Create, Delete, Exec, Global, Kill, ListFormat, One, Run, Update, Which,
+};
 use crate::container::{
-    self, Changes, ContainerError, Containers, CreateRequest, ExecRequest, Id, Manner, ProcessSource, State,
+    self, Asked, Changes, ContainerError, Containers, CreateRequest, Event, EventsError, ExecRequest, Id,
+    Manner, ProcessSource, State, UpdateError,
 };
 use crate::listen::Sockets;
 use crate::log::note;
@@ -29,6 +38,10 @@ pub fn container(command: &Command, global: &Global) -> Outcome {
         Command::Ps { format, id, args } => super::ps::ps(&containers(global)?, id, *format, args),
         Command::Pause(One { id }) => done(containers(global)?.pause(id)),
         Command::Resume(One { id }) => done(containers(global)?.resume(id)),
+        Command::Update(arguments) => {
+            Ok(containers(global)?.update(&arguments.id, &asked(arguments)?, notes(global)).map(|()| 0)?)
+        }
+        Command::Events { interval, stats, id } => events(&containers(global)?, id, *interval, *stats),
         Command::Checkpoint(_) => Err(not_built("checkpoint")),
         Command::Restore(_) => Err(not_built("restore")),
         Command::Features => super::features::features(),
@@ -41,7 +54,7 @@ fn containers(global: &Global) -> Result<Containers, Failure> {
     Ok(Containers::of(&runtime))
 }
 
-/// Where notes about a new container go: its stderr is this program's, and whoever reads it there has a log of ours besides.
+/// Where notes about a container go: the stderr of a new one is this program's, and whoever reads it has a log of ours besides.
 fn notes(global: &Global) -> fn(&str) {
     match global.log {
         Some(_) => |text| tracing::debug!(text, "note"),
@@ -107,6 +120,18 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
     container::exec(&request, note).map_err(|error| Failure::of_runtime(&error, 255))
 }
 
+fn asked(arguments: &Update) -> Result<Asked, UpdateError> {
+    let asked = match arguments.resources.as_deref() {
+        None => Asked::by_flags(arguments.flags()),
+        Some(file) if file == Path::new("-") => Asked::read(io::stdin(), "standard input")?,
+        Some(file) => {
+            let opened = File::open(file);
+            Asked::read(opened.map_err(|source| UpdateError::Read { file: file.into(), source })?, file)?
+        }
+    };
+    Ok(asked.with(arguments.schemata()))
+}
+
 fn state(containers: &Containers, id: &Id) -> Outcome {
     let container = containers.find(id)?;
     print(&serde_json::to_string_pretty(&container.state()?)?)
@@ -128,6 +153,22 @@ fn each(containers: &Containers, which: &Which, act: impl Fn(&Id) -> Result<(), 
     let ids = if which.regex { containers.matching(&which.id)? } else { vec![which.id.parse()?] };
     let failed = ids.iter().map(act).fold(Ok(()), Result::and);
     done(failed)
+}
+
+/// Ends quietly when nobody reads any more.
+fn events(containers: &Containers, id: &Id, interval: Duration, once: bool) -> Outcome {
+    let mut tell = |event: &Event<'_>| -> Result<ControlFlow<()>, EventsError> {
+        let line = serde_json::to_string(event).map_err(|error| EventsError::Tell(error.into()))?;
+        match writeln!(io::stdout().lock(), "{line}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            written => written.map(ControlFlow::Continue).map_err(EventsError::Tell),
+        }
+    };
+    match once {
+        true => containers.tell_stats(id, &mut tell)?,
+        false => containers.tell_events(id, interval, &mut tell)?,
+    }
+    Ok(0)
 }
 
 fn list(containers: &Containers, format: ListFormat, quiet: bool) -> Outcome {

@@ -26,7 +26,6 @@ const NAMESPACES: [NamespaceType; 8] = [
 
 pub fn features() -> Outcome {
     let supported = Flag::ALL.into_iter().filter(|flag| seccomp::knows_flag(flag.bit().into()));
-    let disabled = json!({ "enabled": false });
     let features = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
@@ -46,7 +45,7 @@ pub fn features() -> Outcome {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": disabled,
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },

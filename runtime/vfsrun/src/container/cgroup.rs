@@ -7,8 +7,11 @@ use std::str::FromStr;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes, Version};
+use vfsrun_cgroup::limits::{self, LimitError};
+use vfsrun_cgroup::resctrl::{Group, ResctrlError, Schema, Wanted};
+use vfsrun_cgroup::{Cgroup, CgroupError, Limit, Place, Processes, Version};
 use vfsrun_plan::Plan;
+use vfsrun_spec::oci::Resources;
 
 const FILE: &str = "cgroup.json";
 
@@ -28,6 +31,18 @@ pub enum SubCgroupError {
     Missing { path: PathBuf },
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+}
+
+#[derive(Debug, Error)]
+pub enum CgroupUpdateError {
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Resctrl(#[from] ResctrlError),
+    #[error("{at}: {bytes} is refused by memory.checkBeforeUpdate: {used} bytes are used")]
+    InUse { at: String, bytes: i64, used: u64 },
 }
 
 impl FromStr for SubCgroup {
@@ -52,6 +67,8 @@ pub struct Kept {
     places: Vec<Place>,
     /// Devices are denied to its processes.
     pub guarded: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resctrl: Option<Group>,
 }
 
 /// Makes the cgroup of the plan, if there is one, for the container whose directory this is.
@@ -60,7 +77,8 @@ pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError
     tracing::debug!(places = ?planned.places, "make the cgroup");
     let file = directory.join(FILE);
     let failed = |source| CgroupError::Step { step: "remember", path: file.clone(), source };
-    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some() };
+    let resctrl = planned.resctrl.as_ref().map(Wanted::group).transpose()?;
+    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some(), resctrl };
     let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
     // Whoever is killed while it writes has made no cgroup yet.
     std::fs::write(&file, text).map_err(failed)?;
@@ -74,7 +92,10 @@ pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError
     if let Some(rules) = &planned.devices {
         cgroup.guard(rules)?;
     }
-    Ok(Some(cgroup))
+    if let (Some(group), Some(wanted)) = (&kept.resctrl, &planned.resctrl) {
+        group.make(wanted.schemata())?;
+    }
+    Ok(Some(cgroup.with(kept.resctrl)))
 }
 
 impl Kept {
@@ -88,7 +109,12 @@ impl Kept {
     }
 
     pub fn open(&self) -> Result<Cgroup, CgroupError> {
-        Cgroup::open(&self.places)
+        Ok(Cgroup::open(&self.places)?.with(self.resctrl.clone()))
+    }
+
+    /// What its processes get of caches.
+    pub fn group(&self) -> Option<&Group> {
+        self.resctrl.as_ref()
     }
 
     /// For a command of the container's: its cgroup, or those in it.
@@ -118,6 +144,39 @@ impl Kept {
         place.map(|place| Cgroup::open(std::slice::from_ref(place))).transpose()
     }
 
+    /// Gives its processes other limits: `resources`, in which what the kernel takes together is together. `name` is what the caller calls
+    /// a field, for messages. Returns fields that cgroups of version 2 do not have. This is all that an update writes.
+    pub fn update(
+        &self,
+        resources: &Resources,
+        schemata: &[Schema],
+        name: impl Fn(&str) -> String,
+    ) -> Result<Vec<&'static str>, CgroupUpdateError> {
+        let limits = limits::of(resources, &self.places).map_err(|error| error.renamed(&name))?;
+        let set: Vec<_> =
+            limits.set.into_iter().map(|limit| Limit { at: name(&limit.at), ..limit }).collect();
+        let cgroup = self.open()?;
+        let memory = resources.memory.clone().unwrap_or_default();
+        if let Some(used) = cgroup.memory_in_use(&memory) {
+            for (at, limit) in [("memory.swap", memory.swap), ("memory.limit", memory.limit)] {
+                if let Some(bytes) = limit.filter(|bytes| *bytes > 0 && *bytes as u64 <= used) {
+                    return Err(CgroupUpdateError::InUse { at: name(at), bytes, used });
+                }
+            }
+        }
+        let Some(group) = self.group().filter(|_| !schemata.is_empty()) else {
+            cgroup.update(&set)?;
+            return Ok(limits.ignored);
+        };
+        let before = group.replace(schemata)?;
+        if let Err(error) = cgroup.update(&set) {
+            // The first error is what the caller can do something about.
+            let _ = group.write(&before);
+            return Err(error.into());
+        }
+        Ok(limits.ignored)
+    }
+
     /// A process that is frozen by version 1 does not even die.
     pub fn let_die(&self) -> Result<(), CgroupError> {
         let frozen: Vec<_> = self.places.iter().filter(|place| place.has("freezer")).cloned().collect();
@@ -129,6 +188,7 @@ impl Kept {
     }
 
     pub fn remove(&self, processes: Processes) -> Result<(), CgroupError> {
-        vfsrun_cgroup::remove(&self.places, processes)
+        vfsrun_cgroup::remove(&self.places, processes)?;
+        self.group().map_or(Ok(()), |group| Ok(group.remove()?))
     }
 }

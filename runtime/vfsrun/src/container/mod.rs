@@ -4,7 +4,7 @@
 //! ROOT/containers/ID/      made by create
 //!   lock                   locked by whoever changes the container; the container's process
 //!   cgroup.json            where its cgroup is, from before that is made
-//!   config.json            of the bundle, as it was when the container was created
+//!   config.json            of the bundle, as it was when the container was created, but for resources that were updated
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
 //!   starting               the same, while hooks run between the start and the command
@@ -18,6 +18,7 @@ mod action;
 pub mod cgroup;
 mod create;
 mod creator;
+mod events;
 mod exec;
 mod gate;
 mod id;
@@ -28,6 +29,7 @@ mod processes;
 mod record;
 mod run;
 mod start;
+mod update;
 mod view;
 
 use std::fs::{DirBuilder, File};
@@ -42,18 +44,21 @@ use rustix::fs::{FlockOperation, Stat};
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
 use vfsrun_cgroup::{CgroupError, Processes};
+use vfsrun_spec::{Spec, SpecError};
 use vfsrun_sys::process::{self, Process};
 
 pub use self::action::Action;
 use self::cgroup::Kept;
 pub use self::cgroup::SubCgroup;
 pub use self::create::{CreateRequest, create};
+pub use self::events::{Event, EventsError};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
+pub use self::update::{Asked, Flag, Schemata, UpdateError};
 use crate::hooks::{HookError, Hooked};
 use crate::notify::NotifyError;
 
@@ -86,6 +91,10 @@ pub enum ContainerError {
     NotPaused(Id),
     #[error("container {0} has no cgroup that could stop its processes")]
     NoFreezer(Id),
+    #[error(
+        "container {0} has no cgroup: this user may make none, or --cgroup-manager said so when it was created"
+    )]
+    NoCgroup(Id),
     #[error("cannot delete container {id} that is not stopped: {status}; --force ends it first")]
     NotStopped { id: Id, status: Status },
     #[error("cannot {step} {}", path.display())]
@@ -96,6 +105,8 @@ pub enum ContainerError {
     NotStarted { id: Id, reason: String },
     #[error("cannot start container {0}: the monitor of its root was killed; delete it and create it again")]
     NoMonitor(Id),
+    #[error(transparent)]
+    Config(#[from] SpecError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error(transparent)]
@@ -439,6 +450,13 @@ impl Container {
 
     fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
         Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
+    }
+
+    /// As it was kept.
+    fn config(&self) -> Result<Spec, ContainerError> {
+        let file = self.path.join(CONFIG);
+        let text = std::fs::read_to_string(&file).map_err(ContainerError::file("read", &file))?;
+        Ok(Spec::parse(&text, &file)?)
     }
 
     /// Its first process.

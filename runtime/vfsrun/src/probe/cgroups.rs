@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use vfsrun_cgroup::{Hierarchy, Version, hierarchy};
+use vfsrun_cgroup::{Hierarchy, Version, hierarchy, resctrl};
 use vfsrun_plan::cgroup::asked_for;
-use vfsrun_plan::facts::{Caller, CgroupFacts, CgroupManager, ParentIds};
+use vfsrun_plan::facts::{Caller, CgroupFacts, CgroupManager, ParentIds, ResctrlFacts};
 use vfsrun_spec::Spec;
 
 use crate::container::Id;
@@ -29,7 +29,8 @@ pub fn facts(wanted: Wanted<'_>, spec: &Spec, caller: &Caller, parent_ids: &Pare
         }
     };
     let always = container.is_some();
-    let mut facts = CgroupFacts { manager, always, ..CgroupFacts::default() };
+    let resctrl = resctrl(container, runtime, spec, caller);
+    let mut facts = CgroupFacts { manager, always, resctrl, ..CgroupFacts::default() };
     if manager != CgroupManager::Cgroupfs || !(always || asked_for(spec).is_some()) {
         return facts;
     }
@@ -43,6 +44,17 @@ pub fn facts(wanted: Wanted<'_>, spec: &Spec, caller: &Caller, parent_ids: &Pare
         !hierarchy.readonly && (facts.is_machines_root || is_ours(hierarchy, Path::new(&path)))
     });
     facts
+}
+
+fn resctrl(container: Option<&Id>, runtime: Option<&Path>, spec: &Spec, caller: &Caller) -> ResctrlFacts {
+    if spec.linux.as_ref().is_none_or(|linux| linux.intel_rdt.is_none()) {
+        return ResctrlFacts::NotAskedFor;
+    }
+    // The specification wants the id itself.
+    let name = || container.map_or_else(|| name(None, runtime, caller), ToString::to_string);
+    // What cannot be read cannot be used.
+    let mount = resctrl::Mount::find().unwrap_or_default();
+    mount.map_or(ResctrlFacts::Missing, |mount| ResctrlFacts::Here { mount, name: name() })
 }
 
 /// Told from those of other runtime directories, which may have a container of the same name.
