@@ -1,11 +1,11 @@
 //! A container whose root is a view, and what is left when its monitor is not there any more.
 
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+use vfsrun_tests::containers::{self, assert_nothing_left, created, ended, is};
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json, processes};
 
 as_root_and_user!(
     writes_of_a_container_become_a_layer,
@@ -24,36 +24,18 @@ fn bundle(sandbox: &Sandbox, script: &str, view: &Value) -> bool {
 }
 
 fn bundle_with(sandbox: &Sandbox, script: &str, view: &Value, change: impl Fn(&mut Value)) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, script) else {
-        skip::loudly("container_view", "busybox-static is not installed");
-        return false;
-    };
     sandbox.write("above/opt/tool", "a tool\n");
-    config["root"]["readonly"] = json!(false);
     let file = sandbox.write_json("view.json", view);
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    config["annotations"] = json!({ "run.vfsrun.vfs": file });
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
-    true
+    containers::bundle(sandbox, "container_view", script, |config| {
+        config["root"]["readonly"] = json!(false);
+        config["annotations"] = json!({ "run.vfsrun.vfs": file });
+        change(config);
+    })
 }
 
 fn captured(sandbox: &Sandbox) -> Value {
     json!({ "branches": [{ "path": sandbox.path("above") }], "capture": { "name": "out" } })
-}
-
-/// A container has the output of whoever creates it, for as long as it lives: a pipe would not end.
-fn create(sandbox: &Sandbox) {
-    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
-    let mut command = sandbox.vfsrun(&["create", "--bundle", "bundle", "web"]);
-    let status = command.stdout(file("created.out")).stderr(file("created.err")).status().unwrap();
-    let said = || std::fs::read_to_string(sandbox.path("created.err")).unwrap();
-    assert!(status.success(), "{}", said());
-}
-
-fn status(sandbox: &Sandbox) -> String {
-    let state = sandbox.call(&["state", "web"]).expect(0).stdout;
-    serde_json::from_str::<Value>(&state).unwrap()["status"].as_str().unwrap().to_owned()
 }
 
 fn monitor(sandbox: &Sandbox) -> i32 {
@@ -61,27 +43,21 @@ fn monitor(sandbox: &Sandbox) -> i32 {
     serde_json::from_slice::<Value>(&text).unwrap()["pid"].as_i64().unwrap() as i32
 }
 
-/// The server ends a moment after the last container.
-fn nothing_of_it_is_left(sandbox: &Sandbox) {
-    processes::until("the end of the server", || sandbox.servers().is_empty());
-    sandbox.assert_nothing_left();
-}
-
 fn writes_of_a_container_become_a_layer(sandbox: &Sandbox) {
     if !bundle(sandbox, "cat /opt/tool; echo new > /work/new", &captured(sandbox)) {
         return;
     }
-    create(sandbox);
-    assert_eq!(status(sandbox), "created");
+    created(sandbox, "web");
+    assert!(is(sandbox, "web", "created"));
     sandbox.call(&["start", "web"]).expect(0);
-    processes::until("the end of the container", || status(sandbox) == "stopped");
-    assert_eq!(std::fs::read_to_string(sandbox.path("created.out")).unwrap(), "a tool\n");
+    assert_eq!(ended(sandbox, "web"), "a tool\n");
     // Which waits for the layer.
     assert_eq!(sandbox.call(&["delete", "web"]).expect(0).stderr, "");
     sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
     assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
     assert!(!sandbox.path("exported/opt").exists());
-    nothing_of_it_is_left(sandbox);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 fn run_waits_for_the_layer(sandbox: &Sandbox) {
@@ -91,7 +67,8 @@ fn run_waits_for_the_layer(sandbox: &Sandbox) {
     sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(3);
     sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
     assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
-    nothing_of_it_is_left(sandbox);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 fn name_that_nothing_has_is_told_and_leaves_nothing(sandbox: &Sandbox) {
@@ -101,7 +78,8 @@ fn name_that_nothing_has_is_told_and_leaves_nothing(sandbox: &Sandbox) {
     let output = sandbox.call(&["create", "--bundle", "bundle", "web"]).expect(1);
     output.assert_stderr_has("annotations[\"run.vfsrun.vfs\"].branches[0].layer: ");
     sandbox.call(&["state", "web"]).expect(1);
-    nothing_of_it_is_left(sandbox);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandbox) {
@@ -109,14 +87,15 @@ fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandb
     if !bundle(sandbox, script, &captured(sandbox)) {
         return;
     }
-    create(sandbox);
+    created(sandbox, "web");
     sandbox.call(&["start", "web"]).expect(0);
     processes::send(monitor(sandbox), Signal::SIGKILL);
     // Whose runs are swept by others, while somebody still writes to this one.
     sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
-    sandbox.call(&["exec", "web", "sh", "-c", "echo written > /work/go"]).expect(0);
-    processes::until("the end of the container", || status(sandbox) == "stopped");
-    assert_eq!(std::fs::read_to_string(sandbox.path("created.out")).unwrap(), "a tool\nwritten\n");
+    // Names that nobody has asked for yet, when the server has given up all that it could.
+    let new = "for name in /none /opt/none /work/none; do ls $name; done; echo written > /work/go";
+    sandbox.call(&["exec", "web", "sh", "-c", new]).expect(0);
+    assert_eq!(ended(sandbox, "web"), "a tool\nwritten\n");
     let told = sandbox.call(&["delete", "web"]).expect(0);
     told.assert_stderr_has("container web: its monitor was killed, so what it wrote is not captured");
     sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
@@ -146,17 +125,18 @@ fn container_that_was_never_started_is_no_layer(sandbox: &Sandbox) {
     if !bundle(sandbox, "true", &captured(sandbox)) {
         return;
     }
-    create(sandbox);
+    created(sandbox, "web");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
-    nothing_of_it_is_left(sandbox);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 fn container_without_monitor_is_not_started(sandbox: &Sandbox) {
     if !bundle(sandbox, "true", &captured(sandbox)) {
         return;
     }
-    create(sandbox);
+    created(sandbox, "web");
     let monitor = monitor(sandbox);
     processes::send(monitor, Signal::SIGKILL);
     processes::until("the end of the monitor", || !processes::runs(monitor));
@@ -174,10 +154,11 @@ fn hooks_of_the_start_run_with_a_view(sandbox: &Sandbox) {
     if !bundle_with(sandbox, "sleep 0.2", &captured(sandbox), hook) {
         return;
     }
-    create(sandbox);
+    created(sandbox, "web");
     sandbox.call(&["start", "web"]).expect(0);
     assert!(sandbox.path("hooked").exists());
-    processes::until("the end of the container", || status(sandbox) == "stopped");
+    ended(sandbox, "web");
     sandbox.call(&["delete", "web"]).expect(0);
-    nothing_of_it_is_left(sandbox);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
