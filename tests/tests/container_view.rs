@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use vfsrun_tests::containers::{self, assert_nothing_left, created, ended, is};
@@ -12,6 +13,7 @@ as_root_and_user!(
     run_waits_for_the_layer,
     name_that_nothing_has_is_told_and_leaves_nothing,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
+    server_rests_while_its_containers_do,
     creator_that_is_killed_leaves_nothing,
     container_that_was_never_started_is_no_layer,
     container_without_monitor_is_not_started,
@@ -102,6 +104,29 @@ fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandb
     // Now it is nobody's.
     sandbox.run(&sandbox.shell_spec("true", &json!({ "capture": false }))).expect(0);
     sandbox.assert_nothing_left();
+    let of_containers = || {
+        let servers = processes::mentioning(&sandbox.runtime().join("containers-").display().to_string());
+        !servers.is_empty()
+    };
+    processes::until("the end of the containers' server", || !of_containers());
+}
+
+fn server_rests_while_its_containers_do(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100", &captured(sandbox)) {
+        return;
+    }
+    created(sandbox, "web");
+    let server = sandbox.servers()[0];
+    let worked = || -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{server}/schedstat")).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    };
+    let before = worked();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = worked() - before;
+    assert!(spent < Duration::from_millis(100), "{spent:?} of a second");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_nothing_left(sandbox);
 }
 
 fn creator_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
