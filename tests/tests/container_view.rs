@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use vfsrun_tests::containers::{self, assert_nothing_left, created, ended, is};
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, json, processes};
+use vfsrun_tests::{Background, Sandbox, Value, as_root_and_user, caller, fixtures, json, processes, skip};
 
 as_root_and_user!(
     writes_of_a_container_become_a_layer,
     run_waits_for_the_layer,
     name_that_nothing_has_is_told_and_leaves_nothing,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
+    monitor_has_nothing_that_its_creators_caller_waits_for,
     server_rests_while_its_containers_do,
     creator_that_is_killed_leaves_nothing,
     container_that_was_never_started_is_no_layer,
@@ -109,6 +110,72 @@ fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandb
         !servers.is_empty()
     };
     processes::until("the end of the containers' server", || !of_containers());
+}
+
+/// Takes what is sent to a socket, and keeps it.
+const TAKER: &str = r#"
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(1)
+print("ready", flush=True)
+connection, _ = listener.accept()
+taken = connection.recvmsg(65536, socket.CMSG_SPACE(4))
+while connection.recv(65536):
+    pass
+print("over", flush=True)
+sys.stdin.read()
+"#;
+
+/// As long as the container lives, somebody may read to the end what is sent of it.
+fn monitor_has_nothing_that_its_creators_caller_waits_for(sandbox: &Sandbox) {
+    if !fixtures::has("python3") {
+        return skip::loudly("container_view", "python3 is not installed");
+    }
+    let takes = |config: &mut Value| {
+        config["process"]["terminal"] = json!(true);
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": sandbox.path("agent"),
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+        });
+    };
+    if !bundle_with(sandbox, "sleep 100", &captured(sandbox), takes) {
+        return;
+    }
+    let takers = ["console", "pidfd", "agent"].map(|name| {
+        let mut taker = sandbox.command("python3");
+        let taker = Background::start(taker.args(["-c", TAKER, name]).stdin(Stdio::piped()));
+        taker.until_stdout_has("ready");
+        taker
+    });
+    // The same of a pipe that the caller has left open in it.
+    let mut pipe = sandbox.command("sh");
+    let create = "{ vfsrun \"$@\" 8>&1 >created.out 2>&1 </dev/null; } | cat";
+    let create = create.replace("vfsrun", &sandbox.caller.program().display().to_string());
+    pipe.args(["-c", &create, "sh", "--store"]).arg(sandbox.store()).arg("--root").arg(sandbox.runtime());
+    let sockets = ["--console-socket", "console", "--pidfd-socket", "pidfd"];
+    pipe.arg("create").args(sockets).args(["--bundle", "bundle", "web"]);
+    Background::start(&mut pipe).wait().expect(0);
+    assert!(is(sandbox, "web", "created"));
+    assert!(processes::runs(monitor(sandbox)));
+    for taker in &takers {
+        taker.until_stdout_has("over");
+    }
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", monitor(sandbox)));
+    if caller::is_root() {
+        let links = descriptors.unwrap().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let links: Vec<_> = links.map(|link| link.display().to_string()).collect();
+        // That to the server.
+        assert_eq!(links.iter().filter(|link| link.starts_with("socket:")).count(), 1, "{links:?}");
+        assert!(
+            !links.iter().any(|link| link.contains("pipe:") || link.contains("/containers/")),
+            "{links:?}"
+        );
+    }
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 fn server_rests_while_its_containers_do(sandbox: &Sandbox) {

@@ -1,7 +1,7 @@
 //! Creation: everything up to the command, whose process then waits at its gate while this program ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,8 +11,8 @@ use thiserror::Error;
 use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
+use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
-use vfsrun_sys::{descriptors, fd_passing};
 
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
@@ -123,11 +123,8 @@ impl Console {
 
 /// Creates a container, and returns those among which it is. If that fails nothing is left of it.
 pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers, CreateError> {
-    let inherited =
-        descriptors::all_open().map_err(CreateError::step("look at this program's descriptors"))?;
     let decided = decide(request, &note)?;
-    let outside =
-        Outside { console: console(request, &decided)?, pidfd: request.connect_pidfd()?, inherited };
+    let outside = Outside { console: console(request, &decided)?, pidfd: request.connect_pidfd()? };
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let hooked = hooked(request, &decided);
@@ -146,13 +143,10 @@ pub(super) fn hooked(request: &CreateRequest, decided: &Decided) -> Hooked {
     Hooked::new(&plan.hooks, request.id.to_string(), &request.bundle, &plan.annotations)
 }
 
-/// The program's surroundings.
+/// Who gets descriptors of the container.
 struct Outside {
-    /// Who gets descriptors of the container.
     console: Option<Console>,
     pidfd: Option<PidfdSocket>,
-    /// The caller's own, which are open here.
-    inherited: Vec<RawFd>,
 }
 
 /// What is to be done for the bundle.
@@ -231,7 +225,7 @@ fn create_at(
             socket.send(&init.child, Whose::Container)?;
         }
         // Before there is anything to be started that nobody would look after.
-        laid.leave(place, &init, decided, &gate, &outside.inherited)?;
+        laid.leave(place, &init, decided)?;
         write(place, request, decided, &init)?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
         hear_until(Step::Waiting, &init, decided, hooked, console)
