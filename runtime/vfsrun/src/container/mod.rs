@@ -24,24 +24,25 @@ mod id;
 mod monitor;
 mod pause;
 mod pidfd;
+mod place;
 mod processes;
 mod record;
 mod run;
 mod start;
 mod view;
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
-use rustix::fs::{FlockOperation, Stat};
+use rustix::fs::FlockOperation;
 use rustix::process::{Signal, pidfd_send_signal};
 use thiserror::Error;
-use vfsrun_cgroup::{CgroupError, Processes};
+use vfsrun_cgroup::CgroupError;
 use vfsrun_sys::process::{self, Process};
 
 pub use self::action::Action;
@@ -51,6 +52,7 @@ pub use self::create::{CreateRequest, create};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
+pub use self::place::Place;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
@@ -142,15 +144,6 @@ impl std::fmt::Display for Status {
 /// The containers of a runtime directory.
 pub struct Containers {
     dir: PathBuf,
-}
-
-/// A container's directory, which is this process's alone until it is dropped.
-#[derive(Debug)]
-pub struct Place {
-    path: PathBuf,
-    /// Holds the lock, which no child inherits: it is the process's, and ends with it. It says what the container's process is,
-    /// also where there is no record yet, or none that can be read.
-    lock: File,
 }
 
 /// A container that was created.
@@ -299,85 +292,6 @@ impl Containers {
         told.iter().for_each(|why| note(&format!("container {id}: {why}")));
         place.remove()?;
         hooked.inspect(|hooked: &Hooked| hooked.gone(note));
-        Ok(())
-    }
-}
-
-impl Place {
-    /// `None` if it is not there, or not to be had at once where that was asked for.
-    fn lock(path: PathBuf, operation: FlockOperation) -> Result<Option<Place>, ContainerError> {
-        let file = path.join("lock");
-        let opened =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file);
-        let lock = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(ContainerError::file("open", &file))?,
-        };
-        let locked = rustix::io::retry_on_intr(|| rustix::fs::fcntl_lock(&lock, operation));
-        match locked {
-            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => return Ok(None),
-            locked => locked.map_err(|errno| ContainerError::file("lock", &file)(errno.into()))?,
-        }
-        // Whoever had the lock may have removed it, and somebody else may have made another.
-        let ids = |stat: Stat| (stat.st_dev, stat.st_ino);
-        let (own, named) = (rustix::fs::fstat(&lock).map(ids), rustix::fs::stat(&file).map(ids));
-        let is_its_own = own.is_ok() && own == named;
-        Ok(is_its_own.then_some(Place { path, lock }))
-    }
-
-    fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
-        Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
-    }
-
-    /// Also where a record is lost, `delete --force` finds the process.
-    fn keep(&self, process: Process) -> io::Result<()> {
-        let text = serde_json::to_vec(&process)?;
-        self.lock.set_len(0)?;
-        self.lock.write_all_at(&text, 0)
-    }
-
-    /// Ends the process that was kept, if there is one.
-    fn end_process(&self, id: &Id) -> Result<(), ContainerError> {
-        // Not by its path: closing another descriptor of the file would give the lock up.
-        let kept = serde_json::from_reader::<_, Process>(&self.lock);
-        let Ok(process) = kept else { return Ok(()) };
-        let failed = |source| ContainerError::Signal { id: id.clone(), source };
-        let Some(process) = process.open().map_err(failed)? else { return Ok(()) };
-        send_kill(&process).map_err(failed)?;
-        if let Some(cgroup) = self.cgroup()? {
-            cgroup.let_die()?;
-        }
-        process::wait(&process).map_err(failed)
-    }
-
-    fn is_recorded(&self) -> bool {
-        self.path.join(record::FILE).exists()
-    }
-
-    /// With the processes that are left of the container. Where there is no record there are none but such as end by themselves,
-    /// with who was creating it; others are not the container's.
-    fn remove_cgroup(&self) -> Result<(), ContainerError> {
-        match self.cgroup()? {
-            None => Ok(()),
-            Some(kept) if self.is_recorded() => Ok(kept.remove(Processes::Kill)?),
-            Some(kept) => {
-                if let Err(error) = kept.remove(Processes::Await(FOR_THE_CREATOR)) {
-                    tracing::debug!(error = vfsrun_sys::chain(&error), "the cgroup is left");
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The name is free at once: nobody finds the directory while its files go. The cgroup goes before: it is found by them.
-    fn remove(self) -> Result<(), ContainerError> {
-        self.remove_cgroup()?;
-        let going = self.path.with_file_name(format!("{GOING}{}", std::process::id()));
-        // Left by somebody who was killed, and had the same number.
-        let _ = std::fs::remove_dir_all(&going);
-        std::fs::rename(&self.path, &going).map_err(ContainerError::file("remove", &self.path))?;
-        // What stays, or is being swept by somebody else by now, nobody finds.
-        let _ = std::fs::remove_dir_all(&going);
         Ok(())
     }
 }
