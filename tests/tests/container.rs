@@ -1,8 +1,11 @@
 //! A container: created under a name, started, looked at, ended and removed, as callers of an OCI runtime do it.
 
+use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 use vfsrun_tests::containers::{
     self, assert_nothing_left, create, created, ended, errors_of, is, output_of, pid_of, state,
@@ -32,6 +35,7 @@ as_root_and_user!(
     root:
     process_that_waits_holds_nothing_of_its_creator,
     container_that_a_test_leaves_ends_with_its_sandbox,
+    container_that_stays_locked_is_told,
 );
 
 /// A bundle whose command is this script. False, told loudly, where there can be none.
@@ -490,4 +494,24 @@ fn container_that_a_test_leaves_ends_with_its_sandbox(sandbox: &Sandbox) {
     let pids = ["one", "two"].map(|id| pid_of(&failed, id));
     drop(failed);
     assert!(!pids.iter().any(|pid| processes::runs(*pid)));
+}
+
+/// Somebody who changes it may be stopped.
+fn container_that_stays_locked_is_told(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    created(sandbox, "web");
+    let lock = File::options().write(true).open(sandbox.runtime().join("containers/web/lock")).unwrap();
+    let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&lock, FcntlArg::F_SETLK(&whole)).unwrap();
+    let told =
+        format!("container web is being changed by process {}, and has been for 10 s", std::process::id());
+    for command in [&["delete", "--force", "web"][..], &["start", "web"]] {
+        sandbox.call(command).expect(1).assert_stderr_has(&told);
+    }
+    assert!(is(sandbox, "web", "created"));
+    drop(lock);
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    assert_nothing_left(sandbox);
 }

@@ -19,6 +19,9 @@ as_root_and_user!(
     container_that_was_never_started_is_no_layer,
     container_without_monitor_is_not_started,
     hooks_of_the_start_run_with_a_view,
+    ;
+    root:
+    monitor_that_stands_still_is_told_and_can_go_on,
 );
 
 /// A bundle whose root is a view, with a branch above its own. False, told loudly, where there can be none.
@@ -251,6 +254,28 @@ fn hooks_of_the_start_run_with_a_view(sandbox: &Sandbox) {
     assert!(sandbox.path("hooked").exists());
     ended(sandbox, "web");
     sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
+}
+
+fn monitor_that_stands_still_is_told_and_can_go_on(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo new > /work/new", &captured(sandbox)) {
+        return;
+    }
+    created(sandbox, "web");
+    let monitor = monitor(sandbox);
+    processes::send(monitor, Signal::SIGSTOP);
+    sandbox.call(&["start", "web"]).expect(0);
+    ended(sandbox, "web");
+    let told = format!("process {monitor} has not worked for 10 s: end it (kill -9 {monitor})");
+    for command in [&["delete", "web"][..], &["delete", "--force", "web"]] {
+        sandbox.call(command).expect(1).assert_stderr_has(&told);
+    }
+    assert!(is(sandbox, "web", "stopped"));
+    processes::send(monitor, Signal::SIGCONT);
+    assert_eq!(sandbox.call(&["delete", "web"]).expect(0).stderr, "");
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
+    assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
     assert_nothing_left(sandbox);
     sandbox.assert_nothing_left();
 }

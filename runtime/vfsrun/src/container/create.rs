@@ -14,6 +14,7 @@ use vfsrun_plan::paths;
 use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
 
+use super::monitor::WaitError;
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
 use super::view::Asked;
@@ -57,6 +58,8 @@ pub enum CreateError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Notify(#[from] NotifyError),
+    #[error("cannot hear from the monitor of a container that could not be created")]
+    Monitor(#[from] WaitError),
     #[error("cannot {step}")]
     Step { step: &'static str, source: io::Error },
     #[error("--console-socket: needs --detach; a container that is waited for has this terminal")]

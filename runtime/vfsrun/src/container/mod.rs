@@ -39,8 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
-use rustix::fs::FlockOperation;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use thiserror::Error;
 use vfsrun_cgroup::CgroupError;
 use vfsrun_sys::process::{self, Process};
@@ -52,6 +51,8 @@ pub use self::create::{CreateRequest, create};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
+use self::monitor::WaitError;
+use self::place::Locked;
 pub use self::place::Place;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
@@ -106,6 +107,10 @@ pub enum ContainerError {
     Pattern { pattern: String, source: regex::Error },
     #[error("container {id} was killed, and has not ended after {} s: it is frozen from outside, or waits for a device", PATIENCE.as_secs())]
     Stuck { id: Id },
+    #[error("container {id} is being changed{by}, and has been for {} s: wait for that or end it, and try again", PATIENCE.as_secs())]
+    Busy { id: Id, by: String },
+    #[error("cannot hear from the monitor of container {id}")]
+    Monitor { id: Id, source: monitor::WaitError },
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
     #[error(transparent)]
@@ -176,8 +181,7 @@ impl Containers {
             }
             _ => {}
         }
-        let operation = FlockOperation::NonBlockingLockExclusive;
-        let place = Place::lock(path, operation)?.ok_or(ContainerError::Exists(id.clone()))?;
+        let place = Place::try_lock(path)?.ok_or(ContainerError::Exists(id.clone()))?;
         if place.is_recorded() {
             return Err(ContainerError::Exists(id));
         }
@@ -189,7 +193,7 @@ impl Containers {
     fn sweep(&self) {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GOING)) {
-            if let Ok(Some(place)) = Place::lock(entry.path(), FlockOperation::NonBlockingLockExclusive) {
+            if let Ok(Some(place)) = Place::try_lock(entry.path()) {
                 let _ = std::fs::remove_dir_all(&place.path);
             }
         }
@@ -197,8 +201,11 @@ impl Containers {
 
     /// Waits until nobody else changes the container.
     fn lock(&self, id: &Id) -> Result<Place, ContainerError> {
-        let place = Place::lock(self.dir.join(id.as_str()), FlockOperation::LockExclusive)?;
-        place.ok_or_else(|| ContainerError::Missing(id.clone()))
+        match Place::lock(self.directory(id), PATIENCE)? {
+            Locked::Place(place) => Ok(place),
+            Locked::Missing => Err(ContainerError::Missing(id.clone())),
+            Locked::Busy { holder } => Err(ContainerError::Busy { id: id.clone(), by: by(holder) }),
+        }
     }
 
     /// Ends who creates the container if that takes long: a hook may never end. Whoever has the lock of one that is created is
@@ -286,8 +293,10 @@ impl Containers {
             Err(error) => return Err(error),
         };
         let told = match monitor::wait(&place.path) {
-            Err(error) if force => Some(format!("what its monitor has left cannot be read: {error}")),
-            told => told.map_err(ContainerError::file("hear from the monitor of", &place.path))?,
+            Err(WaitError::Read(error)) if force => {
+                Some(format!("what its monitor has left cannot be read: {error}"))
+            }
+            told => told.map_err(|source| ContainerError::Monitor { id: id.clone(), source })?,
         };
         told.iter().for_each(|why| note(&format!("container {id}: {why}")));
         place.remove()?;
@@ -371,6 +380,10 @@ impl Container {
             false => Err(ContainerError::Stuck { id: self.id.clone() }),
         }
     }
+}
+
+fn by(holder: Option<Pid>) -> String {
+    holder.map_or(String::new(), |holder| format!(" by process {}", holder.as_raw_nonzero()))
 }
 
 fn send_kill(process: &OwnedFd) -> io::Result<()> {

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 use vfsrun_layers::LayerStore;
 use vfsrun_sys::chain;
@@ -16,8 +17,8 @@ use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::descriptors::close_from_but;
 use vfsrun_sys::process::{self, Process};
 
-use super::gate;
 use super::view::Parts;
+use super::{PATIENCE, gate};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::result_file;
@@ -130,17 +131,30 @@ fn read(directory: &Path) -> io::Result<Option<Process>> {
     }
 }
 
-/// Waits for the monitor of the container in `directory`, whose process has ended. Returns what is to be told.
-pub fn wait(directory: &Path) -> io::Result<Option<String>> {
+#[derive(Debug, Error)]
+pub enum WaitError {
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(
+        "process {pid} has not worked for {} s: end it (kill -9 {pid}) and delete the container again, of which nothing is captured then",
+        PATIENCE.as_secs()
+    )]
+    Idle { pid: i32 },
+}
+
+/// Waits for the monitor of the container in `directory`, whose process has ended, as long as it works. Returns what is to be told.
+pub fn wait(directory: &Path) -> Result<Option<String>, WaitError> {
     let Some(monitor) = read(directory)? else { return Ok(None) };
-    if let Some(open) = monitor.open()? {
-        process::wait(&open)?;
+    if let Some(open) = monitor.open()?
+        && !monitor.ends_or_idles(&open, PATIENCE)?
+    {
+        return Err(WaitError::Idle { pid: monitor.pid });
     }
     match std::fs::read(directory.join(OUTCOME)) {
-        Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text)?.error),
+        Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text).map_err(io::Error::from)?.error),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(Some("its monitor was killed, so what it wrote is not captured".to_owned()))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }

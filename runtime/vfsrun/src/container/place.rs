@@ -4,13 +4,19 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Stat};
+use rustix::io::Errno;
+use rustix::process::Pid;
 use vfsrun_cgroup::Processes;
 use vfsrun_sys::process::{self, Process};
 
 use super::cgroup::Kept;
-use super::{ContainerError, FOR_THE_CREATOR, GOING, Id, record, send_kill};
+use super::{ContainerError, FOR_THE_CREATOR, GOING, Id, PATIENCE, creator, record, send_kill};
+
+const FIRST_SLEEP: Duration = Duration::from_micros(200);
+const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 
 /// A container's directory, which is this process's alone until it is dropped.
 #[derive(Debug)]
@@ -21,26 +27,62 @@ pub struct Place {
     lock: File,
 }
 
+/// What came of locking a place.
+pub(super) enum Locked {
+    Place(Place),
+    /// It is not there.
+    Missing,
+    /// Somebody else has it, who may be of another pid namespace.
+    Busy {
+        holder: Option<Pid>,
+    },
+}
+
+/// Whether the lock is had within this time. Nobody has it for long but by mistake, so that it is asked for again and again.
+fn is_had(lock: &File, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    let mut sleep = FIRST_SLEEP;
+    loop {
+        match rustix::fs::fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::INTR) => {}
+            Err(Errno::ACCESS | Errno::AGAIN) if Instant::now() < deadline => {
+                std::thread::sleep(sleep);
+                sleep = (2 * sleep).min(LONGEST_SLEEP);
+            }
+            Err(Errno::ACCESS | Errno::AGAIN) => return Ok(false),
+            locked => return Ok(locked.map(|()| true)?),
+        }
+    }
+}
+
 impl Place {
-    /// `None` if it is not there, or not to be had at once where that was asked for.
-    pub(super) fn lock(path: PathBuf, operation: FlockOperation) -> Result<Option<Place>, ContainerError> {
+    /// `None` if it is not there, or not to be had at once.
+    pub(super) fn try_lock(path: PathBuf) -> Result<Option<Place>, ContainerError> {
+        match Place::lock(path, Duration::ZERO)? {
+            Locked::Place(place) => Ok(Some(place)),
+            Locked::Missing | Locked::Busy { .. } => Ok(None),
+        }
+    }
+
+    /// Waits until nobody else has it, for this time at most.
+    pub(super) fn lock(path: PathBuf, patience: Duration) -> Result<Locked, ContainerError> {
         let file = path.join("lock");
         let opened =
             File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file);
         let lock = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locked::Missing),
             opened => opened.map_err(ContainerError::file("open", &file))?,
         };
-        let locked = rustix::io::retry_on_intr(|| rustix::fs::fcntl_lock(&lock, operation));
-        match locked {
-            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => return Ok(None),
-            locked => locked.map_err(|errno| ContainerError::file("lock", &file)(errno.into()))?,
+        if !is_had(&lock, patience).map_err(ContainerError::file("lock", &file))? {
+            let holder =
+                creator::holder(&lock).map_err(ContainerError::file("look who has locked", &file))?;
+            return Ok(Locked::Busy { holder });
         }
         // Whoever had the lock may have removed it, and somebody else may have made another.
         let ids = |stat: Stat| (stat.st_dev, stat.st_ino);
         let (own, named) = (rustix::fs::fstat(&lock).map(ids), rustix::fs::stat(&file).map(ids));
         let is_its_own = own.is_ok() && own == named;
-        Ok(is_its_own.then_some(Place { path, lock }))
+        Ok(if is_its_own { Locked::Place(Place { path, lock }) } else { Locked::Missing })
     }
 
     pub(super) fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
@@ -65,7 +107,10 @@ impl Place {
         if let Some(cgroup) = self.cgroup()? {
             cgroup.let_die()?;
         }
-        process::wait(&process).map_err(failed)
+        match process::ends_within(&process, PATIENCE).map_err(failed)? {
+            true => Ok(()),
+            false => Err(ContainerError::Stuck { id: id.clone() }),
+        }
     }
 
     pub(super) fn is_recorded(&self) -> bool {

@@ -85,9 +85,7 @@ impl Laid {
             Laid::Nothing => Ok(()),
             Laid::View(parts) => Ok(parts.discard()?),
             // It throws away what was never started.
-            Laid::Left => {
-                monitor::wait(&place.path).map(drop).map_err(CreateError::step("wait for the monitor"))
-            }
+            Laid::Left => Ok(monitor::wait(&place.path).map(drop)?),
         }
     }
 
