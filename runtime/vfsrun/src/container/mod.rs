@@ -7,7 +7,7 @@
 //!   config.json            of the bundle, as it was when the container was created
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
-//!   starting               the same, while hooks run between the start and the command
+//!   starting               the same, from then until its command is executed
 //!   notify/                where the socket for sd_notify(3) is, if its creator had one
 //!   tale                   what that process tells of its way from the gate to the command, if there are such hooks
 //!   monitor.json           the process that looks after a root that is a view
@@ -320,11 +320,7 @@ impl Container {
         if self.is_paused()? {
             return Ok(Status::Paused);
         }
-        let hooks_run = || match self.record.hooks.any_of(&start::AWAITED) {
-            true => gate::is_opening(path),
-            false => Ok(false),
-        };
-        let waits = gate::is_closed(path).and_then(|waits| Ok(waits || hooks_run()?));
+        let waits = gate::is_before_command(path);
         let waits = waits.map_err(ContainerError::file("look at the gate in", path))?;
         Ok(if waits { Status::Created } else { Status::Running })
     }
