@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vfsrun_fuse::{Patience, Verdict, View, Watch};
+use vfsrun_fuse::{Patience, View, Watch};
 use vfsrun_layers::LayerStore;
 use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
@@ -97,12 +97,7 @@ fn until_end(init: &Init, view: &mut View) -> Result<(), SuperviseError> {
         if fds[0].any().unwrap_or(false) {
             return Ok(());
         }
-        let error = match watch.tick() {
-            Verdict::Alive => continue,
-            Verdict::Dead => SuperviseError::ServerDied,
-            Verdict::Silent(time) => SuperviseError::ServerSilent(time),
-            Verdict::Stuck(time) => SuperviseError::BranchStuck(time),
-        };
+        let Some(error) = SuperviseError::of(watch.tick()) else { continue };
         // The server first: without its end processes that wait for its answer cannot even be killed.
         let _ = pidfd_send_signal(watch.poll_fds()[0], Signal::KILL);
         end(&init.child.pidfd).map_err(failed)?;
