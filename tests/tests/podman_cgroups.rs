@@ -1,12 +1,14 @@
 //! podman with vfsrun as its runtime, with cgroups.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use vfsrun_tests::podman::Podman;
 use vfsrun_tests::{Sandbox, as_root, command, fixtures, processes, skip};
 
 as_root!(
     limits_are_the_containers_and_its_use_is_told,
+    container_is_paused_and_goes_on,
     pod_is_started_stopped_and_removed,
     automatic_user_namespace_has_ids_of_its_own,
 );
@@ -27,6 +29,27 @@ fn limits_are_the_containers_and_its_use_is_told(sandbox: &Sandbox) {
     let script = ["sh", "-c", "a=x; while :; do a=$a$a; done"];
     command::run(&mut podman.running(&[], &greedy, &script)).expect(137);
     podman.call(&["rm", "greedy"]).expect(0);
+    podman.room().until_nothing_is_left();
+}
+
+fn container_is_paused_and_goes_on(sandbox: &Sandbox) {
+    let Some(podman) = Podman::with_cgroups(sandbox) else { return };
+    let shared = sandbox.dir("shared");
+    let volume = format!("--volume={}:/shared", shared.display());
+    podman.start(&["--name=web", &volume], "while :; do echo >> /shared/ticks; sleep 0.02; done");
+    let ticks = || std::fs::metadata(shared.join("ticks")).map_or(0, |file| file.len());
+    let status = || podman.call(&["inspect", "web", "--format={{.State.Status}}"]).expect(0).stdout;
+    processes::until("the first tick", || ticks() > 0);
+    podman.call(&["pause", "web"]).expect(0);
+    assert_eq!(status(), "paused\n");
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ticks(), before);
+    podman.call(&["unpause", "web"]).expect(0);
+    assert_eq!(status(), "running\n");
+    processes::until("another tick", || ticks() > before);
+    podman.call(&["pause", "web"]).expect(0);
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
     podman.room().until_nothing_is_left();
 }
 
