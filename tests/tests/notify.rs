@@ -102,7 +102,7 @@ fn run_tells_of_itself(sandbox: &Sandbox) {
     }
     let systemd = listen(sandbox);
     let run = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"]));
-    assert_told(&systemd, run.pid().into());
+    assert_told(&systemd, run.pid());
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", "web"]).expect(0);
@@ -164,7 +164,7 @@ fn paths_of_sockets_may_be_long(sandbox: &Sandbox) {
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut run = sandbox.vfsrun(&["run", "-b", "bundle", &id]);
     let run = Background::start(run.env("NOTIFY_SOCKET", &path));
-    assert_told(&systemd, run.pid().into());
+    assert_told(&systemd, run.pid());
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", &id]).expect(0);
