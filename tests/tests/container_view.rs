@@ -11,6 +11,7 @@ use vfsrun_tests::{Background, Sandbox, Value, as_root_and_user, caller, fixture
 as_root_and_user!(
     writes_of_a_container_become_a_layer,
     run_waits_for_the_layer,
+    writes_in_memory_become_a_layer,
     name_that_nothing_has_is_told_and_leaves_nothing,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
     monitor_has_nothing_that_its_creators_caller_waits_for,
@@ -73,6 +74,28 @@ fn run_waits_for_the_layer(sandbox: &Sandbox) {
     sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(3);
     sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
     assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
+}
+
+fn writes_in_memory_become_a_layer(sandbox: &Sandbox) {
+    let mut view = captured(sandbox);
+    view["upper"] = json!({ "on": "memory" });
+    if !bundle(sandbox, "echo new > /work/new", &view) {
+        return;
+    }
+    let take = |to: &str| {
+        sandbox.call(&["layer", "export", "out", to]).expect(0);
+        sandbox.call(&["layer", "rm", "out"]).expect(0);
+        std::fs::read_to_string(sandbox.path(to).join("work/new")).unwrap()
+    };
+    created(sandbox, "web");
+    sandbox.call(&["start", "web"]).expect(0);
+    ended(sandbox, "web");
+    assert_eq!(sandbox.call(&["delete", "web"]).expect(0).stderr, "");
+    assert_eq!(take("first"), "new\n");
+    sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(0);
+    assert_eq!(take("second"), "new\n");
     assert_nothing_left(sandbox);
     sandbox.assert_nothing_left();
 }

@@ -17,7 +17,7 @@ use vfsrun_sys::process::Process;
 use super::monitor::WaitError;
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
-use super::view::Asked;
+use super::view::{Asked, Laid};
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, cgroup, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
@@ -222,7 +222,7 @@ fn create_at(
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
     let mut laid = asked.lay(decided, &init)?;
     let mut record = || {
-        hear_until(Step::Created, &init, decided, hooked, console)?;
+        hear_until(Step::Created, &init, &mut laid, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
         if let Some(socket) = &outside.pidfd {
             socket.send(&init.child, Whose::Container)?;
@@ -231,7 +231,7 @@ fn create_at(
         laid.leave(place, &init, decided)?;
         write(place, request, decided, &init)?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
-        hear_until(Step::Waiting, &init, decided, hooked, console)
+        hear_until(Step::Waiting, &init, &mut laid, decided, hooked, console)
     };
     let recorded = record();
     if recorded.is_err() {
@@ -252,6 +252,7 @@ enum Step {
 fn hear_until(
     step: Step,
     init: &Init,
+    laid: &mut Laid,
     decided: &Decided,
     hooked: &Hooked,
     console: Option<&Console>,
@@ -268,6 +269,7 @@ fn hear_until(
                 hooked.created_runtime(init.child.pid)?;
                 go()?;
             }
+            (Report::Upper, Some(directory)) => laid.take_upper(directory),
             (Report::Terminal, Some(master)) => console.map_or(Ok(()), |console| console.send(&master))?,
             (Report::Listener, Some(listener)) => {
                 if let (Some(agent), Some(workload)) = (&decided.agent, sender) {

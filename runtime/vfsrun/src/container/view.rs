@@ -1,7 +1,7 @@
 //! The root of a container as a view: laid before the container is there, looked after while it runs, and settled when it has
 //! ended.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use vfsrun_fuse::View;
 use vfsrun_sys::process::Process;
@@ -59,6 +59,13 @@ impl Laid {
         match self {
             Laid::View(parts) => Some(parts.view()),
             Laid::Nothing | Laid::Left => None,
+        }
+    }
+
+    /// What init has made in memory, where that was asked for.
+    pub(super) fn take_upper(&mut self, made: OwnedFd) {
+        if let Laid::View(Parts { upper: Upper::Memory { directory, .. }, .. }) = self {
+            *directory = Some(made);
         }
     }
 
