@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::command::Output;
 use crate::sandbox::Sandbox;
 use crate::{fixtures, skip};
 
@@ -158,26 +156,6 @@ pub fn tidy(sandbox: &Sandbox) {
     for path in cgroups_of(&name(sandbox)) {
         let _ = fs::remove_dir(path);
     }
-}
-
-/// A container that outlives its creator.
-#[track_caller]
-pub fn created(sandbox: &Sandbox, id: &str) {
-    started(sandbox, &["create", "--bundle", "bundle", id]).expect(0);
-}
-
-#[track_caller]
-pub fn detached(sandbox: &Sandbox, id: &str) {
-    started(sandbox, &["run", "-d", "--bundle", "bundle", id]).expect(0);
-}
-
-/// Its output goes to files: a container keeps a pipe open.
-pub fn started(sandbox: &Sandbox, arguments: &[&str]) -> Output {
-    let file = |name| fs::File::create(sandbox.path(name)).unwrap();
-    let mut command = sandbox.vfsrun(arguments);
-    let status = command.stdout(file("out")).stderr(file("err")).stdin(Stdio::null()).status().unwrap();
-    let text = |name| fs::read_to_string(sandbox.path(name)).unwrap();
-    Output { status, stdout: text("out"), stderr: text("err"), result: Value::Null }
 }
 
 pub fn add_mounts(config: &mut Value, mounts: &[Value]) {

@@ -19,6 +19,7 @@ pub mod changer;
 #[path = "../../layers/union/tests/support/changes.rs"]
 pub mod changes;
 pub mod command;
+pub mod containers;
 pub mod dialogue;
 pub mod fixtures;
 pub mod hanging;

@@ -247,6 +247,15 @@ impl Sandbox {
         processes::view_servers(&self.runtime())
     }
 
+    /// Those that a failed test has left.
+    fn end_containers(&self) {
+        let containers = std::fs::read_dir(self.runtime().join("containers"));
+        if containers.is_ok_and(|mut containers| containers.next().is_some()) {
+            // The test has failed already; what cannot be removed is told by its name.
+            let _ = self.vfsrun(&["delete", "--force", "--regex", "."]).stdout(Stdio::null()).status();
+        }
+    }
+
     /// Nothing of a run is left: no directory of an action, no process, no mount that the host sees.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
@@ -273,6 +282,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        self.end_containers();
         processes::end_views(&self.runtime());
         processes::end_view_servers(&self.runtime());
         if !caller::is_root() {

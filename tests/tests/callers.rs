@@ -1,9 +1,8 @@
 //! What callers of an OCI runtime make of a failure: each has its own words that it looks for, and reads the log in its
 //! own way. The patterns are those of podman's libpod, containerd's runc shim and CRI-O.
 
-use std::process::Stdio;
-
 use regex::Regex;
+use vfsrun_tests::containers::{self, create, created, ended, is, pid_of};
 use vfsrun_tests::{Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
 
 as_root_and_user!(
@@ -56,13 +55,7 @@ fn cri_o_is_over(message: &str) -> bool {
 
 /// False, told loudly, where there can be no bundle.
 fn bundle(sandbox: &Sandbox, change: impl Fn(&mut Value)) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, "sleep 100") else {
-        skip::loudly("callers", "busybox-static is not installed");
-        return false;
-    };
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
-    true
+    containers::bundle(sandbox, "callers", "sleep 100", change)
 }
 
 /// What a failing command writes into the log, as its one line.
@@ -82,13 +75,6 @@ fn failure(sandbox: &Sandbox, arguments: &[&str], code: i32) -> String {
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!message.is_empty() && one_line(&output.stderr).contains(&one_line(&message)), "{output:?}");
     message
-}
-
-fn created(sandbox: &Sandbox, id: &str) {
-    let mut command = sandbox.vfsrun(&["create", "-b", "bundle", id]);
-    // Its output is the container's: a pipe would not end.
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
-    assert!(status.success());
 }
 
 fn podman_takes_a_failure_for_what_it_is(sandbox: &Sandbox) {
@@ -152,9 +138,7 @@ fn containerd_and_cri_o_know_a_container_that_is_gone(sandbox: &Sandbox) {
     assert!(message.contains("cannot delete container web that is not stopped: running"), "{message}");
     assert!(!containerd_is_over(&message));
     sandbox.call(&["kill", "web", "9"]).expect(0);
-    processes::until("the end of the container", || {
-        sandbox.call(&["state", "web"]).expect(0).stdout.contains("\"stopped\"")
-    });
+    ended(sandbox, "web");
     let message = failure(sandbox, &["start", "web"], 1);
     assert!(message.contains("cannot start a container that has stopped"), "{message}");
     for (arguments, code) in [(&["kill", "web", "KILL"][..], 1), (&["exec", "web", "true"], 255)] {
@@ -276,7 +260,7 @@ fn regular_expression_is_of_several_containers(sandbox: &Sandbox) {
     }
     failure(sandbox, &["delete", "--regex", "^web-"], 1);
     sandbox.call(&["kill", "--regex", "^web-", "KILL"]).expect(0);
-    let stopped = |id| sandbox.call(&["state", id]).expect(0).stdout.contains("\"stopped\"");
+    let stopped = |id| is(sandbox, id, "stopped");
     processes::until("the end of both", || stopped("web-1") && stopped("web-2"));
     assert!(!stopped("db-1"));
     sandbox.call(&["delete", "--regex", "^web-"]).expect(0);
@@ -313,26 +297,12 @@ fn pidfd_goes_to_the_socket(sandbox: &Sandbox) {
     failure(sandbox, &["create", "-b", "bundle", "--pidfd-socket", "pidfd", "web"], 1);
     let receiver = vfsrun_tests::Background::start(sandbox.command("python3").args(["-c", RECEIVER]));
     receiver.until_stdout_has("ready");
-    let mut create = sandbox.vfsrun(&["create", "-b", "bundle", "--pidfd-socket", "pidfd", "web"]);
-    let status = create.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
-    assert!(status.success());
+    create(sandbox, &["create", "-b", "bundle", "--pidfd-socket", "pidfd", "web"]).expect(0);
     sandbox.call(&["start", "web"]).expect(0);
-    let mut exec = sandbox.vfsrun(&[
-        "exec",
-        "-d",
-        "--pidfd-socket",
-        "pidfd",
-        "--pid-file",
-        "pid",
-        "web",
-        "sleep",
-        "100",
-    ]);
-    let status = exec.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
-    assert!(status.success());
-    let state: Value = serde_json::from_str(&sandbox.call(&["state", "web"]).expect(0).stdout).expect("JSON");
+    let exec = ["exec", "-d", "--pidfd-socket", "pidfd", "--pid-file", "pid", "web", "sleep", "100"];
+    create(sandbox, &exec).expect(0);
     let pid = std::fs::read_to_string(sandbox.path("pid")).expect("there is a pid file");
     let text = receiver.wait().expect(0).stdout;
-    assert_eq!(text, format!("ready\nstandard {}\nsetns {pid}\n", state["pid"]));
+    assert_eq!(text, format!("ready\nstandard {}\nsetns {pid}\n", pid_of(sandbox, "web")));
     sandbox.call(&["delete", "--force", "web"]).expect(0);
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use vfsrun_tests::cgroups::{
-    MODES, Mode, Top, add_mounts, at, bundle, cgroups_of, created, detached, grant, has_cgroups, hierarchies,
-    name, settings, started, tidy,
+    MODES, Mode, Top, add_mounts, at, bundle, cgroups_of, grant, has_cgroups, hierarchies, name, settings,
+    tidy,
 };
+use vfsrun_tests::containers::{create, created, detached};
 use vfsrun_tests::{
     Background, Caller, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
 };
@@ -227,7 +228,7 @@ fn whoever_is_killed_leaves_a_cgroup_that_delete_removes(sandbox: &Sandbox) {
         creator.wait().unwrap();
         // A new container takes over what the killed one left, or it is deleted.
         if delay % 4 == 0 {
-            let output = started(sandbox, &["create", "--bundle", "bundle", "web"]);
+            let output = create(sandbox, &["create", "--bundle", "bundle", "web"]);
             assert!(output.code() == 0 || output.stderr.contains("already exists"), "{}", output.stderr);
         }
         sandbox.call(&["delete", "--force", "web"]).expect(0);

@@ -1,10 +1,15 @@
 //! A container: created under a name, started, looked at, ended and removed, as callers of an OCI runtime do it.
 
 use std::fs::File;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
+use vfsrun_tests::containers::{
+    self, assert_nothing_left, create, created, ended, errors_of, is, output_of, pid_of, state,
+};
 use vfsrun_tests::{Background, Caller, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
 
 as_root_and_user!(
@@ -31,6 +36,8 @@ as_root_and_user!(
     ;
     root:
     process_that_waits_holds_nothing_of_its_creator,
+    container_that_a_test_leaves_ends_with_its_sandbox,
+    container_that_stays_locked_is_told,
 );
 
 /// A bundle whose command is this script. False, told loudly, where there can be none.
@@ -39,55 +46,7 @@ fn bundle(sandbox: &Sandbox, script: &str) -> bool {
 }
 
 fn bundle_with(sandbox: &Sandbox, script: &str, change: impl Fn(&mut Value)) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, script) else {
-        skip::loudly("container", "busybox-static is not installed");
-        return false;
-    };
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
-    true
-}
-
-/// A container has the output of whoever creates it, for as long as it lives: a pipe would not end.
-fn create(sandbox: &Sandbox, arguments: &[&str]) -> ExitStatus {
-    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
-    let mut command = sandbox.vfsrun(arguments);
-    command.stdout(file("created.out")).stderr(file("created.err")).status().unwrap()
-}
-
-fn output_of(sandbox: &Sandbox) -> String {
-    std::fs::read_to_string(sandbox.path("created.out")).unwrap()
-}
-
-#[track_caller]
-fn created(sandbox: &Sandbox, id: &str) {
-    let status = create(sandbox, &["create", "--bundle", "bundle", id]);
-    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created.err")).unwrap());
-}
-
-#[track_caller]
-fn state(sandbox: &Sandbox, id: &str) -> Value {
-    serde_json::from_str(&sandbox.call(&["state", id]).expect(0).stdout).unwrap()
-}
-
-fn is(sandbox: &Sandbox, id: &str, status: &str) -> bool {
-    state(sandbox, id)["status"] == status
-}
-
-/// Its output, when it has ended.
-fn ended(sandbox: &Sandbox, id: &str) -> String {
-    processes::until("the end of the container", || is(sandbox, id, "stopped"));
-    output_of(sandbox)
-}
-
-/// No directory of a container and no process.
-#[track_caller]
-fn assert_nothing_left(sandbox: &Sandbox) {
-    let left: Vec<_> =
-        std::fs::read_dir(sandbox.runtime().join("containers")).into_iter().flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
-    let root = sandbox.runtime().display().to_string();
-    processes::until("the end of every process", || processes::mentioning(&root).is_empty());
+    containers::bundle(sandbox, "container", script, change)
 }
 
 fn container_begins_with_start_and_outlives_who_created_it(sandbox: &Sandbox) {
@@ -138,7 +97,7 @@ fn run_and_its_container_end_together(sandbox: &Sandbox) {
     let start = || {
         let running = Background::start(&mut sandbox.vfsrun(&["run", "-b", "bundle", "web"]));
         running.until_stdout_has("begun");
-        let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+        let pid = pid_of(sandbox, "web");
         (running, pid)
     };
     // Slurm ends a job so.
@@ -172,8 +131,7 @@ fn detached_container_is_found_by_its_pid_file(sandbox: &Sandbox) {
     if !bundle(sandbox, "sleep 100; true") {
         return;
     }
-    let status = create(sandbox, &["run", "--detach", "--pid-file", "web.pid", "--bundle", "bundle", "web"]);
-    assert!(status.success());
+    create(sandbox, &["run", "--detach", "--pid-file", "web.pid", "--bundle", "bundle", "web"]).expect(0);
     let pid: i32 = std::fs::read_to_string(sandbox.path("web.pid")).unwrap().parse().unwrap();
     assert_eq!(state(sandbox, "web")["pid"], pid);
     processes::until("the command", || {
@@ -261,7 +219,7 @@ fn forced_delete_ends_whatever_is_there(sandbox: &Sandbox) {
     }
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     created(sandbox, "web");
-    let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+    let pid = pid_of(sandbox, "web");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert!(!processes::runs(pid));
     // A record that is none.
@@ -381,8 +339,7 @@ fn terminal_goes_to_the_console_socket(sandbox: &Sandbox) {
     sandbox.call(&["create", "-b", "bundle", "web"]).expect(1).assert_stderr_has("needs --console-socket");
     let console = Background::start(sandbox.command("python3").args(["-c", CONSOLE]));
     console.until_stdout_has("ready");
-    let status = create(sandbox, &["create", "--console-socket", "console", "-b", "bundle", "web"]);
-    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created.err")).unwrap());
+    create(sandbox, &["create", "--console-socket", "console", "-b", "bundle", "web"]).expect(0);
     sandbox.call(&["start", "web"]).expect(0);
     let text = console.wait().expect(0).stdout.replace('\r', "");
     assert_eq!(text, "ready\non a terminal\n/dev/pts/0\n");
@@ -573,7 +530,41 @@ fn walls_are_the_same_however_a_container_is_started(sandbox: &Sandbox) {
     created(sandbox, "web");
     sandbox.call(&["start", "web"]).expect(0);
     assert_eq!(ended(sandbox, "web"), direct.stdout);
-    assert_eq!(std::fs::read_to_string(sandbox.path("created.err")).unwrap(), direct.stderr);
+    assert_eq!(errors_of(sandbox), direct.stderr);
     sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+/// A test that fails ends where it fails.
+fn container_that_a_test_leaves_ends_with_its_sandbox(sandbox: &Sandbox) {
+    let failed = Sandbox::new(sandbox.caller);
+    if !bundle(&failed, "sleep 100") {
+        return;
+    }
+    created(&failed, "one");
+    created(&failed, "two");
+    failed.call(&["start", "two"]).expect(0);
+    let pids = ["one", "two"].map(|id| pid_of(&failed, id));
+    drop(failed);
+    assert!(!pids.iter().any(|pid| processes::runs(*pid)));
+}
+
+/// Somebody who changes it may be stopped.
+fn container_that_stays_locked_is_told(sandbox: &Sandbox) {
+    if !bundle(sandbox, "sleep 100") {
+        return;
+    }
+    created(sandbox, "web");
+    let lock = File::options().write(true).open(sandbox.runtime().join("containers/web/lock")).unwrap();
+    let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&lock, FcntlArg::F_SETLK(&whole)).unwrap();
+    let told =
+        format!("container web is being changed by process {}, and has been for 10 s", std::process::id());
+    for command in [&["delete", "--force", "web"][..], &["start", "web"]] {
+        sandbox.call(command).expect(1).assert_stderr_has(&told);
+    }
+    assert!(is(sandbox, "web", "created"));
+    drop(lock);
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }

@@ -1,12 +1,15 @@
 //! docker: dockerd and a containerd of this test's own, with vfsrun as a runtime.
 
+use std::time::Duration;
+
 use vfsrun_tests::room::Room;
-use vfsrun_tests::{Output, Sandbox, as_root, command, fixtures, skip};
+use vfsrun_tests::{Output, Sandbox, as_root, command, fixtures, processes, skip};
 
 as_root!(
     container_runs_is_joined_killed_and_removed,
+    container_is_paused_and_its_processes_are_listed,
     limits_and_an_init_are_the_containers,
-    limits_are_changed
+    limits_are_changed,
 );
 
 /// A dockerd without a network of its own.
@@ -87,6 +90,32 @@ fn container_runs_is_joined_killed_and_removed(sandbox: &Sandbox) {
     docker.call(&["stop", "--time", "0", "web"]).expect(0);
     docker.call(&["rm", "web"]).expect(0);
     assert_eq!(docker.call(&["ps", "--all", "--quiet"]).expect(0).stdout, "");
+    docker.room.until_nothing_is_left();
+}
+
+fn container_is_paused_and_its_processes_are_listed(sandbox: &Sandbox) {
+    let Some(docker) = Docker::start(sandbox) else { return };
+    docker.run_script(&["--detach", "--name", "web"], "while :; do echo tick; sleep 0.05; done").expect(0);
+    let ticks = || docker.call(&["logs", "web"]).expect(0).stdout.lines().count();
+    let status = || docker.call(&["inspect", "web", "--format", "{{.State.Status}}"]).expect(0).stdout;
+    processes::until("the first tick", || ticks() > 0);
+    let top = docker.call(&["top", "web", "-o", "pid,args"]).expect(0).stdout;
+    let pid = docker.call(&["inspect", "web", "--format", "{{.State.Pid}}"]).expect(0).stdout;
+    let of_web = top.lines().find(|line| line.trim_start().starts_with(pid.trim()));
+    assert!(of_web.is_some_and(|line| line.contains("/bin/sh -c while :")), "{top}");
+    docker.call(&["pause", "web"]).expect(0);
+    assert_eq!(status(), "paused\n");
+    docker.call(&["exec", "web", "true"]).expect(1).assert_stderr_has("is paused");
+    // What was written is read some time later.
+    std::thread::sleep(Duration::from_millis(300));
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(ticks(), before);
+    docker.call(&["unpause", "web"]).expect(0);
+    assert_eq!(status(), "running\n");
+    processes::until("another tick", || ticks() > before);
+    docker.call(&["pause", "web"]).expect(0);
+    docker.call(&["rm", "--force", "web"]).expect(0);
     docker.room.until_nothing_is_left();
 }
 

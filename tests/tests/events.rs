@@ -5,7 +5,8 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use vfsrun_tests::cgroups::{Mode, Top, at, bundle, created, detached, name, tidy};
+use vfsrun_tests::cgroups::{Mode, Top, at, bundle, name, tidy};
+use vfsrun_tests::containers::{created, detached};
 use vfsrun_tests::{Background, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip};
 
 as_root!(

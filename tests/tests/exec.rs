@@ -4,9 +4,8 @@ use std::fs::File;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{
-    Background, Caller, Output, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip,
-};
+use vfsrun_tests::containers::{self, assert_nothing_left, detached, pid_of};
+use vfsrun_tests::{Background, Caller, Output, Sandbox, Value, as_root_and_user, json, processes};
 
 as_root_and_user!(
     command_is_in_the_namespaces_of_the_container,
@@ -29,19 +28,14 @@ const WAIT: &str = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
 
 /// A container `web` that runs until it is deleted. False, told loudly, where there can be none.
 fn running(sandbox: &Sandbox, change: impl Fn(&mut Value)) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, WAIT) else {
-        skip::loudly("exec", "busybox-static is not installed");
-        return false;
-    };
-    config["root"]["readonly"] = json!(false);
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
-    // It has this output for as long as it lives: a pipe would not end.
-    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
-    let mut run = sandbox.vfsrun(&["run", "--detach", "--bundle", "bundle", "web"]);
-    let status = run.stdout(file("run.out")).stderr(file("run.err")).status().unwrap();
-    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("run.err")).unwrap());
-    true
+    let is_there = containers::bundle(sandbox, "exec", WAIT, |config| {
+        config["root"]["readonly"] = json!(false);
+        change(config);
+    });
+    if is_there {
+        detached(sandbox, "web");
+    }
+    is_there
 }
 
 fn exec(sandbox: &Sandbox, arguments: &[&str]) -> Output {
@@ -55,13 +49,7 @@ fn shell(sandbox: &Sandbox, script: &str) -> Output {
 #[track_caller]
 fn end(sandbox: &Sandbox) {
     sandbox.call(&["delete", "--force", "web"]).expect(0);
-    let root = sandbox.runtime().display().to_string();
-    processes::until("the end of every process", || processes::mentioning(&root).is_empty());
-}
-
-fn pid_of(sandbox: &Sandbox) -> i64 {
-    let state: Value = serde_json::from_str(&sandbox.call(&["state", "web"]).expect(0).stdout).unwrap();
-    state["pid"].as_i64().unwrap()
+    assert_nothing_left(sandbox);
 }
 
 fn command_is_in_the_namespaces_of_the_container(sandbox: &Sandbox) {
@@ -321,6 +309,6 @@ fn killed_exec_leaves_no_process(sandbox: &Sandbox) {
     let inside = running.wait().stdout;
     let there = || shell(sandbox, &format!("test -d /proc/{} && echo there", inside.trim())).stdout;
     processes::until("the command's end", || there().is_empty());
-    assert!(pid_of(sandbox) > 0);
+    assert!(pid_of(sandbox, "web") > 0);
     end(sandbox);
 }

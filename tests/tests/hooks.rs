@@ -1,14 +1,13 @@
 //! Hooks: programs that a config names, run at points of a container's life.
 
-use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use vfsrun_tests::caller::FIRST_SUBID;
+use vfsrun_tests::containers::{self, assert_nothing_left, create, created, ended, is, pid_of, state};
 use vfsrun_tests::{
-    Background, Caller, Output, Sandbox, Value, as_root_and_user, command, fixtures, json, processes, skip,
+    Background, Caller, Sandbox, Value, as_root_and_user, command, fixtures, json, processes, skip,
 };
 
 as_root_and_user!(
@@ -40,15 +39,11 @@ const KINDS: [&str; 6] =
 
 /// A bundle whose command is this script, with a root that can be written to. False, told loudly, where there can be none.
 fn bundle(sandbox: &Sandbox, script: &str, hooks: &Value) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, script) else {
-        skip::loudly("hooks", "busybox-static is not installed");
-        return false;
-    };
-    config["root"]["readonly"] = json!(false);
-    config["annotations"] = json!({ "com.example.key": "value" });
-    config["hooks"] = hooks.clone();
-    sandbox.write_json("bundle/config.json", &config);
-    true
+    containers::bundle(sandbox, "hooks", script, |config| {
+        config["root"]["readonly"] = json!(false);
+        config["annotations"] = json!({ "com.example.key": "value" });
+        config["hooks"] = hooks.clone();
+    })
 }
 
 /// A hook that runs a shell script. The shell of the container is busybox.
@@ -101,28 +96,6 @@ fn kinds(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|seen| seen.kind.as_str()).collect()
 }
 
-/// A container has the output of whoever creates it: a pipe would not end.
-fn create(sandbox: &Sandbox, arguments: &[&str]) -> Output {
-    let file = |name| Stdio::from(File::create(sandbox.path(name)).unwrap());
-    let mut command = sandbox.vfsrun(arguments);
-    let status = command.stdout(file("created.out")).stderr(file("created.err")).status().unwrap();
-    let read = |name| std::fs::read_to_string(sandbox.path(name)).unwrap();
-    Output { status, stdout: read("created.out"), stderr: read("created.err"), result: Value::Null }
-}
-
-fn state(sandbox: &Sandbox, id: &str) -> Value {
-    serde_json::from_str(&sandbox.call(&["state", id]).expect(0).stdout).unwrap()
-}
-
-#[track_caller]
-fn assert_nothing_left(sandbox: &Sandbox) {
-    let left: Vec<_> =
-        std::fs::read_dir(sandbox.runtime().join("containers")).into_iter().flatten().collect();
-    assert!(left.is_empty(), "{left:?}");
-    let root = sandbox.runtime().display().to_string();
-    processes::until("the end of every process", || processes::mentioning(&root).is_empty());
-}
-
 /// Processes of a user that sleep for so long: the other caller's tests run at the same time.
 fn sleeping(seconds: &str, uid: u32) -> Vec<i32> {
     let is_own = |pid| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == uid);
@@ -152,12 +125,12 @@ fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
     if !bundle(sandbox, "cat /work/log > /work/seen; sleep 100", &witnesses(sandbox)) {
         return;
     }
-    create(sandbox, &["create", "-b", "bundle", "web"]).expect(0);
+    created(sandbox, "web");
     assert_eq!(kinds(&seen(sandbox)), ["prestart", "createRuntime", "createContainer"]);
     let pid = state(sandbox, "web")["pid"].clone();
     sandbox.call(&["start", "web"]).expect(0);
     assert_eq!(kinds(&seen(sandbox)), KINDS[..5]);
-    assert_eq!(state(sandbox, "web")["status"], "running");
+    assert!(is(sandbox, "web", "running"));
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     let seen = seen(sandbox);
     assert_eq!(kinds(&seen), KINDS);
@@ -322,7 +295,7 @@ fn run_and_a_spec_run_all_hooks(sandbox: &Sandbox) {
     }
     create(sandbox, &["run", "--detach", "-b", "bundle", "web"]).expect(0);
     assert_eq!(kinds(&seen(sandbox)), KINDS[..5]);
-    processes::until("the container's end", || state(sandbox, "web")["status"] == "stopped");
+    ended(sandbox, "web");
     sandbox.call(&["delete", "web"]).expect(0);
     assert_eq!(kinds(&seen(sandbox)), KINDS);
     assert_nothing_left(sandbox);
@@ -413,11 +386,11 @@ fn failed_hook_of_start_ends_the_container(sandbox: &Sandbox) {
             return;
         }
         let error = format!("hooks.{kind}[1]: /bin/sh exited with 3: why");
-        create(sandbox, &["create", "-b", "bundle", "web"]).expect(0);
-        let pid = state(sandbox, "web")["pid"].as_i64().unwrap() as i32;
+        created(sandbox, "web");
+        let pid = pid_of(sandbox, "web");
         sandbox.call(&["start", "web"]).expect(1).assert_stderr_has(&error);
         assert!(!processes::runs(pid), "{kind}");
-        assert_eq!(state(sandbox, "web")["status"], "stopped");
+        assert!(is(sandbox, "web", "stopped"));
         sandbox.call(&["delete", "web"]).expect(0);
         assert_eq!(seen(sandbox).last().unwrap().kind, "poststop");
         let calls: [&[&str]; 3] =
@@ -439,7 +412,7 @@ fn failed_poststop_is_a_note_and_the_others_run(sandbox: &Sandbox) {
     if !bundle(sandbox, "true", &hooks) {
         return;
     }
-    create(sandbox, &["create", "-b", "bundle", "web"]).expect(0);
+    created(sandbox, "web");
     let output = sandbox.call(&["delete", "--force", "web"]).expect(0);
     output.assert_stderr_has("vfsrun: hooks.poststop[0]: /bin/sh exited with 3\n");
     output.assert_stderr_has("vfsrun: hooks.poststop[1]: cannot execute /none: No such file or directory");
@@ -525,10 +498,10 @@ fn start_that_waits_for_a_hook_can_be_ended(sandbox: &Sandbox) {
     if !bundle(sandbox, "sleep 100", &hooks) {
         return;
     }
-    create(sandbox, &["create", "-b", "bundle", "web"]).expect(0);
+    created(sandbox, "web");
     let start = Background::start(&mut sandbox.vfsrun(&["start", "web"]));
     processes::until("the hook", || sandbox.path("bundle/rootfs/work/begun").exists());
-    assert_eq!(state(sandbox, "web")["status"], "created");
+    assert!(is(sandbox, "web", "created"));
     sandbox
         .call(&["start", "web"])
         .expect(1)

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use vfsrun_tests::containers::is;
 use vfsrun_tests::stepped::{self, Death};
 use vfsrun_tests::{
     Sandbox, Value, as_root_and_user, caller, caller::FIRST_SUBID, fixtures, json, processes, program, skip,
@@ -15,7 +16,8 @@ use vfsrun_tests::{
 
 as_root_and_user!(
     create_that_is_killed_leaves_nothing,
-    start_that_is_killed_leaves_nothing,
+    start_that_is_killed_can_be_made_up_for,
+    start_with_hooks_that_is_killed_can_be_made_up_for,
     exec_that_is_killed_leaves_nothing,
     detached_exec_that_is_killed_leaves_nothing,
     run_that_is_killed_leaves_nothing,
@@ -35,9 +37,18 @@ fn create_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     victim.dies(&["create", "-b", "bundle", "--pid-file", "bundle/pid", &victim.id], Victim::is_not_there);
 }
 
-fn start_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+fn start_that_is_killed_can_be_made_up_for(sandbox: &Sandbox) {
     let Some(victim) = Victim::new(sandbox, "sleep") else { return };
-    victim.dies(&["start", &victim.id], Victim::is_created);
+    victim.dies_and(&["start", &victim.id], Victim::is_created, Victim::gets_started);
+}
+
+fn start_with_hooks_that_is_killed_can_be_made_up_for(sandbox: &Sandbox) {
+    let hook = json!([{ "path": "/bin/true" }]);
+    let victim = Victim::with(sandbox, "sleep", |config| {
+        config["hooks"] = json!({ "startContainer": hook, "poststart": hook });
+    });
+    let Some(victim) = victim else { return };
+    victim.dies_and(&["start", &victim.id], Victim::is_created, Victim::gets_started);
 }
 
 fn exec_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
@@ -148,6 +159,24 @@ impl<'a> Victim<'a> {
         self.sandbox.call(&["start", &self.id]).expect(0);
     }
 
+    /// What its state says is true: one that is created can be started, and the others run.
+    fn gets_started(&self, death: Death) {
+        if death.process > 0 {
+            // A hook, which has failed by that.
+            return;
+        }
+        if is(self.sandbox, &self.id, "created") {
+            let start = self.sandbox.call(&["start", &self.id]);
+            // It may have been on the way.
+            assert!(start.code() == 0 || is(self.sandbox, &self.id, "running"), "{}", start.stderr);
+        }
+        processes::until("the command", || {
+            let commands = processes::mentioning(&self.time);
+            commands.iter().any(|command| command.arguments == ["sleep", &self.time])
+        });
+        assert!(is(self.sandbox, &self.id, "running"));
+    }
+
     /// Its output is the container's: a pipe would not end.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.sandbox.vfsrun(arguments);
@@ -157,6 +186,11 @@ impl<'a> Victim<'a> {
 
     /// Dies each death of a command, in the container as `before` has made it, and looks.
     fn dies(&self, arguments: &[&str], before: impl Fn(&Self)) {
+        self.dies_and(arguments, before, |_, _| {});
+    }
+
+    /// The same, where something is to be seen to before what is left is deleted.
+    fn dies_and(&self, arguments: &[&str], before: impl Fn(&Self), after: impl Fn(&Self, Death)) {
         let command = self.command(arguments);
         before(self);
         let calls = stepped::run(&command, program::path(), None);
@@ -167,6 +201,7 @@ impl<'a> Victim<'a> {
             let _ = std::fs::remove_file(self.sandbox.path("bundle/pid"));
             before(self);
             stepped::run(&command, program::path(), Some(death));
+            after(self, death);
             self.leaves_nothing(&format!("{arguments:?} of {calls:?} calls, {death:?}"));
         }
         println!("{arguments:?}: {calls:?} calls");

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::{Background, Sandbox, Value, as_root_and_user, fixtures, json, processes, skip};
+use vfsrun_tests::containers::{self, pid_of};
+use vfsrun_tests::{Background, Sandbox, as_root_and_user, fixtures, json, processes};
 
 as_root_and_user!(
     start_waits_until_the_container_is_ready,
@@ -20,14 +21,10 @@ as_root_and_user!(
 
 /// A bundle with a program that talks. False, told loudly, where there can be none.
 fn bundle(sandbox: &Sandbox, script: &str) -> bool {
-    let Some(mut config) = fixtures::bundle(sandbox, script) else {
-        skip::loudly("notify", "busybox-static is not installed");
-        return false;
-    };
-    fixtures::notify(sandbox, "bundle/rootfs/bin/notify");
-    config["root"]["readonly"] = json!(false);
-    sandbox.write_json("bundle/config.json", &config);
-    true
+    containers::bundle(sandbox, "notify", script, |config| {
+        fixtures::notify(sandbox, "bundle/rootfs/bin/notify");
+        config["root"]["readonly"] = json!(false);
+    })
 }
 
 /// As systemd's.
@@ -46,15 +43,7 @@ fn vfsrun(sandbox: &Sandbox, arguments: &[&str]) -> Command {
 }
 
 fn create(sandbox: &Sandbox, arguments: &[&str]) {
-    let file = std::fs::File::create(sandbox.path("created")).unwrap();
-    let mut command = vfsrun(sandbox, arguments);
-    let status = command.stdout(Stdio::null()).stderr(file).status().unwrap();
-    assert!(status.success(), "{}", std::fs::read_to_string(sandbox.path("created")).unwrap());
-}
-
-fn pid(sandbox: &Sandbox) -> i64 {
-    let state: Value = serde_json::from_str(&sandbox.call(&["state", "web"]).expect(0).stdout).unwrap();
-    state["pid"].as_i64().unwrap()
+    containers::leave(sandbox, &mut vfsrun(sandbox, arguments)).expect(0);
 }
 
 fn next(socket: &UnixDatagram) -> String {
@@ -65,7 +54,7 @@ fn next(socket: &UnixDatagram) -> String {
 
 /// That it is ready, a barrier, and nothing else.
 #[track_caller]
-fn assert_told(socket: &UnixDatagram, main_pid: i64) {
+fn assert_told(socket: &UnixDatagram, main_pid: i32) {
     assert_eq!(next(socket), format!("READY=1\nMAINPID={main_pid}\n"));
     assert_eq!(next(socket), "BARRIER=1");
     socket.set_nonblocking(true).unwrap();
@@ -80,7 +69,7 @@ fn start_waits_until_the_container_is_ready(sandbox: &Sandbox) {
     }
     let systemd = listen(sandbox);
     create(sandbox, &["create", "-b", "bundle", "web"]);
-    let pid = pid(sandbox);
+    let pid = pid_of(sandbox, "web");
     let mut start = Background::start(&mut vfsrun(sandbox, &["start", "web"]));
     processes::until("the container", || sandbox.path("bundle/rootfs/work/begun").exists());
     std::thread::sleep(Duration::from_millis(300));
@@ -113,7 +102,7 @@ fn run_tells_of_itself(sandbox: &Sandbox) {
     }
     let systemd = listen(sandbox);
     let run = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"]));
-    assert_told(&systemd, run.pid().into());
+    assert_told(&systemd, run.pid());
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", "web"]).expect(0);
@@ -129,7 +118,7 @@ fn nothing_but_readiness_goes_on(sandbox: &Sandbox) {
     }
     let systemd = listen(sandbox);
     create(sandbox, &["create", "-b", "bundle", "web"]);
-    let pid = pid(sandbox);
+    let pid = pid_of(sandbox, "web");
     let start = Background::start(&mut vfsrun(sandbox, &["start", "web"]));
     assert_told(&systemd, pid);
     start.wait().expect(0);
@@ -175,7 +164,7 @@ fn paths_of_sockets_may_be_long(sandbox: &Sandbox) {
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut run = sandbox.vfsrun(&["run", "-b", "bundle", &id]);
     let run = Background::start(run.env("NOTIFY_SOCKET", &path));
-    assert_told(&systemd, run.pid().into());
+    assert_told(&systemd, run.pid());
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", &id]).expect(0);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vfsrun_tests::cgroups::{MODES, Top, add_mounts, bundle, created, detached};
+use vfsrun_tests::cgroups::{MODES, Top, add_mounts, bundle};
+use vfsrun_tests::containers::{created, detached, ended};
 use vfsrun_tests::{Background, Sandbox, Value, as_root, as_user, command, json, processes};
 
 as_root!(
@@ -68,9 +69,7 @@ fn commands_say_what_a_paused_container_cannot_do(sandbox: &Sandbox) {
     waits.wait().expect(0);
     sandbox.call(&["pause", "web"]).expect(0);
     sandbox.call(&["kill", "web", "KILL"]).expect(0);
-    processes::until("the end of the killed container", || {
-        sandbox.call(&["state", "web"]).stdout.contains("\"stopped\"")
-    });
+    ended(sandbox, "web");
     says(&["pause", "web"], 1, "container not running");
     says(&["resume", "web"], 1, "container not paused");
     sandbox.call(&["delete", "web"]).expect(0);

@@ -1,6 +1,7 @@
 //! podman with vfsrun as its runtime, with cgroups.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use vfsrun_tests::podman::Podman;
 use vfsrun_tests::{Sandbox, as_root, command, fixtures, processes, skip};
@@ -8,6 +9,7 @@ use vfsrun_tests::{Sandbox, as_root, command, fixtures, processes, skip};
 as_root!(
     limits_are_the_containers_and_its_use_is_told,
     limits_are_changed,
+    container_is_paused_and_goes_on,
     pod_is_started_stopped_and_removed,
     automatic_user_namespace_has_ids_of_its_own,
 );
@@ -43,6 +45,27 @@ fn limits_are_changed(sandbox: &Sandbox) {
         cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu/cpu.shares cpuset/cpuset.cpus; echo > /dev/null && echo devices";
     let inside = podman.call(&["exec", "web", "sh", "-c", script]).expect(0).stdout;
     assert_eq!(inside, "134217728\n268435456\n50000\n100000\n512\n0\ndevices\n");
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
+    podman.room().until_nothing_is_left();
+}
+
+fn container_is_paused_and_goes_on(sandbox: &Sandbox) {
+    let Some(podman) = Podman::with_cgroups(sandbox) else { return };
+    let shared = sandbox.dir("shared");
+    let volume = format!("--volume={}:/shared", shared.display());
+    podman.start(&["--name=web", &volume], "while :; do echo >> /shared/ticks; sleep 0.02; done");
+    let ticks = || std::fs::metadata(shared.join("ticks")).map_or(0, |file| file.len());
+    let status = || podman.call(&["inspect", "web", "--format={{.State.Status}}"]).expect(0).stdout;
+    processes::until("the first tick", || ticks() > 0);
+    podman.call(&["pause", "web"]).expect(0);
+    assert_eq!(status(), "paused\n");
+    let before = ticks();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ticks(), before);
+    podman.call(&["unpause", "web"]).expect(0);
+    assert_eq!(status(), "running\n");
+    processes::until("another tick", || ticks() > before);
+    podman.call(&["pause", "web"]).expect(0);
     podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
     podman.room().until_nothing_is_left();
 }

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use vfsrun_tests::cgroups::{
-    Mode, Top, at, bundle, created, detached, has_cgroups, hierarchies, name, settings, tidy,
-};
+use vfsrun_tests::cgroups::{Mode, Top, at, bundle, has_cgroups, hierarchies, name, settings, tidy};
+use vfsrun_tests::containers::{created, detached};
 use vfsrun_tests::{
     Caller, Output, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
 };

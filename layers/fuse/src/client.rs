@@ -327,6 +327,11 @@ impl View {
         self.server.as_fd()
     }
 
+    /// All that the server is reached by.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.channel.as_fd(), self.server.as_fd(), self.user_namespace.as_fd()]
+    }
+
     /// Readable when a reply has come or the server has gone.
     pub fn socket_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()

@@ -327,7 +327,7 @@ impl Control {
     ) -> Result<bool, ControlError> {
         // A client may have gone and left its action running. What the kernel keeps although it was told to forget
         // everything is in use by somebody.
-        self.registry.drop_warm(&self.nodes);
+        self.registry.drop_warm();
         thread::sleep(SETTLE);
         if self.nodes.count() > 0 {
             presence.postpone();
@@ -355,7 +355,11 @@ impl Control {
 impl Presence {
     /// How long there is nothing to do but wait for clients.
     fn may_wait(&self, idle: Duration) -> Duration {
-        if self.clients.load(SeqCst) > 0 { idle } else { idle.saturating_sub(self.since_last().elapsed()) }
+        match self.clients.load(SeqCst) {
+            0 => idle.saturating_sub(self.since_last().elapsed()),
+            // Nobody tells when they leave.
+            _ => idle.max(LEAVING),
+        }
     }
 
     fn idle_for(&self, idle: Duration) -> bool {

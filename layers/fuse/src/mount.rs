@@ -52,6 +52,11 @@ impl ViewMount {
         Ok((ViewMount { mount }, device))
     }
 
+    /// Another descriptor of the mount.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.mount.try_clone()
+    }
+
     /// Starts the walker. Some thread must be serving the view.
     pub fn walker(self) -> io::Result<Walker> {
         Walker::start(self.mount)

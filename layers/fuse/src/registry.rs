@@ -291,12 +291,16 @@ impl Registry {
 
     /// Drops every segment that no client holds, and asks the kernel to forget all names: those that it keeps then are
     /// in use by somebody, who keeps what he has.
-    pub fn drop_warm(&self, nodes: &NodeTable) {
+    pub fn drop_warm(&self) {
         for live in self.all() {
             self.drop_unused(&live);
         }
         self.roots.let_go();
-        self.forget_all(nodes, |_| true);
+        for cache in self.caches.iter().filter_map(OnceLock::get) {
+            if let Err(error) = cache.forget_unused() {
+                tracing::debug!(%error, "the kernel keeps what nobody uses");
+            }
+        }
     }
 
     /// Has what was served lately put under watch, so that the next attach need not look at it.

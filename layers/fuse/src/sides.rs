@@ -130,7 +130,9 @@ impl Sides {
         config.n_threads = Some(options.threads.max(1));
         let session = Session::from_fd(Adapter(Arc::new(filesystem)), device, SessionACL::All, config)
             .map_err(failed)?;
-        registry.set_cache(side, KernelCache { notifier: session.notifier(), files, passed, listings });
+        let mounted = mount.try_clone().map_err(failed)?;
+        let notifier = session.notifier();
+        registry.set_cache(side, KernelCache { notifier, mount: mounted, files, passed, listings });
         thread::Builder::new()
             .name("kernel".to_owned())
             .spawn(move || {

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -98,6 +98,11 @@ impl LockedDir {
 
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
+    }
+
+    /// All that it is reached by.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [&self.parent, &self.dir, &self.lock].map(AsFd::as_fd)
     }
 
     /// From now on a sweep leaves the directory alone, also after its owner's death.

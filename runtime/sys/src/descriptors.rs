@@ -1,7 +1,7 @@
 //! Descriptors: what a process must not hand on to the program it executes.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
@@ -23,30 +23,6 @@ pub fn close_from_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         next = fd + 1;
     }
     close_range(next, u32::MAX)
-}
-
-/// The numbers of all open descriptors above stderr.
-pub fn all_open() -> io::Result<Vec<RawFd>> {
-    let mut open = Vec::new();
-    let own = std::fs::read_dir("/proc/self/fd")?;
-    for entry in own {
-        if let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
-            && number > 2
-        {
-            open.push(number);
-        }
-    }
-    // The one that they were read by is closed by now, and its number is nobody's.
-    open.retain(|number| {
-        // SAFETY: F_GETFD changes nothing, and says EBADF of a number that is not open.
-        unsafe { libc::fcntl(*number, libc::F_GETFD) != -1 }
-    });
-    Ok(open)
-}
-
-/// Closes descriptors that were open when this program began: no value in it owns them.
-pub fn close_all(numbers: &[RawFd]) -> io::Result<()> {
-    numbers.iter().try_for_each(|number| close_range(*number as u32, *number as u32))
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

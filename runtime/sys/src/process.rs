@@ -34,6 +34,20 @@ impl Process {
         let stat = Stat::read(self.pid)?;
         Ok(stat.filter(|stat| stat.started == self.started && !stat.is_over).map(|_| process))
     }
+
+    /// Waits for its end as long as it works: false when it has not used the processor for `limit`. `process` is what
+    /// [`Process::open`] has returned.
+    pub fn ends_or_idles(self, process: &OwnedFd, limit: Duration) -> io::Result<bool> {
+        loop {
+            let before = Stat::read(self.pid)?.map(|stat| stat.worked);
+            if ends_within(process, limit)? {
+                return Ok(true);
+            }
+            if Stat::read(self.pid)?.map(|stat| stat.worked) == before {
+                return Ok(false);
+            }
+        }
+    }
 }
 
 /// Waits for its end, and tells whether it came in time.
@@ -52,6 +66,8 @@ pub fn wait(process: &OwnedFd) -> io::Result<()> {
 
 struct Stat {
     started: u64,
+    /// Clock ticks, of all of its threads.
+    worked: u64,
     is_over: bool,
 }
 
@@ -68,8 +84,10 @@ impl Stat {
         let fields = text.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
         let stat = fields.and_then(|mut fields| {
             let state = fields.next()?;
-            let started = fields.nth(18)?.parse().ok()?;
-            Some(Stat { started, is_over: matches!(state, "Z" | "X") })
+            // Fields 14, 15 and 22 of proc(5); the state is the third.
+            let (user, system): (u64, u64) = (fields.nth(10)?.parse().ok()?, fields.next()?.parse().ok()?);
+            let started = fields.nth(6)?.parse().ok()?;
+            Some(Stat { started, worked: user + system, is_over: matches!(state, "Z" | "X") })
         });
         stat.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has no such stat"))
     }
@@ -80,6 +98,21 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_process_that_works_is_waited_for_and_one_that_idles_is_not() {
+        let wait = |script: &str| {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let process = Process::of(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
+            let open = process.open().unwrap().unwrap();
+            let ended = process.ends_or_idles(&open, Duration::from_millis(300)).unwrap();
+            let _ = child.kill();
+            child.wait().unwrap();
+            ended
+        };
+        assert!(wait("i=0; while [ $i -lt 1000000 ]; do i=$((i + 1)); done"));
+        assert!(!wait("exec sleep 60"));
+    }
 
     #[test]
     fn a_process_is_found_while_it_lives_and_no_other_in_its_place() {

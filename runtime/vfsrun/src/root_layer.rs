@@ -9,6 +9,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -43,7 +44,7 @@ pub struct Claimed {
     layer: RootLayer,
     directory: PathBuf,
     /// Held until the last copy of this descriptor is closed, children's included.
-    _lock: File,
+    lock: File,
 }
 
 impl Claimed {
@@ -67,7 +68,7 @@ impl Claimed {
         if is_used(&directory).map_err(RootLayerError::step("look at", &directory))? {
             return Err(in_use());
         }
-        let claimed = Claimed { layer: layer.clone(), directory, _lock: lock };
+        let claimed = Claimed { layer: layer.clone(), directory, lock };
         let work = claimed.work();
         remove(&work)?;
         DirBuilder::new().mode(0o700).create(&work).map_err(RootLayerError::step("make", &work))?;
@@ -80,6 +81,11 @@ impl Claimed {
 
     pub fn work(&self) -> PathBuf {
         self.directory.join(WORK)
+    }
+
+    /// Of its lock.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     pub fn keep_while(&self, process: Process) -> Result<(), RootLayerError> {

@@ -54,6 +54,18 @@ pub enum SuperviseError {
     Record(Box<dyn Error + Send + Sync>),
 }
 
+impl SuperviseError {
+    /// Why the action has to end, if it has.
+    pub fn of(verdict: Verdict) -> Option<SuperviseError> {
+        match verdict {
+            Verdict::Alive => None,
+            Verdict::Dead => Some(SuperviseError::ServerDied),
+            Verdict::Silent(time) => Some(SuperviseError::ServerSilent(time)),
+            Verdict::Stuck(time) => Some(SuperviseError::BranchStuck(time)),
+        }
+    }
+}
+
 /// Who is told of what comes before the command.
 #[derive(Clone, Copy, Default)]
 pub struct Told<'a> {
@@ -308,12 +320,7 @@ impl Action<'_> {
 }
 
 fn judge(verdict: Verdict, server: BorrowedFd<'_>, init: &Init) -> Result<(), SuperviseError> {
-    let error = match verdict {
-        Verdict::Alive => return Ok(()),
-        Verdict::Dead => SuperviseError::ServerDied,
-        Verdict::Silent(time) => SuperviseError::ServerSilent(time),
-        Verdict::Stuck(time) => SuperviseError::BranchStuck(time),
-    };
+    let Some(error) = SuperviseError::of(verdict) else { return Ok(()) };
     // The server first: its end aborts the FUSE connection, without which processes that wait for an answer cannot
     // even be killed.
     let _ = pidfd_send_signal(server, Kill::KILL);

@@ -55,6 +55,15 @@ impl Upper {
         }
     }
 
+    /// All that it is reached by.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Upper::Disk(run) => run.descriptors().into(),
+            Upper::Memory { directory, .. } => directory.iter().map(AsFd::as_fd).collect(),
+            Upper::Root(claimed) => vec![claimed.as_fd()],
+        }
+    }
+
     /// Throws away what was written. Nothing may be mounted on it any more.
     pub fn discard(self) -> Result<(), RunError> {
         match self {

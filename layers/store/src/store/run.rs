@@ -106,6 +106,12 @@ impl Run {
         self.work.as_fd()
     }
 
+    /// All that it is reached by.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 5] {
+        let [parent, dir, lock] = self.dir.descriptors();
+        [parent, dir, lock, self.upper(), self.work()]
+    }
+
     /// The upper survives this process and every sweep.
     pub fn keep(&self) -> Result<(), StoreError> {
         self.dir.keep().map_err(StoreError::io("keep", &self.path))

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use vfsrun_cgroup::{Cgroup, Processes};
 use vfsrun_plan::Plan;
 
@@ -49,7 +48,7 @@ impl Action {
     pub fn sweep(runtime: &Path) {
         let entries = std::fs::read_dir(actions(runtime).dir).into_iter().flatten().flatten();
         for entry in entries {
-            if let Ok(Some(place)) = Place::lock(entry.path(), FlockOperation::NonBlockingLockExclusive) {
+            if let Ok(Some(place)) = Place::try_lock(entry.path()) {
                 let kept = place.cgroup();
                 let remove = |kept: Kept| kept.remove(Processes::Await(Duration::ZERO)).is_ok();
                 if kept.is_ok_and(|kept| kept.is_none_or(remove)) {

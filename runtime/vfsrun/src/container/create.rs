@@ -1,7 +1,7 @@
 //! Creation: everything up to the command, whose process then waits at its gate while this program ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,12 +11,13 @@ use thiserror::Error;
 use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
+use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
-use vfsrun_sys::{descriptors, fd_passing};
 
+use super::monitor::WaitError;
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
-use super::view::Asked;
+use super::view::{Asked, Laid};
 use super::{CONFIG, ContainerError, Containers, Gate, Id, Place, cgroup, start};
 use crate::decide::{self, Decided, Request};
 use crate::hooks::{HookError, Hooked};
@@ -58,6 +59,8 @@ pub enum CreateError {
     Hook(#[from] HookError),
     #[error(transparent)]
     Notify(#[from] NotifyError),
+    #[error("cannot hear from the monitor of a container that could not be created")]
+    Monitor(#[from] WaitError),
     #[error("cannot {step}")]
     Step { step: &'static str, source: io::Error },
     #[error("--console-socket: needs --detach; a container that is waited for has this terminal")]
@@ -126,11 +129,8 @@ impl Console {
 
 /// Creates a container, and returns those among which it is. If that fails nothing is left of it.
 pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers, CreateError> {
-    let inherited =
-        descriptors::all_open().map_err(CreateError::step("look at this program's descriptors"))?;
     let decided = decide(request, &note)?;
-    let outside =
-        Outside { console: console(request, &decided)?, pidfd: request.connect_pidfd()?, inherited };
+    let outside = Outside { console: console(request, &decided)?, pidfd: request.connect_pidfd()? };
     let containers = Containers::of(&decided.runtime);
     let place = containers.claim(request.id.clone())?;
     let hooked = hooked(request, &decided);
@@ -149,13 +149,10 @@ pub(super) fn hooked(request: &CreateRequest, decided: &Decided) -> Hooked {
     Hooked::new(&plan.hooks, request.id.to_string(), &request.bundle, &plan.annotations)
 }
 
-/// The program's surroundings.
+/// Who gets descriptors of the container.
 struct Outside {
-    /// Who gets descriptors of the container.
     console: Option<Console>,
     pidfd: Option<PidfdSocket>,
-    /// The caller's own, which are open here.
-    inherited: Vec<RawFd>,
 }
 
 /// What is to be done for the bundle.
@@ -229,16 +226,16 @@ fn create_at(
     let init = launch::init(prepared, decided.facts.caller.privileged).map_err(RunError::from)?;
     let mut laid = asked.lay(decided, &init)?;
     let mut record = || {
-        hear_until(Step::Created, &init, decided, hooked, console)?;
+        hear_until(Step::Created, &init, &mut laid, decided, hooked, console)?;
         tracing::debug!(id = %request.id, "the container is created");
         if let Some(socket) = &outside.pidfd {
             socket.send(&init.child, Whose::Container)?;
         }
         // Before there is anything to be started that nobody would look after.
-        laid.leave(place, &init, decided, &gate, &outside.inherited)?;
+        laid.leave(place, &init, decided)?;
         write(place, request, decided, &init)?;
         init.reports.go().map_err(CreateError::step("let the container go"))?;
-        hear_until(Step::Waiting, &init, decided, hooked, console)
+        hear_until(Step::Waiting, &init, &mut laid, decided, hooked, console)
     };
     let recorded = record();
     if recorded.is_err() {
@@ -259,6 +256,7 @@ enum Step {
 fn hear_until(
     step: Step,
     init: &Init,
+    laid: &mut Laid,
     decided: &Decided,
     hooked: &Hooked,
     console: Option<&Console>,
@@ -275,6 +273,7 @@ fn hear_until(
                 hooked.created_runtime(init.child.pid)?;
                 go()?;
             }
+            (Report::Upper, Some(directory)) => laid.take_upper(directory),
             (Report::Terminal, Some(master)) => console.map_or(Ok(()), |console| console.send(&master))?,
             (Report::Listener, Some(listener)) => {
                 if let (Some(agent), Some(workload)) = (&decided.agent, sender) {

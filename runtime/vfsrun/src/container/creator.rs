@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use vfsrun_sys::process;
 
+use super::PATIENCE;
+
 /// Kills it, if it does not let go of `lock` within this time and the container is not created by then either. One that cannot be
 /// seen from here is left alone.
 pub fn end(lock: &Path, within: Duration, is_created: impl Fn() -> bool) -> io::Result<()> {
@@ -31,11 +33,13 @@ pub fn end(lock: &Path, within: Duration, is_created: impl Fn() -> bool) -> io::
     }
     match pidfd_send_signal(&creator, Signal::KILL) {
         Err(rustix::io::Errno::SRCH) => Ok(()),
-        sent => process::wait(&creator).and(Ok(sent?)),
+        // Of one that does not end the lock tells.
+        sent => process::ends_within(&creator, PATIENCE).and(Ok(sent?)),
     }
 }
 
-fn holder(lock: &File) -> io::Result<Option<Pid>> {
+/// Who has the lock; `None` too if that cannot be seen from here.
+pub fn holder(lock: &File) -> io::Result<Option<Pid>> {
     let mut found = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

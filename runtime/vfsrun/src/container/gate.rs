@@ -8,9 +8,11 @@ use std::path::Path;
 
 use nix::sys::stat::Mode;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 const FILE: &str = "start";
-/// The gate's name while a start waits for what is behind it.
+/// The gate's name from when it is about to be opened until nobody is behind it.
 const OPENING: &str = "starting";
 /// What the process behind it tells: that it is about to execute its command, and why it could not.
 const TALE: &str = "tale";
@@ -61,29 +63,42 @@ impl Gate {
     }
 }
 
-/// Opens it. Once, under the container's lock: the gate is gone afterwards.
+/// Opens it. Under the container's lock.
 pub fn open(directory: &Path) -> io::Result<()> {
-    let path = directory.join(FILE);
-    outside(&path)?.write_all(b"s")?;
-    std::fs::remove_file(path)
+    let_through(directory)?;
+    std::fs::remove_file(directory.join(OPENING))
+}
+
+/// Also whoever waits behind a gate that somebody was killed at who was opening it. A second word is heard by nobody.
+fn let_through(directory: &Path) -> io::Result<File> {
+    let opening = directory.join(OPENING);
+    // First: whoever asks if it was ever opened may do so when the command has ended, which can be at once.
+    match std::fs::rename(directory.join(FILE), &opening) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut fifo = outside(&opening)?;
+    fifo.write_all(b"s")?;
+    Ok(fifo)
 }
 
 /// A gate that was opened, while the way to the command leads through more.
 pub struct Opened {
     fifo: File,
+    /// Locked by who sees it through.
     tale: File,
 }
 
 impl Opened {
-    /// Opens a gate that tells. Under the container's lock, which nobody needs to hold afterwards.
-    pub fn at(directory: &Path) -> io::Result<Opened> {
-        let path = directory.join(FILE);
-        let mut fifo = outside(&path)?;
+    /// Opens a gate that tells. Under the container's lock, which nobody needs to hold afterwards. `None`: somebody else sees it
+    /// through.
+    pub fn at(directory: &Path) -> io::Result<Option<Opened>> {
         let tale = File::open(directory.join(TALE))?;
-        // Before it is open: of several starts one finds the name.
-        std::fs::rename(&path, directory.join(OPENING))?;
-        fifo.write_all(b"s")?;
-        Ok(Opened { fifo, tale })
+        match rustix::fs::flock(&tale, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        Ok(Some(Opened { fifo: let_through(directory)?, tale }))
     }
 
     /// Waits until the command is executed, or never will be. `Err`, as text: why not.
@@ -107,14 +122,9 @@ pub fn was_opened(directory: &Path) -> bool {
     !directory.join(FILE).exists()
 }
 
-/// Whether the command is still to come though the gate was opened.
-pub fn is_opening(directory: &Path) -> io::Result<bool> {
-    is_held(&directory.join(OPENING))
-}
-
-/// Whether somebody waits.
-pub fn is_closed(directory: &Path) -> io::Result<bool> {
-    is_held(&directory.join(FILE))
+/// Whether the command is still to come: its process waits, or is on the way.
+pub fn is_before_command(directory: &Path) -> io::Result<bool> {
+    Ok(is_held(&directory.join(FILE))? || is_held(&directory.join(OPENING))?)
 }
 
 fn is_held(fifo: &Path) -> io::Result<bool> {
@@ -139,12 +149,12 @@ mod tests {
     #[test]
     fn whoever_waits_goes_on_when_it_opens() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(!is_closed(directory.path()).unwrap());
+        assert!(!is_before_command(directory.path()).unwrap());
         let gate = Gate::make(directory.path(), false).unwrap();
-        assert!(is_closed(directory.path()).unwrap());
+        assert!(is_before_command(directory.path()).unwrap());
         open(directory.path()).unwrap();
         gate.wait().unwrap();
-        assert!(!is_closed(directory.path()).unwrap());
+        assert!(!is_before_command(directory.path()).unwrap());
         assert_eq!(open(directory.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -152,7 +162,33 @@ mod tests {
     fn a_gate_that_nobody_waits_at_is_open() {
         let directory = tempfile::tempdir().unwrap();
         drop(Gate::make(directory.path(), false).unwrap());
-        assert!(!is_closed(directory.path()).unwrap());
+        assert!(!is_before_command(directory.path()).unwrap());
         assert_eq!(open(directory.path()).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+    }
+    #[test]
+    fn one_at_a_time_sees_a_start_through_and_another_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = Gate::make(directory.path(), true).unwrap();
+        let first = Opened::at(directory.path()).unwrap().unwrap();
+        assert!(was_opened(directory.path()));
+        assert!(Opened::at(directory.path()).unwrap().is_none());
+        drop(first);
+        let second = Opened::at(directory.path()).unwrap().unwrap();
+        gate.wait().unwrap();
+        gate.tell_execution().unwrap();
+        assert!(is_before_command(directory.path()).unwrap());
+        drop(gate);
+        assert_eq!(second.wait().unwrap(), Ok(()));
+        assert!(!is_before_command(directory.path()).unwrap());
+    }
+
+    #[test]
+    fn a_gate_that_was_about_to_be_opened_is_opened_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let gate = Gate::make(directory.path(), false).unwrap();
+        std::fs::rename(directory.path().join(FILE), directory.path().join(OPENING)).unwrap();
+        assert!(is_before_command(directory.path()).unwrap());
+        open(directory.path()).unwrap();
+        gate.wait().unwrap();
     }
 }

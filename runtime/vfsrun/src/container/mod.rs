@@ -7,7 +7,7 @@
 //!   config.json            of the bundle, as it was when the container was created, but for resources that were updated
 //!   container.json         the record, from when the container is created on
 //!   start                  the gate: a fifo that the container's process waits at, until start
-//!   starting               the same, while hooks run between the start and the command
+//!   starting               the same, from then until its command is executed
 //!   notify/                where the socket for sd_notify(3) is, if its creator had one
 //!   tale                   what that process tells of its way from the gate to the command, if there are such hooks
 //!   monitor.json           the process that looks after a root that is a view
@@ -25,6 +25,7 @@ mod id;
 mod monitor;
 mod pause;
 mod pidfd;
+mod place;
 mod processes;
 mod record;
 mod run;
@@ -32,18 +33,17 @@ mod start;
 mod update;
 mod view;
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
-use rustix::fs::{FlockOperation, Stat};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use thiserror::Error;
-use vfsrun_cgroup::{CgroupError, Processes};
+use vfsrun_cgroup::CgroupError;
 use vfsrun_spec::{Spec, SpecError};
 use vfsrun_sys::process::{self, Process};
 
@@ -55,6 +55,9 @@ pub use self::events::{Event, EventsError};
 pub use self::exec::{Changes, ExecRequest, ProcessSource, exec};
 pub use self::gate::Gate;
 pub use self::id::Id;
+use self::monitor::WaitError;
+use self::place::Locked;
+pub use self::place::Place;
 use self::record::Record;
 pub use self::record::{OCI_VERSION, State};
 pub use self::run::{Manner, run};
@@ -115,6 +118,10 @@ pub enum ContainerError {
     Pattern { pattern: String, source: regex::Error },
     #[error("container {id} was killed, and has not ended after {} s: it is frozen from outside, or waits for a device", PATIENCE.as_secs())]
     Stuck { id: Id },
+    #[error("container {id} is being changed{by}, and has been for {} s: wait for that or end it, and try again", PATIENCE.as_secs())]
+    Busy { id: Id, by: String },
+    #[error("cannot hear from the monitor of container {id}")]
+    Monitor { id: Id, source: monitor::WaitError },
     #[error("cannot send a signal to container {id}")]
     Signal { id: Id, source: io::Error },
     #[error(transparent)]
@@ -155,15 +162,6 @@ pub struct Containers {
     dir: PathBuf,
 }
 
-/// A container's directory, which is this process's alone until it is dropped.
-#[derive(Debug)]
-pub struct Place {
-    path: PathBuf,
-    /// Holds the lock, which no child inherits: it is the process's, and ends with it. It says what the container's process is,
-    /// also where there is no record yet, or none that can be read.
-    lock: File,
-}
-
 /// A container that was created.
 pub struct Container {
     id: Id,
@@ -194,8 +192,7 @@ impl Containers {
             }
             _ => {}
         }
-        let operation = FlockOperation::NonBlockingLockExclusive;
-        let place = Place::lock(path, operation)?.ok_or(ContainerError::Exists(id.clone()))?;
+        let place = Place::try_lock(path)?.ok_or(ContainerError::Exists(id.clone()))?;
         if place.is_recorded() {
             return Err(ContainerError::Exists(id));
         }
@@ -207,7 +204,7 @@ impl Containers {
     fn sweep(&self) {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GOING)) {
-            if let Ok(Some(place)) = Place::lock(entry.path(), FlockOperation::NonBlockingLockExclusive) {
+            if let Ok(Some(place)) = Place::try_lock(entry.path()) {
                 let _ = std::fs::remove_dir_all(&place.path);
             }
         }
@@ -215,8 +212,11 @@ impl Containers {
 
     /// Waits until nobody else changes the container.
     fn lock(&self, id: &Id) -> Result<Place, ContainerError> {
-        let place = Place::lock(self.dir.join(id.as_str()), FlockOperation::LockExclusive)?;
-        place.ok_or_else(|| ContainerError::Missing(id.clone()))
+        match Place::lock(self.directory(id), PATIENCE)? {
+            Locked::Place(place) => Ok(place),
+            Locked::Missing => Err(ContainerError::Missing(id.clone())),
+            Locked::Busy { holder } => Err(ContainerError::Busy { id: id.clone(), by: by(holder) }),
+        }
     }
 
     /// Ends who creates the container if that takes long: a hook may never end. Whoever has the lock of one that is created is
@@ -306,91 +306,14 @@ impl Containers {
             Err(error) => return Err(error),
         };
         let told = match monitor::wait(&place.path) {
-            Err(error) if force => Some(format!("what its monitor has left cannot be read: {error}")),
-            told => told.map_err(ContainerError::file("hear from the monitor of", &place.path))?,
+            Err(WaitError::Read(error)) if force => {
+                Some(format!("what its monitor has left cannot be read: {error}"))
+            }
+            told => told.map_err(|source| ContainerError::Monitor { id: id.clone(), source })?,
         };
         told.iter().for_each(|why| note(&format!("container {id}: {why}")));
         place.remove()?;
         hooked.inspect(|hooked: &Hooked| hooked.gone(note));
-        Ok(())
-    }
-}
-
-impl Place {
-    /// `None` if it is not there, or not to be had at once where that was asked for.
-    fn lock(path: PathBuf, operation: FlockOperation) -> Result<Option<Place>, ContainerError> {
-        let file = path.join("lock");
-        let opened =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file);
-        let lock = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(ContainerError::file("open", &file))?,
-        };
-        let locked = rustix::io::retry_on_intr(|| rustix::fs::fcntl_lock(&lock, operation));
-        match locked {
-            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => return Ok(None),
-            locked => locked.map_err(|errno| ContainerError::file("lock", &file)(errno.into()))?,
-        }
-        // Whoever had the lock may have removed it, and somebody else may have made another.
-        let ids = |stat: Stat| (stat.st_dev, stat.st_ino);
-        let (own, named) = (rustix::fs::fstat(&lock).map(ids), rustix::fs::stat(&file).map(ids));
-        let is_its_own = own.is_ok() && own == named;
-        Ok(is_its_own.then_some(Place { path, lock }))
-    }
-
-    fn cgroup(&self) -> Result<Option<Kept>, ContainerError> {
-        Kept::read(&self.path).map_err(ContainerError::file("read the cgroup's file in", &self.path))
-    }
-
-    /// Also where a record is lost, `delete --force` finds the process.
-    fn keep(&self, process: Process) -> io::Result<()> {
-        let text = serde_json::to_vec(&process)?;
-        self.lock.set_len(0)?;
-        self.lock.write_all_at(&text, 0)
-    }
-
-    /// Ends the process that was kept, if there is one.
-    fn end_process(&self, id: &Id) -> Result<(), ContainerError> {
-        // Not by its path: closing another descriptor of the file would give the lock up.
-        let kept = serde_json::from_reader::<_, Process>(&self.lock);
-        let Ok(process) = kept else { return Ok(()) };
-        let failed = |source| ContainerError::Signal { id: id.clone(), source };
-        let Some(process) = process.open().map_err(failed)? else { return Ok(()) };
-        send_kill(&process).map_err(failed)?;
-        if let Some(cgroup) = self.cgroup()? {
-            cgroup.let_die()?;
-        }
-        process::wait(&process).map_err(failed)
-    }
-
-    fn is_recorded(&self) -> bool {
-        self.path.join(record::FILE).exists()
-    }
-
-    /// With the processes that are left of the container. Where there is no record there are none but such as end by themselves,
-    /// with who was creating it; others are not the container's.
-    fn remove_cgroup(&self) -> Result<(), ContainerError> {
-        match self.cgroup()? {
-            None => Ok(()),
-            Some(kept) if self.is_recorded() => Ok(kept.remove(Processes::Kill)?),
-            Some(kept) => {
-                if let Err(error) = kept.remove(Processes::Await(FOR_THE_CREATOR)) {
-                    tracing::debug!(error = vfsrun_sys::chain(&error), "the cgroup is left");
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The name is free at once: nobody finds the directory while its files go. The cgroup goes before: it is found by them.
-    fn remove(self) -> Result<(), ContainerError> {
-        self.remove_cgroup()?;
-        let going = self.path.with_file_name(format!("{GOING}{}", std::process::id()));
-        // Left by somebody who was killed, and had the same number.
-        let _ = std::fs::remove_dir_all(&going);
-        std::fs::rename(&self.path, &going).map_err(ContainerError::file("remove", &self.path))?;
-        // What stays, or is being swept by somebody else by now, nobody finds.
-        let _ = std::fs::remove_dir_all(&going);
         Ok(())
     }
 }
@@ -410,11 +333,7 @@ impl Container {
         if self.is_paused()? {
             return Ok(Status::Paused);
         }
-        let hooks_run = || match self.record.hooks.any_of(&start::AWAITED) {
-            true => gate::is_opening(path),
-            false => Ok(false),
-        };
-        let waits = gate::is_closed(path).and_then(|waits| Ok(waits || hooks_run()?));
+        let waits = gate::is_before_command(path);
         let waits = waits.map_err(ContainerError::file("look at the gate in", path))?;
         Ok(if waits { Status::Created } else { Status::Running })
     }
@@ -477,6 +396,10 @@ impl Container {
             false => Err(ContainerError::Stuck { id: self.id.clone() }),
         }
     }
+}
+
+fn by(holder: Option<Pid>) -> String {
+    holder.map_or(String::new(), |holder| format!(" by process {}", holder.as_raw_nonzero()))
 }
 
 fn send_kill(process: &OwnedFd) -> io::Result<()> {

@@ -2,20 +2,23 @@
 //! the view fails, and settles what was written when the container has ended.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use vfsrun_fuse::{Patience, Verdict, View, Watch};
+use thiserror::Error;
+use vfsrun_fuse::{Patience, View, Watch};
+use vfsrun_layers::LayerStore;
 use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
+use vfsrun_sys::descriptors::close_from_but;
 use vfsrun_sys::process::{self, Process};
 
 use super::view::Parts;
-use super::{Gate, gate};
+use super::{PATIENCE, gate};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::result_file;
@@ -31,16 +34,8 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
-/// Leaves a process that looks after the container, and returns. `inherited` are the caller's descriptors, whose other ends
-/// wait for this program to end.
-pub fn leave(
-    directory: &Path,
-    init: &Init,
-    parts: Parts,
-    decided: &Decided,
-    gate: &Gate,
-    inherited: &[RawFd],
-) -> io::Result<()> {
+/// Leaves a process that looks after the container, and returns.
+pub fn leave(directory: &Path, init: &Init, parts: Parts, decided: &Decided) -> io::Result<()> {
     match clone(Namespaces::NONE)? {
         Cloned::Parent(child) => {
             let monitor = serde_json::to_string(&Process::of(child.pid)?)?;
@@ -53,10 +48,9 @@ pub fn leave(
             written
         }
         Cloned::Child => {
-            // Whoever waits for the start must not find this process at the gate, or hear it as init's end.
-            let waits = gate.fds().chain([init.reports.as_fd()]).map(|fd| fd.as_raw_fd());
-            let not_its_own: Vec<_> = inherited.iter().copied().chain(waits).collect();
-            let error = let_go_of_caller(&not_its_own).err().map(|error| error.to_string());
+            let store = decided.store.iter().flat_map(LayerStore::descriptors);
+            let needed = [init.child.pidfd.as_fd()].into_iter().chain(parts.descriptors()).chain(store);
+            let error = let_go_of_the_rest(&needed.collect::<Vec<_>>()).err().map(|error| error.to_string());
             let ended = watch_over(directory, init, parts, decided);
             let error = error.or(ended.err());
             let outcome = serde_json::to_string(&Outcome { error });
@@ -67,13 +61,14 @@ pub fn leave(
     }
 }
 
-/// Whoever reads what `create` says waits for its end, not for this process's.
-fn let_go_of_caller(descriptors: &[RawFd]) -> io::Result<()> {
+/// Whoever reads what `create` says, or has been sent a descriptor by it, waits for its end, not for this process's; whoever waits
+/// for the start must not find this process at the gate, or hear it as init's end.
+fn let_go_of_the_rest(needed: &[BorrowedFd<'_>]) -> io::Result<()> {
+    close_from_but(3, needed)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    vfsrun_sys::descriptors::close_all(descriptors)?;
     rustix::process::setsid()?;
     Ok(rustix::process::chdir("/")?)
 }
@@ -102,12 +97,7 @@ fn until_end(init: &Init, view: &mut View) -> Result<(), SuperviseError> {
         if fds[0].any().unwrap_or(false) {
             return Ok(());
         }
-        let error = match watch.tick() {
-            Verdict::Alive => continue,
-            Verdict::Dead => SuperviseError::ServerDied,
-            Verdict::Silent(time) => SuperviseError::ServerSilent(time),
-            Verdict::Stuck(time) => SuperviseError::BranchStuck(time),
-        };
+        let Some(error) = SuperviseError::of(watch.tick()) else { continue };
         // The server first: without its end processes that wait for its answer cannot even be killed.
         let _ = pidfd_send_signal(watch.poll_fds()[0], Signal::KILL);
         end(&init.child.pidfd).map_err(failed)?;
@@ -136,17 +126,30 @@ fn read(directory: &Path) -> io::Result<Option<Process>> {
     }
 }
 
-/// Waits for the monitor of the container in `directory`, whose process has ended. Returns what is to be told.
-pub fn wait(directory: &Path) -> io::Result<Option<String>> {
+#[derive(Debug, Error)]
+pub enum WaitError {
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(
+        "process {pid} has not worked for {} s: end it (kill -9 {pid}) and delete the container again, of which nothing is captured then",
+        PATIENCE.as_secs()
+    )]
+    Idle { pid: i32 },
+}
+
+/// Waits for the monitor of the container in `directory`, whose process has ended, as long as it works. Returns what is to be told.
+pub fn wait(directory: &Path) -> Result<Option<String>, WaitError> {
     let Some(monitor) = read(directory)? else { return Ok(None) };
-    if let Some(open) = monitor.open()? {
-        process::wait(&open)?;
+    if let Some(open) = monitor.open()?
+        && !monitor.ends_or_idles(&open, PATIENCE)?
+    {
+        return Err(WaitError::Idle { pid: monitor.pid });
     }
     match std::fs::read(directory.join(OUTCOME)) {
-        Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text)?.error),
+        Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text).map_err(io::Error::from)?.error),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(Some("its monitor was killed, so what it wrote is not captured".to_owned()))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }

@@ -106,7 +106,10 @@ fn see_through(
     };
     let told = Told { agent: decided.agent.as_ref(), created: Some(&record), hooked: Some(hooked), notify };
     match supervise::to_end(&init, laid.view(), told, &signals, None) {
-        Ok(ended) => {
+        Ok(mut ended) => {
+            if let Some(directory) = ended.upper.take() {
+                laid.take_upper(directory);
+            }
             laid.settle(decided)?;
             Ok(ended)
         }

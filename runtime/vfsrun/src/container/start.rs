@@ -21,13 +21,7 @@ impl Containers {
             Status::Paused => return Err(ContainerError::StartedPaused(id.clone())),
             Status::Stopped => return Err(ContainerError::Stopped(id.clone())),
         }
-        let failed = |source| match source {
-            // It is created as long as its hooks run.
-            error if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => {
-                ContainerError::Started(id.clone())
-            }
-            error => ContainerError::file("open the gate in", &place.path)(error),
-        };
+        let failed = ContainerError::file("open the gate in", &place.path);
         let is_gone = monitor::is_gone(&place.path);
         if is_gone.map_err(ContainerError::file("look for the monitor in", &place.path))? {
             return Err(ContainerError::NoMonitor(id.clone()));
@@ -36,6 +30,8 @@ impl Containers {
         let process = notify.as_ref().map(|_| container.process()).transpose()?;
         if container.record.hooks.any_of(&AWAITED) {
             let opened = gate::Opened::at(&place.path).map_err(failed)?;
+            // It is created as long as its hooks run.
+            let opened = opened.ok_or_else(|| ContainerError::Started(id.clone()))?;
             // Whoever wants to end it meanwhile can.
             drop(place);
             container.follow(opened)?;

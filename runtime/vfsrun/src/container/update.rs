@@ -7,8 +7,8 @@ use serde_json::Value;
 use thiserror::Error;
 use vfsrun_cgroup::limits::RESOURCES;
 use vfsrun_cgroup::resctrl::Schema;
-use vfsrun_spec::oci::Resources;
 use vfsrun_spec::SpecError;
+use vfsrun_spec::oci::Resources;
 
 use super::cgroup::CgroupUpdateError;
 use super::{CONFIG, Container, ContainerError, Containers, Id, Status};

@@ -1,13 +1,13 @@
 //! The root of a container as a view: laid before the container is there, looked after while it runs, and settled when it has
 //! ended.
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use vfsrun_fuse::View;
 use vfsrun_sys::process::Process;
 
 use super::create::CreateError;
-use super::{Gate, Place, monitor};
+use super::{Place, monitor};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::run::{self, RunError};
@@ -62,21 +62,21 @@ impl Laid {
         }
     }
 
+    /// What init has made in memory, where that was asked for.
+    pub(super) fn take_upper(&mut self, made: OwnedFd) {
+        if let Laid::View(Parts { upper: Upper::Memory { directory, .. }, .. }) = self {
+            *directory = Some(made);
+        }
+    }
+
     /// Leaves a view to a monitor, which settles it when the container has ended.
-    pub(super) fn leave(
-        &mut self,
-        place: &Place,
-        init: &Init,
-        decided: &Decided,
-        gate: &Gate,
-        inherited: &[RawFd],
-    ) -> Result<(), CreateError> {
+    pub(super) fn leave(&mut self, place: &Place, init: &Init, decided: &Decided) -> Result<(), CreateError> {
         match std::mem::replace(self, Laid::Left) {
             Laid::View(parts) => {
                 let process =
                     Process::of(init.child.pid).map_err(CreateError::step("look at the container"))?;
                 parts.upper.keep_while(process)?;
-                monitor::leave(&place.path, init, parts, decided, gate, inherited)
+                monitor::leave(&place.path, init, parts, decided)
                     .map_err(CreateError::step("leave a monitor"))
             }
             other => {
@@ -92,9 +92,7 @@ impl Laid {
             Laid::Nothing => Ok(()),
             Laid::View(parts) => Ok(parts.discard()?),
             // It throws away what was never started.
-            Laid::Left => {
-                monitor::wait(&place.path).map(drop).map_err(CreateError::step("wait for the monitor"))
-            }
+            Laid::Left => Ok(monitor::wait(&place.path).map(drop)?),
         }
     }
 
@@ -118,6 +116,11 @@ impl Laid {
 impl Parts {
     pub fn view(&mut self) -> &mut View {
         &mut self.view.view
+    }
+
+    /// All that they are reached by.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.view.view.descriptors().into_iter().chain(self.upper.descriptors())
     }
 
     pub fn discard(self) -> Result<(), RunError> {
