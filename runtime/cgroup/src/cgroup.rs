@@ -13,6 +13,7 @@ use crate::devices::{self, List, Rule};
 use crate::hierarchy::Version;
 use crate::limits::Limit;
 use crate::place::Place;
+use crate::systemd::SystemdError;
 use crate::{controllers, cpuset, files, processes};
 
 #[derive(Debug, Error)]
@@ -34,6 +35,8 @@ pub enum CgroupError {
         "linux.resources.devices: there is nothing here that could deny devices: neither a devices controller nor cgroup version 2"
     )]
     NoDevices,
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
 }
 
 impl CgroupError {
@@ -58,13 +61,26 @@ pub(crate) struct Part {
     pub directory: OwnedFd,
 }
 
+/// Processes in a cgroup that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Refused,
+    Expected,
+}
+
 impl Cgroup {
     /// Makes it, with its ancestors where they are missing. One that is there and empty is taken.
     ///
     /// # Errors
     /// One that is there has processes: they are not the container's, and would be limited and killed with it.
     pub fn make(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
-        let parts = places.iter().map(|place| Part::make(place, places, limits));
+        let parts = places.iter().map(|place| Part::make(place, places, limits, Others::Refused));
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// That of a unit of systemd's, which has made it in the hierarchies that it knows, and put a process there.
+    pub(crate) fn of_unit(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
+        let parts = places.iter().map(|place| Part::make(place, places, limits, Others::Expected));
         Ok(Cgroup { parts: parts.collect::<Result<_, _>>()? })
     }
 
@@ -147,6 +163,22 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Moves a process into all of it; where it is already it stays.
+    pub(crate) fn enter_all(&self, process: Pid) -> Result<(), CgroupError> {
+        for part in &self.parts {
+            if !part.lists(process)? {
+                files::write(&part.directory, "cgroup.procs", &process.as_raw_nonzero().to_string())
+                    .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a process is in any part of it.
+    pub(crate) fn has(&self, process: Pid) -> Result<bool, CgroupError> {
+        self.parts.iter().try_fold(false, |found, part| Ok(found || part.lists(process)?))
+    }
+
     fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.place.version == Version::V2)
     }
@@ -157,12 +189,13 @@ impl Cgroup {
 }
 
 impl Part {
-    fn make(place: &Place, places: &[Place], limits: &[Limit]) -> Result<Part, CgroupError> {
+    fn make(place: &Place, places: &[Place], limits: &[Limit], others: Others) -> Result<Part, CgroupError> {
         let failed = |step| CgroupError::step(step, place.full_path());
         let mount = files::open_mount(&place.mount).map_err(failed("find the hierarchy of"))?;
         let is_new = make_directories(&mount, &place.path).map_err(failed("make"))?;
         let directory = files::open_directory(&mount, &place.path).map_err(failed("open"))?;
-        if !is_new && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
+        let is_checked = !is_new && others == Others::Refused;
+        if is_checked && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
             return Err(CgroupError::InUse { path: place.full_path() });
         }
         if place.version == Version::V2 {
@@ -172,6 +205,12 @@ impl Part {
             cpuset::fill(&mount, &place.path).map_err(failed("take cpus and memory nodes over for"))?;
         }
         Ok(Part { place: place.clone(), directory })
+    }
+
+    fn lists(&self, process: Pid) -> Result<bool, CgroupError> {
+        let listed = files::read(&self.directory, "cgroup.procs")
+            .map_err(CgroupError::step("list the processes of", self.place.full_path()))?;
+        Ok(listed.lines().any(|line| line.parse() == Ok(process.as_raw_nonzero().get())))
     }
 
     fn open(place: &Place) -> Result<Option<Part>, CgroupError> {

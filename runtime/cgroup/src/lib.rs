@@ -4,6 +4,7 @@
 //! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
 //!                      │ kept in the container's directory before anything is made
 //!                      └──▶ Cgroup::open ── enter, signal, freeze
+//! with systemd: Place::of ──▶ systemd::Scope ── admit
 //! ```
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod limits;
 mod place;
 mod processes;
 mod remove;
+pub mod systemd;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use hierarchy::{Hierarchy, Version};
