@@ -105,6 +105,12 @@ pub enum PlanError {
     Limit(#[from] vfsrun_cgroup::limits::LimitError),
     #[error("{at}: no cgroup can be made here: {reason}; --cgroup-manager disabled goes without")]
     NoCgroup { at: &'static str, reason: &'static str },
+    #[error("--cgroup-manager systemd: {reason}; --cgroup-manager cgroupfs does without systemd")]
+    NoSystemd { reason: String },
+    #[error("linux.cgroupsPath: {0}")]
+    Unit(#[from] vfsrun_cgroup::systemd::NameError),
+    #[error(transparent)]
+    UnitProperty(#[from] vfsrun_cgroup::systemd::AnnotationError),
     #[error("linux.resources.devices: {reason}")]
     DeviceRules { reason: String },
     #[error("linux.seccomp: {reason}")]

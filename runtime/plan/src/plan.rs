@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_cgroup::devices::Rule as DeviceRule;
+use vfsrun_cgroup::systemd::Scope;
 use vfsrun_cgroup::{Limit, Place};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
@@ -389,6 +390,8 @@ pub struct Cgroup {
     pub limits: Vec<Limit>,
     /// `None`: devices are denied by other means alone.
     pub devices: Option<Vec<DeviceRule>>,
+    /// What systemd is asked for; `None`: the cgroup is made here.
+    pub scope: Option<Scope>,
 }
 
 /// What becomes of a symlink that is the source of a bind.

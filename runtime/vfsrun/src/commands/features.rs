@@ -2,6 +2,7 @@
 //! it what they ask for, so it must name nothing that would be refused.
 
 use serde_json::json;
+use vfsrun_cgroup::systemd;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
 use vfsrun_spec::oci::{CAPABILITIES, HookKind, MEMORY_FLAGS, MEMORY_MODES, NamespaceType};
@@ -33,7 +34,7 @@ pub fn features() -> Outcome {
         "linux": {
             "namespaces": NAMESPACES.map(NamespaceType::name),
             "capabilities": CAPABILITIES.to_vec(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": Action::ALL,
@@ -50,8 +51,8 @@ pub fn features() -> Outcome {
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS.map(|(name, _)| name) },
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
-        // It only takes away, but may take away what others rely on.
-        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION],
+        // The first only takes away, but may take away what others rely on.
+        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION, systemd::PREFIX],
     });
     print(&serde_json::to_string_pretty(&features)?)
 }

@@ -1,14 +1,16 @@
 //! A container's cgroup, and the file by which it is found again: it is there before anything is made.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use vfsrun_cgroup::systemd::{Scope, SystemdError, Unit};
 use vfsrun_cgroup::{Cgroup, CgroupError, Place, Processes, Version};
-use vfsrun_plan::Plan;
+use vfsrun_plan::{Plan, plan};
 
 const FILE: &str = "cgroup.json";
 
@@ -52,18 +54,34 @@ pub struct Kept {
     places: Vec<Place>,
     /// Devices are denied to its processes.
     pub guarded: bool,
+    /// Of systemd, where that has made it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
-/// Makes the cgroup of the plan, if there is one, for the container whose directory this is.
-pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError> {
+/// How init gets into the cgroup.
+pub enum Way<'a> {
+    /// It is there.
+    Made(Cgroup),
+    /// systemd makes it around init.
+    Asked { scope: &'a Scope, planned: &'a plan::Cgroup, file: PathBuf },
+}
+
+/// Makes the cgroup of the plan, if there is one, for the container whose directory this is. One that systemd makes is only
+/// remembered, until there is a process for it.
+pub fn make<'a>(plan: &'a Plan, directory: &Path) -> Result<Option<Way<'a>>, CgroupError> {
     let Some(planned) = &plan.cgroup else { return Ok(None) };
     tracing::debug!(places = ?planned.places, "make the cgroup");
     let file = directory.join(FILE);
     let failed = |source| CgroupError::Step { step: "remember", path: file.clone(), source };
-    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some() };
+    let unit = planned.scope.as_ref().map(|scope| scope.unit.clone());
+    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some(), unit };
     let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
     // Whoever is killed while it writes has made no cgroup yet.
-    std::fs::write(&file, text).map_err(failed)?;
+    std::fs::write(&file, text).map_err(&failed)?;
+    if let Some(scope) = &planned.scope {
+        return Ok(Some(Way::Asked { scope, planned, file }));
+    }
     let made = Cgroup::make(&planned.places, &planned.limits);
     if let Err(CgroupError::InUse { .. }) = made {
         // It is somebody else's.
@@ -74,7 +92,36 @@ pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError
     if let Some(rules) = &planned.devices {
         cgroup.guard(rules)?;
     }
-    Ok(Some(cgroup))
+    Ok(Some(Way::Made(cgroup)))
+}
+
+impl Way<'_> {
+    /// The directory in which init can be started.
+    pub fn to_start_in(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Way::Made(cgroup) => cgroup.to_start_in(),
+            Way::Asked { .. } => None,
+        }
+    }
+
+    /// Takes init, which waits, in.
+    pub fn admit(&self, init: Pid) -> Result<(), CgroupError> {
+        let (scope, planned, file) = match self {
+            Way::Made(cgroup) => return cgroup.enter(init),
+            Way::Asked { scope, planned, file } => (scope, planned, file),
+        };
+        tracing::debug!(unit = scope.unit.name, properties = ?scope.properties, "ask systemd for the scope");
+        let admitted = scope.admit(init, &planned.places, &planned.limits, planned.devices.as_deref());
+        if let Err(CgroupError::Systemd(SystemdError::Exists { .. })) = admitted {
+            // It is somebody else's.
+            std::fs::remove_file(file).map_err(|source| CgroupError::Step {
+                step: "forget",
+                path: file.clone(),
+                source,
+            })?;
+        }
+        admitted
+    }
 }
 
 impl Kept {
@@ -129,6 +176,19 @@ impl Kept {
     }
 
     pub fn remove(&self, processes: Processes) -> Result<(), CgroupError> {
-        vfsrun_cgroup::remove(&self.places, processes)
+        let Some(unit) = &self.unit else { return vfsrun_cgroup::remove(&self.places, processes) };
+        match unit.is_ours() {
+            // Whoever was killed before it was made has seen that its name is another one's, or would have.
+            Ok(Some(false)) => return Ok(()),
+            // Without systemd there are the cgroups alone, if those.
+            Err(SystemdError::Connect(error)) => {
+                tracing::debug!(error = vfsrun_sys::chain(&error), "systemd does not answer");
+                return vfsrun_cgroup::remove(&self.places, processes);
+            }
+            found => drop(found?),
+        }
+        // First, as systemd would give the processes time.
+        vfsrun_cgroup::remove(&self.places, processes)?;
+        Ok(unit.stop()?)
     }
 }

@@ -8,12 +8,13 @@ use std::time::SystemTime;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError};
+use vfsrun_cgroup::CgroupError;
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
 use vfsrun_sys::process::Process;
 use vfsrun_sys::{descriptors, fd_passing};
 
+use super::cgroup::Way;
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
 use super::view::Asked;
@@ -179,7 +180,7 @@ pub(super) fn prepared<'a>(
     request: &CreateRequest,
     decided: &'a Decided,
     hooked: &'a Hooked,
-    cgroup: Option<&'a Cgroup>,
+    cgroup: Option<&'a Way<'a>>,
     waits: Waits<'a>,
 ) -> Prepared<'a> {
     Prepared {
