@@ -243,12 +243,21 @@ fn make_directories(mount: impl AsFd, path: &Path) -> io::Result<bool> {
         Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(errno) => Err(io::Error::from(errno)),
     };
-    match make(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
-            ancestors.iter().rev().try_for_each(|path| make(path).map(drop))?;
-            make(path)
+    let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+    // Slices of which nothing is left are removed by others meanwhile.
+    const TRIES: usize = 20;
+    let mut made = make(path);
+    for _ in 0..TRIES {
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                made = ancestors
+                    .iter()
+                    .rev()
+                    .try_for_each(|path| make(path).map(drop))
+                    .and_then(|()| make(path));
+            }
+            made => return made,
         }
-        made => made,
     }
+    made
 }

@@ -19,7 +19,7 @@ use crate::net_devices::{self, NetDeviceError};
 use crate::root::host::{Host, Reach};
 use crate::route::Route;
 use crate::stage::init::{self, Prepared};
-use crate::stage::joined::{self, Joining};
+use crate::stage::joined::{self, Attach, Joining};
 use crate::stage::opener;
 use crate::stage::report::{self, Base, Received, Receiver, Report};
 use crate::time_namespace::Own;
@@ -133,14 +133,21 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
 pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
     let failed = |source| LaunchError::Clone { hint: "", source };
-    let between =
-        match clone_in(joining.cgroup.and_then(Cgroup::to_start_in), Namespaces::NONE).map_err(failed)? {
-            Cloned::Child => {
-                drop(reports);
-                joined::run(joining, &sender)
-            }
-            Cloned::Parent(child) => child,
-        };
+    let cgroup = joining.cgroup.and_then(Cgroup::to_start_in);
+    let (cloned, attach) = match clone_in(cgroup, Namespaces::NONE) {
+        // A user may not move processes of its own from without to what its systemd has made.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && joining.unit.is_some() => {
+            (clone(Namespaces::NONE), Attach::BySystemd)
+        }
+        cloned => (cloned, Attach::Started),
+    };
+    let between = match cloned.map_err(failed)? {
+        Cloned::Child => {
+            drop(reports);
+            joined::run(joining, attach, &sender)
+        }
+        Cloned::Parent(child) => child,
+    };
     drop(sender);
     let first = reports.wait().map_err(|source| LaunchError::Go { source })?;
     // It has nothing more to do.

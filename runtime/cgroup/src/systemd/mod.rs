@@ -3,7 +3,7 @@
 //! ```text
 //! Manager::find ──▶ names, properties ──▶ Scope ── admit(init) ──▶ Cgroup
 //!  (which systemd)    (in the plan)         │ its unit is kept before anything is made
-//!                                           └──▶ Unit ── set, is_ours, stop
+//!                                           └──▶ Unit ── set, attach, remove
 //! ```
 //!
 //! systemd keeps a cgroup as its unit says. So the limits are told to it as properties, and then written to the cgroup's files, which
@@ -17,10 +17,15 @@ mod scope;
 mod value;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::cgroup::CgroupError;
+use crate::place::Place;
+use crate::remove::{Processes, remove, remove_slices};
 
 use bus::{Bus, SYSTEMD};
 use value::write_properties;
@@ -104,8 +109,17 @@ impl Unit {
         bus.manager("SetUnitProperties", "sba(sv)", &body).map(drop).map_err(self.failed("change"))
     }
 
+    /// Has systemd move a process into the unit's cgroup, or one below it: a user may not move its processes there from without.
+    pub fn attach(&self, below: &Path, process: Pid) -> Result<(), SystemdError> {
+        let below = Path::new("/").join(below);
+        let mut body = self.body(&[&below.to_string_lossy()]);
+        body.array(4, |to| to.u32(process.as_raw_nonzero().get().cast_unsigned()));
+        let attached = self.bus()?.manager("AttachProcessesToUnit", "ssau", &body);
+        attached.map(drop).map_err(self.failed("move a process into"))
+    }
+
     /// Whether systemd has such a unit, and it is not somebody else's. `None`: it has none.
-    pub fn is_ours(&self) -> Result<Option<bool>, SystemdError> {
+    fn is_ours(&self) -> Result<Option<bool>, SystemdError> {
         let mut bus = self.bus()?;
         let failed = self.failed("look for");
         let path = match bus.manager("GetUnit", "s", &self.body(&[])) {
@@ -120,7 +134,7 @@ impl Unit {
     }
 
     /// Ends it, and has systemd forget it. One that is gone is no error.
-    pub fn stop(&self) -> Result<(), SystemdError> {
+    fn stop(&self) -> Result<(), SystemdError> {
         let mut bus = self.bus()?;
         let stopped = match bus.manager("StopUnit", "ss", &self.body(&["replace"])) {
             Err(error) if error.is("NoSuchUnit") => return Ok(()),
@@ -131,6 +145,21 @@ impl Unit {
         bus.result(&job).map_err(failed())?;
         self.forget(&mut bus);
         Ok(())
+    }
+
+    /// Removes its cgroup, and then the unit.
+    pub fn remove(&self, places: &[Place], processes: Processes) -> Result<(), CgroupError> {
+        match self.is_ours() {
+            // Whoever was killed before it was made has seen that its name is another one's, or would have.
+            Ok(Some(false)) => return Ok(()),
+            // Without systemd there are the cgroups alone, if those.
+            Err(SystemdError::Connect(_)) => return remove(places, processes),
+            found => drop(found?),
+        }
+        // First, as systemd would give the processes time.
+        remove(places, processes)?;
+        remove_slices(places);
+        Ok(self.stop()?)
     }
 
     /// One that has failed stays until it is told to go; one that has not is gone already.

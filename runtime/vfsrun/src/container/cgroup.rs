@@ -32,6 +32,13 @@ pub enum SubCgroupError {
     Cgroup(#[from] CgroupError),
 }
 
+impl SubCgroup {
+    /// Below the container's, in version 2.
+    pub fn place(below: &[SubCgroup]) -> PathBuf {
+        below.iter().filter(|below| below.controllers.is_empty()).map(|below| &below.path).collect()
+    }
+}
+
 impl FromStr for SubCgroup {
     type Err = &'static str;
 
@@ -176,19 +183,9 @@ impl Kept {
     }
 
     pub fn remove(&self, processes: Processes) -> Result<(), CgroupError> {
-        let Some(unit) = &self.unit else { return vfsrun_cgroup::remove(&self.places, processes) };
-        match unit.is_ours() {
-            // Whoever was killed before it was made has seen that its name is another one's, or would have.
-            Ok(Some(false)) => return Ok(()),
-            // Without systemd there are the cgroups alone, if those.
-            Err(SystemdError::Connect(error)) => {
-                tracing::debug!(error = vfsrun_sys::chain(&error), "systemd does not answer");
-                return vfsrun_cgroup::remove(&self.places, processes);
-            }
-            found => drop(found?),
+        match &self.unit {
+            Some(unit) => unit.remove(&self.places, processes),
+            None => vfsrun_cgroup::remove(&self.places, processes),
         }
-        // First, as systemd would give the processes time.
-        vfsrun_cgroup::remove(&self.places, processes)?;
-        Ok(unit.stop()?)
     }
 }

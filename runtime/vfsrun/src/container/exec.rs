@@ -112,6 +112,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let guarded = kept.as_ref().is_some_and(|kept| kept.guarded);
     let Joined { plan, filter, agent } =
         decide::joined(&spec, &file, bundle, &request.runtime, guarded, note)?;
+    let unit = kept.as_ref().and_then(|kept| kept.unit.clone());
     let cgroup = kept.map(|kept| kept.joined(&request.cgroups)).transpose()?;
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
@@ -125,6 +126,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
         container: process.as_fd(),
         namespaces: namespaces(&plan),
         cgroup: cgroup.as_ref(),
+        unit: unit.as_ref().map(|unit| (unit, SubCgroup::place(&request.cgroups))),
         keyring: match container.record.no_new_keyring {
             true => Keyring::Callers,
             false => Keyring::of_container(&request.id, plan.ids.is_some()),

@@ -1,0 +1,482 @@
+//! Cgroups that systemd makes: with a systemd of the test's own, which is the first process of a container of vfsrun's.
+
+use std::collections::BTreeSet;
+
+use vfsrun_tests::cgroups::Mode;
+use vfsrun_tests::systemd::Booted;
+use vfsrun_tests::{Sandbox, Value, as_root, as_user, command, fixtures, json, skip};
+
+as_root!(
+    container_is_the_scope_that_runc_makes,
+    container_is_a_scope_where_there_is_version_2_alone,
+    commands_of_a_container_find_its_scope,
+    whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup,
+    annotations_set_properties_and_bad_ones_are_named,
+    h_names_that_are_none_of_units_are_refused,
+    h_unit_of_somebody_else_is_left_alone,
+    bus_is_asked_where_systemd_has_no_socket,
+    user_has_scopes_of_its_own_systemd,
+    run_of_a_spec_is_in_a_scope,
+    podman_makes_containers_in_slices,
+    without_systemd_it_is_an_error,
+);
+
+as_user!(without_systemd_a_user_is_told);
+
+/// A bundle `bundle` of busybox at `path`, which does nothing for long.
+fn bundle(sandbox: &Sandbox, path: &str, change: impl Fn(&mut Value)) {
+    sandbox.write_json("bundle/config.json", &config(sandbox, path, change));
+}
+
+fn config(sandbox: &Sandbox, path: &str, change: impl Fn(&mut Value)) -> Value {
+    let mut config = fixtures::bundle_config(sandbox, &["/bin/sleep", "1000"]);
+    let linux = &mut config["linux"];
+    // In a cgroup namespace every path is `/`.
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+    linux["cgroupsPath"] = json!(path);
+    linux.as_object_mut().unwrap().remove("resources");
+    change(&mut config);
+    config
+}
+
+/// Run with each of two programs, and what is told of the unit and its cgroups.
+fn told(booted: &Booted<'_>, create: &str, delete: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let script = format!(
+        r#"{create} </dev/null >/tmp/out 2>&1 || {{ cat /tmp/out; exit 1; }}
+        systemctl show test-one.scope
+        echo ---
+        for d in $(find /sys/fs/cgroup/ -name test-one.scope); do
+            for f in $(cd $d && ls | grep -v -E 'stat|usage|current|peak|events|pressure|event_control|clear_refs|procs|tasks|threads|failcnt|force_empty|io_|throttle.io'); do
+                [ -r $d/$f ] && echo "$d/$f: $(sort $d/$f 2>/dev/null | tr '\n' ';')"
+            done
+        done
+        {delete}; gone test-one.scope"#
+    );
+    let output = booted.run(&script).expect(0);
+    let (unit, files) = output.stdout.split_once("---\n").expect(&output.stderr);
+    let changing = [
+        "Timestamp",
+        "InvocationID",
+        "ControlGroupId",
+        "CPUUsage",
+        "MemoryCurrent",
+        "MemoryAvailable",
+        "TasksCurrent",
+        // Of runc's, which sets them a second time.
+        "DropInPaths",
+        "NeedDaemonReload",
+    ];
+    let is_stable = |line: &&str| !changing.iter().any(|word| line.split('=').next().unwrap().contains(word));
+    let set = |text: &str| text.lines().map(str::to_owned).collect();
+    (unit.lines().filter(is_stable).map(str::to_owned).collect(), set(files))
+}
+
+fn assert_differ_only<'a>(ours: &'a BTreeSet<String>, theirs: &'a BTreeSet<String>, expected: &[&str]) {
+    let mut lines: Vec<_> =
+        ours.symmetric_difference(theirs).filter(|line| !line.contains("hugetlb.1GB")).cloned().collect();
+    lines.sort();
+    let unexpected: Vec<_> =
+        lines.iter().filter(|line| !expected.iter().any(|known| line.starts_with(known))).collect();
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+}
+
+fn container_is_the_scope_that_runc_makes(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    bundle(sandbox, "machine-a.slice:test:one", |config| {
+        config["linux"]["resources"] = json!({
+            "devices": [{ "allow": false, "access": "rwm" }, { "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" },
+                { "allow": true, "type": "b", "major": 7, "access": "r" }],
+            "memory": { "limit": 64 << 20, "swap": 96 << 20, "reservation": 32 << 20 },
+            "cpu": { "shares": 512, "quota": 50_000, "period": 200_000, "cpus": "0", "mems": "0" },
+            "pids": { "limit": 77 },
+        });
+        config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "uint64 7" });
+    });
+    let ours = told(&booted, "vfsrun run -d -b bundle web", "vfsrun delete --force web");
+    for set in [
+        "MemoryLimit=67108864",
+        "CPUShares=512",
+        "CPUQuotaPerSecUSec=250ms",
+        "TasksMax=77",
+        "TimeoutStopUSec=7s",
+        "Delegate=yes",
+        "Slice=machine-a.slice",
+        "DevicePolicy=strict",
+        "ActiveState=active",
+        "ControlGroup=/machine.slice/machine-a.slice/test-one.scope",
+    ] {
+        assert!(ours.0.contains(set), "{set} in {:#?}", ours.0);
+    }
+    // Of ten hierarchies; many with a dozen files each.
+    assert!(ours.1.len() > 60, "{:#?}", ours.1);
+    if !fixtures::has("runc") {
+        return skip::loudly("container_is_the_scope_that_runc_makes", "runc is not installed");
+    }
+    let runcs = told(&booted, "runc --systemd-cgroup run -d -b bundle web", "runc delete --force web");
+    let unit = [
+        "Description=",
+        // One that is killed at once leaves nothing.
+        "CollectMode=",
+        // The words of version 2 and 1 for the same.
+        "IOAccounting=",
+        "BlockIOAccounting=",
+        // The host's tun, which runc gives every container; and a name in place of a number.
+        "DeviceAllow=/dev/char/10:200 ",
+        "DeviceAllow=char-pts ",
+        "DeviceAllow=char-136 ",
+        "DeviceAllow=block-loop ",
+        "DeviceAllow=block-7 ",
+    ];
+    assert_differ_only(&ours.0, &runcs.0, &unit);
+    assert_differ_only(
+        &ours.1,
+        &runcs.1,
+        &["/sys/fs/cgroup/devices/machine.slice/machine-a.slice/test-one.scope/devices.list"],
+    );
+}
+
+fn container_is_a_scope_where_there_is_version_2_alone(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::V2) else { return };
+    bundle(sandbox, "machine-a.slice:test:one", |config| {
+        // No other controller is in version 2 here.
+        config["linux"]["resources"] = json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }],
+            "devices": [{ "allow": false, "access": "rwm" }] });
+    });
+    let ours = told(&booted, "vfsrun run -d -b bundle web", "vfsrun delete --force web");
+    let cgroup = "/sys/fs/cgroup/machine.slice/machine-a.slice/test-one.scope";
+    assert!(ours.1.contains(&format!("{cgroup}/hugetlb.2MB.max: 4194304;")), "{:#?}", ours.1);
+    assert!(ours.0.contains("DevicePolicy=strict"), "{:#?}", ours.0);
+    if !fixtures::has("runc") {
+        return skip::loudly("container_is_a_scope_where_there_is_version_2_alone", "runc is not installed");
+    }
+    let runcs = told(&booted, "runc --systemd-cgroup run -d -b bundle web", "runc delete --force web");
+    let unit = [
+        "Description=",
+        "CollectMode=",
+        "DeviceAllow=/dev/char/10:200 ",
+        "DeviceAllow=char-pts ",
+        "DeviceAllow=char-136 ",
+        "DeviceAllow=block-loop ",
+        "DeviceAllow=block-7 ",
+    ];
+    assert_differ_only(&ours.0, &runcs.0, &unit);
+    // What is reserved runc 1.1 does not limit; later ones do.
+    assert_differ_only(&ours.1, &runcs.1, &[&format!("{cgroup}/hugetlb.2MB.rsvd.max: ")]);
+}
+
+fn commands_of_a_container_find_its_scope(sandbox: &Sandbox) {
+    for mode in [Mode::AsItIs, Mode::V2] {
+        let Some(booted) = Booted::new(sandbox, mode) else { return };
+        // A first process takes no notice of SIGTERM.
+        bundle(sandbox, ":test:one", |config| {
+            config["annotations"] = json!({ "org.systemd.property.TimeoutStopSec": "1" });
+        });
+        let output = booted.run(
+            r#"started create -b bundle web
+            systemctl is-active test-one.scope
+            vfsrun start web
+            vfsrun exec web cat /proc/self/cgroup | grep -c -v /system.slice/test-one.scope || true
+            vfsrun exec web cat /proc/self/cgroup | grep -c /system.slice/test-one.scope
+            vfsrun exec -d web sleep 77 </dev/null >/tmp/out 2>&1
+            vfsrun ps --format json web | tr -cd , | wc -c
+            vfsrun pause web; vfsrun state web | grep -c '"paused"'; vfsrun resume web
+            systemctl daemon-reload; systemctl is-active test-one.scope
+            vfsrun exec web cat /dev/null
+            vfsrun kill web KILL
+            until vfsrun state web | grep -q '"stopped"'; do sleep 0.05; done
+            vfsrun delete web; gone test-one.scope
+            vfsrun run -b bundle --detach web </dev/null >/tmp/out 2>&1
+            vfsrun pause web; vfsrun delete --force web; gone test-one.scope
+            started run -d -b bundle web; systemctl stop test-one.scope
+            until vfsrun state web | grep -q '"stopped"'; do sleep 0.05; done
+            vfsrun delete web; gone test-one.scope; echo end"#,
+        );
+        let output = output.expect(0);
+        // In V2 the other hierarchies are there, and not in sight.
+        let (outside, inside) = if matches!(mode, Mode::V2) { ("9", "1") } else { ("0", "10") };
+        let lines: Vec<_> = output.stdout.lines().collect();
+        assert_eq!(
+            lines,
+            ["active", outside, inside, "1", "1", "active", "end"],
+            "{mode:?} {}",
+            output.stderr
+        );
+    }
+}
+
+fn whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup(sandbox: &Sandbox) {
+    if !fixtures::has("strace") {
+        return skip::loudly(
+            "whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup",
+            "strace is not installed",
+        );
+    }
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    bundle(sandbox, ":killed:one", |_| {});
+    // At a call of each kind that the way to systemd has, one after the other.
+    let script = r#"killed() {
+            strace -qq -o /tmp/trace -e trace=$1 -e inject=$1:signal=KILL:when=$2 \
+                /vfsrun --root /run/inner --store /tmp/store --systemd-cgroup $3 </dev/null >/tmp/out 2>&1
+        }
+        for call in clone3 connect sendto recvfrom mkdirat write openat unlinkat; do
+            for n in $(seq 1 400); do
+                if killed $call $n "create -b bundle web"; then vfsrun delete --force web; break; fi
+                grep -q 'killed by SIGKILL' /tmp/trace || { cat /tmp/out; exit 1; }
+                echo $call
+                vfsrun delete --force web
+                [ -z "$(gone killed-one.scope)" ] || { echo "left after $call $n"; left killed-one.scope; exit 1; }
+                case $n in *[13579]) [ $n -gt 40 ] && break;; esac
+            done
+        done
+        for call in connect sendto recvfrom unlinkat; do
+            for n in $(seq 1 40); do
+                started run -d -b bundle web
+                if killed $call $n "delete --force web"; then break; fi
+                echo $call; vfsrun delete --force web
+                [ -z "$(gone killed-one.scope)" ] || { echo "left after delete $call $n"; left killed-one.scope; exit 1; }
+            done
+            vfsrun delete --force web
+        done
+        systemctl list-units --failed --plain --no-legend"#;
+    let output = booted.run(script).expect(0);
+    for call in ["clone3", "connect", "recvfrom", "mkdirat", "write"] {
+        assert!(output.stdout.lines().any(|line| line == call), "{call}: {}", output.stdout);
+    }
+    assert!(output.stdout.lines().count() > 60, "{}", output.stdout);
+    assert!(!output.stdout.contains(".scope") && !output.stdout.contains("●"), "{}", output.stdout);
+}
+
+fn annotations_set_properties_and_bad_ones_are_named(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    let annotated = |key: &str, value: &str| {
+        let (key, value) = (format!("org.systemd.property.{key}"), value.to_owned());
+        move |config: &mut Value| config["annotations"] = json!({ &key: value })
+    };
+    bundle(sandbox, ":test:one", |config| {
+        config["annotations"] = json!({
+            "org.systemd.property.CollectMode": "'inactive'",
+            "org.systemd.property.After": "['basic.target', 'dbus.socket']",
+            "org.systemd.property.Description": "'it is mine'",
+            "org.systemd.property.KillSignal": "int32 10",
+            "org.systemd.property.RuntimeMaxUSec": "uint64 90000000",
+            "org.systemd.property.SendSIGHUP": "true",
+        });
+    });
+    let output = booted.run(
+        "started run -d -b bundle web
+        systemctl show test-one.scope -p CollectMode -p After -p Description -p KillSignal -p RuntimeMaxUSec -p SendSIGHUP
+        vfsrun delete --force web; gone test-one.scope",
+    );
+    let told = output.expect(0).stdout;
+    for line in [
+        "CollectMode=inactive",
+        "Description=it is mine",
+        "KillSignal=10",
+        "RuntimeMaxUSec=1min 30s",
+        "SendSIGHUP=yes",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}: {told}");
+    }
+    assert!(told.contains("dbus.socket") && !told.contains("scope"), "{told}");
+    for (key, value) in [
+        ("TimeoutStopUSec", "5 minutes"),
+        ("SuccessAction", "'poweroff'"),
+        ("PIDs", "[uint32 1]"),
+        ("Conflicts", "['dbus.socket']"),
+        ("Slice", "'-.slice'"),
+    ] {
+        bundle(sandbox, ":test:one", annotated(key, value));
+        let output = booted.run("vfsrun create -b bundle web").expect(1);
+        output.assert_stderr_has(&format!("annotations[\"org.systemd.property.{key}\"]: "));
+    }
+    // What systemd itself refuses is told in its words.
+    bundle(sandbox, ":test:one", annotated("CollectMode", "'never'"));
+    let output = booted.run("vfsrun create -b bundle web || gone test-one.scope").expect(0);
+    output.assert_stderr_has("systemd cannot make the unit test-one.scope: StartTransientUnit: ");
+    assert_eq!(output.stdout, "");
+}
+
+fn h_names_that_are_none_of_units_are_refused(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    let cases = [
+        ("/a/b", "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups"),
+        ("a.slice:b", "expected cgroupsPath to be of format"),
+        ("../../a.slice:b:c", "linux.cgroupsPath"),
+        ("a/b.slice:b:c", "is no name of a slice"),
+        ("a'.slice:b:c", "is no name of a slice"),
+        ("a\n.slice:b:c", "is no name of a slice"),
+        ("a--b.slice:b:c", "is no name of a slice"),
+        ("system:b:c", "is no name of a slice"),
+        (":b:c\nd", "is no name of a unit"),
+        (":b:c\"; x", "is no name of a unit"),
+        (":b:$(id)", "is no name of a unit"),
+        ("machine.slice:libpod:pod.slice", "is a slice, which has no processes"),
+    ];
+    for (path, expected) in cases {
+        bundle(sandbox, path, |_| {});
+        booted.run("vfsrun create -b bundle web").expect(1).assert_stderr_has(expected);
+    }
+    let units = booted.run("systemctl list-units --all --plain --no-legend '*.scope'").expect(0).stdout;
+    assert_eq!(units.lines().count(), 1, "init.scope alone: {units}");
+}
+
+fn h_unit_of_somebody_else_is_left_alone(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    bundle(sandbox, ":victim:one", |_| {});
+    // And one who was killed before systemd could tell that the name is taken.
+    let output = booted.run(
+        r#"systemd-run -q --scope --unit=victim-one sleep 1000 </dev/null >/dev/null 2>&1 &
+        until systemctl is-active -q victim-one.scope; do sleep 0.05; done
+        vfsrun create -b bundle web || true
+        vfsrun delete --force web
+        mkdir -p /run/inner/containers/web
+        places=$(for d in $(find /sys/fs/cgroup -name victim-one.scope); do
+            m=${d%%/system.slice/*}
+            printf '{"version":"v1","controllers":["x"],"mount":"%s","path":"system.slice/victim-one.scope"},' $m; done)
+        echo "{\"places\":[${places%,}],\"guarded\":false,\"unit\":{\"name\":\"victim-one.scope\",\"whose\":\"machines\",\"version\":252,\"description\":\"container web\"}}" \
+            >/run/inner/containers/web/cgroup.json
+        vfsrun delete --force web; ls /run/inner/containers
+        systemctl is-active victim-one.scope; systemctl stop victim-one.scope"#,
+    );
+    let output = output.expect(0);
+    output.assert_stderr_has("systemd has a unit victim-one.scope already, which is not this container's");
+    assert_eq!(output.stdout, "active\n");
+}
+
+fn bus_is_asked_where_systemd_has_no_socket(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    bundle(sandbox, ":test:one", |_| {});
+    let output = booted.run(
+        "mv /run/systemd/private /run/systemd/away
+        started run -d -b bundle web; cat /proc/$(vfsrun state web | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')/cgroup | grep name=systemd
+        vfsrun delete --force web
+        mv /run/dbus/system_bus_socket /run/dbus/away
+        vfsrun create -b bundle web || true
+        mv /run/dbus/away /run/dbus/system_bus_socket; mv /run/systemd/away /run/systemd/private
+        gone test-one.scope",
+    );
+    let output = output.expect(0);
+    assert!(output.stdout.ends_with(":name=systemd:/system.slice/test-one.scope\n"), "{}", output.stdout);
+    output.assert_stderr_has("nobody answers at /run/systemd/private (");
+    output.assert_stderr_has("/run/dbus/system_bus_socket (");
+}
+
+/// With version 2 alone: what a user's systemd makes in version 1 is nobody's to limit.
+fn user_has_scopes_of_its_own_systemd(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::V2) else { return };
+    const UID: u32 = 1;
+    bundle(sandbox, "", |config| {
+        let ids = json!([{ "containerID": 0, "hostID": UID, "size": 1 }]);
+        let linux = &mut config["linux"];
+        linux["uidMappings"] = ids.clone();
+        linux["gidMappings"] = ids;
+        linux["namespaces"] =
+            json!(["pid", "mount", "uts", "ipc", "user"].map(|kind| json!({ "type": kind })));
+        config["mounts"] = json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]);
+    });
+    let inner = "export XDG_RUNTIME_DIR=/run/user/1 HOME=/tmp/home PATH=/usr/bin:/bin
+        vfsrun() { /vfsrun --systemd-cgroup \"$@\"; }
+        vfsrun run -d -b /tmp/bundle web </dev/null >/tmp/home/out 2>&1 || { cat /tmp/home/out; exit 1; }
+        systemctl --user is-active 'vfsrun-web-*.scope'
+        vfsrun exec web cat /proc/self/cgroup | grep 0::
+        vfsrun pause web; vfsrun resume web; vfsrun delete --force web
+        for n in $(seq 50); do [ -z \"$(systemctl --user list-units --all --plain --no-legend 'vfsrun-*')\" ] && break; sleep 0.1; done
+        systemctl --user list-units --all --plain --no-legend 'vfsrun-*'; find /sys/fs/cgroup -name 'vfsrun-*'";
+    sandbox.write("box/inner", inner);
+    // PAM wants passwords of a user who has none here.
+    let output = booted.run(
+        r#"mkdir -p /run/systemd/system/user@.service.d /tmp/home
+        printf '[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\n' >/run/systemd/system/user@.service.d/test.conf
+        systemctl daemon-reload; systemctl start user@1.service
+        cp -r bundle /tmp/bundle; cp box/inner /tmp/inner; chown -R 1:1 /tmp/bundle /tmp/home; chmod a+r /tmp/inner
+        as_user() { setpriv --reuid 1 --regid 1 --clear-groups --inh-caps=-all env XDG_RUNTIME_DIR=/run/user/1 "$@"; }
+        echo without; as_user sh /tmp/inner
+        echo within; as_user systemd-run --user -q --wait --pipe sh /tmp/inner
+        echo end"#,
+    );
+    let stdout = output.stdout.clone();
+    let scope = "0::/user.slice/user-1.slice/user@1.service/user.slice/vfsrun-web-";
+    for (part, next) in [("without\n", "within\n"), ("within\n", "end\n")] {
+        let part = stdout.split_once(part).and_then(|(_, rest)| rest.split_once(next)).map(|(part, _)| part);
+        let lines: Vec<_> = part.unwrap_or_else(|| panic!("{output:?}")).lines().collect();
+        assert_eq!(lines[0], "active", "{output:?}");
+        assert!(
+            lines[1].starts_with(scope) && lines[1].ends_with(".scope") && lines.len() == 2,
+            "{output:?}"
+        );
+    }
+}
+
+fn run_of_a_spec_is_in_a_scope(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    let mut spec =
+        sandbox.shell_spec("cat /proc/1/cgroup; test $(ulimit -n) -gt 0", &json!({ "capture": false }));
+    spec["linux"]["namespaces"] =
+        json!(["mount", "pid", "ipc", "uts", "network"].map(|kind| json!({ "type": kind })));
+    spec["linux"]["resources"] = json!({ "pids": { "limit": 20 } });
+    sandbox.write_json("spec.json", &spec);
+    let output = booted.run("vfsrun ./spec.json; gone 'vfsrun-run-*.scope'").expect(0);
+    let is_in = |line: &&str| line.contains("/system.slice/vfsrun-run-") && line.ends_with(".scope");
+    assert!(output.stdout.lines().filter(is_in).count() > 5, "{}", output.stdout);
+    assert_eq!(output.stdout.lines().filter(|line| !is_in(line)).count(), 0, "{}", output.stdout);
+}
+
+fn podman_makes_containers_in_slices(sandbox: &Sandbox) {
+    if !fixtures::has("podman") || !fixtures::has("catatonit") {
+        return skip::loudly("podman_makes_containers_in_slices", "podman or catatonit is not installed");
+    }
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    sandbox.write(
+        "containers.conf",
+        "[engine]\ncgroup_manager = \"systemd\"\nevents_logger = \"file\"\n\
+        runtime_supports_json = [\"vfsrun\"]\n[engine.runtimes]\nvfsrun = [\"/vfsrun\"]\n\
+        [containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n",
+    );
+    let output = booted.run(
+        r#"export CONTAINERS_CONF=$PWD/containers.conf
+        podman() { command podman --root /var/store --runroot /run/podman --storage-driver vfs --runtime /vfsrun "$@"; }
+        mkdir -p /var/tmp; tar -C bundle/rootfs -c . | podman import -q - box >/dev/null
+        podman run --rm --network none --cgroupns host --memory 64m box cat /proc/self/cgroup | grep -E 'memory|name=systemd'
+        id=$(podman run -d --network none --pids-limit 33 box sleep 1000)
+        systemctl show libpod-$id.scope -p Slice -p TasksMax -p ActiveState
+        podman exec $id true; podman pause $id >/dev/null; podman unpause $id >/dev/null
+        podman stop -t 0 $id >/dev/null; podman rm -f $id >/dev/null; gone "libpod-$id.scope"
+podman pod create --name p --network none >/dev/null
+        id=$(podman run -d --pod p box sleep 1000)
+        systemctl show libpod-$id.scope -p ControlGroup
+        podman pod rm -f -t 0 p >/dev/null; gone "libpod-$id.scope"; gone 'machine-libpod_pod_*.slice'"#,
+    );
+    let output = output.expect(0);
+    let lines: Vec<_> = output.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{output:?}");
+    assert!(lines[..2].iter().all(|line| line.contains(":/machine.slice/libpod-")), "{output:?}");
+    let mut shown = lines[2..5].to_vec();
+    shown.sort_unstable();
+    assert_eq!(shown, ["ActiveState=active", "Slice=machine.slice", "TasksMax=33"]);
+    assert!(lines[5].starts_with("ControlGroup=/machine.slice/machine-libpod_pod_"), "{output:?}");
+}
+
+fn without_systemd_it_is_an_error(sandbox: &Sandbox) {
+    if fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
+        return skip::loudly("without_systemd_it_is_an_error", "busybox-static is not installed");
+    }
+    bundle(sandbox, ":test:one", |_| {});
+    let script = "vfsrun --systemd-cgroup create --bundle bundle web";
+    let output = command::run(&mut sandbox.script_in_namespace("mount -t tmpfs none /run", script)).expect(1);
+    output.assert_stderr_has("systemd not running on this host, cannot use systemd cgroups manager: nobody answers at /run/systemd/private (");
+    output.assert_stderr_has("--cgroup-manager cgroupfs does without systemd");
+}
+
+fn without_systemd_a_user_is_told(sandbox: &Sandbox) {
+    if fixtures::busybox_root(sandbox, "bundle/rootfs").is_none() {
+        return skip::loudly("without_systemd_a_user_is_told", "busybox-static is not installed");
+    }
+    sandbox.write_json(
+        "bundle/config.json",
+        &config(sandbox, ":test:one", |config| config["process"]["args"] = json!(["/bin/true"])),
+    );
+    let mut call = sandbox.vfsrun(&["--systemd-cgroup", "run", "--bundle", "bundle", "web"]);
+    let output =
+        command::run(call.env_remove("XDG_RUNTIME_DIR").env_remove("DBUS_SESSION_BUS_ADDRESS")).expect(0);
+    output.assert_stderr_has("linux.cgroupsPath: no cgroup is made: there is no systemd of this user: ");
+}
