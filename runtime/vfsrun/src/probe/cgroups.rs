@@ -53,7 +53,7 @@ pub fn facts(wanted: Wanted<'_>, spec: &Spec, caller: &Caller, parent_ids: &Pare
 }
 
 /// That of the machine for its root, the user's own for others; or why it cannot be asked.
-fn systemd(is_machines_root: bool) -> Result<Manager, String> {
+pub fn systemd(is_machines_root: bool) -> Result<Manager, String> {
     let whose = if is_machines_root { Whose::Machines } else { Whose::Users };
     Manager::find(whose).map_err(|error| match whose {
         // The words of runc.
