@@ -10,6 +10,7 @@ as_root!(
     container_is_the_scope_that_runc_makes,
     container_is_a_scope_where_there_is_version_2_alone,
     commands_of_a_container_find_its_scope,
+    properties_of_a_running_scope_are_changed,
     whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup,
     annotations_set_properties_and_bad_ones_are_named,
     h_names_that_are_none_of_units_are_refused,
@@ -204,6 +205,47 @@ fn commands_of_a_container_find_its_scope(sandbox: &Sandbox) {
     }
 }
 
+fn properties_of_a_running_scope_are_changed(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    bundle(sandbox, ":test:one", |config| {
+        config["linux"]["resources"] =
+            json!({ "pids": { "limit": 77 }, "devices": [{ "allow": false, "access": "rwm" }] });
+    });
+    let limits = sandbox.copy(env!("CARGO_BIN_EXE_limits").as_ref(), "limits");
+    // systemd writes files of its own accord: what is set is there without a second writer. Devices stay as they are.
+    let output = booted.run(&format!(
+        r#"started run -d -b bundle web; limits() {{ '{}' /run/inner/containers/web/cgroup.json "$@"; }}
+        devices=$(sort /sys/fs/cgroup/devices/system.slice/test-one.scope/devices.list)
+        limits v1:pids.max=55 v1:memory.limit_in_bytes=67108864 v1:cpu.cfs_quota_us=50000 v1:cpu.cfs_period_us=100000
+        systemctl show test-one.scope -p TasksMax -p MemoryLimit -p CPUQuotaPerSecUSec | sort
+        cat /sys/fs/cgroup/pids/system.slice/test-one.scope/pids.max
+        cat /sys/fs/cgroup/memory/system.slice/test-one.scope/memory.limit_in_bytes
+        limits; limits v1:pids.max=-1; systemctl show test-one.scope -p TasksMax
+        [ "$devices" = "$(sort /sys/fs/cgroup/devices/system.slice/test-one.scope/devices.list)" ] && echo same
+        cp /run/inner/containers/web/cgroup.json /tmp/kept; vfsrun delete --force web; gone test-one.scope
+        '{}' /tmp/kept v1:pids.max=5 || true"#,
+        limits.display(),
+        limits.display()
+    ));
+    let stdout = output.expect(0).stdout;
+    let lines: Vec<_> = stdout.lines().collect();
+    let changed = [
+        "CPUQuotaPerSecUSec=500ms",
+        "MemoryLimit=67108864",
+        "TasksMax=55",
+        "55",
+        "67108864",
+        "TasksMax=infinity",
+        "same",
+    ];
+    assert_eq!(lines[..lines.len() - 1], changed, "{stdout}");
+    assert!(
+        lines[lines.len() - 1]
+            .starts_with("systemd cannot change the unit test-one.scope: SetUnitProperties: "),
+        "{stdout}"
+    );
+}
+
 fn whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup(sandbox: &Sandbox) {
     if !fixtures::has("strace") {
         return skip::loudly(
@@ -392,11 +434,19 @@ fn user_has_scopes_of_its_own_systemd(sandbox: &Sandbox) {
         as_user() { setpriv --reuid 1 --regid 1 --clear-groups --inh-caps=-all env XDG_RUNTIME_DIR=/run/user/1 "$@"; }
         echo without; as_user sh /tmp/inner
         echo within; as_user systemd-run --user -q --wait --pipe sh /tmp/inner
+        echo rootless
+        sed -i 's/"hostID": 1/"hostID": 0/' /tmp/bundle/config.json
+        as_user timeout 60 unshare -Um sh -c 'echo $$ >/tmp/home/pid; until [ -e /tmp/home/mapped ]; do sleep 0.05; done
+            exec setpriv --reuid 0 --regid 0 --clear-groups sh /tmp/inner' &
+        until [ -s /tmp/home/pid ] && grep -q '^NSpid' /proc/$(cat /tmp/home/pid)/status; do sleep 0.05; done; sleep 0.3
+        env printf '0 1 1\n1 200000 65536\n' >/proc/$(cat /tmp/home/pid)/uid_map
+        env printf '0 1 1\n1 200000 65536\n' >/proc/$(cat /tmp/home/pid)/gid_map
+        touch /tmp/home/mapped; wait $!
         echo end"#,
     );
     let stdout = output.stdout.clone();
     let scope = "0::/user.slice/user-1.slice/user@1.service/user.slice/vfsrun-web-";
-    for (part, next) in [("without\n", "within\n"), ("within\n", "end\n")] {
+    for (part, next) in [("without\n", "within\n"), ("within\n", "rootless\n"), ("rootless\n", "end\n")] {
         let part = stdout.split_once(part).and_then(|(_, rest)| rest.split_once(next)).map(|(part, _)| part);
         let lines: Vec<_> = part.unwrap_or_else(|| panic!("{output:?}")).lines().collect();
         assert_eq!(lines[0], "active", "{output:?}");
