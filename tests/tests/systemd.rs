@@ -392,6 +392,7 @@ fn bus_is_asked_where_systemd_has_no_socket(sandbox: &Sandbox) {
         "mv /run/systemd/private /run/systemd/away
         started run -d -b bundle web; cat /proc/$(vfsrun state web | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')/cgroup | grep name=systemd
         vfsrun delete --force web
+        unshare --pid --fork --mount-proc /vfsrun --root /run/inner --systemd-cgroup create -b bundle web || true
         mv /run/dbus/system_bus_socket /run/dbus/away
         vfsrun create -b bundle web || true
         mv /run/dbus/away /run/dbus/system_bus_socket; mv /run/systemd/away /run/systemd/private
@@ -399,6 +400,7 @@ fn bus_is_asked_where_systemd_has_no_socket(sandbox: &Sandbox) {
     );
     let output = output.expect(0);
     assert!(output.stdout.ends_with(":name=systemd:/system.slice/test-one.scope\n"), "{}", output.stdout);
+    output.assert_stderr_has("it is in another pid namespace");
     output.assert_stderr_has("nobody answers at /run/systemd/private (");
     output.assert_stderr_has("/run/dbus/system_bus_socket (");
 }
@@ -494,16 +496,20 @@ fn podman_makes_containers_in_slices(sandbox: &Sandbox) {
 podman pod create --name p --network none >/dev/null
         id=$(podman run -d --pod p box sleep 1000)
         systemctl show libpod-$id.scope -p ControlGroup
+        podman run --rm --network none --annotation org.systemd.property.SuccessAction="'poweroff'" box true || echo refused
         podman pod rm -f -t 0 p >/dev/null; gone "libpod-$id.scope"; gone 'machine-libpod_pod_*.slice'"#,
     );
     let output = output.expect(0);
     let lines: Vec<_> = output.stdout.lines().collect();
-    assert_eq!(lines.len(), 6, "{output:?}");
+    assert_eq!(lines.len(), 7, "{output:?}");
     assert!(lines[..2].iter().all(|line| line.contains(":/machine.slice/libpod-")), "{output:?}");
     let mut shown = lines[2..5].to_vec();
     shown.sort_unstable();
     assert_eq!(shown, ["ActiveState=active", "Slice=machine.slice", "TasksMax=33"]);
     assert!(lines[5].starts_with("ControlGroup=/machine.slice/machine-libpod_pod_"), "{output:?}");
+    assert_eq!(lines[6], "refused");
+    output.assert_stderr_has("org.systemd.property.SuccessAction");
+    output.assert_stderr_has("this property cannot be set by an annotation");
 }
 
 fn without_systemd_it_is_an_error(sandbox: &Sandbox) {
