@@ -265,6 +265,7 @@ fn whoever_is_killed_leaves_neither_a_unit_nor_a_cgroup(sandbox: &Sandbox) {
                 if killed $call $n "create -b bundle web"; then vfsrun delete --force web; break; fi
                 grep -q 'killed by SIGKILL' /tmp/trace || { cat /tmp/out; exit 1; }
                 echo $call
+                systemctl list-units --failed --plain --no-legend
                 vfsrun delete --force web
                 [ -z "$(gone killed-one.scope)" ] || { echo "left after $call $n"; left killed-one.scope; exit 1; }
                 case $n in *[13579]) [ $n -gt 40 ] && break;; esac
@@ -365,15 +366,15 @@ fn h_names_that_are_none_of_units_are_refused(sandbox: &Sandbox) {
 fn h_unit_of_somebody_else_is_left_alone(sandbox: &Sandbox) {
     let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
     bundle(sandbox, ":victim:one", |_| {});
-    // And one who was killed before systemd could tell that the name is taken.
+    // And one who was killed before systemd could tell that the name is taken, by what lies in another slice.
     let output = booted.run(
-        r#"systemd-run -q --scope --unit=victim-one sleep 1000 </dev/null >/dev/null 2>&1 &
+        r#"systemd-run -q --scope --slice=other.slice --unit=victim-one sleep 1000 </dev/null >/dev/null 2>&1 &
         until systemctl is-active -q victim-one.scope; do sleep 0.05; done
         vfsrun create -b bundle web || true
         vfsrun delete --force web
         mkdir -p /run/inner/containers/web
         places=$(for d in $(find /sys/fs/cgroup -name victim-one.scope); do
-            m=${d%%/system.slice/*}
+            m=${d%%/other.slice/*}
             printf '{"version":"v1","controllers":["x"],"mount":"%s","path":"system.slice/victim-one.scope"},' $m; done)
         echo "{\"places\":[${places%,}],\"guarded\":false,\"unit\":{\"name\":\"victim-one.scope\",\"whose\":\"machines\",\"version\":252,\"description\":\"container web\"}}" \
             >/run/inner/containers/web/cgroup.json
