@@ -126,10 +126,16 @@ impl Unit {
             Err(error) if error.is("NoSuchUnit") => return Ok(None),
             found => found.and_then(|answer| Ok(answer.texts("o")?.remove(0))).map_err(failed)?,
         };
-        match bus.property(&path, &format!("{SYSTEMD}.Unit"), "Description") {
-            Ok(description) => Ok(Some(description == self.description)),
+        let interface = format!("{SYSTEMD}.Unit");
+        let mut property = |name: &str| match bus.property(&path, &interface, name) {
             Err(error) if error.is("UnknownObject") => Ok(None),
-            Err(error) => Err(self.failed("look for")(error)),
+            told => told.map(Some).map_err(self.failed("look for")),
+        };
+        match property("Description")? {
+            Some(description) if description == self.description => Ok(Some(true)),
+            // One that went meanwhile is told of, too, with its name as a description.
+            Some(_) => Ok(property("LoadState")?.filter(|state| state != "not-found").map(|_| false)),
+            None => Ok(None),
         }
     }
 
