@@ -368,7 +368,7 @@ fn h_unit_of_somebody_else_is_left_alone(sandbox: &Sandbox) {
     bundle(sandbox, ":victim:one", |_| {});
     // And one who was killed before systemd could tell that the name is taken, by what lies in another slice.
     let output = booted.run(
-        r#"systemd-run -q --scope --slice=other.slice --unit=victim-one sleep 1000 </dev/null >/dev/null 2>&1 &
+        r#"systemd-run -q --scope --slice=other.slice --unit=victim-one -p After=ghost-one.scope sleep 1000 </dev/null >/dev/null 2>&1 &
         until systemctl is-active -q victim-one.scope; do sleep 0.05; done
         vfsrun create -b bundle web || true
         vfsrun delete --force web
@@ -379,11 +379,17 @@ fn h_unit_of_somebody_else_is_left_alone(sandbox: &Sandbox) {
         echo "{\"places\":[${places%,}],\"guarded\":false,\"unit\":{\"name\":\"victim-one.scope\",\"whose\":\"machines\",\"version\":252,\"description\":\"container web\"}}" \
             >/run/inner/containers/web/cgroup.json
         vfsrun delete --force web; ls /run/inner/containers
+        mkdir -p /sys/fs/cgroup/freezer/system.slice/ghost-one.scope /run/inner/containers/web
+        systemctl show ghost-one.scope -p LoadState
+        echo '{"places":[{"version":"v1","controllers":["freezer"],"mount":"/sys/fs/cgroup/freezer","path":"system.slice/ghost-one.scope"}],"guarded":false,
+            "unit":{"name":"ghost-one.scope","whose":"machines","version":252,"description":"container web"}}' >/run/inner/containers/web/cgroup.json
+        vfsrun delete --force web; find /sys/fs/cgroup -name ghost-one.scope
         systemctl is-active victim-one.scope; systemctl stop victim-one.scope"#,
     );
     let output = output.expect(0);
     output.assert_stderr_has("systemd has a unit victim-one.scope already, which is not this container's");
-    assert_eq!(output.stdout, "active\n");
+    // The ghost is one that systemd has heard of, and does not have.
+    assert_eq!(output.stdout, "LoadState=not-found\nactive\n");
 }
 
 fn bus_is_asked_where_systemd_has_no_socket(sandbox: &Sandbox) {
