@@ -33,7 +33,7 @@ impl<'a> Booted<'a> {
             skip::loudly("systemd", "systemd or busybox-static is not installed");
             return None;
         }
-        sandbox.write_json("box/config.json", &config(sandbox));
+        sandbox.write_json("box/config.json", &box_config(sandbox));
         for directory in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var", "root"] {
             sandbox.dir(format!("box/rootfs/{directory}"));
         }
@@ -88,7 +88,7 @@ impl Drop for Booted<'_> {
     }
 }
 
-fn config(sandbox: &Sandbox) -> Value {
+fn box_config(sandbox: &Sandbox) -> Value {
     let mut config = fixtures::bundle_config(sandbox, &["/lib/systemd/systemd", "--unit=basic.target"]);
     let capabilities = capabilities(sandbox);
     config["process"]["capabilities"] =
@@ -115,6 +115,22 @@ fn config(sandbox: &Sandbox) -> Value {
     let namespaces = ["pid", "mount", "uts", "ipc", "network", "cgroup"].map(|kind| json!({ "type": kind }));
     config["linux"] = json!({ "namespaces": namespaces, "resources": { "devices": [{ "allow": true, "access": "rwm" }] },
             "devices": [{ "path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600 }] });
+    config
+}
+
+/// A bundle `bundle` of busybox at `path`, which does nothing for long.
+pub fn bundle(sandbox: &Sandbox, path: &str, change: impl Fn(&mut Value)) {
+    sandbox.write_json("bundle/config.json", &config(sandbox, path, change));
+}
+
+pub fn config(sandbox: &Sandbox, path: &str, change: impl Fn(&mut Value)) -> Value {
+    let mut config = fixtures::bundle_config(sandbox, &["/bin/sleep", "1000"]);
+    let linux = &mut config["linux"];
+    // In a cgroup namespace every path is `/`.
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+    linux["cgroupsPath"] = json!(path);
+    linux.as_object_mut().unwrap().remove("resources");
+    change(&mut config);
     config
 }
 
