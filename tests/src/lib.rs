@@ -35,6 +35,7 @@ pub mod sandbox;
 pub mod skip;
 pub mod stepped;
 pub mod strace;
+pub mod systemd;
 pub mod traced;
 
 pub use caller::Caller;

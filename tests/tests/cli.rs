@@ -71,7 +71,7 @@ fn resolved_spec_says_every_default(sandbox: &Sandbox) {
 
 fn doctor_says_what_works(sandbox: &Sandbox) {
     let output = sandbox.call(&["doctor"]).expect(0);
-    for word in ["kernel", "user namespaces", "ids", "FUSE", "upper", "Landlock", "seccomp"] {
+    for word in ["kernel", "user namespaces", "ids", "FUSE", "upper", "Landlock", "seccomp", "systemd"] {
         assert!(output.stdout.contains(word), "{word}: {}", output.stdout);
     }
 }

@@ -5,7 +5,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use vfsrun_tests::cgroups::{at, bundle, detached, tidy};
+use vfsrun_tests::cgroups::{at, bundle, tidy};
+use vfsrun_tests::containers::detached;
 use vfsrun_tests::{Output, Sandbox, Value, as_root, command, fixtures, json, skip};
 
 as_root!(

@@ -15,6 +15,7 @@ use crate::hierarchy::Version;
 use crate::limits::Limit;
 use crate::place::Place;
 use crate::resctrl::{Group, ResctrlError};
+use crate::systemd::SystemdError;
 use crate::{controllers, cpuset, files, processes};
 
 #[derive(Debug, Error)]
@@ -38,6 +39,8 @@ pub enum CgroupError {
     NoDevices,
     #[error(transparent)]
     Resctrl(#[from] ResctrlError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
 }
 
 impl CgroupError {
@@ -73,13 +76,26 @@ pub(crate) struct Part {
     pub directory: OwnedFd,
 }
 
+/// Processes in a cgroup that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Refused,
+    Expected,
+}
+
 impl Cgroup {
     /// Makes it, with its ancestors where they are missing. One that is there and empty is taken.
     ///
     /// # Errors
     /// One that is there has processes: they are not the container's, and would be limited and killed with it.
     pub fn make(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
-        let parts = places.iter().map(|place| Part::make(place, places, limits));
+        let parts = places.iter().map(|place| Part::make(place, places, limits, Others::Refused));
+        Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
+    }
+
+    /// That of a unit of systemd's, which has made it in the hierarchies that it knows, and put a process there.
+    pub(crate) fn of_unit(places: &[Place], limits: &[Limit]) -> Result<Cgroup, CgroupError> {
+        let parts = places.iter().map(|place| Part::make(place, places, limits, Others::Expected));
         Ok(Cgroup { parts: parts.collect::<Result<_, _>>()?, group: None })
     }
 
@@ -170,6 +186,22 @@ impl Cgroup {
         self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
     }
 
+    /// Moves a process into all of it; where it is already it stays.
+    pub(crate) fn enter_all(&self, process: Pid) -> Result<(), CgroupError> {
+        for part in &self.parts {
+            if !part.lists(process)? {
+                files::write(&part.directory, "cgroup.procs", &process.as_raw_nonzero().to_string())
+                    .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a process is in any part of it.
+    pub(crate) fn has(&self, process: Pid) -> Result<bool, CgroupError> {
+        self.parts.iter().try_fold(false, |found, part| Ok(found || part.lists(process)?))
+    }
+
     pub(crate) fn v2(&self) -> Option<&Part> {
         self.parts.iter().find(|part| part.place.version == Version::V2)
     }
@@ -180,12 +212,13 @@ impl Cgroup {
 }
 
 impl Part {
-    fn make(place: &Place, places: &[Place], limits: &[Limit]) -> Result<Part, CgroupError> {
+    fn make(place: &Place, places: &[Place], limits: &[Limit], others: Others) -> Result<Part, CgroupError> {
         let failed = |step| CgroupError::step(step, place.full_path());
         let mount = files::open_mount(&place.mount).map_err(failed("find the hierarchy of"))?;
         let is_new = make_directories(&mount, &place.path).map_err(failed("make"))?;
         let directory = files::open_directory(&mount, &place.path).map_err(failed("open"))?;
-        if !is_new && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
+        let is_checked = !is_new && others == Others::Refused;
+        if is_checked && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
             return Err(CgroupError::InUse { path: place.full_path() });
         }
         if place.version == Version::V2 {
@@ -195,6 +228,12 @@ impl Part {
             cpuset::fill(&mount, &place.path).map_err(failed("take cpus and memory nodes over for"))?;
         }
         Ok(Part { place: place.clone(), directory })
+    }
+
+    fn lists(&self, process: Pid) -> Result<bool, CgroupError> {
+        let listed = files::read(&self.directory, "cgroup.procs")
+            .map_err(CgroupError::step("list the processes of", self.place.full_path()))?;
+        Ok(listed.lines().any(|line| line.parse() == Ok(process.as_raw_nonzero().get())))
     }
 
     fn open(place: &Place) -> Result<Option<Part>, CgroupError> {
@@ -233,12 +272,21 @@ fn make_directories(mount: impl AsFd, path: &Path) -> io::Result<bool> {
         Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(errno) => Err(io::Error::from(errno)),
     };
-    match make(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
-            ancestors.iter().rev().try_for_each(|path| make(path).map(drop))?;
-            make(path)
+    let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+    // Slices of which nothing is left are removed by others meanwhile.
+    const TRIES: usize = 20;
+    let mut made = make(path);
+    for _ in 0..TRIES {
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                made = ancestors
+                    .iter()
+                    .rev()
+                    .try_for_each(|path| make(path).map(drop))
+                    .and_then(|()| make(path));
+            }
+            made => return made,
         }
-        made => made,
     }
+    made
 }

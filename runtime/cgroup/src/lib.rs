@@ -4,6 +4,7 @@
 //! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
 //!                      │ kept in the container's directory before anything is made
 //!                      └──▶ Cgroup::open ── update, enter, signal, freeze, stats
+//! with systemd: Place::of ──▶ systemd::Scope ── admit
 //! ```
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod processes;
 mod remove;
 pub mod resctrl;
 pub mod stats;
+pub mod systemd;
 mod update;
 
 pub use cgroup::{Cgroup, CgroupError};

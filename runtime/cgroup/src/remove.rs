@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::files;
+use crate::hierarchy::Version;
 use crate::place::Place;
 
 /// How long processes that are killed may take.
@@ -63,6 +64,25 @@ pub fn remove(places: &[Place], processes: Processes) -> Result<(), CgroupError>
         }
     }
     Ok(())
+}
+
+/// Removes the slices of a unit's cgroup in hierarchies that systemd does not know, which were made with it. Those with others in them stay.
+pub(crate) fn remove_slices(places: &[Place]) {
+    /// Its slices have settings there.
+    const SYSTEMDS: [&str; 5] = ["cpu", "memory", "blkio", "devices", "pids"];
+    let is_ours = |place: &&Place| {
+        let is_systemds = |name: &String| SYSTEMDS.contains(&name.as_str()) || name.starts_with("name=");
+        place.version == Version::V1 && !place.controllers.iter().any(is_systemds)
+    };
+    for place in places.iter().filter(is_ours) {
+        let Ok(mount) = files::open_mount(&place.mount) else { continue };
+        let is_slice = |path: &&Path| path.extension().is_some_and(|kind| kind == "slice");
+        for slice in place.path.ancestors().skip(1).take_while(is_slice) {
+            if remove_one(&mount, slice).is_err() {
+                break;
+            }
+        }
+    }
 }
 
 /// False if it is in use.

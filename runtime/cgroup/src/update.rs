@@ -13,13 +13,18 @@ impl Cgroup {
     /// The first one that the kernel refuses; those before it have their old values again, as far as the kernel takes them.
     pub fn update(&self, limits: &[Limit]) -> Result<(), CgroupError> {
         self.pass_on(limits)?;
-        let before: Vec<_> = limits.iter().filter_map(|limit| self.current(limit)).collect();
+        let before = self.now(limits);
         let written = self.write(limits);
         if written.is_err() {
             // The first error is what the caller can do something about.
             let _ = self.write(&before);
         }
         written
+    }
+
+    /// What the files of these limits say now, where they say one thing.
+    pub fn now(&self, limits: &[Limit]) -> Vec<Limit> {
+        limits.iter().filter_map(|limit| self.current(limit)).collect()
     }
 
     /// Bytes that are used, where `memory` asks that a limit not above them is refused; version 1 refuses it anyway.

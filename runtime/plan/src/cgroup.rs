@@ -1,6 +1,6 @@
 //! The cgroup of a command: whether it gets one, where, and with what limits.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use vfsrun_cgroup::devices::{self, List};
 use vfsrun_cgroup::resctrl::Wanted;
@@ -10,7 +10,7 @@ use vfsrun_spec::oci::Resources;
 
 use crate::facts::{CgroupManager, ResctrlFacts};
 use crate::plan::Cgroup;
-use crate::{Facts, PlanError};
+use crate::{Facts, PlanError, unit};
 
 /// The field by which the config asks for a cgroup, a limit before its place. The list of devices that every generated config
 /// has is not meant so: without a cgroup they are denied by other means.
@@ -67,14 +67,19 @@ fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option
     let note = |reason: &str| Ok((None, asked.map(|at| format!("{at}: no cgroup is made: {reason}"))));
     match facts.cgroups.manager {
         CgroupManager::Disabled => return Ok((None, None)),
-        CgroupManager::Systemd => return note("this version asks systemd for none"),
-        CgroupManager::Cgroupfs if asked.is_none() && !facts.cgroups.always => return Ok((None, None)),
-        CgroupManager::Cgroupfs => {}
+        _ if asked.is_none() && !facts.cgroups.always => return Ok((None, None)),
+        CgroupManager::Systemd | CgroupManager::Cgroupfs => {}
     }
     let linux = config.linux.clone().unwrap_or_default();
     let resources = linux.resources.unwrap_or_default();
     let denies = devices::deny(&resources.devices);
     let is_machines_root = facts.cgroups.is_machines_root;
+    let manager = match &facts.cgroups.systemd {
+        Some(Err(reason)) if is_machines_root => return Err(PlanError::NoSystemd { reason: reason.clone() }),
+        Some(Err(reason)) => return note(reason),
+        Some(Ok(manager)) => Some(manager),
+        None => None,
+    };
     if facts.cgroups.hierarchies.is_empty() {
         let reason = "there is no hierarchy that this user can write to";
         return match asked.or(denies.then_some("linux.resources.devices")) {
@@ -82,9 +87,14 @@ fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option
             _ => note(reason),
         };
     }
-    let path = linux.cgroups_path.filter(|path| !path.is_empty());
-    let path = path.as_deref().unwrap_or(&facts.cgroups.name);
-    let places = facts.cgroups.hierarchies.iter().map(|hierarchy| Place::of(hierarchy, Path::new(path)));
+    let said = linux.cgroups_path.filter(|path| !path.is_empty());
+    let names =
+        manager.map(|manager| unit::names(said.as_deref(), &facts.cgroups.name, manager)).transpose()?;
+    let path = match (&names, manager) {
+        (Some(names), Some(manager)) => unit::path(names, manager)?,
+        _ => said.map_or_else(|| facts.cgroups.name.clone().into(), PathBuf::from),
+    };
+    let places = facts.cgroups.hierarchies.iter().map(|hierarchy| Place::of(hierarchy, &path));
     let places: Vec<_> = places.collect();
     let limits = match limits::of(&resources, &places) {
         Err(limits::LimitError::NoController { controller, .. }) if !is_machines_root => {
@@ -97,7 +107,11 @@ fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option
     // Of a composed root no device can be used anyway, but those that are bound into it.
     let guards = is_machines_root && (config.vfs.is_none() || !resources.devices.is_empty());
     let devices = if guards { device_rules(&resources, &places)? } else { None };
-    Ok((Some(Cgroup { places, limits: limits.set, devices, resctrl: None }), ignored))
+    let mut cgroup = Cgroup { places, limits: limits.set, devices, resctrl: None, scope: None };
+    if let (Some(names), Some(manager)) = (names, manager) {
+        cgroup.scope = Some(unit::scope(names, manager, &cgroup, &config.annotations, &facts.cgroups.name)?);
+    }
+    Ok((Some(cgroup), ignored))
 }
 
 fn device_rules(resources: &Resources, places: &[Place]) -> Result<Option<Vec<devices::Rule>>, PlanError> {

@@ -111,6 +111,12 @@ pub enum PlanError {
     NoResctrl,
     #[error("linux.intelRdt.{field}: this machine cannot give {what}: there is no {file} in {}", mount.display())]
     ResctrlLacks { field: &'static str, what: &'static str, file: &'static str, mount: PathBuf },
+    #[error("--cgroup-manager systemd: {reason}; --cgroup-manager cgroupfs does without systemd")]
+    NoSystemd { reason: String },
+    #[error("linux.cgroupsPath: {0}")]
+    Unit(#[from] vfsrun_cgroup::systemd::NameError),
+    #[error(transparent)]
+    UnitProperty(#[from] vfsrun_cgroup::systemd::AnnotationError),
     #[error("linux.resources.devices: {reason}")]
     DeviceRules { reason: String },
     #[error("linux.seccomp: {reason}")]

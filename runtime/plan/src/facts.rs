@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vfsrun_cgroup::systemd::Manager;
 use vfsrun_cgroup::{Hierarchy, resctrl};
 
 use crate::ids::Extent;
@@ -152,6 +153,8 @@ pub struct CgroupFacts {
     pub always: bool,
     /// Those in which this caller can make it; looked for only where one is made.
     pub hierarchies: Vec<Hierarchy>,
+    /// That which is asked for cgroups, or why there is none; `None` if it is not to be asked.
+    pub systemd: Option<Result<Manager, String>>,
     /// This caller is the machine's root, who can deny devices, and must get what it asks for.
     pub is_machines_root: bool,
     /// A command joins a container whose cgroup denies devices.
@@ -181,6 +184,7 @@ pub enum CgroupManager {
     /// This program, in the file systems of the hierarchies.
     #[default]
     Cgroupfs,
+    /// systemd, the machine's or that of the user.
     Systemd,
     /// Nobody.
     Disabled,

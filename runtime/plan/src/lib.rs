@@ -28,6 +28,7 @@ mod sandbox;
 mod scheduling;
 mod segments;
 mod skeleton;
+mod unit;
 
 pub use error::PlanError;
 pub use facts::Facts;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_cgroup::devices::Rule as DeviceRule;
+use vfsrun_cgroup::systemd::Scope;
 use vfsrun_cgroup::{Limit, Place, resctrl};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
@@ -394,6 +395,8 @@ pub struct Cgroup {
     /// `None`: devices are denied by other means alone.
     pub devices: Option<Vec<DeviceRule>>,
     pub resctrl: Option<resctrl::Wanted>,
+    /// What systemd is asked for; `None`: the cgroup is made here.
+    pub scope: Option<Scope>,
 }
 
 /// What becomes of a symlink that is the source of a bind.

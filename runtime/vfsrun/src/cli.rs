@@ -73,7 +73,7 @@ pub struct Global {
     /// `debug` is --debug; what went wrong is told at every level
     #[arg(long, value_name = "LEVEL", default_value = "warning", global = true)]
     pub log_level: LogLevel,
-    /// Who makes cgroups: this program, systemd (this version makes none then), or nobody
+    /// Who makes cgroups: this program, systemd (as scopes; the user's own for an ordinary user), or nobody
     #[arg(long, value_name = "WHO", default_value = "cgroupfs", global = true)]
     cgroup_manager: CgroupManager,
     /// The same as --cgroup-manager systemd

@@ -1,7 +1,7 @@
 //! Launching: the clone that becomes init, and its maps.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
@@ -12,13 +12,14 @@ use vfsrun_spec::oci::NamespaceType;
 use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone, clone_into};
 use vfsrun_sys::fd_passing;
 
+use crate::container::cgroup::Way;
 use crate::id_maps::{self, IdMapError};
 use crate::mount_ids;
 use crate::net_devices::{self, NetDeviceError};
 use crate::root::host::{Host, Reach};
 use crate::route::Route;
 use crate::stage::init::{self, Prepared};
-use crate::stage::joined::{self, Joining};
+use crate::stage::joined::{self, Attach, Joining};
 use crate::stage::opener;
 use crate::stage::report::{self, Base, Received, Receiver, Report};
 use crate::time_namespace::Own;
@@ -78,7 +79,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let opened = |source| LaunchError::Open { source };
     let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
     let own_time = join(&plan.namespaces)?;
-    match clone_in(prepared.cgroup, fresh)
+    match clone_in(prepared.cgroup.and_then(Way::to_start_in), fresh)
         .map_err(|source| LaunchError::Clone { hint: hint(&source), source })?
     {
         Cloned::Child => {
@@ -99,7 +100,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
                 own_time.enter_again().map_err(|source| LaunchError::OwnTime { source })?;
             }
             if let Some(cgroup) = prepared.cgroup {
-                cgroup.enter(child.pid)?;
+                cgroup.admit(child.pid)?;
             }
             if let Some(ids) = &plan.ids {
                 tracing::debug!(pid = %child.pid.as_raw_nonzero(), ids = ?ids, "write id maps");
@@ -132,10 +133,18 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
 pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
     let failed = |source| LaunchError::Clone { hint: "", source };
-    let between = match clone_in(joining.cgroup, Namespaces::NONE).map_err(failed)? {
+    let cgroup = joining.cgroup.and_then(Cgroup::to_start_in);
+    let (cloned, attach) = match clone_in(cgroup, Namespaces::NONE) {
+        // A user may not move processes of its own from without to what its systemd has made.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && joining.unit.is_some() => {
+            (clone(Namespaces::NONE), Attach::BySystemd)
+        }
+        cloned => (cloned, Attach::Started),
+    };
+    let between = match cloned.map_err(failed)? {
         Cloned::Child => {
             drop(reports);
-            joined::run(joining, &sender)
+            joined::run(joining, attach, &sender)
         }
         Cloned::Parent(child) => child,
     };
@@ -155,8 +164,8 @@ pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     }
 }
 
-fn clone_in(cgroup: Option<&Cgroup>, namespaces: Namespaces) -> io::Result<Cloned> {
-    match cgroup.and_then(Cgroup::to_start_in) {
+fn clone_in(cgroup: Option<BorrowedFd<'_>>, namespaces: Namespaces) -> io::Result<Cloned> {
+    match cgroup {
         Some(directory) => clone_into(directory, namespaces),
         None => clone(namespaces),
     }

@@ -62,6 +62,29 @@ impl List {
         Ok(())
     }
 
+    /// What is allowed, in the words of systemd's DeviceAllow. `None` if that is everything but some.
+    pub(crate) fn allowed(&self) -> Option<Allowed> {
+        if self.allows_all {
+            let all = Allowed { allows_all: true, is_complete: true, devices: Vec::new() };
+            return self.exceptions.is_empty().then_some(all);
+        }
+        let devices = self.exceptions.iter().filter_map(|((kind, major, minor), access)| {
+            let word = match kind {
+                Kind::Character => "char",
+                Kind::Block => "block",
+            };
+            let name = match (major, minor) {
+                (Some(major), Some(minor)) => format!("/dev/{word}/{major}:{minor}"),
+                (Some(major), None) => format!("{word}-{major}"),
+                (None, None) => format!("{word}-*"),
+                (None, Some(_)) => return None,
+            };
+            Some((name, letters(*access)))
+        });
+        let devices: Vec<_> = devices.collect();
+        Some(Allowed { allows_all: false, is_complete: devices.len() == self.exceptions.len(), devices })
+    }
+
     /// File and text, in the order in which they are written.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let (begin, exceptions) = match self.allows_all {
@@ -74,13 +97,24 @@ impl List {
                 Kind::Block => 'b',
             };
             let number = |number: &Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-            let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-            let letters = letters.into_iter().filter(|(bit, _)| access & bit != 0);
-            let access: String = letters.map(|(_, letter)| letter).collect();
-            (exceptions, format!("{kind} {}:{} {access}", number(major), number(minor)))
+            (exceptions, format!("{kind} {}:{} {}", number(major), number(minor), letters(*access)))
         });
         std::iter::once((begin, "a".to_owned())).chain(lines).collect()
     }
+}
+
+/// For systemd.
+pub(crate) struct Allowed {
+    pub allows_all: bool,
+    /// It has a word for each.
+    pub is_complete: bool,
+    /// With the letters of their access.
+    pub devices: Vec<(String, String)>,
+}
+
+fn letters(access: u8) -> String {
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    letters.into_iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
 }
 
 fn meet(one: Devices, other: Devices) -> bool {

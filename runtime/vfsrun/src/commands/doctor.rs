@@ -53,6 +53,7 @@ pub fn doctor(global: &Global) -> Outcome {
         server_directory(global, &caller),
         upper(&store),
         watches(),
+        systemd(&caller),
         landlock(),
         seccomp(global, &caller),
         proc_visible(),
@@ -184,6 +185,17 @@ fn upper(store: &Path) -> Finding {
         Err(reason) => {
             finding("upper", State::Fails, format!("{reason}; put the store elsewhere with --store"))
         }
+    }
+}
+
+fn systemd(caller: &Caller) -> Finding {
+    match probe::cgroups::systemd(caller.privileged) {
+        Ok(manager) => finding(
+            "systemd",
+            State::Works,
+            format!("{} makes cgroups with --systemd-cgroup", manager.version),
+        ),
+        Err(reason) => finding("systemd", State::Lacks, format!("{reason}; --systemd-cgroup cannot be used")),
     }
 }
 

@@ -2,6 +2,7 @@
 //! it what they ask for, so it must name nothing that would be refused.
 
 use serde_json::json;
+use vfsrun_cgroup::systemd;
 use vfsrun_plan::mounts;
 use vfsrun_seccomp::{Action, Architecture, Flag, Operator};
 use vfsrun_spec::oci::{
@@ -34,7 +35,7 @@ pub fn features() -> Outcome {
         "linux": {
             "namespaces": NAMESPACES.map(NamespaceType::name),
             "capabilities": CAPABILITIES.to_vec(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": Action::ALL,
@@ -52,7 +53,7 @@ pub fn features() -> Outcome {
         },
         "annotations": { "run.vfsrun.version": env!("CARGO_PKG_VERSION") },
         // The first only takes away, but may take away what others rely on.
-        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION, GROUPS_ANNOTATION],
+        "potentiallyUnsafeConfigAnnotations": [LANDLOCK_ANNOTATION, VIEW_ANNOTATION, GROUPS_ANNOTATION, systemd::PREFIX],
     });
     print(&serde_json::to_string_pretty(&features)?)
 }

@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use vfsrun_cgroup::{Cgroup, Processes};
+use vfsrun_cgroup::Processes;
 use vfsrun_plan::Plan;
 
-use super::cgroup::{self, Kept};
+use super::cgroup::{self, Kept, Way};
 use super::{ContainerError, Containers, Place};
 
-pub struct Action {
+pub struct Action<'a> {
     place: Place,
-    cgroup: Cgroup,
+    cgroup: Way<'a>,
 }
 
-impl Action {
+impl<'a> Action<'a> {
     /// Makes the cgroup of the plan, if there is one.
-    pub fn begin(plan: &Plan, runtime: &Path) -> Result<Option<Action>, ContainerError> {
+    pub fn begin(plan: &'a Plan, runtime: &Path) -> Result<Option<Action<'a>>, ContainerError> {
         if plan.cgroup.is_none() {
             return Ok(None);
         }
@@ -31,7 +31,7 @@ impl Action {
         }
     }
 
-    pub fn cgroup(&self) -> &Cgroup {
+    pub fn cgroup(&self) -> &Way<'a> {
         &self.cgroup
     }
 

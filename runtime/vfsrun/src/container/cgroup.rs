@@ -1,16 +1,18 @@
 //! A container's cgroup, and the file by which it is found again: it is there before anything is made.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vfsrun_cgroup::limits::{self, LimitError};
 use vfsrun_cgroup::resctrl::{Group, ResctrlError, Schema, Wanted};
+use vfsrun_cgroup::systemd::{self, Scope, SystemdError, Unit};
 use vfsrun_cgroup::{Cgroup, CgroupError, Limit, Place, Processes, Version};
-use vfsrun_plan::Plan;
+use vfsrun_plan::{Plan, plan};
 use vfsrun_spec::oci::Resources;
 
 const FILE: &str = "cgroup.json";
@@ -45,6 +47,13 @@ pub enum CgroupUpdateError {
     InUse { at: String, bytes: i64, used: u64 },
 }
 
+impl SubCgroup {
+    /// Below the container's, in version 2.
+    pub fn place(below: &[SubCgroup]) -> PathBuf {
+        below.iter().filter(|below| below.controllers.is_empty()).map(|below| &below.path).collect()
+    }
+}
+
 impl FromStr for SubCgroup {
     type Err = &'static str;
 
@@ -69,19 +78,35 @@ pub struct Kept {
     pub guarded: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     resctrl: Option<Group>,
+    /// Of systemd, where that has made it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
-/// Makes the cgroup of the plan, if there is one, for the container whose directory this is.
-pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError> {
+/// How init gets into the cgroup.
+pub enum Way<'a> {
+    /// It is there.
+    Made(Cgroup),
+    /// systemd makes it around init.
+    Asked { scope: &'a Scope, planned: &'a plan::Cgroup, group: Option<Group>, file: PathBuf },
+}
+
+/// Makes the cgroup of the plan, if there is one, for the container whose directory this is. One that systemd makes is only
+/// remembered, until there is a process for it.
+pub fn make<'a>(plan: &'a Plan, directory: &Path) -> Result<Option<Way<'a>>, CgroupError> {
     let Some(planned) = &plan.cgroup else { return Ok(None) };
     tracing::debug!(places = ?planned.places, "make the cgroup");
     let file = directory.join(FILE);
     let failed = |source| CgroupError::Step { step: "remember", path: file.clone(), source };
+    let unit = planned.scope.as_ref().map(|scope| scope.unit.clone());
     let resctrl = planned.resctrl.as_ref().map(Wanted::group).transpose()?;
-    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some(), resctrl };
+    let kept = Kept { places: planned.places.clone(), guarded: planned.devices.is_some(), resctrl, unit };
     let text = serde_json::to_vec(&kept).map_err(|error| failed(error.into()))?;
     // Whoever is killed while it writes has made no cgroup yet.
-    std::fs::write(&file, text).map_err(failed)?;
+    std::fs::write(&file, text).map_err(&failed)?;
+    if let Some(scope) = &planned.scope {
+        return Ok(Some(Way::Asked { scope, planned, group: kept.resctrl, file }));
+    }
     let made = Cgroup::make(&planned.places, &planned.limits);
     if let Err(CgroupError::InUse { .. }) = made {
         // It is somebody else's.
@@ -95,7 +120,41 @@ pub fn make(plan: &Plan, directory: &Path) -> Result<Option<Cgroup>, CgroupError
     if let (Some(group), Some(wanted)) = (&kept.resctrl, &planned.resctrl) {
         group.make(wanted.schemata())?;
     }
-    Ok(Some(cgroup.with(kept.resctrl)))
+    Ok(Some(Way::Made(cgroup.with(kept.resctrl))))
+}
+
+impl Way<'_> {
+    /// The directory in which init can be started.
+    pub fn to_start_in(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Way::Made(cgroup) => cgroup.to_start_in(),
+            Way::Asked { .. } => None,
+        }
+    }
+
+    /// Takes init, which waits, in.
+    pub fn admit(&self, init: Pid) -> Result<(), CgroupError> {
+        let (scope, planned, group, file) = match self {
+            Way::Made(cgroup) => return cgroup.enter(init),
+            Way::Asked { scope, planned, group, file } => (scope, planned, group, file),
+        };
+        tracing::debug!(unit = scope.unit.name, properties = ?scope.properties, "ask systemd for the scope");
+        let admitted = scope.admit(init, &planned.places, &planned.limits, planned.devices.as_deref());
+        if let Err(CgroupError::Systemd(SystemdError::Exists { .. })) = admitted {
+            // It is somebody else's.
+            std::fs::remove_file(file).map_err(|source| CgroupError::Step {
+                step: "forget",
+                path: file.clone(),
+                source,
+            })?;
+        }
+        admitted?;
+        if let (Some(group), Some(wanted)) = (group, &planned.resctrl) {
+            group.make(wanted.schemata())?;
+            group.enter(init)?;
+        }
+        Ok(())
+    }
 }
 
 impl Kept {
@@ -165,16 +224,29 @@ impl Kept {
             }
         }
         let Some(group) = self.group().filter(|_| !schemata.is_empty()) else {
-            cgroup.update(&set)?;
+            self.change(&cgroup, &set)?;
             return Ok(limits.ignored);
         };
         let before = group.replace(schemata)?;
-        if let Err(error) = cgroup.update(&set) {
+        if let Err(error) = self.change(&cgroup, &set) {
             // The first error is what the caller can do something about.
             let _ = group.write(&before);
             return Err(error.into());
         }
         Ok(limits.ignored)
+    }
+
+    /// systemd first, where it has made the cgroup: it writes what it knows whenever it is reloaded, and writes it more coarsely.
+    fn change(&self, cgroup: &Cgroup, limits: &[Limit]) -> Result<(), CgroupError> {
+        let tell = |limits: &[Limit]| {
+            self.unit.as_ref().map_or(Ok(()), |unit| unit.set(&systemd::of_limits(limits, unit.version)))
+        };
+        let before = cgroup.now(limits);
+        tell(limits)?;
+        cgroup.update(limits).inspect_err(|_| {
+            // The first error is what the caller can do something about.
+            let _ = tell(&before);
+        })
     }
 
     /// A process that is frozen by version 1 does not even die.
@@ -188,7 +260,10 @@ impl Kept {
     }
 
     pub fn remove(&self, processes: Processes) -> Result<(), CgroupError> {
-        vfsrun_cgroup::remove(&self.places, processes)?;
+        match &self.unit {
+            Some(unit) => unit.remove(&self.places, processes)?,
+            None => vfsrun_cgroup::remove(&self.places, processes)?,
+        }
         self.group().map_or(Ok(()), |group| Ok(group.remove()?))
     }
 }

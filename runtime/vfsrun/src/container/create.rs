@@ -8,12 +8,13 @@ use std::time::SystemTime;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError};
+use vfsrun_cgroup::CgroupError;
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
 use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
 
+use super::cgroup::Way;
 use super::monitor::WaitError;
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
 use super::record::Record;
@@ -180,7 +181,7 @@ pub(super) fn prepared<'a>(
     request: &CreateRequest,
     decided: &'a Decided,
     hooked: &'a Hooked,
-    cgroup: Option<&'a Cgroup>,
+    cgroup: Option<&'a Way<'a>>,
     waits: Waits<'a>,
 ) -> Prepared<'a> {
     Prepared {

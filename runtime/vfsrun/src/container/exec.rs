@@ -113,6 +113,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let Joined { mut plan, filter, agent } =
         decide::joined(&spec, &file, bundle, &request.runtime, guarded, note)?;
     request.sockets.offer(&mut plan.command);
+    let unit = kept.as_ref().and_then(|kept| kept.unit.clone());
     let cgroup = kept.map(|kept| kept.joined(&request.cgroups)).transpose()?;
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
@@ -126,6 +127,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
         container: process.as_fd(),
         namespaces: namespaces(&plan),
         cgroup: cgroup.as_ref(),
+        unit: unit.as_ref().map(|unit| (unit, SubCgroup::place(&request.cgroups))),
         keyring: match container.record.no_new_keyring {
             true => Keyring::Callers,
             false => Keyring::of_container(&request.id, plan.ids.is_some()),

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use vfsrun_cgroup::systemd::{Manager, Whose};
 use vfsrun_cgroup::{Hierarchy, Version, hierarchy, resctrl};
 use vfsrun_plan::cgroup::asked_for;
 use vfsrun_plan::facts::{Caller, CgroupFacts, CgroupManager, ParentIds, ResctrlFacts};
 use vfsrun_spec::Spec;
+use vfsrun_sys::chain;
 
 use crate::container::Id;
 
@@ -31,18 +33,23 @@ pub fn facts(wanted: Wanted<'_>, spec: &Spec, caller: &Caller, parent_ids: &Pare
     let always = container.is_some();
     let resctrl = resctrl(container, runtime, spec, caller);
     let mut facts = CgroupFacts { manager, always, resctrl, ..CgroupFacts::default() };
-    if manager != CgroupManager::Cgroupfs || !(always || asked_for(spec).is_some()) {
+    if manager == CgroupManager::Disabled || !(always || asked_for(spec).is_some()) {
         return facts;
     }
     facts.is_machines_root = caller.privileged && *parent_ids == ParentIds::identity();
     facts.name = name(container, runtime, caller);
-    let path = spec.linux.as_ref().and_then(|linux| linux.cgroups_path.clone());
-    let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| facts.name.clone());
     // Where nothing can be read nothing can be made.
     facts.hierarchies = hierarchy::all().unwrap_or_default();
-    facts.hierarchies.retain(|hierarchy| {
-        !hierarchy.readonly && (facts.is_machines_root || is_ours(hierarchy, Path::new(&path)))
-    });
+    facts.hierarchies.retain(|hierarchy| !hierarchy.readonly);
+    if manager == CgroupManager::Systemd {
+        facts.systemd = Some(systemd(facts.is_machines_root));
+        // What systemd makes for a user in version 2 is the user's, and nothing that it makes in version 1.
+        facts.hierarchies.retain(|hierarchy| facts.is_machines_root || hierarchy.version == Version::V2);
+        return facts;
+    }
+    let path = spec.linux.as_ref().and_then(|linux| linux.cgroups_path.clone());
+    let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| facts.name.clone());
+    facts.hierarchies.retain(|hierarchy| facts.is_machines_root || is_ours(hierarchy, Path::new(&path)));
     facts
 }
 
@@ -55,6 +62,18 @@ fn resctrl(container: Option<&Id>, runtime: Option<&Path>, spec: &Spec, caller: 
     // What cannot be read cannot be used.
     let mount = resctrl::Mount::find().unwrap_or_default();
     mount.map_or(ResctrlFacts::Missing, |mount| ResctrlFacts::Here { mount, name: name() })
+}
+
+/// That of the machine for its root, the user's own for others; or why it cannot be asked.
+pub fn systemd(is_machines_root: bool) -> Result<Manager, String> {
+    let whose = if is_machines_root { Whose::Machines } else { Whose::Users };
+    Manager::find(whose).map_err(|error| match whose {
+        // The words of runc.
+        Whose::Machines => {
+            format!("systemd not running on this host, cannot use systemd cgroups manager: {}", chain(&error))
+        }
+        Whose::Users => format!("there is no systemd of this user: {}", chain(&error)),
+    })
 }
 
 /// Told from those of other runtime directories, which may have a container of the same name.

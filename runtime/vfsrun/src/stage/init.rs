@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
-use vfsrun_cgroup::{Cgroup, CgroupError};
+use vfsrun_cgroup::CgroupError;
 use vfsrun_plan::Plan;
 use vfsrun_plan::ids::{self, Extent};
 use vfsrun_plan::plan::{Namespace, Root};
@@ -23,6 +23,7 @@ use vfsrun_sys::{beneath, loopback, mount};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
+use crate::container::cgroup::Way;
 use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::keyring::Keyring;
@@ -64,7 +65,7 @@ impl InitError {
 pub struct Prepared<'a> {
     pub plan: &'a Plan,
     /// Init is moved there before it does anything.
-    pub cgroup: Option<&'a Cgroup>,
+    pub cgroup: Option<&'a Way<'a>>,
     pub filter: Option<&'a Filter>,
     /// A directory of the host that may be covered in the new mount namespace.
     pub scaffold: &'a Path,

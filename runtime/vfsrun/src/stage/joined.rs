@@ -4,10 +4,12 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{Mode, OFlags, Uid};
-use vfsrun_cgroup::Cgroup;
+use vfsrun_cgroup::systemd::Unit;
+use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
@@ -29,14 +31,24 @@ pub struct Joining<'a> {
     pub namespaces: CloneFlags,
     pub keyring: Keyring,
     pub cgroup: Option<&'a Cgroup>,
+    /// Of the cgroup, if systemd has made it; and the place in it.
+    pub unit: Option<(&'a Unit, PathBuf)>,
     /// Ends with main.
     pub tied: bool,
     pub preserve_fds: u32,
 }
 
+/// How the process in between gets into the cgroup of version 2.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// It is there.
+    Started,
+    BySystemd,
+}
+
 /// The story of both processes; it never returns to its caller's code.
-pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
-    let code = match join(joining, sender) {
+pub fn run(joining: &Joining<'_>, attach: Attach, sender: &Sender) -> ! {
+    let code = match join(joining, attach, sender) {
         Ok(()) => 0,
         Err(error) => {
             let code = error.exit_code();
@@ -48,12 +60,15 @@ pub fn run(joining: &Joining<'_>, sender: &Sender) -> ! {
 }
 
 /// Returns in the process in between.
-fn join(joining: &Joining<'_>, sender: &Sender) -> Result<(), InitError> {
+fn join(joining: &Joining<'_>, attach: Attach, sender: &Sender) -> Result<(), InitError> {
     scheduling::start_on(&joining.plan.command.scheduling)?;
     init::set_oom_score(joining.plan)?;
     let labels = &joining.plan.command.labels;
     let procfs = labels::procfs(labels).map_err(InitError::step("open /proc of the host"))?;
     // While the host's cgroups are in sight.
+    if let (Attach::BySystemd, Some((unit, below))) = (attach, &joining.unit) {
+        unit.attach(below, rustix::process::getpid()).map_err(CgroupError::from)?;
+    }
     if let Some(cgroup) = joining.cgroup {
         cgroup.enter(rustix::process::getpid())?;
     }
