@@ -130,8 +130,8 @@ fn statistics_are_the_containers(sandbox: &Sandbox) {
         return;
     }
     detached(sandbox, "web");
+    processes::until("both processes", || stats(sandbox)["pids"] == json!({ "current": 2 }));
     let at_first = stats(sandbox);
-    assert_eq!(at_first["pids"], json!({ "current": 2 }));
     assert_eq!(at_first["memory"]["usage"]["limit"], 64 << 20);
     assert_eq!(at_first["cpuset"]["cpus"], json!([0]));
     assert_eq!(at_first["intel_rdt"], json!({}));
