@@ -51,7 +51,11 @@ fn tell_commit() {
 /// The program begins at a function of vfsrun-sys, which goes on to the C library's.
 fn begin_before_libc() {
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
-    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") {
+    let has = |name: &str, word: &str| std::env::var(name).is_ok_and(|said| said.contains(word));
+    // A static program that relocates itself does that in `_start`: before, no pointer in its data is right.
+    let relocates_itself = has("CARGO_CFG_TARGET_FEATURE", "crt-static")
+        && !has("CARGO_ENCODED_RUSTFLAGS", "relocation-model=static");
+    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") && !relocates_itself {
         println!("cargo::rustc-link-arg-bins=-Wl,-e,vfsrun_entry");
     }
 }
@@ -62,7 +66,10 @@ fn begin_before_libc() {
 fn order_functions() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("link-order");
     println!("cargo::rerun-if-changed={}", list.display());
-    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") && links_with_lld() {
+    // The compiler's driver takes a comma for the end of an argument of the linker's.
+    let is_sayable = !list.display().to_string().contains(',');
+    let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    if is_sayable && is_release && links_with_lld() {
         println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", list.display());
         println!("cargo::rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
     }

@@ -5,11 +5,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Stdio;
 
-use vfsrun_tests::{Caller, Sandbox, as_root_and_user, fixtures, json, skip};
+use vfsrun_tests::{Caller, Sandbox, Value, as_root_and_user, fixtures, json, skip};
 
 as_root_and_user!(
     home_is_that_of_the_user_in_the_root,
     home_of_another_command_is_that_of_its_user,
+    home_is_found_although_few_files_may_be_open,
     a_passwd_that_leads_elsewhere_is_none,
     a_passwd_that_is_no_file_is_none,
     ;
@@ -32,6 +33,18 @@ fn bundle(sandbox: &Sandbox, env: &[&str], uid: u32) -> bool {
     config["process"]["user"] = json!({ "uid": uid, "gid": uid });
     sandbox.write_json("bundle/config.json", &config);
     true
+}
+
+fn home_is_found_although_few_files_may_be_open(sandbox: &Sandbox) {
+    if !bundle(sandbox, &[], 0) {
+        return;
+    }
+    sandbox.write("bundle/rootfs/etc/passwd", PASSWD);
+    let file = sandbox.path("bundle/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 4, "hard": 4 }]);
+    sandbox.write_json("bundle/config.json", &config);
+    assert_eq!(homes(sandbox), ["/of/root", "/of/root"]);
 }
 
 /// As a bundle's command, and as a container's.

@@ -506,6 +506,9 @@ fn start_that_waits_for_a_hook_can_be_ended(sandbox: &Sandbox) {
         .call(&["start", "web"])
         .expect(1)
         .assert_stderr_has("cannot start an already running container: web");
+    // Something of it has run.
+    let refused = sandbox.call(&["delete", "web"]).expect(1);
+    refused.assert_stderr_has("cannot delete container web that is not stopped: created");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     let output = start.wait().expect(1);
     output.assert_stderr_has(

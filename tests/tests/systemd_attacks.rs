@@ -64,7 +64,6 @@ fn annotations_set_properties_and_bad_ones_are_named(sandbox: &Sandbox) {
         config["annotations"] = json!({
             "org.systemd.property.CollectMode": "'inactive'",
             "org.systemd.property.After": "['basic.target', 'dbus.socket']",
-            "org.systemd.property.Description": "'it is mine'",
             "org.systemd.property.KillSignal": "int32 10",
             "org.systemd.property.RuntimeMaxUSec": "uint64 90000000",
             "org.systemd.property.SendSIGHUP": "true",
@@ -72,17 +71,11 @@ fn annotations_set_properties_and_bad_ones_are_named(sandbox: &Sandbox) {
     });
     let output = booted.run(
         "started run -d -b bundle web
-        systemctl show test-one.scope -p CollectMode -p After -p Description -p KillSignal -p RuntimeMaxUSec -p SendSIGHUP
+        systemctl show test-one.scope -p CollectMode -p After -p KillSignal -p RuntimeMaxUSec -p SendSIGHUP
         vfsrun delete --force web; gone test-one.scope",
     );
     let told = output.expect(0).stdout;
-    for line in [
-        "CollectMode=inactive",
-        "Description=it is mine",
-        "KillSignal=10",
-        "RuntimeMaxUSec=1min 30s",
-        "SendSIGHUP=yes",
-    ] {
+    for line in ["CollectMode=inactive", "KillSignal=10", "RuntimeMaxUSec=1min 30s", "SendSIGHUP=yes"] {
         assert!(told.lines().any(|told| told == line), "{line}: {told}");
     }
     assert!(told.contains("dbus.socket") && !told.contains("scope"), "{told}");
@@ -92,6 +85,9 @@ fn annotations_set_properties_and_bad_ones_are_named(sandbox: &Sandbox) {
         ("PIDs", "[uint32 1]"),
         ("Conflicts", "['dbus.socket']"),
         ("Slice", "'-.slice'"),
+        ("Description", r"'x\nOnSuccess=evil.service'"),
+        ("Documentation", r"['man:x\nOnSuccess=evil.service']"),
+        ("After", r"['basic.target\nOnSuccess=evil.service']"),
     ] {
         bundle(sandbox, ":test:one", annotated(key, value));
         let output = booted.run("vfsrun create -b bundle web").expect(1);

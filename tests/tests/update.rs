@@ -18,9 +18,24 @@ as_root!(
     what_was_said_before_holds_for_the_next_update,
     devices_stay_as_they_are,
     updates_at_once_are_all_remembered,
+    config_that_cannot_be_kept_again_is_not_updated,
 );
 
 as_user!(without_a_cgroup_nothing_can_be_changed, cgroup_that_is_given_to_the_user_is_changed,);
+
+fn config_that_cannot_be_kept_again_is_not_updated(sandbox: &Sandbox) {
+    if !prepared(sandbox, json!({ "pids": { "limit": 77 } })) {
+        return;
+    }
+    // A key that nobody knows, whose number no type has.
+    let text = fs::read_to_string(sandbox.path("bundle/config.json")).unwrap();
+    sandbox.write("bundle/config.json", text.replacen('{', "{ \"unknown\": 1e999,", 1));
+    detached(sandbox, "web");
+    update(sandbox, &["--pids-limit", "50"]).expect(1).assert_stderr_has("number out of range");
+    assert_eq!(self::text(sandbox, "pids", "pids.max"), "77");
+    sandbox.call(&["delete", "--force", "web"]).expect(0);
+    tidy(sandbox);
+}
 
 /// A container `web` at [`at`], which sleeps.
 fn prepared(sandbox: &Sandbox, resources: Value) -> bool {

@@ -42,13 +42,14 @@ impl Type {
 }
 
 /// By the names that systemd has in D-Bus.
-const KNOWN: [(&str, Type); 15] = [
+///
+/// systemd writes a text as a line of a file that it reads again when it is reloaded: a text of several lines would be lines of others,
+/// too. `Description` is that by which a unit is known to be the container's.
+const KNOWN: [(&str, Type); 13] = [
     ("After", Type::Texts),
     ("Before", Type::Texts),
     ("CollectMode", Type::Text),
     ("DefaultDependencies", Type::Flag),
-    ("Description", Type::Text),
-    ("Documentation", Type::Texts),
     ("FinalKillSignal", Type::Int),
     ("KillMode", Type::Text),
     ("KillSignal", Type::Int),
@@ -156,12 +157,10 @@ fn string(text: &str) -> Option<(String, &str)> {
     let mut string = String::new();
     while let Some((index, letter)) = letters.next() {
         match letter {
-            // D-Bus has no text with it.
-            '\0' => return None,
+            // What D-Bus has not, and what ends the line that systemd writes.
+            letter if letter.is_control() => return None,
             letter if letter == quote => return Some((string, &text[index + 1..])),
             '\\' => string.push(match letters.next()?.1 {
-                'n' => '\n',
-                't' => '\t',
                 letter @ ('\\' | '\'' | '"') => letter,
                 _ => return None,
             }),
@@ -214,7 +213,7 @@ mod tests {
         is("TimeoutStopSec", " 3 ", Property::number("TimeoutStopUSec", 3_000_000));
         is("TimeoutStopUSec", "@t 0x10", Property::number("TimeoutStopUSec", 16));
         is("CollectMode", "'inactive-or-failed'", Property::text("CollectMode", "inactive-or-failed"));
-        is("Description", r#""it\'s\n""#, Property::text("Description", "it's\n"));
+        is("CollectMode", r#""it\'s""#, Property::text("CollectMode", "it's"));
         is("DefaultDependencies", "true", Property::flag("DefaultDependencies", true));
         is("KillSignal", "int32 9", Property::new("KillSignal", Value::Int(9)));
         let after = Value::Texts(vec!["a.service".into(), "b.service".into()]);
@@ -238,6 +237,9 @@ mod tests {
             ("CollectMode", "'inactive"),
             ("CollectMode", "'a' 'b'"),
             ("CollectMode", "'a\0'"),
+            ("CollectMode", "'a\nOnSuccess=b.service'"),
+            ("CollectMode", r"'a\nOnSuccess=b.service'"),
+            ("After", r"['a.service\nOnSuccess=b.service']"),
             ("After", "['a'"),
             ("After", "['a',]"),
             ("After", "['a']]"),
@@ -256,6 +258,8 @@ mod tests {
         let others = [
             ("PIDs", "[uint32 1]"),
             ("Slice", "'-.slice'"),
+            ("Description", "'somebody else'"),
+            ("Documentation", "['man:x']"),
             ("Conflicts", "['ssh.service']"),
             ("Wants", "['debug-shell.service']"),
             ("OnFailure", "['poweroff.target']"),

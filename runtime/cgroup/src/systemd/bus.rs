@@ -2,13 +2,13 @@
 //! nothing is kept when it is dropped.
 
 use std::io::{self, Read, Write};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -200,8 +200,10 @@ impl Bus {
         self.read(&mut bytes[HEAD..], deadline)?;
         let message = Message::parse(&bytes)?;
         if message.kind == SIGNAL && message.member == "JobRemoved" {
-            let mut texts = message.texts("uoss")?;
-            self.ended.push((std::mem::take(&mut texts[1]), std::mem::take(&mut texts[3])));
+            // On a shared bus anybody may send one; whether the scope is there is looked at afterwards.
+            if let Ok(mut texts) = message.texts("uoss") {
+                self.ended.push((std::mem::take(&mut texts[1]), std::mem::take(&mut texts[3])));
+            }
         }
         Ok(message)
     }
@@ -232,11 +234,17 @@ enum Address {
 }
 
 impl Address {
+    /// One who accepts nobody any more is waited for as long as one who does not answer.
     fn connect(&self) -> io::Result<UnixStream> {
-        match self {
-            Address::Path(path) => UnixStream::connect(path),
-            Address::Abstract(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-        }
+        let address = match self {
+            Address::Path(path) => SocketAddrUnix::new(path)?,
+            Address::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
+        };
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // It is that of connecting, too.
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        connect(&socket, &address)?;
+        Ok(UnixStream::from(socket))
     }
 }
 

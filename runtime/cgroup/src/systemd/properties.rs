@@ -27,6 +27,11 @@ pub fn of(limits: &[Limit], systemd: u32) -> Vec<Property> {
 fn of_one(limit: &Limit, systemd: u32) -> Vec<Property> {
     let value = limit.value.trim();
     let number = |name: &str| amount(value).map(|number| Property::number(name, number));
+    // What the kernel takes and systemd refuses.
+    let within = |name: &str, least: u64, most: u64| match amount(value)? {
+        NO_LIMIT => Some(Property::number(name, NO_LIMIT)),
+        number => Some(Property::number(name, number.clamp(least, most))),
+    };
     let one = match (limit.version, limit.file.as_str()) {
         (_, "pids.max") => amount(value).map(|count| Property::number("TasksMax", count.max(1))),
         (_, "cpuset.cpus") if systemd >= 244 => bits(value).map(|bits| Property::new("AllowedCPUs", bits)),
@@ -34,15 +39,20 @@ fn of_one(limit: &Limit, systemd: u32) -> Vec<Property> {
             bits(value).map(|bits| Property::new("AllowedMemoryNodes", bits))
         }
         (Version::V1, "memory.limit_in_bytes") => number("MemoryLimit"),
-        (Version::V1, "cpu.shares") => number("CPUShares"),
-        (Version::V1, "blkio.weight") => number("BlockIOWeight"),
-        (Version::V2, "memory.max") => number("MemoryMax"),
+        // The file gets the exact value afterwards.
+        (Version::V1, "cpu.shares") => within("CPUShares", 2, 1 << 18),
+        (Version::V1, "blkio.weight") => within("BlockIOWeight", 10, 1000),
+        (Version::V2, "memory.max") => within("MemoryMax", 1, NO_LIMIT),
         (Version::V2, "memory.high") => number("MemoryHigh"),
         (Version::V2, "memory.low") => number("MemoryLow"),
         (Version::V2, "memory.min") => number("MemoryMin"),
         (Version::V2, "memory.swap.max") => number("MemorySwapMax"),
         (Version::V2, "memory.zswap.max") if systemd >= 253 => number("MemoryZSwapMax"),
-        (Version::V2, "cpu.idle") if systemd >= 252 && value == "1" => Some(Property::number("CPUWeight", 0)),
+        (Version::V2, "cpu.idle") if systemd >= 252 => match value {
+            "1" => Some(Property::number("CPUWeight", 0)),
+            "0" => Some(Property::number("CPUWeight", NO_LIMIT)),
+            _ => None,
+        },
         (Version::V2, "cpu.weight") => number("CPUWeight"),
         (Version::V2, "io.weight") => number("IOWeight"),
         // That of the scheduler has another range.

@@ -32,12 +32,6 @@ impl Scope {
         ];
         let after = [Property::text("Slice", slice), Property::flag("Delegate", true)];
         let after = after.into_iter().chain(accounting.map(|name| Property::flag(name, true))).chain(limits);
-        let mut unit = unit;
-        let (descriptions, asked): (Vec<_>, Vec<_>) =
-            asked.into_iter().partition(|property| property.name == "Description");
-        if let Some(Property { value: Value::Text(text), .. }) = descriptions.into_iter().next_back() {
-            unit.description = text;
-        }
         let is_asked = |property: &Property| asked.iter().any(|other| other.name == property.name);
         let before: Vec<_> = before.into_iter().filter(|property| !is_asked(property)).collect();
         Scope { unit, properties: before.into_iter().chain(asked.clone()).chain(after).collect() }
@@ -112,13 +106,9 @@ mod tests {
     fn what_a_config_asks_for_replaces_defaults_and_nothing_else() {
         let unit =
             Unit { name: "a.scope".into(), whose: Whose::Machines, version: 252, description: "ours".into() };
-        let asked = vec![
-            Property::flag("DefaultDependencies", true),
-            Property::text("Description", "theirs"),
-            Property::number("TimeoutStopUSec", 5),
-        ];
+        let asked = vec![Property::flag("DefaultDependencies", true), Property::number("TimeoutStopUSec", 5)];
         let scope = Scope::new(unit, "a.slice", asked, vec![Property::number("TasksMax", 7)]);
-        assert_eq!(scope.unit.description, "theirs");
+        assert_eq!(scope.unit.description, "ours");
         let names: Vec<_> = scope.properties.iter().map(|property| property.name.as_str()).collect();
         assert_eq!(
             names,

@@ -6,11 +6,17 @@ use std::time::Duration;
 const UNITS: [(&str, f64); 7] =
     [("h", 3600.0), ("ms", 1e-3), ("m", 60.0), ("s", 1.0), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9)];
 
-/// Errors: it is no time, or not above 0.
+/// The clock can count so far.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Errors: it is no time, not above 0, or more than a year.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let total = seconds(text).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let total = total.ok_or_else(|| format!("{text:?} is no time, expected such as 500ms, 5s or 1m30s"))?;
-    if total.is_zero() { Err("must be above 0".to_owned()) } else { Ok(total) }
+    if total.is_zero() || total > LONGEST {
+        return Err("must be above 0, and a year at most".to_owned());
+    }
+    Ok(total)
 }
 
 fn seconds(text: &str) -> Option<f64> {
@@ -54,6 +60,7 @@ mod tests {
             "1d",
             "1e3s",
             "99999999999999999999h",
+            "4000000000000000h",
             "1.2.3s",
             ".",
         ] {

@@ -27,7 +27,7 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 /// A call as engines make it. `None` for every other one, and for one that is wrong, which is to be told by the parser of all.
 fn runtime_call(arguments: &[OsString]) -> Option<Cli> {
     let command = arguments[first_word(arguments)?].to_str()?;
-    let parser = Container::parser(command)?.disable_help_flag(true);
+    let parser = Container::parser(command)?;
     let program =
         Global::augment_args(clap::Command::new("vfsrun")).args_override_self(true).subcommand(parser);
     let matches = program.try_get_matches_from(arguments).ok()?;
@@ -211,9 +211,15 @@ mod tests {
             let all = format!("{:?}", Cli::try_parse_from(words(line)).unwrap());
             assert_eq!(format!("{:?}", runtime_call(&words(line)).unwrap()), all);
         }
-        for line in
-            ["vfsrun run --help", "vfsrun run", "vfsrun start -x", "vfsrun list", "vfsrun --version run x"]
-        {
+        for line in [
+            "vfsrun run --help",
+            "vfsrun exec web --help",
+            "vfsrun exec web -h",
+            "vfsrun run",
+            "vfsrun start -x",
+            "vfsrun list",
+            "vfsrun --version run x",
+        ] {
             assert!(runtime_call(&words(line)).is_none(), "{line}");
         }
     }

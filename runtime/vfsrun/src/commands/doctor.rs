@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vfsrun_plan::facts::Caller;
+use vfsrun_plan::facts::{Caller, ParentIds};
 
 use vfsrun_sys::chain;
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
@@ -189,7 +189,7 @@ fn upper(store: &Path) -> Finding {
 }
 
 fn systemd(caller: &Caller) -> Finding {
-    match probe::cgroups::systemd(caller.privileged) {
+    match probe::cgroups::systemd(caller.privileged && probe::parent_ids(caller) == ParentIds::identity()) {
         Ok(manager) => finding(
             "systemd",
             State::Works,

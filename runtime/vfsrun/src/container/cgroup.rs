@@ -246,6 +246,7 @@ impl Kept {
         cgroup.update(limits).inspect_err(|_| {
             // The first error is what the caller can do something about.
             let _ = tell(&before);
+            let _ = cgroup.write(&before);
         })
     }
 

@@ -291,8 +291,9 @@ impl Containers {
             Ok(container) => {
                 match container.status()? {
                     Status::Stopped => {}
-                    // As runc and crun do it: nothing of the user's has run. The specification wants an error.
-                    Status::Created => container.end()?,
+                    // As runc and crun do it: nothing of the user's has run. The specification wants an error. Under the lock nobody
+                    // opens the gate.
+                    Status::Created if !gate::was_opened(&place.path) => container.end()?,
                     status if !force => return Err(ContainerError::NotStopped { id: id.clone(), status }),
                     _ => container.end()?,
                 }

@@ -136,6 +136,7 @@ impl Containers {
             return Err(UpdateError::NoGroup { at: schema.at });
         }
         let config = container.config()?;
+        let document = container.document(&config.text)?;
         let before = config.linux.clone().and_then(|linux| linux.resources).unwrap_or_default();
         if !asked.change.devices.is_empty() && asked.change.devices != before.devices {
             let at = asked.name("devices");
@@ -150,7 +151,7 @@ impl Containers {
         for field in ignored {
             note(&format!("{}: cgroup version 2 does not have it", asked.name(field)));
         }
-        container.keep(&config.text, now, &asked.schemata)
+        container.keep(document, now, &asked.schemata)
     }
 }
 
@@ -167,12 +168,24 @@ fn refuse_above_swap(asked: &Asked, written: &Resources) -> Result<(), UpdateErr
 }
 
 impl Container {
-    /// `config`: the document that is kept now.
-    fn keep(&self, config: &str, resources: Resources, schemata: &Schemata) -> Result<(), UpdateError> {
+    /// The config that is kept now, with what has no type here. A number that is too large for any is no error before.
+    fn document(&self, config: &str) -> Result<Value, UpdateError> {
+        let failed = |error: serde_json::Error| UpdateError::Keep {
+            path: self.path.join(CONFIG),
+            source: error.into(),
+        };
+        serde_json::from_str(config).map_err(failed)
+    }
+
+    fn keep(
+        &self,
+        mut document: Value,
+        resources: Resources,
+        schemata: &Schemata,
+    ) -> Result<(), UpdateError> {
         let path = self.path.join(CONFIG);
         let failed = |source| UpdateError::Keep { path: path.clone(), source };
         let resources = serde_json::to_value(resources).map_err(|error| failed(error.into()))?;
-        let mut document: Value = serde_json::from_str(config).map_err(|error| failed(error.into()))?;
         document["linux"]["resources"] = resources;
         schemata.keep_in(&mut document);
         result_file::write(&path, &document.to_string()).map_err(failed)

@@ -160,10 +160,11 @@ pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, W
         read_nothing()?;
     }
     job.keyring.join()?;
+    // With few descriptors its file could not be opened any more.
+    let home = command.home_of_user.then(|| passwd::home(command.uid));
     limit_resources(&command.rlimits)?;
     scheduling::apply(&command.scheduling)?;
     sandbox::limit_bounding_set(&job.sandbox.capabilities)?;
-    let home = command.home_of_user.then(|| passwd::home(command.uid));
     take_ids(command)?;
     enter_directory(&command.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(command.umask));
