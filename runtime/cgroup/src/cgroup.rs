@@ -186,6 +186,16 @@ impl Cgroup {
         self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
     }
 
+    /// The same for the caller, which has one thread. As a thread that moves itself it waits for nobody; a process that is moved waits
+    /// until no other can be in the middle of a fork (an RCU grace period, 5 to 15 ms).
+    pub fn enter_self(&self) -> Result<(), CgroupError> {
+        for part in self.parts.iter().filter(|part| part.place.version == Version::V1) {
+            files::write(&part.directory, "tasks", "0")
+                .map_err(CgroupError::step("move this process into", part.place.full_path()))?;
+        }
+        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(rustix::process::getpid())?))
+    }
+
     /// Moves a process into all of it; where it is already it stays.
     pub(crate) fn enter_all(&self, process: Pid) -> Result<(), CgroupError> {
         for part in &self.parts {
