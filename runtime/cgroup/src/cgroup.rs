@@ -69,6 +69,10 @@ pub struct Cgroup {
     group: Option<Group>,
 }
 
+/// The files of a cgroup that take in who writes to them.
+#[derive(Debug)]
+pub struct Doors(Vec<(OwnedFd, PathBuf)>);
+
 /// That of one hierarchy.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -176,24 +180,22 @@ impl Cgroup {
         self.v2().map(|part| part.directory.as_fd())
     }
 
-    /// Moves a process, that was started in [`Cgroup::to_start_in`], into the others.
-    pub fn enter(&self, process: Pid) -> Result<(), CgroupError> {
-        let pid = process.as_raw_nonzero().to_string();
-        for part in self.parts.iter().filter(|part| part.place.version == Version::V1) {
-            files::write(&part.directory, "cgroup.procs", &pid)
-                .map_err(CgroupError::step("move a process into", part.place.full_path()))?;
-        }
-        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
+    /// The ways into the hierarchies of version 1, for a process that was started in [`Cgroup::to_start_in`]. Who opens them needs
+    /// the rights, and not who passes them.
+    pub fn doors(&self) -> Result<Doors, CgroupError> {
+        let open = |part: &Part| {
+            let path = part.place.full_path();
+            files::open_to_write(&part.directory, "tasks")
+                .map(|file| (file, path.clone()))
+                .map_err(CgroupError::step("open the way into", path))
+        };
+        let parts = self.parts.iter().filter(|part| part.place.version == Version::V1);
+        Ok(Doors(parts.map(open).collect::<Result<_, _>>()?))
     }
 
-    /// The same for the caller, which has one thread. As a thread that moves itself it waits for nobody; a process that is moved waits
-    /// until no other can be in the middle of a fork (an RCU grace period, 5 to 15 ms).
-    pub fn enter_self(&self) -> Result<(), CgroupError> {
-        for part in self.parts.iter().filter(|part| part.place.version == Version::V1) {
-            files::write(&part.directory, "tasks", "0")
-                .map_err(CgroupError::step("move this process into", part.place.full_path()))?;
-        }
-        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(rustix::process::getpid())?))
+    /// Moves a process of one thread into the resctrl group, if there is one.
+    pub fn enter_group(&self, process: Pid) -> Result<(), CgroupError> {
+        self.group.as_ref().map_or(Ok(()), |group| Ok(group.enter(process)?))
     }
 
     /// Moves a process into all of it; where it is already it stays.
@@ -218,6 +220,16 @@ impl Cgroup {
 
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+}
+
+impl Doors {
+    /// Moves the caller, which has one thread. As a thread that moves itself it waits for nobody; a process that is moved waits until no
+    /// other can be in the middle of a fork: an RCU grace period, 5 to 15 ms.
+    pub fn pass(self) -> Result<(), CgroupError> {
+        self.0.iter().try_for_each(|(file, path)| {
+            files::write_open(file, "0").map_err(CgroupError::step("move this process into", path))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Cgroups of containers: what is mounted here, where a container's cgroup lies, its limits, devices and processes, and its end.
 //!
 //! ```text
-//! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, enter ──▶ remove
+//! hierarchy::all ──▶ Place::of ──▶ Cgroup::make ── write, guard, doors ──▶ remove
 //!                      │ kept in the container's directory before anything is made
 //!                      └──▶ Cgroup::open ── update, enter, signal, freeze, stats
 //! with systemd: Place::of ──▶ systemd::Scope ── admit
@@ -25,7 +25,7 @@ pub mod stats;
 pub mod systemd;
 mod update;
 
-pub use cgroup::{Cgroup, CgroupError};
+pub use cgroup::{Cgroup, CgroupError, Doors};
 pub use hierarchy::{Hierarchy, Version};
 pub use limits::Limit;
 pub use oom::Notices;

@@ -79,6 +79,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let opened = |source| LaunchError::Open { source };
     let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
     let own_time = join(&plan.namespaces)?;
+    let doors = prepared.cgroup.map(Way::doors).transpose()?.flatten();
     match clone_in(prepared.cgroup.and_then(Way::to_start_in), fresh)
         .map_err(|source| LaunchError::Clone { hint: hint(&source), source })?
     {
@@ -91,7 +92,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
                 }
                 None => Host::Here(Reach::new(plan, prepared.scaffold, &ids_of_mounts)),
             };
-            init::run(prepared, host, sender)
+            init::run(prepared, doors, host, sender)
         }
         Cloned::Parent(child) => {
             drop(sender);

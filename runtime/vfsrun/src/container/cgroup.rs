@@ -11,7 +11,7 @@ use thiserror::Error;
 use vfsrun_cgroup::limits::{self, LimitError};
 use vfsrun_cgroup::resctrl::{Group, ResctrlError, Schema, Wanted};
 use vfsrun_cgroup::systemd::{self, Scope, SystemdError, Unit};
-use vfsrun_cgroup::{Cgroup, CgroupError, Limit, Place, Processes, Version};
+use vfsrun_cgroup::{Cgroup, CgroupError, Doors, Limit, Place, Processes, Version};
 use vfsrun_plan::{Plan, plan};
 use vfsrun_spec::oci::Resources;
 
@@ -132,10 +132,18 @@ impl Way<'_> {
         }
     }
 
-    /// Takes init, which waits, in.
+    /// By which init goes in itself, before it does anything.
+    pub fn doors(&self) -> Result<Option<Doors>, CgroupError> {
+        match self {
+            Way::Made(cgroup) => cgroup.doors().map(Some),
+            Way::Asked { .. } => Ok(None),
+        }
+    }
+
+    /// Takes init, which waits, into what it does not go into itself.
     pub fn admit(&self, init: Pid) -> Result<(), CgroupError> {
         let (scope, planned, group, file) = match self {
-            Way::Made(cgroup) => return cgroup.enter(init),
+            Way::Made(cgroup) => return cgroup.enter_group(init),
             Way::Asked { scope, planned, group, file } => (scope, planned, group, file),
         };
         tracing::debug!(unit = scope.unit.name, properties = ?scope.properties, "ask systemd for the scope");

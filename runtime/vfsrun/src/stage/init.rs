@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use thiserror::Error;
-use vfsrun_cgroup::CgroupError;
+use vfsrun_cgroup::{CgroupError, Doors};
 use vfsrun_plan::Plan;
 use vfsrun_plan::ids::{self, Extent};
 use vfsrun_plan::plan::{Namespace, Root};
@@ -64,7 +64,7 @@ impl InitError {
 /// What the main process prepared for init.
 pub struct Prepared<'a> {
     pub plan: &'a Plan,
-    /// Init is moved there before it does anything.
+    /// Init goes there before it does anything.
     pub cgroup: Option<&'a Way<'a>>,
     pub filter: Option<&'a Filter>,
     /// A directory of the host that may be covered in the new mount namespace.
@@ -80,8 +80,8 @@ pub struct Prepared<'a> {
 }
 
 /// The story of init; it never returns to its caller's code.
-pub fn run(prepared: Prepared<'_>, mut host: Host<'_>, sender: Sender) -> ! {
-    let code = match start(prepared, &mut host, &sender) {
+pub fn run(prepared: Prepared<'_>, doors: Option<Doors>, mut host: Host<'_>, sender: Sender) -> ! {
+    let code = match start(prepared, doors, &mut host, &sender) {
         Ok(workload) => reap(workload, &sender),
         Err(error) => {
             let code = error.exit_code();
@@ -105,12 +105,14 @@ impl InitError {
 /// Builds everything up to the running command. Without a reaper this process becomes the command itself.
 fn start(
     prepared: Prepared<'_>,
+    doors: Option<Doors>,
     host: &mut Host<'_>,
     sender: &Sender,
 ) -> Result<nix::unistd::Pid, InitError> {
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
+    doors.map_or(Ok(()), Doors::pass)?;
     leave_cgroup_namespace(plan)?;
     // Before it is closed: the files of /proc of an undumpable process belong to the host's root.
     set_oom_score(plan)?;

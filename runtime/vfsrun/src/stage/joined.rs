@@ -70,7 +70,8 @@ fn join(joining: &Joining<'_>, attach: Attach, sender: &Sender) -> Result<(), In
         unit.attach(below, rustix::process::getpid()).map_err(CgroupError::from)?;
     }
     if let Some(cgroup) = joining.cgroup {
-        cgroup.enter_self()?;
+        cgroup.doors()?.pass()?;
+        cgroup.enter_group(rustix::process::getpid())?;
     }
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
