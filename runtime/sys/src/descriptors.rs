@@ -1,7 +1,7 @@
 //! Descriptors: what a process must not hand on to the program it executes.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Marks every descriptor from `first` on close-on-exec.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
@@ -29,15 +29,4 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: the promise of the caller of `close_from_but`; a closed number is not opened again by anything that runs here.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The first of `numbers` that is not open, or that is this program's own: what it inherited survives an exec, and nothing that it
-/// opens does.
-pub fn first_not_inherited(numbers: std::ops::Range<RawFd>) -> Option<RawFd> {
-    let mut numbers = numbers;
-    numbers.find(|number| {
-        // SAFETY: it reads a flag of a number, which need not be open.
-        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
-        flags == -1 || flags & libc::FD_CLOEXEC != 0
-    })
 }

@@ -3,7 +3,6 @@
 use thiserror::Error;
 use vfsrun_plan::plan::Command;
 use vfsrun_spec::merge;
-use vfsrun_sys::descriptors;
 
 /// More descriptors than the kernel lets a process have by default.
 const MOST: u32 = 1 << 20;
@@ -12,8 +11,6 @@ const MOST: u32 = 1 << 20;
 pub enum ListenError {
     #[error("LISTEN_FDS: {said:?} is no number of descriptors")]
     Number { said: String },
-    #[error("LISTEN_FDS: {count} descriptors are said, but {missing} is not open")]
-    Missing { count: u32, missing: i32 },
 }
 
 /// Descriptors from 3 on that are the command's.
@@ -27,15 +24,9 @@ pub struct Sockets {
 impl Sockets {
     /// Those of this program's caller. As with crun they may be given without LISTEN_PID; one that is another process's says that
     /// they are not meant for us.
-    ///
-    /// Errors: they are not all there. What is open here of ours must not be taken for one.
     pub fn of_caller() -> Result<Sockets, ListenError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let sockets = Sockets::new(variable, std::process::id())?;
-        match descriptors::first_not_inherited(3..3 + sockets.count.cast_signed()) {
-            Some(missing) => Err(ListenError::Missing { count: sockets.count, missing }),
-            None => Ok(sockets),
-        }
+        Sockets::new(variable, std::process::id())
     }
 
     fn new(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<Sockets, ListenError> {
