@@ -9,6 +9,7 @@ use vfsrun_tests::{Background, Caller, Output, Sandbox, Value, as_root_and_user,
 
 as_root_and_user!(
     command_is_in_the_namespaces_of_the_container,
+    container_that_has_just_been_started_is_joined,
     command_has_the_walls_of_the_container,
     exit_code_and_signal_come_through,
     options_change_the_process,
@@ -274,6 +275,19 @@ fn e_process_that_joins_gives_nothing_of_itself_away(sandbox: &Sandbox) {
         })
         .collect();
     assert!(found.is_empty(), "{found:?}");
+    end(sandbox);
+}
+
+/// Its first process is closed to ordinary users until it is the container's command.
+fn container_that_has_just_been_started_is_joined(sandbox: &Sandbox) {
+    if !running(sandbox, |_| {}) {
+        return;
+    }
+    for _ in 0..15 {
+        shell(sandbox, "true").expect(0);
+        sandbox.call(&["delete", "--force", "web"]).expect(0);
+        detached(sandbox, "web");
+    }
     end(sandbox);
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use thiserror::Error;
@@ -13,7 +14,7 @@ use vfsrun_spec::{Process, Spec, SpecError};
 use super::cgroup::SubCgroupError;
 use super::create::{Console, CreateError};
 use super::pidfd::{PidfdError, PidfdSocket, Whose};
-use super::{CONFIG, Container, ContainerError, Containers, Id, SubCgroup};
+use super::{CONFIG, Container, ContainerError, Containers, Id, PATIENCE, SubCgroup, gate};
 use crate::decide::{self, Joined};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
@@ -118,6 +119,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let process = container.process().map_err(|source| ExecError::Stopped { source })?;
+    wait_until_open(&container);
     if !request.ignore_paused && cgroup.as_ref().map_or(Ok(false), Cgroup::is_frozen)? {
         return Err(ExecError::Paused);
     }
@@ -156,6 +158,19 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let told = Told { agent: agent.as_ref(), created: Some(&write), ..Told::default() };
     let ended = supervise::to_end(&init, None, told, &signals, None);
     Ok(ended.inspect_err(|_| supervise::end(&init))?.code)
+}
+
+/// Right after its start a container's process is not yet its command, and closed to debuggers: its namespaces cannot be entered by an
+/// ordinary user, who may look at their names as soon as they can.
+fn wait_until_open(container: &Container) {
+    let names = format!("/proc/{}/ns/user", container.record.process.pid);
+    let deadline = Instant::now() + PATIENCE;
+    while gate::was_opened(&container.path)
+        && std::fs::read_link(&names).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The container's config with the process of the command.
