@@ -38,8 +38,10 @@ fn two_hundred_containers_forty_at_a_time_leave_nothing(sandbox: &Sandbox) {
 fn see_through(sandbox: &Sandbox, id: &str) {
     // Its output is the container's: a pipe would not end.
     let mut create = sandbox.vfsrun(&["create", "-b", "bundle", id]);
-    let status = create.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it can be started");
-    assert!(status.success(), "{id}");
+    let said = sandbox.path(id);
+    let stderr = std::fs::File::create(&said).expect("a file of the test's");
+    let status = create.stdout(Stdio::null()).stderr(stderr).status().expect("it can be started");
+    assert!(status.success(), "{id}: {}", std::fs::read_to_string(&said).unwrap_or_default());
     sandbox.call(&["start", id]).expect(0);
     processes::until(&format!("the end of {id}"), || {
         sandbox.call(&["state", id]).expect(0).stdout.contains("\"stopped\"")

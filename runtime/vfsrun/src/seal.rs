@@ -9,15 +9,19 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::AtFlags;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Landlock, Root};
 use vfsrun_spec::vfs::FsRight;
 use vfsrun_sys::mount::{self, Attr};
 
 const SELF: &str = "/proc/self/exe";
+/// To be done with the pages of a copy.
+const FOR_THE_KERNEL: Duration = Duration::from_secs(10);
 
 /// Whether the command of `plan` could reach the program's file.
 pub fn is_needed(plan: &Plan) -> bool {
@@ -94,6 +98,13 @@ fn copy_in_memory() -> io::Result<OwnedFd> {
     io::copy(&mut std::fs::File::from(open_self()?), &mut to)?;
     drop(to);
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    let deadline = Instant::now() + FOR_THE_KERNEL;
+    loop {
+        match rustix::fs::fcntl_add_seals(&copy, seals) {
+            // The kernel still has its hands on pages that were just written, on a busy machine for longer than it waits itself.
+            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            sealed => break sealed?,
+        }
+    }
     Ok(copy)
 }
