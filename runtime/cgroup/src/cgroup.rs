@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::{Mode, mkdir};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use thiserror::Error;
@@ -235,19 +235,22 @@ impl Doors {
 
 impl Part {
     fn make(place: &Place, places: &[Place], limits: &[Limit], others: Others) -> Result<Part, CgroupError> {
-        let failed = |step| CgroupError::step(step, place.full_path());
-        let mount = files::open_mount(&place.mount).map_err(failed("find the hierarchy of"))?;
-        let is_new = make_directories(&mount, &place.path).map_err(failed("make"))?;
-        let directory = files::open_directory(&mount, &place.path).map_err(failed("open"))?;
+        let path = place.full_path();
+        let failed = |step| CgroupError::step(step, &path);
+        let is_new = make_directories(place, &path).map_err(failed("make"))?;
+        let directory = files::open_place(&path).map_err(failed("open"))?;
         let is_checked = !is_new && others == Others::Refused;
         if is_checked && processes::is_populated(&directory, place.version).map_err(failed("look into"))? {
-            return Err(CgroupError::InUse { path: place.full_path() });
+            return Err(CgroupError::InUse { path });
         }
         if place.version == Version::V2 {
-            controllers::pass_on(&mount, &directory, place, places, limits)
+            files::open_place(&place.mount)
+                .and_then(|mount| controllers::pass_on(&mount, &directory, place, places, limits))
                 .map_err(failed("find the controllers of"))?;
         } else if place.has("cpuset") {
-            cpuset::fill(&mount, &place.path).map_err(failed("take cpus and memory nodes over for"))?;
+            files::open_place(&place.mount)
+                .and_then(|mount| cpuset::fill(&mount, &place.path))
+                .map_err(failed("take cpus and memory nodes over for"))?;
         }
         Ok(Part { place: place.clone(), directory })
     }
@@ -259,12 +262,11 @@ impl Part {
     }
 
     fn open(place: &Place) -> Result<Option<Part>, CgroupError> {
-        let opened =
-            files::open_mount(&place.mount).and_then(|mount| files::open_directory(&mount, &place.path));
-        match opened {
+        let path = place.full_path();
+        match files::open_place(&path) {
             Ok(directory) => Ok(Some(Part { place: place.clone(), directory })),
             Err(error) if files::is_gone(&error) => Ok(None),
-            Err(error) => Err(CgroupError::step("open", place.full_path())(error)),
+            Err(error) => Err(CgroupError::step("open", path)(error)),
         }
     }
 
@@ -287,14 +289,14 @@ impl Part {
 }
 
 /// Whether the last one is new.
-fn make_directories(mount: impl AsFd, path: &Path) -> io::Result<bool> {
+fn make_directories(place: &Place, path: &Path) -> io::Result<bool> {
     // What groups and others may do is for modes of files; only who owns a cgroup changes it.
-    let make = |path: &Path| match mkdirat(&mount, path, Mode::from_raw_mode(0o755)) {
+    let make = |path: &Path| match mkdir(path, Mode::from_raw_mode(0o755)) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(errno) => Err(io::Error::from(errno)),
     };
-    let ancestors: Vec<_> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
+    let ancestors: Vec<_> = path.ancestors().skip(1).take_while(|path| *path != place.mount).collect();
     // Slices of which nothing is left are removed by others meanwhile.
     const TRIES: usize = 20;
     let mut made = make(path);

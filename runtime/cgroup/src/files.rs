@@ -6,13 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, open};
 use vfsrun_sys::beneath;
 
-/// Without rights to its contents.
-pub(crate) fn open_mount(mount: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(openat(rustix::fs::CWD, mount, flags, Mode::empty())?)
+/// A hierarchy or a cgroup in it, by its path on the host, without rights to its contents.
+pub(crate) fn open_place(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 pub(crate) fn open_directory(directory: impl AsFd, path: &Path) -> io::Result<OwnedFd> {

@@ -1,11 +1,10 @@
 //! The end of a cgroup: it can be removed when its last process has ended and no cgroup is left in it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::rmdir;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -30,8 +29,9 @@ pub enum Processes {
 /// Removes the cgroup at `places`, with all that are in it. What is gone is no error.
 pub fn remove(places: &[Place], processes: Processes) -> Result<(), CgroupError> {
     let mut left: Vec<&Place> = Vec::new();
-    for place in places {
-        if !is_removed(place, remove_one)? {
+    // A hierarchy itself is no container's.
+    for place in places.iter().filter(|place| place.path != Path::new("")) {
+        if !is_removed(place, |path| Ok(rmdir(path)?))? {
             left.push(place);
         }
     }
@@ -75,39 +75,31 @@ pub(crate) fn remove_slices(places: &[Place]) {
         place.version == Version::V1 && !place.controllers.iter().any(is_systemds)
     };
     for place in places.iter().filter(is_ours) {
-        let Ok(mount) = files::open_mount(&place.mount) else { continue };
+        let path = place.full_path();
         let is_slice = |path: &&Path| path.extension().is_some_and(|kind| kind == "slice");
-        for slice in place.path.ancestors().skip(1).take_while(is_slice) {
-            if remove_one(&mount, slice).is_err() {
-                break;
-            }
-        }
+        let mut slices = path.ancestors().skip(1).take_while(is_slice);
+        while slices.next().is_some_and(|slice| rmdir(slice).is_ok()) {}
     }
 }
 
 /// False if it is in use.
-fn is_removed(place: &Place, remove: fn(&OwnedFd, &Path) -> io::Result<()>) -> Result<bool, CgroupError> {
-    match files::open_mount(&place.mount).and_then(|mount| remove(&mount, &place.path)) {
+fn is_removed(place: &Place, remove: impl Fn(&Path) -> io::Result<()>) -> Result<bool, CgroupError> {
+    let path = place.full_path();
+    match remove(&path) {
         Ok(()) => Ok(true),
         Err(error) if files::is_gone(&error) => Ok(true),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => Ok(false),
-        Err(error) => Err(CgroupError::step("remove", place.full_path())(error)),
+        Err(error) => Err(CgroupError::step("remove", path)(error)),
     }
 }
 
-fn remove_one(directory: &OwnedFd, path: &Path) -> io::Result<()> {
-    Ok(unlinkat(directory, path, AtFlags::REMOVEDIR)?)
-}
-
 /// Those in it first.
-fn remove_tree(directory: &OwnedFd, path: &Path) -> io::Result<()> {
-    let own = files::open_directory(directory.as_fd(), path)?;
-    for name in files::children(&own)? {
-        match remove_tree(&own, &name) {
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for name in files::children(files::open_place(path)?)? {
+        match remove_tree(&path.join(name)) {
             Err(error) if !files::is_gone(&error) => return Err(error),
             _ => {}
         }
     }
-    drop(own);
-    remove_one(directory, path)
+    Ok(rmdir(path)?)
 }

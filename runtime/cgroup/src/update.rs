@@ -39,7 +39,7 @@ impl Cgroup {
     fn pass_on(&self, limits: &[Limit]) -> Result<(), CgroupError> {
         let Some(part) = self.v2() else { return Ok(()) };
         let places: Vec<_> = self.parts().iter().map(|part| part.place.clone()).collect();
-        files::open_mount(&part.place.mount)
+        files::open_place(&part.place.mount)
             .and_then(|mount| controllers::pass_on(&mount, &part.directory, &part.place, &places, limits))
             .map_err(CgroupError::step("find the controllers of", part.place.full_path()))
     }

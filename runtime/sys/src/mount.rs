@@ -92,6 +92,11 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     Ok(move_mount(mount, c"", target, c"", flags)?)
 }
 
+/// Attaches a detached mount on top of what has that name in `directory`, where nobody else can change what it is.
+pub fn attach_at(mount: impl AsFd, directory: impl AsFd, name: &Path) -> io::Result<()> {
+    Ok(move_mount(mount, c"", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
 #[repr(C)]
 struct MountAttrArgs {
     set: u64,

@@ -219,7 +219,7 @@ impl Group {
 
     /// What was made for the container; what is gone is no error.
     pub fn remove(&self) -> Result<(), ResctrlError> {
-        let mount = match files::open_mount(&self.mount) {
+        let mount = match files::open_place(&self.mount) {
             Err(error) if files::is_gone(&error) => return Ok(()),
             mount => mount.map_err(self.step("open", Path::new("")))?,
         };
@@ -234,7 +234,7 @@ impl Group {
     }
 
     fn mount(&self) -> Result<OwnedFd, ResctrlError> {
-        files::open_mount(&self.mount).map_err(self.step("open", Path::new("")))
+        files::open_place(&self.mount).map_err(self.step("open", Path::new("")))
     }
 
     fn directory(&self) -> Result<OwnedFd, ResctrlError> {

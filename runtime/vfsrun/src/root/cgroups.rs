@@ -5,14 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, mkdirat, symlinkat};
+use rustix::fs::{CWD, Mode, mkdirat, symlinkat};
 use vfsrun_cgroup::{Place, Version};
 use vfsrun_plan::plan::Attributes;
-use vfsrun_sys::beneath;
 use vfsrun_sys::mount::{self, Attr, NewMount, Propagation};
 
-use super::mounts::{clone, show};
-use super::open_directory;
+use super::mounts::show;
 
 /// Stage: init, before the pivot, with the host's cgroups still in sight.
 pub fn mount(places: &[Place], attributes: &Attributes, target: &OwnedFd) -> io::Result<()> {
@@ -39,8 +37,8 @@ pub fn mount(places: &[Place], attributes: &Attributes, target: &OwnedFd) -> io:
 fn mount_hierarchy(place: &Place, attributes: &Attributes, directory: &OwnedFd) -> io::Result<()> {
     let name = place.mount.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
-    let target = beneath::open(directory, Path::new(name), OFlags::PATH | OFlags::DIRECTORY)?;
-    mount::attach(bind(place, attributes)?, target)?;
+    // Nobody else has seen the directory yet.
+    mount::attach_at(bind(place, attributes)?, directory, Path::new(name))?;
     // cpu and cpuacct are often one hierarchy, and looked for under either name.
     let is_other = |controller: &&String| name != controller.as_str() && !controller.contains('=');
     for controller in place.controllers.iter().filter(is_other) {
@@ -53,5 +51,5 @@ fn mount_hierarchy(place: &Place, attributes: &Attributes, directory: &OwnedFd) 
 }
 
 fn bind(place: &Place, attributes: &Attributes) -> io::Result<OwnedFd> {
-    show(clone(&open_directory(&place.full_path())?, false)?, attributes)
+    show(mount::clone_tree(CWD, &place.full_path(), false)?, attributes)
 }
