@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitpid};
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
+use vfsrun_spec::oci::HookKind;
 
 use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
@@ -85,7 +86,7 @@ pub struct Ended {
     pub code: u8,
     pub signal: Option<i32>,
     pub timed_out: bool,
-    /// What of the sandbox the kernel enforces.
+    /// What of the sandbox the kernel enforces. Of an action; nobody asks for a container's.
     pub landlock: bool,
     pub seccomp: bool,
     /// Of the plan's Landlock rules, by index: their paths are not there.
@@ -161,6 +162,7 @@ pub fn to_end(
         failure: None,
         master: None,
         reports_ended: false,
+        has_said_all: false,
         alone: false,
     };
     let mut proxy = Proxy::default();
@@ -172,7 +174,9 @@ pub fn to_end(
         {
             judge(watch.tick(), watch.poll_fds()[0], init)?;
         }
-        action.hear()?;
+        if ready.reports {
+            action.hear()?;
+        }
         if ready.notify
             && let Some(notify) = action.told.notify
             && notify.hear(std::process::id())?
@@ -221,6 +225,9 @@ struct Action<'a> {
     master: Option<OwnedFd>,
     /// Nothing more is to be polled for.
     reports_ended: bool,
+    /// Nothing comes any more but why it could not be executed, which is as well heard at its end: its execution, which ends the
+    /// channel, need not wake this process.
+    has_said_all: bool,
     /// Init is the last process, and is ending.
     alone: bool,
 }
@@ -249,15 +256,14 @@ impl Action<'_> {
                         self.init.reports.go().map_err(failed)?;
                     }
                 }
-                Report::Sandboxed { landlock, seccomp } => {
-                    (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
-                }
                 Report::SkippedRule { rule } => self.ended.skipped_rules.push(rule),
                 Report::Created => {
                     if let Some(record) = self.told.created {
                         record().map_err(SuperviseError::Record)?;
                     }
                     self.init.reports.go().map_err(failed)?;
+                    self.ended.executed_at = Some(crate::clock::monotonic_nanoseconds());
+                    self.has_said_all = self.is_last_word_of(sender);
                 }
                 Report::Mounted => {
                     if let Some(hooked) = self.told.hooked {
@@ -268,7 +274,9 @@ impl Action<'_> {
                 Report::Executed => self.run_hooks_of_start()?,
                 // Of those who are not waited for here.
                 Report::Waiting | Report::Joined => {}
-                Report::Executing { at } => {
+                Report::Executing { at, landlock, seccomp } => {
+                    (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
+                    self.has_said_all = self.is_last_word_of(sender);
                     self.ended.executed_at = Some(at.unwrap_or_else(crate::clock::monotonic_nanoseconds));
                 }
                 Report::Failed { code, message } => self.failure = Some((code, message)),
@@ -277,6 +285,12 @@ impl Action<'_> {
                 }
             }
         }
+    }
+
+    /// A reaper tells of the command's end, hooks wait for its execution, and an agent for its listener.
+    fn is_last_word_of(&self, sender: Option<Pid>) -> bool {
+        let is_followed = self.told.hooked.is_some_and(|hooked| hooked.hooks.any_of(&[HookKind::Poststart]));
+        sender == Some(self.init.child.pid) && !is_followed && self.told.agent.is_none()
     }
 
     /// A reaper says when the command is executed; without one the channel ends then.
@@ -360,6 +374,7 @@ fn hand_on(signals: &SignalFd, init: &Init, master: Option<&OwnedFd>) {
 struct Ready {
     child: bool,
     signals: bool,
+    reports: bool,
     notify: bool,
     watch: bool,
     stdin: bool,
@@ -379,9 +394,10 @@ fn wait(
     let mut fds = vec![input(action.init.child.pidfd.as_fd()), input(signals.as_fd())];
     let watched = watch.map(Watch::poll_fds);
     fds.extend(watched.iter().flatten().map(|fd| input(*fd)));
-    if !action.reports_ended {
+    let reports_at = (!action.reports_ended && !action.has_said_all).then(|| {
         fds.push(input(action.init.reports.as_fd()));
-    }
+        fds.len() - 1
+    });
     let notify_at = action.told.notify.map(|notify| {
         fds.push(input(notify.as_fd()));
         fds.len() - 1
@@ -417,6 +433,7 @@ fn wait(
     Ok(Ready {
         child: ready(0),
         signals: ready(1),
+        reports: reports_at.is_some_and(ready),
         notify: notify_at.is_some_and(ready),
         watch: server || tick_due,
         master: master_at.is_some_and(ready),

@@ -51,16 +51,15 @@ pub enum Report {
     Joined,
     /// The listener of the seccomp filter comes with this packet, whose sender is the workload. It waits for go.
     Listener,
-    /// The kernel enforces this much of the sandbox.
-    Sandboxed { landlock: bool, seccomp: bool },
     /// The path of a Landlock rule is not there; which one of the plan.
     SkippedRule { rule: usize },
-    /// Set-up is done; the workload waits for go.
+    /// Set-up is done; the workload waits for go, and is executed then.
     Created,
     /// It does not end with main any more, and waits at its gate.
     Waiting,
-    /// Set-up is done; the command is being executed. Nanoseconds of CLOCK_MONOTONIC, if that is main's.
-    Executing { at: Option<u64> },
+    /// Set-up is done; the command is being executed, without a wait for go. Nanoseconds of CLOCK_MONOTONIC, if that is main's; what of
+    /// the sandbox the kernel enforces.
+    Executing { at: Option<u64>, landlock: bool, seccomp: bool },
     /// The command is executed, or could not be, which was told before. Only from a reaper, and only if somebody waits for it:
     /// without one the channel ends then.
     Executed,

@@ -181,10 +181,10 @@ pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, W
     if job.tied {
         tie_to_main()?;
     }
-    sandboxed(&enforced, sender)?;
+    tell_skipped_rules(&enforced, sender)?;
     descriptors::close_on_exec_from(3 + job.preserve_fds)
         .map_err(|source| WorkloadError::Step { step: "close inherited descriptors", source })?;
-    let Err(error) = execute(execution, &job, sender);
+    let Err(error) = execute(execution, &job, &enforced, sender);
     if let Waits::AtGate(gate) = job.waits {
         // Main is gone by now. Whoever has opened the gate may be gone, too.
         let _ = gate.tell_failure(&chain(&error));
@@ -193,7 +193,12 @@ pub fn become_command(mut job: Job<'_>, sender: &Sender) -> Result<Infallible, W
 }
 
 /// The last steps, of which some are left until the start.
-fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infallible, WorkloadError> {
+fn execute(
+    execution: Execution,
+    job: &Job<'_>,
+    enforced: &Enforced,
+    sender: &Sender,
+) -> Result<Infallible, WorkloadError> {
     let give_up = || sandbox::give_up(job.sandbox, job.filter, sender);
     // Somebody has to hand it over before anything waits for its answers, and main is gone when a gate opens.
     let has_listener = job.filter.is_some_and(|filter| filter.needs_listener);
@@ -212,10 +217,11 @@ fn execute(execution: Execution, job: &Job<'_>, sender: &Sender) -> Result<Infal
         run_hooks(job, &give_up)?;
     }
     match job.waits {
-        Waits::No | Waits::ForMain => {
-            executing(job.foreign_clock, sender)?;
+        Waits::No => {
+            executing(job.foreign_clock, enforced, sender)?;
             give_up()?;
         }
+        Waits::ForMain => give_up()?,
         Waits::AtGate(gate) => {
             gate.tell_execution()
                 .map_err(|source| WorkloadError::Step { step: "tell of the start", source })?;
@@ -256,15 +262,16 @@ fn tie_to_main() -> Result<(), WorkloadError> {
         .map_err(|source| WorkloadError::Step { step: "tie the command to vfsrun", source })
 }
 
-fn sandboxed(enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
-    let skipped = enforced.landlock.iter().flatten().map(|rule| Report::SkippedRule { rule: *rule });
-    let sandboxed = Report::Sandboxed { landlock: enforced.landlock.is_some(), seccomp: enforced.seccomp };
-    let told = skipped.chain([sandboxed]).try_for_each(|report| sender.send(&report, None));
+fn tell_skipped_rules(enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
+    let mut skipped = enforced.landlock.iter().flatten();
+    let told = skipped.try_for_each(|rule| sender.send(&Report::SkippedRule { rule: *rule }, None));
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun what is enforced", source })
 }
 
-fn executing(foreign_clock: bool, sender: &Sender) -> Result<(), WorkloadError> {
-    let report = Report::Executing { at: (!foreign_clock).then(crate::clock::monotonic_nanoseconds) };
+fn executing(foreign_clock: bool, enforced: &Enforced, sender: &Sender) -> Result<(), WorkloadError> {
+    let at = (!foreign_clock).then(crate::clock::monotonic_nanoseconds);
+    let (landlock, seccomp) = (enforced.landlock.is_some(), enforced.seccomp);
+    let report = Report::Executing { at, landlock, seccomp };
     let told = sender.send(&report, None);
     told.map_err(|source| WorkloadError::Step { step: "tell vfsrun that the command starts", source })
 }
