@@ -56,13 +56,13 @@ impl Request {
     }
 }
 
-/// Everything that a run goes by.
+/// Everything that a run goes by. What is large in it is boxed: it is handed up through many frames.
 pub struct Decided {
     /// The spec's file, for messages.
     pub file: PathBuf,
-    pub spec: Spec,
-    pub facts: Facts,
-    pub plan: Plan,
+    pub spec: Box<Spec>,
+    pub facts: Box<Facts>,
+    pub plan: Box<Plan>,
     /// A plain bundle needs none.
     pub store: Option<LayerStore>,
     pub filter: Option<Filter>,
@@ -139,9 +139,9 @@ fn open_trace(
 pub struct Planned {
     /// The spec's file, for messages.
     pub file: PathBuf,
-    pub spec: Spec,
-    pub facts: Facts,
-    pub plan: Plan,
+    pub spec: Box<Spec>,
+    pub facts: Box<Facts>,
+    pub plan: Box<Plan>,
     /// A plain bundle needs none.
     pub store: Option<LayerStore>,
 }
@@ -185,7 +185,7 @@ fn agent(plan: &Plan, filter: Option<&Filter>, bundle: &Path) -> Result<Option<A
 pub fn planned(request: &Request) -> Result<Planned, RunError> {
     let Loaded { spec, file, store, facts } = load_all(request)?;
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
-    Ok(Planned { file, spec, facts, plan, store })
+    Ok(Planned { file, spec, facts, plan: Box::new(plan), store })
 }
 
 /// The branches of a spec in one segment.
@@ -205,10 +205,10 @@ pub fn branches(request: &Request) -> Result<Branches, RunError> {
 
 /// A spec, what it needs of the store, and what is true here.
 struct Loaded {
-    spec: Spec,
+    spec: Box<Spec>,
     file: PathBuf,
     store: Option<LayerStore>,
-    facts: Facts,
+    facts: Box<Facts>,
 }
 
 fn load_all(request: &Request) -> Result<Loaded, RunError> {
@@ -223,7 +223,7 @@ fn load_all(request: &Request) -> Result<Loaded, RunError> {
             source,
         })?;
     }
-    let facts = probe::facts(&spec, &directory, store.as_ref(), request.cgroup());
+    let facts = Box::new(probe::facts(&spec, &directory, store.as_ref(), request.cgroup()));
     Ok(Loaded { spec, file, store, facts })
 }
 
@@ -237,7 +237,7 @@ fn reach(spec: &Spec, file: &Path, directory: &Path) -> Result<(), RunError> {
 }
 
 /// For commands that only look at a spec.
-pub fn plan_only(request: &Request) -> Result<(Spec, Facts, Plan), RunError> {
+pub fn plan_only(request: &Request) -> Result<(Box<Spec>, Facts, Plan), RunError> {
     let (spec, file) = load(request)?;
     let store = match spec.composed() {
         // Planning touches nothing: a store that is not there yet is not made.
@@ -257,9 +257,9 @@ fn existing_store(request: &Request) -> Result<Option<LayerStore>, RunError> {
 }
 
 /// Reads and understands the spec, with what the command line changes of it.
-pub fn load(request: &Request) -> Result<(Spec, PathBuf), RunError> {
+pub fn load(request: &Request) -> Result<(Box<Spec>, PathBuf), RunError> {
     let (text, file) = read_spec(&request.spec)?;
-    let mut spec = Spec::parse(&text, &file)?;
+    let mut spec = Box::new(Spec::parse(&text, &file)?);
     if let Some(path) = spec.view_file().map(Path::to_path_buf) {
         let text = read_view(&path);
         let text = text.map_err(|reason| RunError::ViewFile { file: file.clone(), path, reason })?;

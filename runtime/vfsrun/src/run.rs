@@ -215,7 +215,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let times = times(began, planned, attached, stopped, &acted.ended);
     let Acted { ended, root_was_kept, .. } = acted;
     let inputs_changed = changed(&visit);
-    let plan = decided.plan;
+    let plan = *decided.plan;
     Ok(Outcome { plan, ended, captured, named, segments, inputs_changed, root_was_kept, trace, times })
 }
 

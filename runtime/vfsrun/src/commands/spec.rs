@@ -47,7 +47,7 @@ fn understood(file: PathBuf, resolve: bool, global: &Global) -> Outcome {
         let (spec, facts, _) = decide::plan_only(&request).map_err(failed)?;
         vfsrun_plan::complete(&spec, &facts).map_err(|source| failed(run::RunError::Plan { file, source }))?
     } else {
-        decide::load(&request).map_err(failed)?.0
+        *decide::load(&request).map_err(failed)?.0
     };
     let text = serde_json::to_string_pretty(&config).map_err(|error| Failure::own(&error))?;
     print(&text)
