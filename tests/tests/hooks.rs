@@ -131,6 +131,10 @@ fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
     sandbox.call(&["start", "web"]).expect(0);
     assert_eq!(kinds(&seen(sandbox)), KINDS[..5]);
     assert!(is(sandbox, "web", "running"));
+    // The command came after the hook of its container.
+    let log = sandbox.path("bundle/rootfs/work/seen");
+    let first = || std::fs::read_to_string(&log).is_ok_and(|log| log.starts_with("startContainer"));
+    processes::until("the command has seen the hook of its container", first);
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     let seen = seen(sandbox);
     assert_eq!(kinds(&seen), KINDS);
@@ -165,9 +169,6 @@ fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
         }
     }
     assert_eq!(seen[2].namespaces, seen[3].namespaces);
-    // The command came after the hook of its container.
-    let log = std::fs::read_to_string(sandbox.path("bundle/rootfs/work/seen")).unwrap();
-    assert!(log.starts_with("startContainer"), "{log}");
     assert_nothing_left(sandbox);
 }
 
