@@ -70,8 +70,8 @@ fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option
         _ if asked.is_none() && !facts.cgroups.always => return Ok((None, None)),
         CgroupManager::Systemd | CgroupManager::Cgroupfs => {}
     }
-    let linux = config.linux.clone().unwrap_or_default();
-    let resources = linux.resources.unwrap_or_default();
+    let linux = crate::linux(config);
+    let resources = linux.resources.clone().unwrap_or_default();
     let denies = devices::deny(&resources.devices);
     let is_machines_root = facts.cgroups.is_machines_root;
     let manager = match &facts.cgroups.systemd {
@@ -87,9 +87,8 @@ fn decide_limits(config: &Spec, facts: &Facts) -> Result<(Option<Cgroup>, Option
             _ => note(reason),
         };
     }
-    let said = linux.cgroups_path.filter(|path| !path.is_empty());
-    let names =
-        manager.map(|manager| unit::names(said.as_deref(), &facts.cgroups.name, manager)).transpose()?;
+    let said = linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    let names = manager.map(|manager| unit::names(said, &facts.cgroups.name, manager)).transpose()?;
     let path = match (&names, manager) {
         (Some(names), Some(manager)) => unit::path(names, manager)?,
         _ => said.map_or_else(|| facts.cgroups.name.clone().into(), PathBuf::from),

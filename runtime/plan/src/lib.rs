@@ -37,9 +37,10 @@ pub use resolve::{complete, resolve};
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use vfsrun_spec::oci::{GROUPS_ANNOTATION, IdMapping, NamespaceType};
-use vfsrun_spec::{Process, Spec, Vfs};
+use vfsrun_spec::{Linux, Process, Spec, Vfs};
 
 use plan::{
     Capture, Command, Directory, Ids, Namespace, NetDevice, Rlimit, Root, RootLayer, Stdin, Upper, UpperOn,
@@ -54,8 +55,8 @@ impl Plan {
     pub fn new(spec: &Spec, facts: &Facts) -> Result<Plan, PlanError> {
         let config = resolve(spec, facts)?;
         let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
-        let mut linux = config.linux.clone().unwrap_or_default();
-        let namespaces = namespaces(&linux);
+        let linux = linux(&config);
+        let namespaces = namespaces(linux);
         host_wide::refuse(&config, &namespaces)?;
         if config.composed().is_some()
             && !facts.caller.privileged
@@ -76,7 +77,7 @@ impl Plan {
             cgroup: cgroup.as_ref(),
         };
         let mut mounts = mounts::all(&config, setting)?;
-        let label_note = labels::label_mounts(&linux, &mut mounts, facts);
+        let label_note = labels::label_mounts(linux, &mut mounts, facts);
         let devices = devices::all(&config, &mounts, setting)?;
         let mut notes = error::notes(spec, guarded || own_user, facts);
         notes.extend(cgroup_notes);
@@ -87,25 +88,26 @@ impl Plan {
         notes.extend(landlock_note);
         let sandbox = sandbox::decide(&config, facts, guarded, landlock)?;
         let opened_outside = opened_outside(&root, &mounts, &devices, setting);
+        let mut sysctl: BTreeMap<_, _> = linux.sysctl.clone().into_iter().collect();
         Ok(Plan {
             loopback: loopback(&config, &namespaces),
             namespaces,
-            time_offsets: linux.time_offsets,
-            net_devices: net_devices(linux.net_devices),
+            time_offsets: linux.time_offsets.clone(),
+            net_devices: net_devices(linux.net_devices.clone()),
             ids,
             hostname: config.hostname.clone(),
             // By its file only root could set it.
-            domainname: linux.sysctl.remove("kernel.domainname").or_else(|| config.domainname.clone()),
+            domainname: sysctl.remove("kernel.domainname").or_else(|| config.domainname.clone()),
             directories: home(&config, &command),
             opened_outside,
             device_links: !devices::is_hosts(&mounts),
             devices,
             root,
-            propagation: linux.rootfs_propagation.filter(|word| !word.is_empty()),
+            propagation: linux.rootfs_propagation.clone().filter(|word| !word.is_empty()),
             mounts,
-            masked: linux.masked_paths.unwrap_or_default(),
-            readonly: linux.readonly_paths.unwrap_or_default(),
-            sysctl: linux.sysctl.into_iter().collect(),
+            masked: linux.masked_paths.clone().unwrap_or_default(),
+            readonly: linux.readonly_paths.clone().unwrap_or_default(),
+            sysctl: sysctl.into_iter().collect(),
             sandbox,
             cgroup,
             annotations: config.annotations.clone(),
@@ -147,14 +149,20 @@ pub fn bare_view(spec: &Spec, facts: &Facts) -> Result<plan::Segment, PlanError>
     segments::bare(composed, facts)
 }
 
-fn namespaces(linux: &vfsrun_spec::Linux) -> Vec<Namespace> {
+/// It may hold a long seccomp profile, and is not copied for what is looked up in it.
+fn linux(config: &Spec) -> &Linux {
+    static WITHOUT: LazyLock<Linux> = LazyLock::new(Linux::default);
+    config.linux.as_ref().unwrap_or(&WITHOUT)
+}
+
+fn namespaces(linux: &Linux) -> Vec<Namespace> {
     let said = linux.namespaces.iter().flatten();
     said.map(|namespace| Namespace { kind: namespace.kind, path: namespace.path.clone() }).collect()
 }
 
 /// What the kernel's maps must say: ids of the host in the config, of the parent namespace in the plan.
 fn ids(config: &Spec, facts: &Facts) -> Result<Ids, PlanError> {
-    let linux = config.linux.clone().unwrap_or_default();
+    let linux = linux(config);
     let from = |mappings: &[IdMapping], parent: &[ids::Extent], at: &'static str| {
         mappings
             .iter()
@@ -212,7 +220,7 @@ fn command(config: &Spec, process: &Process, facts: &Facts, ids: Option<&Ids>) -
             .collect(),
         oom_score_adj: process.oom_score_adj,
         labels: labels::decide(process, facts)?,
-        scheduling: scheduling::decide(process, &config.linux.clone().unwrap_or_default())?,
+        scheduling: scheduling::decide(process, linux(config))?,
         reaper: is_action,
         console_size: process.console_size.map(|size| (size.height as u16, size.width as u16)),
     })

@@ -1,5 +1,7 @@
 //! Resolving: from a spec to a complete OCI config, with every default of an action filled in.
 
+use std::borrow::Cow;
+
 use vfsrun_spec::merge;
 use vfsrun_spec::oci::{Capabilities, IdMapping, NamespaceType, Rlimit, RlimitType, User};
 use vfsrun_spec::vfs::{Access, BranchSource, Network};
@@ -12,8 +14,8 @@ use crate::{PlanError, defaults, ids, paths};
 ///
 /// # Errors
 /// A path of a branch with `"mode": "rw"` does not exist.
-pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
-    let Some(vfs) = &spec.vfs else { return Ok(spec.clone()) };
+pub fn resolve<'a>(spec: &'a Spec, facts: &Facts) -> Result<Cow<'a, Spec>, PlanError> {
+    let Some(vfs) = &spec.vfs else { return Ok(Cow::Borrowed(spec)) };
     let mut config = spec.clone();
     config.oci_version.get_or_insert_with(|| "1.0.2".to_owned());
     config.root.get_or_insert_with(|| Root { path: "rootfs".into(), readonly: false });
@@ -30,7 +32,7 @@ pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
     said.extend(write_through(vfs, facts)?);
     config.mounts = merge::mounts(&defaults::mounts(has_group_tty), &said);
     config.mounts.extend(name_service(vfs, facts));
-    Ok(config)
+    Ok(Cow::Owned(config))
 }
 
 /// As [`resolve`], with the action's seccomp profile written out for runtimes that do not have it.
@@ -38,7 +40,7 @@ pub fn resolve(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
 /// # Errors
 /// As [`resolve`].
 pub fn complete(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
-    let mut config = resolve(spec, facts)?;
+    let mut config = resolve(spec, facts)?.into_owned();
     // It is to be used from another directory.
     if let Some(root) = &mut config.root
         && spec.root.is_some()

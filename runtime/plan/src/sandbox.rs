@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use vfsrun_seccomp::{Action, Profile};
-use vfsrun_spec::Spec;
+use vfsrun_spec::{Process, Spec};
 
 use crate::plan::{Agent, Landlock, Sandbox, Seccomp};
 use crate::{Facts, PlanError, capabilities};
@@ -14,7 +14,8 @@ pub(crate) fn decide(
     guarded: bool,
     landlock: Option<Landlock>,
 ) -> Result<Sandbox, PlanError> {
-    let process = config.process.clone().unwrap_or_default();
+    let without = Process::default();
+    let process = config.process.as_ref().unwrap_or(&without);
     let profile = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let said = profile.map(Profile::deserialize).transpose();
     let said = said.map_err(|error| PlanError::Seccomp { reason: error.to_string() })?;
@@ -22,7 +23,7 @@ pub(crate) fn decide(
     Ok(Sandbox {
         new_keyring: said.is_some() || default.is_none(),
         no_new_privileges: process.no_new_privileges.unwrap_or(false),
-        capabilities: capabilities::decide(&process, config, guarded, facts)?,
+        capabilities: capabilities::decide(process, config, guarded, facts)?,
         agent: said.as_ref().map_or(Ok(None), agent)?,
         seccomp: said.map(Seccomp::Profile).or(default),
         landlock,

@@ -73,6 +73,9 @@ fn text(field: &[u8]) -> Option<&str> {
 
 /// White space and backslashes are three octal digits after a backslash.
 pub fn unescaped(field: &[u8]) -> PathBuf {
+    if !field.contains(&b'\\') {
+        return OsString::from_vec(field.to_vec()).into();
+    }
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, after)) = rest.split_first() {

@@ -30,16 +30,16 @@ fn runtime_call(arguments: &[OsString]) -> Option<Cli> {
     let parser = Container::parser(command)?;
     let program =
         Global::augment_args(clap::Command::new("vfsrun")).args_override_self(true).subcommand(parser);
-    let matches = program.try_get_matches_from(arguments).ok()?;
-    let global = Global::from_arg_matches(&matches).ok()?;
-    let command = Command::Container(Container::from_arg_matches(&matches).ok()?);
+    let mut matches = program.try_get_matches_from(arguments).ok()?;
+    let global = Global::from_arg_matches_mut(&mut matches).ok()?;
+    let command = Command::Container(Container::from_arg_matches_mut(&mut matches).ok()?);
     Some(Cli { version: None, global, command })
 }
 
 /// The options of every command, of a command line that is otherwise none.
 pub fn global_alone(arguments: &[OsString]) -> Option<Global> {
-    let matches = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok()?;
-    Global::from_arg_matches(&matches).ok()
+    let mut matches = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok()?;
+    Global::from_arg_matches_mut(&mut matches).ok()
 }
 
 /// Without the advice that follows.

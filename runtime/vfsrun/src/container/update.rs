@@ -137,7 +137,7 @@ impl Containers {
         }
         let config = container.config()?;
         let document = container.document(&config.text)?;
-        let before = config.linux.clone().and_then(|linux| linux.resources).unwrap_or_default();
+        let before = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
         if !asked.change.devices.is_empty() && asked.change.devices != before.devices {
             let at = asked.name("devices");
             note(&format!(
