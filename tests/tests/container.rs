@@ -1,7 +1,7 @@
 //! A container: created under a name, started, looked at, ended and removed, as callers of an OCI runtime do it.
 
 use std::fs::File;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -16,6 +16,7 @@ as_root_and_user!(
     container_begins_with_start_and_outlives_who_created_it,
     run_has_the_exit_code_of_its_command,
     run_and_its_container_end_together,
+    real_time_signals_are_sent_and_handed_on,
     detached_container_is_found_by_its_pid_file,
     config_may_lie_outside_of_the_bundle,
     create_tells_what_cannot_be_executed,
@@ -113,6 +114,27 @@ fn run_and_its_container_end_together(sandbox: &Sandbox) {
     let (running, _) = start();
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(running.wait().code(), 128 + 9);
+    assert_nothing_left(sandbox);
+}
+
+/// By which systemd in a container is asked to end.
+fn real_time_signals_are_sent_and_handed_on(sandbox: &Sandbox) {
+    if !bundle(sandbox, "trap 'exit 7' 37; echo begun; while :; do sleep 0.1; done") {
+        return;
+    }
+    let start = || {
+        let running = Background::start(&mut sandbox.vfsrun(&["run", "-b", "bundle", "web"]));
+        running.until_stdout_has("begun");
+        running
+    };
+    for signal in ["37", "RTMIN+3", "SIGRTMIN+3"] {
+        let running = start();
+        sandbox.call(&["kill", "web", signal]).expect(0);
+        assert_eq!(running.wait().code(), 7, "{signal}");
+    }
+    let running = start();
+    assert!(Command::new("kill").args(["-37", &running.pid().to_string()]).status().unwrap().success());
+    assert_eq!(running.wait().code(), 7);
     assert_nothing_left(sandbox);
 }
 

@@ -1,5 +1,7 @@
 //! How a run ends: exit codes, signals that are handed on, the time limit.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use vfsrun_tests::{Background, Sandbox, as_root_and_user, fixtures, json};
 
@@ -9,6 +11,7 @@ as_root_and_user!(
     sigterm_reaches_the_command,
     sigint_reaches_the_command,
     other_signals_reach_the_command,
+    real_time_signals_reach_the_command,
     command_that_does_not_catch_sigterm_ends_with_143,
     time_limit_ends_the_command,
     command_that_ignores_sigterm_is_killed_at_its_time_limit,
@@ -22,7 +25,7 @@ fn exit_code_is_the_commands(sandbox: &Sandbox) {
 }
 
 fn signal_that_ends_the_command_is_128_and_its_number(sandbox: &Sandbox) {
-    for (name, number) in [("KILL", 9), ("SEGV", 11), ("TERM", 15), ("HUP", 1)] {
+    for (name, number) in [("KILL", 9), ("SEGV", 11), ("TERM", 15), ("HUP", 1), ("40", 40)] {
         let output =
             sandbox.run(&sandbox.shell_spec(&format!("kill -{name} $$"), &json!({}))).expect(128 + number);
         assert_eq!(output.result["signal"], number, "{name}");
@@ -59,6 +62,14 @@ fn other_signals_reach_the_command(sandbox: &Sandbox) {
     for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH] {
         reaches(sandbox, signal);
     }
+}
+
+fn real_time_signals_reach_the_command(sandbox: &Sandbox) {
+    let script = "trap 'exit 7' 37; echo ready; while :; do sleep 0.1; done";
+    let run = sandbox.start(&sandbox.shell_spec(script, &json!({})));
+    run.until_stdout_has("ready");
+    assert!(Command::new("kill").args(["-37", &run.pid().to_string()]).status().unwrap().success());
+    run.wait().expect(7);
 }
 
 fn command_that_does_not_catch_sigterm_ends_with_143(sandbox: &Sandbox) {

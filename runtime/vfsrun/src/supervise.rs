@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal as Kill, WaitOptions, pidfd_send_signal, waitp
 use thiserror::Error;
 use vfsrun_fuse::{Patience, Verdict, View, Watch};
 use vfsrun_spec::oci::HookKind;
+use vfsrun_sys::signals;
 
 use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
@@ -355,17 +356,12 @@ fn reap(init: Pid) -> Result<(Option<i32>, Option<i32>), SuperviseError> {
     Ok(status.map_or((None, None), |(_, status)| (status.exit_status(), status.terminating_signal())))
 }
 
-fn hand_on(signals: &SignalFd, init: &Init, master: Option<&OwnedFd>) {
-    while let Ok(Some(info)) = signals.read_signal() {
-        let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else { continue };
-        match (signal, master) {
-            (Signal::SIGCHLD, _) => {}
-            (Signal::SIGWINCH, Some(master)) => terminal::copy_size(io::stdin(), master),
-            _ => {
-                if let Some(signal) = Kill::from_named_raw(signal as i32) {
-                    kill(init, signal);
-                }
-            }
+fn hand_on(taken: &SignalFd, init: &Init, master: Option<&OwnedFd>) {
+    while let Ok(Some(info)) = taken.read_signal() {
+        match (signals::numbered(info.ssi_signo.cast_signed()), master) {
+            (None | Some(Kill::CHILD), _) => {}
+            (Some(Kill::WINCH), Some(master)) => terminal::copy_size(io::stdin(), master),
+            (Some(signal), _) => kill(init, signal),
         }
     }
 }

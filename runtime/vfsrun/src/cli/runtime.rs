@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::Signal;
+use vfsrun_sys::signals;
 
 use super::interval::interval;
 use super::update::{UPDATE_HELP, Update};
@@ -109,7 +110,7 @@ pub struct Kill {
     pub all: bool,
     #[command(flatten)]
     pub which: Which,
-    /// A name, with or without SIG, or a number
+    /// A name, with or without SIG, such as TERM or RTMIN+3, or a number
     #[arg(default_value = "TERM", value_parser = signal)]
     pub signal: Signal,
 }
@@ -274,17 +275,51 @@ fn preserved() -> clap::builder::RangedI64ValueParser<u32> {
 
 fn signal(text: &str) -> Result<Signal, String> {
     let name = text.to_ascii_uppercase();
-    let named = || {
-        let name = if name.starts_with("SIG") { name.clone() } else { format!("SIG{name}") };
-        name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = || format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
+    let number = text.parse().ok().or_else(named).or_else(|| real_time(name));
+    number.and_then(signals::numbered).ok_or_else(|| format!("unknown signal {text:?}"))
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-1`: with the second of them systemd in a container is asked to end.
+fn real_time(name: &str) -> Option<i32> {
+    let (first, last) = (34, 64);
+    let away = |rest: &str, sign: char| match rest.strip_prefix(sign) {
+        None => rest.is_empty().then_some(0),
+        Some(digits) => digits.parse::<u8>().ok().filter(|_| !digits.starts_with('+')).map(i32::from),
     };
-    let number = text.parse().ok().or_else(named);
-    number.and_then(Signal::from_named_raw).ok_or_else(|| format!("unknown signal {text:?}"))
+    let number = match name.strip_prefix("RTMIN") {
+        Some(rest) => first + away(rest, '+')?,
+        None => last - away(name.strip_prefix("RTMAX")?, '-')?,
+    };
+    (first..=last).contains(&number).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigterm", 15),
+            ("9", 9),
+            ("37", 37),
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMAX", 64),
+            ("RTMAX-30", 34),
+        ] {
+            assert_eq!(signal(text).map(Signal::as_raw), Ok(number), "{text}");
+        }
+        for text in [
+            "", "SIG", "0", "-9", "32", "65", "RTMIN+31", "RTMIN-1", "RTMIN3", "RTMIN+", "RTMIN++1",
+            "RTMAX+1", "NONSENSE",
+        ] {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn user_is_decimal_numbers_alone() {

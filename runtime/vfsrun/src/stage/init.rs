@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, kill_process, wait};
 use thiserror::Error;
 use vfsrun_cgroup::{CgroupError, Doors};
 use vfsrun_plan::Plan;
@@ -19,7 +21,7 @@ use vfsrun_spec::oci::{HookKind, NamespaceType};
 use vfsrun_sys::clone::exit_now;
 use vfsrun_sys::mount::Propagation;
 use vfsrun_sys::procfs::Procfs;
-use vfsrun_sys::{beneath, loopback, mount};
+use vfsrun_sys::{beneath, loopback, mount, signals};
 
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
@@ -108,7 +110,7 @@ fn start(
     doors: Option<Doors>,
     host: &mut Host<'_>,
     sender: &Sender,
-) -> Result<nix::unistd::Pid, InitError> {
+) -> Result<Pid, InitError> {
     let plan = prepared.plan;
     die_with_main().map_err(InitError::step("tie init to the main process"))?;
     sender.wait_for_go().map_err(InitError::step("hear from the main process"))?;
@@ -360,28 +362,24 @@ fn procfs_of(root: &OwnedFd) -> io::Result<Procfs> {
 }
 
 /// Waits for the workload and for every orphan; hands signals on. Returns the exit code.
-fn reap(workload: nix::unistd::Pid, sender: &Sender) -> u8 {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+fn reap(workload: Pid, sender: &Sender) -> u8 {
     give_up_everything(sender);
-    let signals = SigSet::all();
     loop {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == workload => {
-                    return ended(sender, code as u8, None);
+        // Not nix's: it takes who was ended by a real-time signal, and has no word for it.
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) if pid == workload => return ended(sender, code as u8, None),
+                (_, Some(signal)) if pid == workload => {
+                    return ended(sender, 128 + signal as u8, Some(signal));
                 }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == workload => {
-                    return ended(sender, 128 + signal as u8, Some(signal as i32));
-                }
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
+                _ => {}
             }
         }
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) | Err(_) => {}
+        match signals::wait_for_any() {
+            Ok(None | Some(rustix::process::Signal::CHILD)) | Err(_) => {}
             // Its own session: the terminal's signals do not reach it any other way.
-            Ok(signal) => {
-                let _ = nix::sys::signal::kill(workload, signal);
+            Ok(Some(signal)) => {
+                let _ = kill_process(workload, signal);
             }
         }
     }
@@ -394,13 +392,11 @@ fn ended(sender: &Sender, code: u8, signal: Option<i32>) -> u8 {
 
 /// Whether nobody is left: every orphan of the action is a child of init. Those who are left are killed by its end.
 fn is_alone() -> bool {
-    use nix::errno::Errno;
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => return false,
-            Err(errno) => return errno == Errno::ECHILD,
-            Ok(_) => {}
+        match wait(WaitOptions::NOHANG) {
+            Ok(None) => return false,
+            Err(errno) => return errno == Errno::CHILD,
+            Ok(Some(_)) => {}
         }
     }
 }

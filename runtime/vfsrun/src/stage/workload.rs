@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::personality::{self, Persona};
-use nix::unistd::{AccessFlags, Pid};
+use nix::unistd::AccessFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
 use thiserror::Error;
 use vfsrun_plan::plan::{Command, Rlimit, Sandbox, Stdin};
 use vfsrun_seccomp::Filter;
@@ -127,7 +128,7 @@ pub fn spawn(job: Job<'_>, sender: &Sender) -> Result<Pid, WorkloadError> {
         execution.wait().map_err(failed("follow the command"))?;
         sender.send(&Report::Executed, None).map_err(failed("tell vfsrun that the command runs"))?;
     }
-    Ok(Pid::from_raw(child.pid.as_raw_nonzero().get()))
+    Ok(child.pid)
 }
 
 /// A pipe that a new process has open until it executes something or ends.
