@@ -15,6 +15,7 @@ as_root_and_user!(
     options_change_the_process,
     process_is_taken_from_a_file,
     detached_command_writes_its_pid_when_it_runs,
+    detached_command_whose_pid_cannot_be_written_is_ended,
     what_cannot_be_executed_is_255_and_writes_no_pid,
     container_that_does_not_run_has_no_commands,
     commands_end_with_the_container,
@@ -176,6 +177,18 @@ fn detached_command_writes_its_pid_when_it_runs(sandbox: &Sandbox) {
     });
     end(sandbox);
     assert!(!processes::runs(pid));
+}
+
+fn detached_command_whose_pid_cannot_be_written_is_ended(sandbox: &Sandbox) {
+    if !running(sandbox, |_| {}) {
+        return;
+    }
+    let arguments = ["exec", "--detach", "--pid-file", "none/pid", "web", "sleep", "4321"];
+    let refused = containers::create(sandbox, &arguments).expect(255);
+    refused.assert_stderr_has("--pid-file: cannot write none/pid");
+    let lines = shell(sandbox, "cat /proc/[0-9]*/cmdline").expect(0).stdout;
+    assert!(!lines.contains("4321"), "{lines:?}");
+    end(sandbox);
 }
 
 fn what_cannot_be_executed_is_255_and_writes_no_pid(sandbox: &Sandbox) {

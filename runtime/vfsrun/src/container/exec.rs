@@ -142,11 +142,11 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
         let told = Told { agent: agent.as_ref(), ..Told::default() };
         let runs = || {
             until_it_runs(&init, told, console.as_ref())?;
-            Ok(send_pidfd(pidfd.as_ref(), &init)?)
+            send_pidfd(pidfd.as_ref(), &init)?;
+            // For its readers this is the proof that it has run.
+            Ok(write_pid(request, &init)?)
         };
         runs().inspect_err(|_: &ExecError| supervise::end(&init))?;
-        // For its readers this is the proof that it has run.
-        write_pid(request, &init)?;
         return Ok(0);
     }
     let signals = supervise::take_signals()?;
