@@ -13,6 +13,7 @@ as_root_and_user!(
     command_has_the_walls_of_the_container,
     exit_code_and_signal_come_through,
     options_change_the_process,
+    what_is_told_is_about_the_command_and_told_once,
     process_is_taken_from_a_file,
     detached_command_writes_its_pid_when_it_runs,
     detached_command_whose_pid_cannot_be_written_is_ended,
@@ -132,6 +133,22 @@ fn options_change_the_process(sandbox: &Sandbox) {
     exec(sandbox, &["--cap", "CAP_NOPE", "web", "true"]).expect(0).assert_stderr_has("CAP_NOPE");
     let bits = u64::from_str_radix(granted.stdout.trim().rsplit('\t').next().unwrap(), 16).unwrap();
     assert_eq!(bits & 1, 1, "{}", granted.stdout);
+    end(sandbox);
+}
+
+fn what_is_told_is_about_the_command_and_told_once(sandbox: &Sandbox) {
+    let is_told_at_creation = |config: &mut Value| {
+        let bind = json!({ "destination": "/etc", "type": "bind", "source": "/etc", "options": ["rbind", "ro", "mode=755"] });
+        config["mounts"].as_array_mut().unwrap().push(bind);
+    };
+    if !running(sandbox, is_told_at_creation) {
+        return;
+    }
+    assert_eq!(exec(sandbox, &["web", "true"]).expect(0).stderr, "");
+    let told = exec(sandbox, &["--cap", "CAP_NOPE", "web", "true"]).expect(0).stderr;
+    assert_eq!((told.lines().count(), told.matches("CAP_NOPE").count()), (1, 1), "{told}");
+    let logged = sandbox.call(&["--log", "log", "exec", "--cap", "CAP_NOPE", "web", "true"]).expect(0);
+    assert_eq!(logged.stderr, "");
     end(sandbox);
 }
 

@@ -166,10 +166,11 @@ pub fn joined(
 ) -> Result<Joined, RunError> {
     let facts = probe::facts(spec, bundle, None, Wanted::Joined { guarded });
     let plan = Plan::new(spec, &facts).map_err(|source| RunError::Plan { file: file.into(), source })?;
-    plan.notes.iter().for_each(|text| note(text));
     // Whoever is in the container already can reach this program.
     seal::ensure(facts.caller.privileged).map_err(|source| RunError::Seal { source })?;
     refuse_directories_as_stdio()?;
+    // Of all else the container's creator was told.
+    plan.notes.iter().filter(|text| text.starts_with("process.")).for_each(|text| note(text));
     let filter = filter(&plan, runtime)?;
     let agent = agent(&plan, filter.as_ref(), bundle)?;
     Ok(Joined { plan, filter, agent })

@@ -54,7 +54,7 @@ fn containers(global: &Global) -> Result<Containers, Failure> {
     Ok(Containers::of(&runtime))
 }
 
-/// Where notes about a container go: the stderr of a new one is this program's, and whoever reads it has a log of ours besides.
+/// Where notes about a container or a command in one go: its stderr is this program's, and whoever reads it has a log of ours besides.
 fn notes(global: &Global) -> fn(&str) {
     match global.log {
         Some(_) => |text| tracing::debug!(text, "note"),
@@ -117,7 +117,7 @@ fn exec(arguments: &Exec, global: &Global) -> Outcome {
         runtime: directories::runtime(global.root.as_deref(), probe::caller().privileged)?,
         ignore_paused: arguments.ignore_paused,
     };
-    container::exec(&request, note).map_err(|error| Failure::of_runtime(&error, 255))
+    container::exec(&request, notes(global)).map_err(|error| Failure::of_runtime(&error, 255))
 }
 
 fn asked(arguments: &Update) -> Result<Asked, UpdateError> {
