@@ -13,6 +13,7 @@ as_root_and_user!(
     run_waits_for_the_layer,
     writes_in_memory_become_a_layer,
     name_that_nothing_has_is_told_and_leaves_nothing,
+    what_is_no_file_describes_no_view_and_is_not_opened,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
     monitor_has_nothing_that_its_creators_caller_waits_for,
     server_rests_while_its_containers_do,
@@ -109,6 +110,27 @@ fn name_that_nothing_has_is_told_and_leaves_nothing(sandbox: &Sandbox) {
     sandbox.call(&["state", "web"]).expect(1);
     assert_nothing_left(sandbox);
     sandbox.assert_nothing_left();
+}
+
+/// An image may name any path of the host, and a device may do something when it is opened.
+fn what_is_no_file_describes_no_view_and_is_not_opened(sandbox: &Sandbox) {
+    if !bundle(sandbox, "true", &captured(sandbox)) {
+        return;
+    }
+    sandbox.sh("rm view.json && mkfifo view.json");
+    // Whoever opens a fifo to write to it waits until somebody opens it to read.
+    let script = "touch begun; exec 3> view.json; touch opened";
+    let mut writer = sandbox.command("sh").args(["-c", script]).spawn().unwrap();
+    processes::until("the writer", || sandbox.path("begun").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    let refused = sandbox.call(&["create", "--bundle", "bundle", "web"]).expect(1);
+    refused.assert_stderr_has("view.json: it is no file");
+    std::thread::sleep(Duration::from_millis(200));
+    let is_opened = sandbox.path("opened").exists();
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    assert!(!is_opened);
+    assert_nothing_left(sandbox);
 }
 
 fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandbox) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -284,10 +284,10 @@ pub fn load(request: &Request) -> Result<(Box<Spec>, PathBuf), RunError> {
 /// own, or root's, and nobody else's to write.
 fn read_view(path: &Path) -> Result<String, String> {
     const MOST: u64 = 1 << 20;
-    // A fifo would keep us.
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    let failed = |error: io::Error| error.to_string();
+    // Looked at before it is opened: a device may do something then, and a fifo would keep us.
+    let found = File::options().read(true).custom_flags(libc::O_PATH).open(path).map_err(failed)?;
+    let metadata = found.metadata().map_err(failed)?;
     let callers = [0, rustix::process::geteuid().as_raw()];
     if !metadata.is_file() {
         return Err("it is no file".to_owned());
@@ -298,8 +298,9 @@ fn read_view(path: &Path) -> Result<String, String> {
     if metadata.len() > MOST {
         return Err("it is longer than 1 MiB".to_owned());
     }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(failed)?;
     let mut text = String::new();
-    file.take(MOST).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    file.take(MOST).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
 }
 
