@@ -19,6 +19,7 @@ as_root_and_user!(
     server_rests_while_its_containers_do,
     creator_that_is_killed_leaves_nothing,
     container_that_was_never_started_is_no_layer,
+    directory_of_containers_may_be_relative,
     container_without_monitor_is_not_started,
     hooks_of_the_start_run_with_a_view,
     ;
@@ -270,6 +271,25 @@ fn container_that_was_never_started_is_no_layer(sandbox: &Sandbox) {
     sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
     assert_nothing_left(sandbox);
     sandbox.assert_nothing_left();
+}
+
+/// Their monitors have other working directories.
+fn directory_of_containers_may_be_relative(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo new > /work/new", &captured(sandbox)) {
+        return;
+    }
+    let call = |arguments: &[&str]| {
+        containers::create(sandbox, &[&["--root", "../run"], arguments].concat()).expect(0).stderr
+    };
+    call(&["create", "--bundle", "bundle", "web"]);
+    assert_eq!(call(&["delete", "web"]), "");
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(125);
+    call(&["create", "--bundle", "bundle", "web"]);
+    call(&["start", "web"]);
+    processes::until("the end of the container", || is(sandbox, "web", "stopped"));
+    assert_eq!(call(&["delete", "web"]), "");
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
+    assert_nothing_left(sandbox);
 }
 
 fn container_without_monitor_is_not_started(sandbox: &Sandbox) {

@@ -26,11 +26,13 @@ fn is_machines_root(privileged: bool) -> bool {
     privileged && (initial() || std::env::var_os("XDG_RUNTIME_DIR").is_none())
 }
 
-/// The runtime directory: `--root`, else /run/vfsrun for root, else the user's own. Made when missing, mode 0700.
+/// The runtime directory: `--root`, else /run/vfsrun for root, else the user's own. Made when missing, mode 0700. Absolute: who
+/// stays behind has another working directory.
 pub fn runtime(said: Option<&Path>, privileged: bool) -> Result<PathBuf, DirectoryError> {
     let uid = rustix::process::geteuid().as_raw();
     let path = match said {
-        Some(path) => path.to_path_buf(),
+        Some(path) => std::path::absolute(path)
+            .map_err(|source| DirectoryError::Create { path: path.to_path_buf(), source })?,
         None if is_machines_root(privileged) => PathBuf::from("/run/vfsrun"),
         None => match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
             Some(run) if run.is_dir() => run.join("vfsrun"),
