@@ -39,7 +39,8 @@ impl Gate {
         // For writing too: a reader without writers would see the end instead of waiting.
         let fifo = OpenOptions::new().read(true).write(true).open(path)?;
         let mut options = OpenOptions::new();
-        let tale = options.create(true).append(true).mode(0o600);
+        // Empty, whatever a process of a killed creator has told.
+        let tale = options.create(true).write(true).truncate(true).mode(0o600);
         Ok(Gate { fifo, tale: tells.then(|| tale.open(directory.join(TALE))).transpose()? })
     }
 
@@ -165,6 +166,19 @@ mod tests {
         assert!(!is_before_command(directory.path()).unwrap());
         assert_eq!(open(directory.path()).unwrap_err().raw_os_error(), Some(libc::ENXIO));
     }
+
+    #[test]
+    fn what_was_told_of_another_process_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        Gate::make(directory.path(), true).unwrap().tell_failure("it could not").unwrap();
+        let gate = Gate::make(directory.path(), true).unwrap();
+        let opened = Opened::at(directory.path()).unwrap().unwrap();
+        gate.tell_execution().unwrap();
+        gate.tell_failure("why").unwrap();
+        drop(gate);
+        assert_eq!(opened.wait().unwrap(), Err("why".to_owned()));
+    }
+
     #[test]
     fn one_at_a_time_sees_a_start_through_and_another_in_its_place() {
         let directory = tempfile::tempdir().unwrap();
