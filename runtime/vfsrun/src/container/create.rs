@@ -11,8 +11,8 @@ use thiserror::Error;
 use vfsrun_cgroup::CgroupError;
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::paths;
-use vfsrun_sys::fd_passing;
 use vfsrun_sys::process::Process;
+use vfsrun_sys::{chain, fd_passing};
 
 use super::cgroup::Way;
 use super::monitor::WaitError;
@@ -138,8 +138,11 @@ pub fn create(request: &CreateRequest, note: impl Fn(&str)) -> Result<Containers
     match create_at(&place, request, &decided, &hooked, &outside) {
         Ok(()) => Ok(containers),
         Err(error) => {
-            place.remove()?;
-            hooked.gone(note);
+            // The first error is what the caller can do something about.
+            match place.remove() {
+                Ok(()) => hooked.gone(note),
+                Err(left) => note(&chain(&left)),
+            }
             Err(error)
         }
     }

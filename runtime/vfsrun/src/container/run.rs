@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use vfsrun_sys::chain;
 use vfsrun_sys::process::Process;
 
 use super::create::{self, CreateError, CreateRequest, decide, hooked, prepared};
@@ -30,7 +31,10 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     if manner.detach {
         let containers = create::create(request, &note)?;
         if let Err(error) = containers.start(&request.id) {
-            containers.delete(&request.id, true, note)?;
+            // The first error is what the caller can do something about.
+            if let Err(left) = containers.delete(&request.id, true, &note) {
+                note(&chain(&left));
+            }
             return Err(error.into());
         }
         return Ok(0);
@@ -49,15 +53,16 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
         see_through(&mut kept, request, &decided, &hooked, notify.as_ref(), pidfd.as_ref())
     });
     let is_gone = match kept {
-        Kept::Unrecorded(place) => place.remove().map(|()| true)?,
+        Kept::Unrecorded(place) => place.remove().map(|()| true),
         // Somebody else may have removed it, and made another of its name.
-        Kept::Recorded(process) if ended.is_err() || !manner.keep => {
-            containers.forget(&request.id, process)?
-        }
-        Kept::Recorded(_) => false,
+        Kept::Recorded(process) if ended.is_err() || !manner.keep => containers.forget(&request.id, process),
+        Kept::Recorded(_) => Ok(false),
     };
-    if is_gone {
-        hooked.gone(note);
+    match (is_gone, &ended) {
+        (Ok(true), _) => hooked.gone(note),
+        (Ok(false), _) => {}
+        (Err(left), Ok(_)) => return Err(left.into()),
+        (Err(left), Err(_)) => note(&chain(&left)),
     }
     Ok(ended?.code)
 }
