@@ -111,7 +111,13 @@ fn exit_code_and_signal_come_through(sandbox: &Sandbox) {
 }
 
 fn options_change_the_process(sandbox: &Sandbox) {
-    if !running(sandbox, |config| config["process"]["env"] = json!(["PATH=/bin", "A=1", "B=2"])) {
+    let change = |config: &mut Value| {
+        config["process"]["env"] = json!(["PATH=/bin", "A=1", "B=2"]);
+        if sandbox.caller == Caller::Root {
+            config["process"]["user"]["additionalGids"] = json!([5]);
+        }
+    };
+    if !running(sandbox, change) {
         return;
     }
     let arguments = [
@@ -131,6 +137,11 @@ fn options_change_the_process(sandbox: &Sandbox) {
     let granted =
         exec(sandbox, &["--cap", "CAP_CHOWN", "web", "grep", "CapEff", "/proc/self/status"]).expect(0);
     exec(sandbox, &["--cap", "CAP_NOPE", "web", "true"]).expect(0).assert_stderr_has("CAP_NOPE");
+    if sandbox.caller == Caller::Root {
+        let groups =
+            exec(sandbox, &["-g", "7", "--additional-gids", "8", "web", "id", "-G"]).expect(0).stdout;
+        assert_eq!(groups, "0 5 7 8\n");
+    }
     let bits = u64::from_str_radix(granted.stdout.trim().rsplit('\t').next().unwrap(), 16).unwrap();
     assert_eq!(bits & 1, 1, "{}", granted.stdout);
     end(sandbox);

@@ -96,6 +96,7 @@ pub struct Changes {
     /// Added, or in the place of those of the same name.
     pub env: Vec<String>,
     pub user: Option<(u32, Option<u32>)>,
+    /// Added.
     pub groups: Vec<u32>,
     pub terminal: bool,
     pub capabilities: Vec<String>,
@@ -198,9 +199,7 @@ impl Changes {
         if let Some((uid, gid)) = self.user {
             (user.uid, user.gid) = (uid, gid.unwrap_or(0));
         }
-        if !self.groups.is_empty() {
-            user.additional_gids.clone_from(&self.groups);
-        }
+        user.additional_gids.extend(&self.groups);
         let mut capabilities = process.capabilities.unwrap_or_default();
         let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
         sets.into_iter().for_each(|set| set.extend(self.capabilities.iter().cloned()));
