@@ -26,7 +26,8 @@ pub fn close_from_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the promise of the caller of `close_from_but`; a closed number is not opened again by anything that runs here.
+    // SAFETY: the promise of the caller of `close_from_but`: whoever owned a closed number neither uses nor drops it any more, so that it
+    // may be opened again.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
