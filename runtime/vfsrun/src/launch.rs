@@ -32,6 +32,8 @@ pub enum LaunchError {
     Join { kind: &'static str, path: std::path::PathBuf, source: io::Error },
     #[error("cannot start init in new namespaces{hint}")]
     Clone { hint: &'static str, source: io::Error },
+    #[error("cannot start a process for the command")]
+    Start { source: io::Error },
     #[error("cannot stay in the time namespace of vfsrun")]
     OwnTime { source: io::Error },
     #[error(transparent)]
@@ -133,7 +135,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
 /// Starts a command in the namespaces of a container.
 pub fn command(joining: &Joining<'_>) -> Result<Init, LaunchError> {
     let (reports, sender) = report::channel().map_err(|source| LaunchError::Channel { source })?;
-    let failed = |source| LaunchError::Clone { hint: "", source };
+    let failed = |source| LaunchError::Start { source };
     let cgroup = joining.cgroup.and_then(Cgroup::to_start_in);
     let (cloned, attach) = match clone_in(cgroup, Namespaces::NONE) {
         // A user may not move processes of its own from without to what its systemd has made.

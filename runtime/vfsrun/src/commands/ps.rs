@@ -27,7 +27,11 @@ fn table(pids: &[i32], arguments: &[String]) -> Result<Vec<String>, Failure> {
     let (head, lines) = text.split_once('\n').unwrap_or((&text, ""));
     // The words of runc.
     let column = head.split_whitespace().position(|title| title == "PID");
-    let column = column.ok_or_else(|| failed("couldn't find PID field in ps output".to_owned()))?;
+    let column = column.ok_or_else(|| {
+        failed(
+            "couldn't find PID field in ps output; have it among the columns, as in -o pid,args".to_owned(),
+        )
+    })?;
     let is_meant = |line: &&str| {
         let pid = line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok());
         pid.is_some_and(|pid: i32| pids.contains(&pid))
