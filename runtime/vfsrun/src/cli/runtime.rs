@@ -35,6 +35,7 @@ pub enum Container {
     #[command(after_help = "Examples:\n  vfsrun kill web\n  vfsrun kill web KILL")]
     Kill(Kill),
     /// Remove a container that has stopped, or was not started
+    #[command(after_help = "Examples:\n  vfsrun delete web\n  vfsrun delete --force --regex '^test-'")]
     Delete(Delete),
     /// List a container's processes, as ps(1) shows them
     #[command(
@@ -79,6 +80,9 @@ pub enum Container {
     /// Print what of the OCI specification is built, as JSON
     Features,
     /// List containers
+    #[command(
+        after_help = "Examples:\n  vfsrun list\n  vfsrun list --format json | jq -r '.[] | select(.status == \"stopped\").id'"
+    )]
     List {
         #[arg(short, long, default_value = "table")]
         format: ListFormat,
