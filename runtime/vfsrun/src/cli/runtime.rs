@@ -45,6 +45,7 @@ pub enum Container {
         /// As JSON: an array of their numbers alone
         #[arg(short, long, default_value = "table")]
         format: ListFormat,
+        /// The container's name
         id: Id,
         /// What the host's ps is given in place of -ef
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -69,6 +70,7 @@ pub enum Container {
         /// Tell it once, at once, and end
         #[arg(long)]
         stats: bool,
+        /// The container's name
         id: Id,
     },
     /// Not built: ends with an error, whatever is asked
@@ -130,6 +132,7 @@ pub struct Delete {
 
 #[derive(Debug, Args)]
 pub struct One {
+    /// The container's name
     pub id: Id,
 }
 
@@ -158,6 +161,7 @@ pub struct Which {
     /// The id is a regular expression: all containers that it is found in
     #[arg(short, long)]
     pub regex: bool,
+    /// The container's name
     pub id: String,
 }
 
@@ -173,6 +177,7 @@ pub struct Exec {
     /// A file with a `process` of the OCI specification, instead of the container's own with what the other options say
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "group", "cap", "no_new_privs", "apparmor", "process_label", "args"])]
     pub process: Option<PathBuf>,
+    /// Its working directory, instead of the container's own
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
     /// Set a variable of the command's environment
@@ -190,6 +195,7 @@ pub struct Exec {
     /// Another capability; may be repeated
     #[arg(short, long, value_name = "CAP_X")]
     pub cap: Vec<String>,
+    /// It gains no privileges by what it executes (set-user-id bits, file capabilities)
     #[arg(long)]
     pub no_new_privs: bool,
     /// The command's AppArmor profile
@@ -219,7 +225,9 @@ pub struct Exec {
     /// A cgroup in the container's own, for it to run in; with controllers of version 1, in theirs alone. May be repeated
     #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
     pub cgroup: Vec<container::SubCgroup>,
+    /// The container's name
     pub id: Id,
+    /// The command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "process")]
     pub args: Vec<String>,
 }
@@ -256,6 +264,7 @@ pub struct Create {
     /// Its processes keep the session keyring of whoever starts them; else they have one of the container's own
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// The container's name: letters, digits, `_`, `+`, `-` and `.`, at most 255
     pub id: Id,
 }
 

@@ -75,6 +75,7 @@ pub struct Update {
     /// Its part of the memory bandwidth: MB:0=20;1=70
     #[arg(long, value_name = "SCHEMA", value_parser = one_line)]
     mem_bw_schema: Option<String>,
+    /// The container's name
     pub id: Id,
 }
 
