@@ -10,6 +10,7 @@ use vfsrun_tests::{Background, Caller, Output, Sandbox, Value, as_root_and_user,
 as_root_and_user!(
     command_is_in_the_namespaces_of_the_container,
     container_that_has_just_been_started_is_joined,
+    container_that_waits_for_its_start_is_joined_by_root_alone,
     command_has_the_walls_of_the_container,
     exit_code_and_signal_come_through,
     options_change_the_process,
@@ -64,6 +65,21 @@ fn command_is_in_the_namespaces_of_the_container(sandbox: &Sandbox) {
     assert_eq!(of("self"), of("1"));
     let output = shell(sandbox, "hostname; pwd; id -u; test $$ -gt 1 && ls / | grep -c bin").expect(0);
     assert_eq!(output.stdout, "bundle\n/\n0\n1\n");
+    end(sandbox);
+}
+
+fn container_that_waits_for_its_start_is_joined_by_root_alone(sandbox: &Sandbox) {
+    if !containers::bundle(sandbox, "exec", WAIT, |_| {}) {
+        return;
+    }
+    containers::created(sandbox, "web");
+    let output = shell(sandbox, "echo here");
+    match sandbox.caller {
+        Caller::Root => assert_eq!(output.expect(0).stdout, "here\n"),
+        Caller::User => {
+            output.expect(255).assert_stderr_has("cannot exec in container web before it is started");
+        }
+    }
     end(sandbox);
 }
 

@@ -45,6 +45,10 @@ pub enum ExecError {
     Pidfd(#[from] PidfdError),
     #[error("cannot exec in a stopped container")]
     Stopped { source: ContainerError },
+    #[error(
+        "cannot exec in container {0} before it is started: until then its first process is closed to ordinary users"
+    )]
+    Created(Id),
     // The words of runc.
     #[error("cannot exec in a paused container (use --ignore-paused to override)")]
     Paused,
@@ -120,7 +124,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     let console = console(request, &plan)?;
     let pidfd = request.pidfd_socket.as_deref().map(PidfdSocket::connect).transpose()?;
     let process = container.process().map_err(|source| ExecError::Stopped { source })?;
-    wait_until_open(&container);
+    wait_until_open(&container)?;
     if !request.ignore_paused && cgroup.as_ref().map_or(Ok(false), Cgroup::is_frozen)? {
         return Err(ExecError::Paused);
     }
@@ -163,15 +167,18 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
 
 /// Right after its start a container's process is not yet its command, and closed to debuggers: its namespaces cannot be entered by an
 /// ordinary user, who may look at their names as soon as they can.
-fn wait_until_open(container: &Container) {
+fn wait_until_open(container: &Container) -> Result<(), ExecError> {
     let names = format!("/proc/{}/ns/user", container.record.process.pid);
     let deadline = Instant::now() + PATIENCE;
-    while gate::was_opened(&container.path)
-        && std::fs::read_link(&names).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    while std::fs::read_link(&names).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         && Instant::now() < deadline
     {
+        if !gate::was_opened(&container.path) {
+            return Err(ExecError::Created(container.id.clone()));
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
 }
 
 /// The container's config with the process of the command.
