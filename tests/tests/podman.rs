@@ -10,6 +10,7 @@ use vfsrun_tests::{Caller, Output, Sandbox, as_root_and_user, fixtures, processe
 as_root_and_user!(
     container_runs_and_its_exit_code_comes_through,
     detached_container_is_seen_stopped_and_started_again,
+    container_is_stopped_by_the_signal_that_systemd_in_one_wants,
     terminal_is_conmons,
     program_that_is_not_there_is_127,
     volumes_are_mounted,
@@ -52,6 +53,18 @@ fn detached_container_is_seen_stopped_and_started_again(sandbox: &Sandbox) {
     podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
     let left = || sandbox.call(&["list", "--quiet"]).expect(0).stdout;
     processes::until("the removal of the container", || left().is_empty());
+}
+
+/// A real-time one, of which podman tells the number.
+fn container_is_stopped_by_the_signal_that_systemd_in_one_wants(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    let script = "trap 'exit 3' 37; echo begun; while :; do sleep 0.1; done";
+    podman.start(&["--name=web", "--stop-signal=SIGRTMIN+3"], script);
+    processes::until("the log", || podman.call(&["logs", "web"]).stdout == "begun\n");
+    podman.call(&["stop", "--time=30", "web"]).expect(0);
+    let status = podman.call(&["inspect", "web", "--format", "{{.State.ExitCode}}"]).expect(0).stdout;
+    assert_eq!(status, "3\n");
+    podman.call(&["rm", "--force", "--time=0", "web"]).expect(0);
 }
 
 fn commands_are_executed_in_a_container(sandbox: &Sandbox) {
