@@ -3,7 +3,8 @@
 //! The maker of an image sets annotations, too: engines hand those of the image on. Among the properties of a scope are some that
 //! stop or start other units of the host (`Conflicts`, `Wants`, `OnFailure`), switch it off (`SuccessAction`), take processes of the
 //! host along (`PIDs`), or lift limits (`Slice`, `MemoryMax`). So those alone can be set that are about the end of the
-//! container itself; limits are `linux.resources`.
+//! container itself; limits are `linux.resources`. The host waits for that end when it is switched off: after a time that is
+//! bounded the processes are killed, whatever is said (no `SendSIGKILL`, no `FinalKillSignal`).
 
 use std::collections::BTreeMap;
 
@@ -45,21 +46,22 @@ impl Type {
 ///
 /// systemd writes a text as a line of a file that it reads again when it is reloaded: a text of several lines would be lines of others,
 /// too. `Description` is that by which a unit is known to be the container's.
-const KNOWN: [(&str, Type); 13] = [
+const KNOWN: [(&str, Type); 11] = [
     ("After", Type::Texts),
     ("Before", Type::Texts),
     ("CollectMode", Type::Text),
     ("DefaultDependencies", Type::Flag),
-    ("FinalKillSignal", Type::Int),
     ("KillMode", Type::Text),
     ("KillSignal", Type::Int),
     ("OOMPolicy", Type::Text),
     ("RuntimeMaxUSec", Type::Number),
     ("RuntimeRandomizedExtraUSec", Type::Number),
     ("SendSIGHUP", Type::Flag),
-    ("SendSIGKILL", Type::Flag),
     ("TimeoutStopUSec", Type::Number),
 ];
+
+/// Of `TimeoutStopUSec`: an hour.
+const LONGEST_STOP: u64 = 3_600_000_000;
 
 /// The properties that annotations set; of time in microseconds, as which seconds (`…Sec`) are told, too.
 pub fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>, AnnotationError> {
@@ -95,7 +97,12 @@ fn property(said: &str, text: &str) -> Result<Property, String> {
         (Parsed::Text(text), _) => Value::Text(text),
         (Parsed::Texts(texts), _) => Value::Texts(texts),
     };
-    Ok(Property { name, value })
+    match value {
+        Value::Number(time) if name == "TimeoutStopUSec" && time > LONGEST_STOP => {
+            Err(format!("{text:?} is more than an hour, and the host would not be switched off until then"))
+        }
+        value => Ok(Property { name, value }),
+    }
 }
 
 /// A text of GVariant, of the types that there are here.
@@ -271,6 +278,8 @@ mod tests {
             ("Delegate", "false"),
             ("BPFProgram", "['device', '/sys/fs/bpf/x']"),
             ("ExecStopPost", "['/bin/sh']"),
+            ("SendSIGKILL", "false"),
+            ("FinalKillSignal", "int32 18"),
             ("", "true"),
             ("Sec", "1"),
             ("After\n", "['a']"),
@@ -278,6 +287,19 @@ mod tests {
         for (name, text) in others {
             let error = of(name, text).unwrap_err().to_string();
             assert!(error.contains("cannot be set by an annotation"), "{error}");
+        }
+    }
+
+    #[test]
+    fn h_host_does_not_wait_for_ever_for_the_end() {
+        is("TimeoutStopSec", "3600", Property::number("TimeoutStopUSec", LONGEST_STOP));
+        for (name, text) in [
+            ("TimeoutStopSec", "3601"),
+            ("TimeoutStopUSec", "uint64 3600000001"),
+            ("TimeoutStopUSec", "uint64 18446744073709551615"),
+        ] {
+            let error = of(name, text).unwrap_err().to_string();
+            assert!(error.contains("is more than an hour"), "{error}");
         }
     }
 }
