@@ -10,8 +10,27 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor from `first` on but those in `keep`, whoever owns it. Only for a process that uses no other from here
-/// on, and ends or becomes another program without running destructors.
+/// Closes every descriptor from 3 on but those in `keep` and the first `preserved`, of which those are closed that do not go on to what
+/// is executed: nobody has handed them to this program. Only for a process that uses no other from here on, and ends or becomes
+/// another program without running destructors.
+pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    for fd in (3..3 + preserved).filter(|fd| is_close_on_exec(*fd) && !is_one_of(*fd, keep)) {
+        close_range(fd, fd)?;
+    }
+    close_from_but(3 + preserved, keep)
+}
+
+fn is_one_of(fd: u32, all: &[BorrowedFd<'_>]) -> bool {
+    all.iter().any(|one| one.as_raw_fd().cast_unsigned() == fd)
+}
+
+fn is_close_on_exec(fd: u32) -> bool {
+    // SAFETY: F_GETFD reads a flag of the number, whatever it refers to.
+    let flags = unsafe { libc::fcntl(fd.cast_signed(), libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC != 0
+}
+
+/// Closes every descriptor from `first` on but those in `keep`, whoever owns it. Only for a process as of [`close_all_but`].
 pub fn close_from_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
     kept.sort_unstable();

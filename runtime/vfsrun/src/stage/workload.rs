@@ -289,7 +289,7 @@ fn created(execution: &Execution, sender: &Sender) -> Result<(), WorkloadError> 
 fn wait_at(gate: &Gate, preserved: u32, sender: &Sender) -> Result<(), WorkloadError> {
     let failed = |step| move |source| WorkloadError::Step { step, source };
     let kept: Vec<_> = gate.fds().chain([sender.as_fd()]).collect();
-    descriptors::close_from_but(3 + preserved, &kept).map_err(failed("close what main has open"))?;
+    descriptors::close_all_but(preserved, &kept).map_err(failed("close what main has open"))?;
     super::init::outlive_main().map_err(failed("let vfsrun end"))?;
     sender.send(&Report::Waiting, None).map_err(failed("tell vfsrun that it may end"))?;
     gate.wait().map_err(failed("wait for the start"))
