@@ -1,5 +1,6 @@
 //! Cgroups: in which hierarchies this caller can make one.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -83,10 +84,12 @@ fn name(container: Option<&Id>, runtime: Option<&Path>, caller: &Caller) -> Stri
         Some(id) => (id.to_string(), format!("{id} {} {directory:?}", caller.uid)),
         None => (format!("run-{}", std::process::id()), format!("{:?}", SystemTime::now())),
     };
-    let hash = blake3::hash(told_by.as_bytes());
+    // Blake3 would ask the processor first what it can do, which takes longer than all of this where a hypervisor answers.
+    let mut hasher = DefaultHasher::new();
+    told_by.hash(&mut hasher);
     // The name of a cgroup may be as long as that of a file, and so may an id.
     let shown: String = id.chars().take(200).collect();
-    format!("vfsrun-{shown}-{}", &hash.to_hex()[..12])
+    format!("vfsrun-{shown}-{:012x}", hasher.finish() >> 16)
 }
 
 /// Whether a cgroup can be made at `path`, and processes be moved there: for that its files and those of the cgroup that both lie
