@@ -64,7 +64,13 @@ pub fn wait(process: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The process that `pid` is a child of. `None` if it has ended.
+pub fn parent(pid: i32) -> Option<i32> {
+    Stat::read(pid).ok()?.map(|stat| stat.parent)
+}
+
 struct Stat {
+    parent: i32,
     started: u64,
     /// Clock ticks, of all of its threads.
     worked: u64,
@@ -83,11 +89,11 @@ impl Stat {
         // The program's name may hold anything, but is the last in parentheses.
         let fields = text.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
         let stat = fields.and_then(|mut fields| {
-            let state = fields.next()?;
-            // Fields 14, 15 and 22 of proc(5); the state is the third.
-            let (user, system): (u64, u64) = (fields.nth(10)?.parse().ok()?, fields.next()?.parse().ok()?);
+            let (state, parent) = (fields.next()?, fields.next()?.parse().ok()?);
+            // Fields 14, 15 and 22 of proc(5); the parent is the fourth.
+            let (user, system): (u64, u64) = (fields.nth(9)?.parse().ok()?, fields.next()?.parse().ok()?);
             let started = fields.nth(6)?.parse().ok()?;
-            Some(Stat { started, worked: user + system, is_over: matches!(state, "Z" | "X") })
+            Some(Stat { parent, started, worked: user + system, is_over: matches!(state, "Z" | "X") })
         });
         stat.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc has no such stat"))
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
+use vfsrun_sys::process;
+
 use super::{Container, ContainerError, Status};
 
 impl Container {
@@ -39,7 +41,8 @@ fn relatives(first: i32) -> io::Result<Vec<i32>> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let (pid, parent) = (name.parse().ok()?, parent(&name)?);
+            let pid = name.parse().ok()?;
+            let parent = process::parent(pid)?;
             Some(Other { pid, parent, namespace: namespace(&name) })
         })
         .collect();
@@ -58,11 +61,4 @@ fn relatives(first: i32) -> io::Result<Vec<i32>> {
             return Ok(found.into_iter().collect());
         }
     }
-}
-
-/// `None` if it has ended.
-fn parent(pid: &str) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name may hold anything, but is the last in parentheses.
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
