@@ -207,6 +207,8 @@ fn versions_are_those_that_callers_parse(sandbox: &Sandbox) {
             lines.iter().any(|line| line.strip_prefix("commit: ").is_some_and(|commit| !commit.is_empty()))
         );
         assert!(lines.contains(&"spec: 1.3.0"), "{text}");
+        // Who asks crun for it looks for the word.
+        assert!(lines[lines.len() - 1].split(' ').any(|word| word == "+SYSTEMD"), "{text}");
     }
     // CRI-O reads both streams as one document.
     let features = sandbox.call(&["features"]).expect(0);

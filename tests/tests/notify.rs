@@ -6,16 +6,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use vfsrun_tests::containers::{self, pid_of};
 use vfsrun_tests::{Background, Sandbox, as_root_and_user, fixtures, json, processes};
 
 as_root_and_user!(
     start_waits_until_the_container_is_ready,
     start_does_not_wait_for_one_that_has_ended,
-    run_tells_of_itself,
+    run_tells_that_it_is_ready,
+    socket_is_where_the_caller_has_one,
+    links_of_the_root_lead_the_socket_nowhere_else,
     nothing_but_readiness_goes_on,
     caller_without_a_socket_gives_none,
-    socket_that_nobody_listens_at_is_an_error,
+    socket_that_nobody_listens_at_is_an_error_of_who_is_ready,
     paths_of_sockets_may_be_long,
 );
 
@@ -25,6 +28,14 @@ fn bundle(sandbox: &Sandbox, script: &str) -> bool {
         fixtures::notify(sandbox, "bundle/rootfs/bin/notify");
         config["root"]["readonly"] = json!(false);
     })
+}
+
+/// Of the bundle that is there.
+fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
+    let text = std::fs::read_to_string(sandbox.path("bundle/config.json")).unwrap();
+    let mut config = serde_json::from_str(&text).unwrap();
+    change(&mut config);
+    sandbox.write_json("bundle/config.json", &config);
 }
 
 /// As systemd's.
@@ -55,7 +66,12 @@ fn next(socket: &UnixDatagram) -> String {
 /// That it is ready, a barrier, and nothing else.
 #[track_caller]
 fn assert_told(socket: &UnixDatagram, main_pid: i32) {
-    assert_eq!(next(socket), format!("READY=1\nMAINPID={main_pid}\n"));
+    assert_said(socket, &format!("READY=1\nMAINPID={main_pid}\n"));
+}
+
+#[track_caller]
+fn assert_said(socket: &UnixDatagram, message: &str) {
+    assert_eq!(next(socket), message);
     assert_eq!(next(socket), "BARRIER=1");
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0]).is_err());
@@ -95,25 +111,57 @@ fn start_does_not_wait_for_one_that_has_ended(sandbox: &Sandbox) {
     sandbox.call(&["delete", "web"]).expect(0);
 }
 
-/// As with runc, so that systemd follows the process whose end it is told of.
-fn run_tells_of_itself(sandbox: &Sandbox) {
+/// It is the process that systemd has started, and follows.
+fn run_tells_that_it_is_ready(sandbox: &Sandbox) {
     if !bundle(sandbox, "notify READY=1 READY=1; sleep 100") {
         return;
     }
     let systemd = listen(sandbox);
     let run = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"]));
-    assert_told(&systemd, run.pid());
+    assert_said(&systemd, "READY=1");
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", "web"]).expect(0);
 }
 
+/// As with crun; but the host's directories, which are bound, get none in them.
+fn socket_is_where_the_caller_has_one(sandbox: &Sandbox) {
+    let own = "echo $NOTIFY_SOCKET; ls ${NOTIFY_SOCKET%/*}; ls /shared; exit 0";
+    if !bundle(sandbox, own) {
+        return;
+    }
+    let run = |socket: &str| {
+        let mut run = sandbox.vfsrun(&["run", "-b", "bundle", "web"]);
+        Background::start(run.env("NOTIFY_SOCKET", socket)).wait().expect(0).stdout
+    };
+    assert_eq!(run("/run/systemd/notify"), "/run/systemd/notify/notify\nnotify\n");
+    assert_eq!(run("@abstract"), "/run/notify/notify\nnotify\n");
+    sandbox.write("host/file", "");
+    change(sandbox, |config| {
+        config["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/shared", "source": sandbox.path("host"), "options": ["bind"]
+        }));
+    });
+    assert_eq!(run("/shared/systemd/notify"), "/run/notify/notify\nnotify\nfile\n");
+    assert_eq!(std::fs::read_dir(sandbox.path("host")).unwrap().count(), 1);
+}
+
+/// An image has a link to the host's directory of the same name, as it would be seen from outside.
+fn links_of_the_root_lead_the_socket_nowhere_else(sandbox: &Sandbox) {
+    if !bundle(sandbox, "ls -a $NOTIFY_SOCKET >/dev/null && echo found; exit 0") {
+        return;
+    }
+    let outside = sandbox.dir("outside");
+    std::os::unix::fs::symlink(&outside, sandbox.path("bundle/rootfs/link")).unwrap();
+    let mut run = sandbox.vfsrun(&["run", "-b", "bundle", "web"]);
+    let run = Background::start(run.env("NOTIFY_SOCKET", "/link/notify")).wait().expect(0);
+    assert_eq!(run.stdout, "found\n");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+}
+
 fn nothing_but_readiness_goes_on(sandbox: &Sandbox) {
     let words = "'MAINPID=1' 'STOPPING=1' 'WATCHDOG=1' 'FDSTORE=1' 'READY=1x' 'STATUS=READY=1' junk";
-    if !bundle(
-        sandbox,
-        &format!("notify {words} 'ERRNO=2\nREADY=1\nMAINPID=1'; ls -l /run/notify; sleep 100"),
-    ) {
+    if !bundle(sandbox, &format!("notify {words} 'ERRNO=2\nREADY=1\nMAINPID=1'; sleep 100")) {
         return;
     }
     let systemd = listen(sandbox);
@@ -122,8 +170,9 @@ fn nothing_but_readiness_goes_on(sandbox: &Sandbox) {
     let start = Background::start(&mut vfsrun(sandbox, &["start", "web"]));
     assert_told(&systemd, pid);
     start.wait().expect(0);
+    let other = sandbox.path("systemd/other");
     sandbox
-        .call(&["exec", "web", "touch", "/run/notify/other"])
+        .call(&["exec", "web", "touch", other.to_str().unwrap()])
         .expect(1)
         .assert_stderr_has("Read-only file system");
     sandbox.call(&["delete", "--force", "web"]).expect(0);
@@ -140,13 +189,19 @@ fn caller_without_a_socket_gives_none(sandbox: &Sandbox) {
     assert_eq!(output.stdout, "none\n");
 }
 
-fn socket_that_nobody_listens_at_is_an_error(sandbox: &Sandbox) {
-    if !bundle(sandbox, "echo begun") {
+/// A variable that was merely left over hinders no container.
+fn socket_that_nobody_listens_at_is_an_error_of_who_is_ready(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo begun; [ -z $READY ] || notify READY=1; sleep 0.2; exit 0") {
         return;
     }
-    let output = Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"])).wait().expect(1);
-    output.assert_stderr_has(&format!("NOTIFY_SOCKET: cannot talk to {}", sandbox.path("systemd").display()));
-    assert_eq!(output.stdout, "");
+    let run = || Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"])).wait();
+    assert_eq!(run().expect(0).stdout, "begun\n");
+    change(sandbox, |config| {
+        config["process"]["env"].as_array_mut().unwrap().push(json!("READY=1"));
+    });
+    run()
+        .expect(1)
+        .assert_stderr_has(&format!("NOTIFY_SOCKET: cannot talk to {}", sandbox.path("systemd").display()));
     assert!(!sandbox.runtime().join("containers/web").exists());
 }
 
@@ -164,7 +219,7 @@ fn paths_of_sockets_may_be_long(sandbox: &Sandbox) {
     systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut run = sandbox.vfsrun(&["run", "-b", "bundle", &id]);
     let run = Background::start(run.env("NOTIFY_SOCKET", &path));
-    assert_told(&systemd, run.pid());
+    assert_said(&systemd, "READY=1");
     run.send(Signal::SIGKILL);
     run.wait();
     sandbox.call(&["delete", "--force", &id]).expect(0);

@@ -1,14 +1,14 @@
 //! NOTIFY_SOCKET: what a container tells systemd (sd_notify(3)). It has a socket of its own, and of all that it says there only
 //! that it is ready goes on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -22,8 +22,11 @@ use vfsrun_sys::mount::Attr;
 const VARIABLE: &str = "NOTIFY_SOCKET";
 /// In a container's directory; the socket's directory is what the container sees.
 const DIRECTORY: &str = "notify";
-const SOCKET: &str = "notify.sock";
+const SOCKET: &str = "notify";
+/// Of a container that cannot have it where the caller has its socket.
 const INSIDE: &str = "/run/notify";
+/// Of the path of a socket, without the zero at its end (unix(7)).
+const LONGEST: usize = 107;
 const READY: &[u8] = b"READY=1";
 /// What systemd reads of a message.
 const MESSAGE: usize = 4096;
@@ -49,13 +52,13 @@ fn host() -> Option<OsString> {
 
 /// Gives a container that is to be made in `place` a socket, if the caller has one.
 pub fn offer(plan: &mut Plan, place: &Path) {
-    if host().is_none() {
-        return;
-    }
+    let Some(host) = host() else { return };
+    let inside = inside(&host, &plan.mounts);
+    let own = format!("{VARIABLE}={}/{SOCKET}", inside.display());
     let closed =
         Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     plan.mounts.push(Mount {
-        destination: INSIDE.into(),
+        destination: inside,
         what: MountKind::Bind {
             source: place.join(DIRECTORY),
             recursive: false,
@@ -66,8 +69,18 @@ pub fn offer(plan: &mut Plan, place: &Path) {
         attributes: Attributes { set: closed.bits(), ..Attributes::default() },
         at: VARIABLE.to_owned(),
     });
-    let own = format!("{VARIABLE}={INSIDE}/{SOCKET}");
     plan.command.env = vfsrun_spec::merge::env(&plan.command.env, &[own]);
+}
+
+/// Where the container sees the socket's directory: as with crun at the path of the caller's socket, of which some programs
+/// know. Not below what is bound, for there may be that socket itself, and no directory is to be made there.
+fn inside(host: &OsStr, mounts: &[Mount]) -> PathBuf {
+    let path = Path::new(host);
+    let is_plain = path.is_absolute()
+        && path.to_str().is_some_and(|path| path.len() + 1 + SOCKET.len() <= LONGEST)
+        && !path.components().any(|part| part == Component::ParentDir);
+    let is_bound = || mounts.iter().any(|mount| mount.is_bind() && path.starts_with(&mount.destination));
+    if is_plain && !is_bound() { path.to_owned() } else { INSIDE.into() }
 }
 
 /// Makes the directory of a socket that was offered.
@@ -83,7 +96,6 @@ pub fn make_place(place: &Path) -> Result<(), NotifyError> {
 /// A socket at which a container may say that it is ready, until it has.
 pub struct Notify {
     socket: UnixDatagram,
-    to_host: UnixDatagram,
     host: PathBuf,
 }
 
@@ -103,16 +115,7 @@ impl Notify {
             Ok(socket)
         };
         let socket = bind().map_err(|source| NotifyError::Make { path: path.clone(), source })?;
-        let to_host = UnixDatagram::unbound().and_then(|socket| {
-            match host.as_bytes().strip_prefix(b"@") {
-                Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
-                None => at(Path::new(&host), |path| socket.connect(path))?,
-            }
-            Ok(socket)
-        });
-        let host = PathBuf::from(host);
-        let to_host = to_host.map_err(|source| NotifyError::Host { host: host.clone(), source })?;
-        Ok(Some(Notify { socket, to_host, host }))
+        Ok(Some(Notify { socket, host: host.into() }))
     }
 
     /// Until the container is ready, or `process` has ended.
@@ -123,14 +126,15 @@ impl Notify {
             let waited = rustix::io::retry_on_intr(|| poll(&mut fds, None));
             waited.map_err(|errno| NotifyError::Hear { source: errno.into() })?;
             let has_ended = !fds[1].revents().is_empty();
-            if self.hear(main_pid)? || has_ended {
+            if self.hear(Some(main_pid))? || has_ended {
                 return Ok(());
             }
         }
     }
 
     /// Hears what the container has said, and tells the host when it is ready; true if it is. Never waits for the container.
-    pub fn hear(&self, main_pid: u32) -> Result<bool, NotifyError> {
+    /// Without a pid the main process stays who it is.
+    pub fn hear(&self, main_pid: Option<u32>) -> Result<bool, NotifyError> {
         let mut message = [0; MESSAGE];
         for _ in 0..TURN {
             // Descriptors that come along are closed by the kernel: nobody takes them.
@@ -150,10 +154,16 @@ impl Notify {
         Ok(false)
     }
 
-    fn tell(&self, main_pid: u32) -> io::Result<()> {
-        self.to_host.send(format!("READY=1\nMAINPID={main_pid}\n").as_bytes())?;
+    fn tell(&self, main_pid: Option<u32>) -> io::Result<()> {
+        let to_host = UnixDatagram::unbound()?;
+        match self.host.as_os_str().as_bytes().strip_prefix(b"@") {
+            Some(name) => to_host.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+            None => at(&self.host, |path| to_host.connect(path))?,
+        }
+        let message = main_pid.map_or("READY=1".to_owned(), |pid| format!("READY=1\nMAINPID={pid}\n"));
+        to_host.send(message.as_bytes())?;
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        fd_passing::send(&self.to_host, b"BARRIER=1", &[writer.as_fd()])?;
+        fd_passing::send(&to_host, b"BARRIER=1", &[writer.as_fd()])?;
         drop(writer);
         // Whoever knows no barriers closes it, too, or is not waited for any longer.
         rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&reader, PollFlags::empty())], Some(&BARRIER)))?;
@@ -186,6 +196,36 @@ fn is_ready(message: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directory_is_where_the_caller_has_its_socket_unless_it_cannot_be() {
+        let bind = |destination: &str| Mount {
+            destination: destination.into(),
+            what: MountKind::Bind {
+                source: "/x".into(),
+                recursive: false,
+                link: SourceLink::Followed,
+                ids: None,
+            },
+            on_link: false,
+            attributes: Attributes::default(),
+            at: "mounts[0]".into(),
+        };
+        let inside = |host: &str, bound: &str| inside(OsStr::new(host), &[bind(bound)]);
+        let socket = "/run/user/1/systemd/notify";
+        assert_eq!(inside(socket, "/run/user/1/sys"), Path::new(socket));
+        let long = format!("/{}", "a".repeat(100));
+        for (host, bound) in [
+            (socket, "/run/user/1"),
+            (socket, socket),
+            ("@abstract", "/x"),
+            ("relative/notify", "/x"),
+            ("/run/../etc/notify", "/x"),
+            (&long, "/x"),
+        ] {
+            assert_eq!(inside(host, bound), Path::new(INSIDE), "{host} {bound}");
+        }
+    }
 
     #[test]
     fn ready_is_a_line_of_its_own() {

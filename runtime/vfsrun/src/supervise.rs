@@ -180,7 +180,7 @@ pub fn to_end(
         }
         if ready.notify
             && let Some(notify) = action.told.notify
-            && notify.hear(std::process::id())?
+            && notify.hear(None)?
         {
             action.told.notify = None;
         }
