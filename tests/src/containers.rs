@@ -24,6 +24,14 @@ pub fn bundle(sandbox: &Sandbox, test: &str, script: &str, change: impl Fn(&mut 
     true
 }
 
+/// Changes the config of the bundle that is there.
+pub fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
+    let text = std::fs::read_to_string(sandbox.path("bundle/config.json")).expect("a bundle is there");
+    let mut config = serde_json::from_str(&text).expect("a config is JSON");
+    change(&mut config);
+    sandbox.write_json("bundle/config.json", &config);
+}
+
 /// Calls the program with these arguments, which may leave a container.
 pub fn create(sandbox: &Sandbox, arguments: &[&str]) -> Output {
     leave(sandbox, &mut sandbox.vfsrun(arguments))

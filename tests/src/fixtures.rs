@@ -98,6 +98,14 @@ pub fn notify(sandbox: &Sandbox, relative: &str) -> PathBuf {
     notify
 }
 
+/// tests/fixtures/escape.c, statically linked, in the sandbox at `relative`: leaves a chroot.
+pub fn escape(sandbox: &Sandbox, relative: &str) -> PathBuf {
+    static ESCAPE: OnceLock<PathBuf> = OnceLock::new();
+    let escape = sandbox.copy(ESCAPE.get_or_init(|| compiled("escape", &[])), relative);
+    fs::set_permissions(&escape, PermissionsExt::from_mode(0o755)).expect("our own file takes a mode");
+    escape
+}
+
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
 fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {

@@ -176,13 +176,15 @@ fn program_behind_the_parent_of_a_bundle_stays_unchanged(sandbox: &Sandbox) {
     let Some(mut config) = bundle(sandbox, "exec /takeover /proc/$PPID/exe") else { return };
     let prey = Prey::new(sandbox);
     fixtures::takeover(sandbox, "bundle/rootfs/takeover");
-    // The host's processes, and all rights over them that a container may be given.
-    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
     grant(&mut config, "CAP_SYS_PTRACE");
-    sandbox.write_json("bundle/config.json", &config);
-    let output = prey.run(sandbox, "./bundle").expect(0);
-    prey.assert_unchanged();
-    assert!(!output.stdout.contains("chmod ok"), "{}", output.stdout);
+    // The host's processes, and all rights over them that a container may be given; then in the host's mount namespace, too.
+    for kind in ["pid", "mount"] {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
+        sandbox.write_json("bundle/config.json", &config);
+        let output = prey.run(sandbox, "./bundle").expect(0);
+        prey.assert_unchanged();
+        assert!(!output.stdout.contains("chmod ok"), "{}", output.stdout);
+    }
 }
 
 /// As containers of a pod do: the first makes its pid 1 the program itself and keeps it waiting, the second takes it.

@@ -24,6 +24,7 @@ as_root_and_user!(
     delete_that_is_killed_leaves_nothing,
     create_with_a_user_namespace_that_is_killed_leaves_nothing,
     create_with_a_hook_that_is_killed_leaves_nothing,
+    create_in_the_callers_mount_namespace_that_is_killed_leaves_nothing,
     ;
     root:
     create_with_mapped_ids_that_is_killed_leaves_nothing,
@@ -86,6 +87,15 @@ fn create_with_a_hook_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     let victim = Victim::with(sandbox, "sleep", |config| {
         take_user_namespace(sandbox, config);
         config["hooks"] = hooks.clone();
+    });
+    let Some(victim) = victim else { return };
+    victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
+}
+
+fn create_in_the_callers_mount_namespace_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let victim = Victim::with(sandbox, "sleep", |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("a bundle has namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "mount");
     });
     let Some(victim) = victim else { return };
     victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);

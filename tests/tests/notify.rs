@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use vfsrun_tests::containers::{self, pid_of};
 use vfsrun_tests::{Background, Sandbox, as_root_and_user, fixtures, json, processes};
 
@@ -28,14 +27,6 @@ fn bundle(sandbox: &Sandbox, script: &str) -> bool {
         fixtures::notify(sandbox, "bundle/rootfs/bin/notify");
         config["root"]["readonly"] = json!(false);
     })
-}
-
-/// Of the bundle that is there.
-fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
-    let text = std::fs::read_to_string(sandbox.path("bundle/config.json")).unwrap();
-    let mut config = serde_json::from_str(&text).unwrap();
-    change(&mut config);
-    sandbox.write_json("bundle/config.json", &config);
 }
 
 /// As systemd's.
@@ -137,7 +128,7 @@ fn socket_is_where_the_caller_has_one(sandbox: &Sandbox) {
     assert_eq!(run("/run/systemd/notify"), "/run/systemd/notify/notify\nnotify\n");
     assert_eq!(run("@abstract"), "/run/notify/notify\nnotify\n");
     sandbox.write("host/file", "");
-    change(sandbox, |config| {
+    containers::change(sandbox, |config| {
         config["mounts"].as_array_mut().unwrap().push(json!({
             "destination": "/shared", "source": sandbox.path("host"), "options": ["bind"]
         }));
@@ -196,7 +187,7 @@ fn socket_that_nobody_listens_at_is_an_error_of_who_is_ready(sandbox: &Sandbox) 
     }
     let run = || Background::start(&mut vfsrun(sandbox, &["run", "-b", "bundle", "web"])).wait();
     assert_eq!(run().expect(0).stdout, "begun\n");
-    change(sandbox, |config| {
+    containers::change(sandbox, |config| {
         config["process"]["env"].as_array_mut().unwrap().push(json!("READY=1"));
     });
     run()

@@ -71,7 +71,7 @@ pub enum PlanError {
          files, and process.user is uid {user}"
     )]
     ForeignRewrite { at: String, caller: u32, user: u32 },
-    #[error("linux.namespaces: a root needs a mount namespace of its own")]
+    #[error("linux.namespaces: a root that is composed (vfs) needs a mount namespace of its own")]
     NoMountNamespace,
     #[error("linux.namespaces: an action needs a pid namespace of its own")]
     NoPidNamespace,

@@ -22,8 +22,8 @@ const HOSTNAME: &str = "kernel.hostname";
 
 pub(crate) fn refuse(config: &Spec, namespaces: &[Namespace]) -> Result<(), PlanError> {
     let has = |kind| namespaces.iter().any(|namespace| namespace.kind == kind);
-    // A joined mount namespace is somebody's, and a pivot would change it under their feet.
-    if !namespaces.iter().any(|n| n.kind == NamespaceType::Mount && n.path.is_none()) {
+    // What it is composed of is mounted where the root is.
+    if config.composed().is_some() && !namespaces.iter().any(Namespace::is_new_mount) {
         return Err(PlanError::NoMountNamespace);
     }
     // Without one a command's children outlive it, and write to an upper that is being captured.

@@ -87,6 +87,10 @@ impl Plan {
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
         notes.extend(landlock_note);
         let sandbox = sandbox::decide(&config, facts, guarded, landlock)?;
+        let own_mounts = namespaces.iter().any(Namespace::is_new_mount);
+        if !own_mounts {
+            notes.extend(standing_still(&mut linux, &mut mounts));
+        }
         let opened_outside = opened_outside(&root, &mounts, &devices, setting);
         let mut sysctl: BTreeMap<_, _> = linux.sysctl.clone().into_iter().collect();
         Ok(Plan {
@@ -119,6 +123,21 @@ impl Plan {
             notes,
         })
     }
+}
+
+/// To mounts that belong to no mount namespace nothing travels, nor from them.
+fn standing_still(linux: &mut vfsrun_spec::Linux, mounts: &mut [plan::Mount]) -> Vec<String> {
+    let travels = |word: &String| word.ends_with("shared") || word.ends_with("slave");
+    let of_root =
+        linux.rootfs_propagation.take().map(|word| ("linux.rootfsPropagation".to_owned(), vec![word]));
+    let of_mounts = mounts
+        .iter_mut()
+        .map(|mount| (format!("{}.options", mount.at), std::mem::take(&mut mount.attributes.propagation)));
+    let said = of_root.into_iter().chain(of_mounts).filter_map(|(at, words)| {
+        let word = words.into_iter().find(travels)?;
+        Some(format!("{at}: {word:?} has no effect without a mount namespace of the container's own"))
+    });
+    said.collect()
 }
 
 /// Whether init, with its user namespace's rights, would lack some of the caller's. The ids of an action of root are the
@@ -281,7 +300,9 @@ fn root(
     let Some((vfs, at)) = config.composed() else {
         let root = config.root.as_ref().ok_or(PlanError::NoRoot)?;
         let path = paths::host_path(&root.path, facts);
-        if *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
+        // Of a mount namespace that is joined the caller sees nothing.
+        let is_elsewhere = config.linux.iter().flat_map(namespaces).any(|namespace| namespace.joins_mounts());
+        if !is_elsewhere && *paths::existing(&path, "root.path", facts)? != facts::PathKind::Directory {
             return Err(PlanError::RootMissing { path });
         }
         return Ok((Root::Directory { path, readonly: root.readonly, devices: guarded }, None));

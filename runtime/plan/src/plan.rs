@@ -68,6 +68,11 @@ impl Plan {
     pub fn has_foreign_clock(&self) -> bool {
         self.namespaces.iter().any(Namespace::is_of_time)
     }
+
+    /// Whether it has a mount namespace of its own. Without one it lives in the caller's, or in one that is joined.
+    pub fn has_own_mounts(&self) -> bool {
+        self.namespaces.iter().any(Namespace::is_new_mount)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -185,6 +190,14 @@ pub struct Namespace {
 impl Namespace {
     pub fn is_of_time(&self) -> bool {
         self.kind == NamespaceType::Time
+    }
+
+    pub fn is_new_mount(&self) -> bool {
+        self.kind == NamespaceType::Mount && self.path.is_none()
+    }
+
+    pub fn joins_mounts(&self) -> bool {
+        self.kind == NamespaceType::Mount && self.path.is_some()
     }
 
     pub fn is_new_user(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Launching: the clone that becomes init, and its maps.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
@@ -122,13 +122,26 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
             reports.go().map_err(|source| LaunchError::Go { source })?;
             if let Some((sources, _)) = sources {
                 let pid = child.pid;
+                let builder = (!plan.has_own_mounts()).then(|| builder(&reports)).transpose()?;
+                let mounts_there = builder.as_ref().unwrap_or(&child.pidfd).as_fd();
                 ids_of_mounts
                     .with_container(pid)
-                    .and_then(|ids| opener::open(plan, prepared.scaffold, &ids, child.pidfd.as_fd(), sources))
+                    .and_then(|ids| opener::open(plan, prepared.scaffold, &ids, mounts_there, sources))
                     .map_err(opened)?;
             }
             Ok(Init { child, reports })
         }
+    }
+}
+
+/// Who builds the root in init's place.
+fn builder(reports: &Receiver) -> Result<OwnedFd, LaunchError> {
+    match reports.wait().map_err(|source| LaunchError::Go { source })? {
+        Received::Report { report: Report::Builder, fd: Some(builder), .. } => Ok(builder),
+        Received::Report { report: Report::Failed { message, .. }, .. } => {
+            Err(LaunchError::NotJoined { message })
+        }
+        _ => Err(LaunchError::Go { source: io::ErrorKind::UnexpectedEof.into() }),
     }
 }
 
@@ -195,12 +208,13 @@ pub fn bits(kind: NamespaceType) -> Namespaces {
     }
 }
 
-/// Joins the namespaces that the plan names by path; the clone then inherits them. Returns the time namespace that was left.
+/// Joins the namespaces that the plan names by path, but that of mounts, which is init's to join: main keeps its files in sight. The clone
+/// then inherits them. Returns the time namespace that was left.
 fn join(namespaces: &[Namespace]) -> Result<Option<Own>, LaunchError> {
     let joins_time = namespaces.iter().any(|namespace| namespace.is_of_time() && namespace.path.is_some());
     let own_time = joins_time.then(Own::open).transpose();
     let own_time = own_time.map_err(|source| LaunchError::OwnTime { source })?;
-    for namespace in namespaces {
+    for namespace in namespaces.iter().filter(|namespace| namespace.kind != NamespaceType::Mount) {
         let Some(path) = &namespace.path else { continue };
         join_one(namespace.kind, path).map_err(|source| LaunchError::Join {
             kind: namespace.kind.name(),
@@ -211,7 +225,7 @@ fn join(namespaces: &[Namespace]) -> Result<Option<Own>, LaunchError> {
     Ok(own_time)
 }
 
-fn join_one(kind: NamespaceType, path: &Path) -> io::Result<()> {
+pub fn join_one(kind: NamespaceType, path: &Path) -> io::Result<()> {
     use rustix::thread::LinkNameSpaceType as Type;
     let link = match kind {
         NamespaceType::User => Type::User,

@@ -274,7 +274,7 @@ impl Action<'_> {
                 }
                 Report::Executed => self.run_hooks_of_start()?,
                 // Of those who are not waited for here.
-                Report::Waiting | Report::Joined => {}
+                Report::Waiting | Report::Joined | Report::Builder => {}
                 Report::Executing { at, landlock, seccomp } => {
                     (self.ended.landlock, self.ended.seccomp) = (landlock, seccomp);
                     self.has_said_all = self.is_last_word_of(sender);

@@ -1,7 +1,7 @@
 //! Another command in a container: with the container's namespaces, filter and Landlock rules, and a process of its own.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::listen::Sockets;
 use crate::result_file;
+use crate::root::open_directory;
 use crate::run::RunError;
 use crate::stage::joined::Joining;
 use crate::stage::report::{Received, Report};
@@ -128,11 +129,13 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
     if !request.ignore_paused && cgroup.as_ref().map_or(Ok(false), Cgroup::is_frozen)? {
         return Err(ExecError::Paused);
     }
+    let pid = container.record.process.pid;
     let joining = Joining {
         plan: &plan,
         filter: filter.as_ref(),
         container: process.as_fd(),
-        namespaces: namespaces(&plan),
+        namespaces: namespaces(&plan, pid)?,
+        root: root(&plan, pid)?,
         cgroup: cgroup.as_ref(),
         unit: unit.as_ref().map(|unit| (unit, SubCgroup::place(&request.cgroups))),
         keyring: match container.record.no_new_keyring {
@@ -225,11 +228,31 @@ impl Changes {
     }
 }
 
-fn namespaces(plan: &Plan) -> CloneFlags {
-    plan.namespaces.iter().fold(CloneFlags::empty(), |all, namespace| {
+/// A container without a mount namespace of its own lives in that of whoever made it, which may be this program's.
+fn namespaces(plan: &Plan, pid: i32) -> Result<CloneFlags, ExecError> {
+    let joined = plan.namespaces.iter().fold(CloneFlags::empty(), |all, namespace| {
         let flag = launch::bits(namespace.kind).unshare_flags().bits();
         all | CloneFlags::from_bits_retain(flag as i32)
-    })
+    });
+    if plan.has_own_mounts() {
+        return Ok(joined);
+    }
+    let name = |process: &str| {
+        let path = PathBuf::from(format!("/proc/{process}/ns/mnt"));
+        std::fs::read_link(&path).map_err(|source| ExecError::Read { path, source })
+    };
+    let is_here = name("self")? == name(&pid.to_string())?;
+    Ok(if is_here { joined - CloneFlags::CLONE_NEWNS } else { joined | CloneFlags::CLONE_NEWNS })
+}
+
+/// Opened while the process is known to be the container's: its namespaces are entered by descriptor afterwards.
+fn root(plan: &Plan, pid: i32) -> Result<Option<OwnedFd>, ExecError> {
+    if plan.has_own_mounts() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(format!("/proc/{pid}/root"));
+    let root = open_directory(&path);
+    root.map(Some).map_err(|source| ExecError::Read { path, source })
 }
 
 fn console(request: &ExecRequest, plan: &Plan) -> Result<Option<Console>, ExecError> {

@@ -75,3 +75,13 @@ pub fn pivot(root: impl AsFd, propagation: Propagation) -> Result<(), RootError>
         .map_err(|errno| RootError::step("let go of the old root at", here)(errno.into()))?;
     rustix::process::chdir("/").map_err(|errno| RootError::step("enter", here)(errno.into()))
 }
+
+/// Makes a detached `root` this process's `/`, and leaves the mount namespace as it is. Nothing leads up from a detached mount.
+/// Stage: init of a container without a mount namespace of its own, or a command that joins one. Needs CAP_SYS_CHROOT.
+pub fn enter(root: impl AsFd) -> Result<(), RootError> {
+    let here = Path::new("/");
+    rustix::process::fchdir(&root)
+        .and_then(|()| rustix::process::chroot("."))
+        .and_then(|()| rustix::process::chdir("/"))
+        .map_err(|errno| RootError::step("enter the new root", here)(errno.into()))
+}

@@ -23,6 +23,7 @@ use vfsrun_sys::mount::Propagation;
 use vfsrun_sys::procfs::Procfs;
 use vfsrun_sys::{beneath, loopback, mount, signals};
 
+use super::builder;
 use super::report::{Base, Report, Sender};
 use super::workload::{self, Waits, WorkloadError};
 use crate::container::cgroup::Way;
@@ -30,6 +31,7 @@ use crate::hooks::{HookError, Hooked};
 use crate::kept_root::Stamp;
 use crate::keyring::Keyring;
 use crate::labels;
+use crate::launch;
 use crate::root::host::Host;
 use crate::root::view::{Overlay, UpperPlace};
 use crate::root::{self, RootError};
@@ -45,6 +47,10 @@ pub enum InitError {
     Sysctl { key: String, source: io::Error },
     #[error("cannot make {}", path.display())]
     Directory { path: PathBuf, source: io::Error },
+    #[error("linux.namespaces: cannot join the mount namespace {}", path.display())]
+    Join { path: PathBuf, source: io::Error },
+    #[error("{message}")]
+    NotBuilt { code: u8, message: String },
     #[error(transparent)]
     Root(#[from] RootError),
     #[error(transparent)]
@@ -99,6 +105,7 @@ impl InitError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             InitError::Workload(error) => error.exit_code(),
+            InitError::NotBuilt { code, .. } => *code,
             _ => 125,
         }
     }
@@ -137,35 +144,10 @@ fn start(
         become_root(plan).map_err(InitError::step("become root of the user namespace"))?;
         sender.is_heard().map_err(InitError::step("tell vfsrun of it"))?;
     }
-    let (propagation, recursive) = propagation(plan);
-    let root = compose_root(&prepared, propagation, host, sender)?;
-    let devices = matches!(plan.root, Root::Directory { devices: true, .. });
-    let mounted = root::mounts::make_all(root, &plan.mounts, devices, host)?;
-    root::devices::place_all(&mounted.root, &plan.devices, host)?;
-    if plan.device_links {
-        root::devices::link(&mounted.root)?;
-    }
-    run_hooks_of_creation(&prepared, &mounted.root, sender)?;
-    let terminal =
-        if plan.command.terminal { Some(open_terminal(plan, &mounted.root, sender)?) } else { None };
-    make_directories(plan, &mounted.root)?;
-    if let Root::Directory { .. } = plan.root {
-        make_working_directory(plan, &mounted.root);
-    }
-    let root = mounted.make_readonly()?;
-    set_sysctls(plan, &root)?;
-    tracing::debug!(read_only = ?plan.readonly, masked = ?plan.masked, "cover paths");
-    root::masks::make_readonly(&root, &plan.readonly)?;
-    root::masks::cover(&root, &plan.masked)?;
-    if let Root::Directory { readonly: true, .. } | Root::View { readonly: true, .. } = plan.root {
-        root::mounts::make_root_readonly(&root)?;
-    }
-    tracing::debug!("pivot to the new root");
-    root::pivot(&root, propagation)?;
-    drop(root);
-    if let Propagation::Shared | Propagation::Unbindable = propagation {
-        root::mounts::spread_root(propagation, recursive)?;
-    }
+    let terminal = match plan.has_own_mounts() {
+        true => take_root(&prepared, host, sender)?,
+        false => borrow_place(&prepared, host, sender)?,
+    };
     let job = workload::Job {
         command: &plan.command,
         sandbox: &plan.sandbox,
@@ -183,6 +165,87 @@ fn start(
         match workload::become_command(job, sender)? {}
     }
     Ok(workload::spawn(job, sender)?)
+}
+
+/// The root, with all that is in it, and the command's terminal.
+pub(super) struct Built {
+    pub root: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// In a mount namespace of the container's own. Returns the command's terminal.
+fn take_root(
+    prepared: &Prepared<'_>,
+    host: &mut Host<'_>,
+    sender: &Sender,
+) -> Result<Option<OwnedFd>, InitError> {
+    let (propagation, recursive) = propagation(prepared.plan);
+    let Built { root, terminal } = build(prepared, propagation, rustix::process::getpid(), host, sender)?;
+    tracing::debug!("pivot to the new root");
+    root::pivot(&root, propagation)?;
+    drop(root);
+    if let Propagation::Shared | Propagation::Unbindable = propagation {
+        root::mounts::spread_root(propagation, recursive)?;
+    }
+    Ok(terminal)
+}
+
+/// In a mount namespace of others, where nothing is mounted and nobody pivots. Returns the command's terminal.
+fn borrow_place(
+    prepared: &Prepared<'_>,
+    host: &mut Host<'_>,
+    sender: &Sender,
+) -> Result<Option<OwnedFd>, InitError> {
+    join_mount_namespace(prepared.plan)?;
+    let container = rustix::process::getpid();
+    let work = || build(prepared, Propagation::Private, container, host, sender);
+    let told = prepared.plan.opened_outside.then_some(sender);
+    let Built { root, terminal } = builder::build(work, told)?;
+    tracing::debug!("enter the root in a mount namespace of others");
+    root::enter(&root)?;
+    Ok(terminal)
+}
+
+/// As with runc and crun, paths of the config are looked up there.
+fn join_mount_namespace(plan: &Plan) -> Result<(), InitError> {
+    let joined = plan.namespaces.iter().find(|namespace| namespace.joins_mounts());
+    let Some(path) = joined.and_then(|namespace| namespace.path.as_ref()) else { return Ok(()) };
+    launch::join_one(NamespaceType::Mount, path)
+        .map_err(|source| InitError::Join { path: path.clone(), source })
+}
+
+/// Everything up to the pivot. `container` is the process that the command will be.
+fn build(
+    prepared: &Prepared<'_>,
+    propagation: Propagation,
+    container: Pid,
+    host: &mut Host<'_>,
+    sender: &Sender,
+) -> Result<Built, InitError> {
+    let plan = prepared.plan;
+    let root = compose_root(prepared, propagation, host, sender)?;
+    let devices = matches!(plan.root, Root::Directory { devices: true, .. });
+    let mounted = root::mounts::make_all(root, &plan.mounts, devices, host)?;
+    root::devices::place_all(&mounted.root, &plan.devices, host)?;
+    if plan.device_links {
+        root::devices::link(&mounted.root)?;
+    }
+    run_hooks_of_creation(prepared, &mounted.root, container, sender)?;
+    let terminal =
+        if plan.command.terminal { Some(open_terminal(plan, &mounted.root, sender)?) } else { None };
+    make_directories(plan, &mounted.root)?;
+    if let Root::Directory { .. } = plan.root {
+        make_working_directory(plan, &mounted.root);
+    }
+    let root = mounted.make_readonly()?;
+    set_sysctls(plan, &root)?;
+    tracing::debug!(read_only = ?plan.readonly, masked = ?plan.masked, "cover paths");
+    root::masks::make_readonly(&root, &plan.readonly)?;
+    root::masks::cover(&root, &plan.masked)?;
+    if let Root::Directory { readonly: true, .. } | Root::View { readonly: true, .. } = plan.root {
+        root::mounts::make_root_readonly(&root)?;
+    }
+    Ok(Built { root, terminal })
 }
 
 /// A cgroup namespace begins at the cgroup in which who makes it is: it is made by a process that is where it will stay.
@@ -298,7 +361,12 @@ fn compose_view(
 
 /// With all mounts made and the host's tree still in sight, as runc does: hooks add to the root, and what is covered or made
 /// read-only afterwards is so for what they have added, too.
-fn run_hooks_of_creation(prepared: &Prepared<'_>, root: &OwnedFd, sender: &Sender) -> Result<(), InitError> {
+fn run_hooks_of_creation(
+    prepared: &Prepared<'_>,
+    root: &OwnedFd,
+    container: Pid,
+    sender: &Sender,
+) -> Result<(), InitError> {
     let hooks = &prepared.hooked.hooks;
     if hooks.any_of(&[HookKind::Prestart, HookKind::CreateRuntime]) {
         sender.send(&Report::Mounted, None).map_err(InitError::step("tell vfsrun of the mounts"))?;
@@ -315,7 +383,7 @@ fn run_hooks_of_creation(prepared: &Prepared<'_>, root: &OwnedFd, sender: &Sende
         Ok(())
     };
     // In the container's namespaces it has nothing of the caller's.
-    let (pid, env) = (own.as_raw_nonzero().get(), &prepared.plan.command.env);
+    let (pid, env) = (container.as_raw_nonzero().get(), &prepared.plan.command.env);
     Ok(prepared.hooked.run(HookKind::CreateContainer, Some(pid), Some(env), &enter)?)
 }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
@@ -20,7 +20,7 @@ use super::init::{self, InitError};
 use super::report::{Report, Sender};
 use super::workload::{self, Job, Waits};
 use crate::keyring::Keyring;
-use crate::{labels, scheduling, terminal};
+use crate::{labels, root, scheduling, terminal};
 
 /// What main has prepared.
 pub struct Joining<'a> {
@@ -29,6 +29,8 @@ pub struct Joining<'a> {
     /// The container's first process.
     pub container: BorrowedFd<'a>,
     pub namespaces: CloneFlags,
+    /// Of a container whose mount namespace does not lead to it.
+    pub root: Option<OwnedFd>,
     pub keyring: Keyring,
     pub cgroup: Option<&'a Cgroup>,
     /// Of the cgroup, if systemd has made it; and the place in it.
@@ -76,8 +78,13 @@ fn join(joining: &Joining<'_>, attach: Attach, sender: &Sender) -> Result<(), In
     // Nobody in the container may attach to a process that comes from outside.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| InitError::step("close this process to debuggers")(errno.into()))?;
-    setns(joining.container, joining.namespaces)
-        .map_err(|errno| InitError::step("join the namespaces of the container")(errno.into()))?;
+    if !joining.namespaces.is_empty() {
+        setns(joining.container, joining.namespaces)
+            .map_err(|errno| InitError::step("join the namespaces of the container")(errno.into()))?;
+    }
+    if let Some(root) = &joining.root {
+        root::enter(root)?;
+    }
     match clone_sibling().map_err(InitError::step("start a process in the container"))? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
@@ -112,7 +119,7 @@ fn become_command(
     Ok(workload::become_command(job, sender)?)
 }
 
-fn open_terminal(plan: &Plan, sender: &Sender) -> Result<std::os::fd::OwnedFd, InitError> {
+fn open_terminal(plan: &Plan, sender: &Sender) -> Result<OwnedFd, InitError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).map_err(io::Error::from);
     let root = root.map_err(InitError::step("open the container's root"))?;

@@ -6,6 +6,7 @@
 //!  │ ── base ───────────────▶│  a kept root, or the upper's place and the lowers, first on top
 //!  │ ◀──────────── Upper(fd) │  the memory upper, to be captured
 //!  │ ◀───────────── Root(fd) │  the overlay, to be kept
+//!  │ ◀────────── Builder(fd) │  if it builds the root in init's place and needs what main may open
 //!  │ ◀────────────── Mounted │  if there are hooks that come now; go follows
 //!  │ ◀───────── Terminal(fd) │  the pty's master
 //!  │                         │ ── fork ──────────────────▶│
@@ -43,6 +44,8 @@ pub enum Report {
     Upper,
     /// A detached mount of the root's overlay comes with this packet. The stamp is that of a new root's upper.
     Root { stamp: Option<Stamp> },
+    /// The pidfd of the process that builds the root in init's place comes with this packet, where something has to be opened for it.
+    Builder,
     /// The root has its mounts. Init waits for go before it goes on.
     Mounted,
     /// The master of the pseudo terminal comes with this packet.
