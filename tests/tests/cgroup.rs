@@ -1,7 +1,7 @@
 //! Cgroups of containers: on this machine as it is, and in mount namespaces where it has version 1 or version 2 alone.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use vfsrun_tests::cgroups::{
     MODES, Mode, Top, add_mounts, at, bundle, cgroups_of, grant, has_cgroups, hierarchies, name, settings,
     tidy,
 };
-use vfsrun_tests::containers::{create, created, detached};
+use vfsrun_tests::containers::{create, created, detached, pid_of};
 use vfsrun_tests::{
     Background, Caller, Sandbox, Value, as_root, as_user, command, fixtures, json, processes, skip,
 };
@@ -26,6 +26,7 @@ as_root!(
     i_cgroup_with_processes_of_others_is_refused_and_left_alone,
     i_paths_that_leave_are_refused,
     i_frozen_container_is_deleted,
+    i_container_that_is_frozen_elsewhere_is_deleted,
     i_cgroups_that_the_container_makes_are_removed,
     all_processes_of_a_shared_pid_namespace_are_killed,
     nobody_makes_cgroups_that_are_disabled,
@@ -298,6 +299,26 @@ fn i_frozen_container_is_deleted(sandbox: &Sandbox) {
         assert_eq!(output.stdout, "", "{mode:?}");
         let _ = fs::remove_dir(top.0.join(name(sandbox)));
     }
+    tidy(sandbox);
+}
+
+/// As crun's own tests do it; version 2 lets what is frozen die.
+fn i_container_that_is_frozen_elsewhere_is_deleted(sandbox: &Sandbox) {
+    if !Path::new("/sys/fs/cgroup/freezer/cgroup.procs").exists() {
+        return skip::loudly("cgroup", "there is no freezer of version 1 here");
+    }
+    if !bundle(sandbox, "sleep 100", |config| config["linux"]["cgroupsPath"] = json!(at(sandbox))) {
+        return;
+    }
+    detached(sandbox, "web");
+    let elsewhere = Path::new("/sys/fs/cgroup/freezer").join(format!("{}-elsewhere", name(sandbox)));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("cgroup.procs"), pid_of(sandbox, "web").to_string()).unwrap();
+    fs::write(elsewhere.join("freezer.state"), "FROZEN").unwrap();
+    let deleted = sandbox.call(&["delete", "--force", "web"]);
+    fs::write(elsewhere.join("freezer.state"), "THAWED").unwrap();
+    deleted.expect(0);
+    fs::remove_dir(&elsewhere).unwrap();
     tidy(sandbox);
 }
 

@@ -199,7 +199,7 @@ impl Cgroup {
     }
 
     /// Moves a process into all of it; where it is already it stays.
-    pub(crate) fn enter_all(&self, process: Pid) -> Result<(), CgroupError> {
+    pub fn enter_all(&self, process: Pid) -> Result<(), CgroupError> {
         for part in &self.parts {
             if !part.lists(process)? {
                 files::write(&part.directory, "cgroup.procs", &process.as_raw_nonzero().to_string())

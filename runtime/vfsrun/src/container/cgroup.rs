@@ -260,8 +260,18 @@ impl Kept {
 
     /// A process that is frozen by version 1 does not even die.
     pub fn let_die(&self) -> Result<(), CgroupError> {
-        let frozen: Vec<_> = self.places.iter().filter(|place| place.has("freezer")).cloned().collect();
-        Cgroup::open(&frozen)?.thaw()
+        self.old_freezer()?.thaw()
+    }
+
+    /// Nor one that somebody has frozen in another cgroup, from which it comes back here to die.
+    pub fn take_back(&self, process: Pid) -> Result<(), CgroupError> {
+        self.old_freezer()?.enter_all(process)
+    }
+
+    /// That of version 1.
+    fn old_freezer(&self) -> Result<Cgroup, CgroupError> {
+        let places: Vec<_> = self.places.iter().filter(|place| place.has("freezer")).cloned().collect();
+        Cgroup::open(&places)
     }
 
     pub fn signal(&self, signal: Signal) -> Result<(), CgroupError> {

@@ -74,6 +74,8 @@ const GOING: char = '.';
 /// For a killed process to end, as long as runc waits: one in a frozen cgroup that is not ours, or in a broken device's
 /// driver, never does.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A process that is killed and has not ended by then is held up.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Their words are those of runc, which callers look for.
 #[derive(Debug, Error)]
@@ -392,6 +394,12 @@ impl Container {
         let Some(process) = self.record.process.open().map_err(failed)? else { return Ok(()) };
         send_kill(&process).map_err(failed)?;
         self.let_die()?;
+        if process::ends_within(&process, SOON).map_err(failed)? {
+            return Ok(());
+        }
+        if let (Some(cgroup), Some(pid)) = (self.cgroup()?, Pid::from_raw(self.record.process.pid)) {
+            cgroup.take_back(pid)?;
+        }
         match process::ends_within(&process, PATIENCE).map_err(failed)? {
             true => Ok(()),
             false => Err(ContainerError::Stuck { id: self.id.clone() }),
