@@ -25,6 +25,7 @@ as_root_and_user!(
     commands_join_it_from_elsewhere,
     mounts_of_the_host_and_their_propagation_stay,
     namespace_is_joined_and_paths_are_its_own,
+    namespaces_of_another_container_are_joined,
     namespace_that_is_none_of_mounts_is_an_error,
     container_with_a_user_namespace_has_no_more_than_its_ids,
     a_chroot_inside_leads_nowhere,
@@ -326,6 +327,48 @@ fn namespace_is_joined_and_paths_are_its_own(sandbox: &Sandbox) {
     sandbox.call(&["delete", "--force", "web"]).expect(0);
     assert_eq!(elsewhere.mounts(), before);
     elsewhere.end();
+    containers::assert_nothing_left(sandbox);
+}
+
+/// Its user namespace is that of its mounts, and has no id for root of the host.
+fn namespaces_of_another_container_are_joined(sandbox: &Sandbox) {
+    let change = |config: &mut Value| {
+        add(config, "/linux/namespaces", &json!({ "type": "mount" }));
+        add(config, "/linux/namespaces", &json!({ "type": "user" }));
+        for mappings in ["uidMappings", "gidMappings"] {
+            config["linux"][mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 }]);
+        }
+    };
+    if !bundle(sandbox, "exec sleep 100", change) {
+        return;
+    }
+    fixtures::busybox_root(sandbox, "bundle/rootfs/inner");
+    sandbox.sh(&format!("chown -R {FIRST_SUBID}:{FIRST_SUBID} bundle/rootfs"));
+    containers::detached(sandbox, "outer");
+    let outer = pid_of(sandbox, "outer").to_string();
+    let mounts = || fs::read_to_string(format!("/proc/{outer}/mountinfo")).unwrap();
+    let before = mounts();
+    containers::change(sandbox, |config| {
+        let joined = [("user", "user"), ("mount", "mnt")];
+        let joined =
+            joined.map(|(kind, file)| json!({ "type": kind, "path": format!("/proc/{outer}/ns/{file}") }));
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| !["user", "mount"].iter().any(|kind| namespace["type"] == *kind));
+        namespaces.extend(joined);
+        config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+        config["root"]["path"] = json!("/inner");
+        let script = "readlink /proc/self/ns/mnt; touch /dev/shm/x && echo made; exec sleep 100";
+        config["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    containers::detached(sandbox, "inner");
+    let expected = format!("{}\nmade\n", namespace_of(&outer));
+    processes::until("the container", || containers::output_of(sandbox) == expected);
+    let output =
+        sandbox.call(&["exec", "inner", "sh", "-c", "[ -e /dev/shm/x ] && id -u; ls -d /inner"]).expect(1);
+    assert_eq!(output.stdout, "0\n", "{}", output.stderr);
+    assert_eq!(mounts(), before);
+    sandbox.call(&["delete", "--force", "inner"]).expect(0);
+    sandbox.call(&["delete", "--force", "outer"]).expect(0);
     containers::assert_nothing_left(sandbox);
 }
 

@@ -22,6 +22,7 @@ as_root_and_user!(
     init_is_the_first_process,
     image_is_built,
     user_namespace_maps_the_ids_that_are_asked_for,
+    user_namespace_of_another_container_is_joined,
     container_tells_systemd_that_it_is_ready,
     ;
     root:
@@ -189,6 +190,19 @@ fn user_namespace_maps_the_ids_that_are_asked_for(sandbox: &Sandbox) {
         let own = sandbox.caller.uid();
         assert_eq!(output.expect(0).stdout, format!("{own}\n{own}\n"));
     }
+}
+
+/// As the containers of a pod with ids of its own have it.
+fn user_namespace_of_another_container_is_joined(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    podman.start(&["--name=first", "--uidmap=0:1:5000", "--gidmap=0:0:5000"], "sleep 100");
+    let script = "cat /proc/self/uid_map; touch /work/y; stat -c %u /work/y";
+    let output = podman.run(&["--userns=container:first"], script).expect(0);
+    let words: Vec<_> = output.stdout.split_whitespace().collect();
+    assert_eq!(words, ["0", "1", "5000", "0"]);
+    let output = podman.call(&["exec", "first", "id", "-u"]).expect(0);
+    assert_eq!(output.stdout, "0\n");
+    podman.call(&["rm", "--force", "--time=0", "first"]).expect(0);
 }
 
 /// podman tells its monitor's pid, and what the container says goes on.

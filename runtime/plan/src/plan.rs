@@ -200,6 +200,10 @@ impl Namespace {
         self.kind == NamespaceType::Mount && self.path.is_some()
     }
 
+    pub fn joins_user(&self) -> bool {
+        self.kind == NamespaceType::User && self.path.is_some()
+    }
+
     pub fn is_new_user(&self) -> bool {
         self.kind == NamespaceType::User && self.path.is_none()
     }

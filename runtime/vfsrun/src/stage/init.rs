@@ -143,6 +143,9 @@ fn start(
     if plan.opened_outside {
         become_root(plan).map_err(InitError::step("become root of the user namespace"))?;
         sender.is_heard().map_err(InitError::step("tell vfsrun of it"))?;
+    } else if plan.namespaces.iter().any(Namespace::joins_user) && is_nobody() {
+        be(0, 0).map_err(InitError::step("become root of the user namespace that is joined"))?;
+        sender.is_heard().map_err(InitError::step("tell vfsrun of it"))?;
     }
     let terminal = match plan.has_own_mounts() {
         true => take_root(&prepared, host, sender)?,
@@ -283,7 +286,17 @@ fn become_root(plan: &Plan) -> io::Result<()> {
         Some(_) => 0,
         None => map.first().map_or(0, |extent| extent.inside),
     };
-    let (uid, gid) = (root(&ids.uids).into(), root(&ids.gids).into());
+    be(root(&ids.uids), root(&ids.gids))
+}
+
+/// Who has no id in its user namespace can make no files there.
+fn is_nobody() -> bool {
+    const OVERFLOW: u32 = 65534;
+    rustix::process::getuid().as_raw() == OVERFLOW
+}
+
+fn be(uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (uid.into(), gid.into());
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
     // A change of ids has cleared that.
