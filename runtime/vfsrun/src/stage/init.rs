@@ -183,7 +183,7 @@ fn take_root(
     sender: &Sender,
 ) -> Result<Option<OwnedFd>, InitError> {
     let (propagation, recursive) = propagation(prepared.plan);
-    let Built { root, terminal } = build(prepared, propagation, rustix::process::getpid(), host, sender)?;
+    let Built { root, terminal } = build(prepared, propagation, None, host, sender)?;
     tracing::debug!("pivot to the new root");
     root::pivot(&root, propagation)?;
     drop(root);
@@ -200,8 +200,8 @@ fn borrow_place(
     sender: &Sender,
 ) -> Result<Option<OwnedFd>, InitError> {
     join_mount_namespace(prepared.plan)?;
-    let container = rustix::process::getpid();
-    let work = || build(prepared, Propagation::Private, container, host, sender);
+    let init = rustix::process::getpid();
+    let work = || build(prepared, Propagation::Private, Some(init), host, sender);
     let told = prepared.plan.opened_outside.then_some(sender);
     let Built { root, terminal } = builder::build(work, told)?;
     tracing::debug!("enter the root in a mount namespace of others");
@@ -217,11 +217,11 @@ fn join_mount_namespace(plan: &Plan) -> Result<(), InitError> {
         .map_err(|source| InitError::Join { path: path.clone(), source })
 }
 
-/// Everything up to the pivot. `container` is the process that the command will be.
+/// Everything up to the pivot. `init` is who it is done for, if not done by init.
 fn build(
     prepared: &Prepared<'_>,
     propagation: Propagation,
-    container: Pid,
+    init: Option<Pid>,
     host: &mut Host<'_>,
     sender: &Sender,
 ) -> Result<Built, InitError> {
@@ -233,7 +233,7 @@ fn build(
     if plan.device_links {
         root::devices::link(&mounted.root)?;
     }
-    run_hooks_of_creation(prepared, &mounted.root, container, sender)?;
+    run_hooks_of_creation(prepared, &mounted.root, init, sender)?;
     let terminal =
         if plan.command.terminal { Some(open_terminal(plan, &mounted.root, sender)?) } else { None };
     make_directories(plan, &mounted.root)?;
@@ -377,7 +377,7 @@ fn compose_view(
 fn run_hooks_of_creation(
     prepared: &Prepared<'_>,
     root: &OwnedFd,
-    container: Pid,
+    init: Option<Pid>,
     sender: &Sender,
 ) -> Result<(), InitError> {
     let hooks = &prepared.hooked.hooks;
@@ -396,7 +396,7 @@ fn run_hooks_of_creation(
         Ok(())
     };
     // In the container's namespaces it has nothing of the caller's.
-    let (pid, env) = (container.as_raw_nonzero().get(), &prepared.plan.command.env);
+    let (pid, env) = (init.unwrap_or(own).as_raw_nonzero().get(), &prepared.plan.command.env);
     Ok(prepared.hooked.run(HookKind::CreateContainer, Some(pid), Some(env), &enter)?)
 }
 
