@@ -47,9 +47,7 @@ impl Drop for Top {
 
 /// Of a cgroup that is this test's alone.
 pub fn name(sandbox: &Sandbox) -> String {
-    let scratch = sandbox.scratch();
-    let directory = scratch.parent().and_then(Path::file_name).unwrap().to_string_lossy();
-    format!("vfsrun-tests-{}", directory.trim_start_matches('.'))
+    sandbox.name()
 }
 
 /// Controllers and mounts of this machine.
@@ -77,23 +75,17 @@ pub fn has_cgroups(test: &str) -> bool {
     is_hybrid
 }
 
-/// Directories of this machine's cgroups whose names have `text` in them.
+/// Directories of this machine's cgroups whose names have `text` in them, the deepest first.
 pub fn cgroups_of(text: &str) -> Vec<PathBuf> {
-    fn below(directory: &Path, text: &str, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(text) {
-                    found.push(entry.path());
-                }
-                below(&entry.path(), text, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    for (_, mount) in hierarchies() {
-        below(&mount, text, &mut found);
-    }
-    found
+    let all = hierarchies().into_iter().flat_map(|(_, mount)| below(&mount));
+    all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(text))).collect()
+}
+
+/// All directories in this one, the deepest first.
+pub fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.flat_map(|entry| below(&entry.path()).into_iter().chain([entry.path()])).collect()
 }
 
 pub fn bundle(sandbox: &Sandbox, script: &str, change: impl Fn(&mut Value)) -> bool {

@@ -7,7 +7,8 @@
 //!             /dev/fuse 0666, /etc with a user and its subordinate ids; the host's own are not touched
 //! ```
 //!
-//! Without root the second caller is whoever runs the tests, and tests of root are skipped, loudly.
+//! Without root the second caller is whoever runs the tests, and tests of root are skipped, loudly. What a test that was killed
+//! has left, the next one ends ([`left`]).
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod dialogue;
 pub mod fixtures;
 pub mod hanging;
 pub mod landlocked;
+pub mod left;
 pub mod podman;
 pub mod privileges;
 pub mod processes;

@@ -56,6 +56,16 @@ pub fn mentioning(text: &str) -> Vec<Process> {
         .collect()
 }
 
+/// Pids of processes that were started with this `NAME=VALUE` in their environment. Those that may not be looked into are not
+/// among them.
+pub fn with_variable(variable: &str) -> Vec<i32> {
+    let has = |process: &Process| {
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+    };
+    all().into_iter().filter(has).map(|process| process.pid).collect()
+}
+
 /// Whether the process runs: it is there and is no zombie.
 pub fn runs(pid: i32) -> bool {
     !matches!(state(pid), None | Some('Z' | 'X'))

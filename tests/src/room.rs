@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::caller::PATH;
+use crate::cgroups::below;
 use crate::{Background, Output, Sandbox, command, processes};
 
 pub struct Room<'a> {
@@ -76,16 +77,12 @@ impl<'a> Room<'a> {
 
     /// A name that no other test has, for namespaces of daemons and for [`Room::cgroups`].
     pub fn name(&self) -> String {
-        let scratch = self.sandbox.scratch();
-        let own = scratch.parent().and_then(Path::file_name).expect("a sandbox has a directory of its own");
-        own.to_string_lossy().trim_start_matches('.').to_owned()
+        self.sandbox.name()
     }
 
     /// Cgroups below those at the top of each hierarchy that have the room's name, the deepest first.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        self.tops().iter().for_each(|top| below(top, &mut found));
-        found
+        self.tops().iter().flat_map(|top| below(top)).collect()
     }
 
     fn tops(&self) -> Vec<PathBuf> {
@@ -109,15 +106,6 @@ impl<'a> Room<'a> {
 fn is_containers(place: &str) -> bool {
     let is_id = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     place.split('/').any(|name| name == "rootfs" || is_id(name))
-}
-
-fn below(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            below(&entry.path(), found);
-            found.push(entry.path());
-        }
-    }
 }
 
 impl Drop for Room<'_> {

@@ -1,20 +1,24 @@
 //! A sandbox: directories of one test, and the program run in them by one caller.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
-use tempfile::TempDir;
-
 use crate::caller::{self, Caller};
 use crate::command::{self, Background, Output};
-use crate::{processes, skip};
+use crate::{left, processes, skip};
+use serde_json::{Value, json};
+
+/// What the names of their directories begin with.
+pub const PREFIX: &str = "vfsrun-tests-";
 
 /// Its own layer store, `--root` and scratch directory, all the caller's. View servers it caused end with it.
 pub struct Sandbox {
     pub caller: Caller,
-    directory: TempDir,
+    directory: PathBuf,
+    /// Held until the directory is gone.
+    _lock: File,
 }
 
 /// Runs `body` as `caller`, or tells why not.
@@ -27,13 +31,26 @@ pub fn with(caller: Caller, test: &str, body: impl FnOnce(&Sandbox)) {
 
 impl Sandbox {
     pub fn new(caller: Caller) -> Sandbox {
+        left::sweep_once();
         let directory =
-            tempfile::Builder::new().prefix("vfsrun-tests-").tempdir().expect("a temporary directory");
-        let sandbox = Sandbox { caller, directory };
-        sandbox.own(sandbox.directory.path());
+            tempfile::Builder::new().prefix(PREFIX).tempdir().expect("a temporary directory").keep();
+        let lock = left::hold(&directory);
+        let sandbox = Sandbox { caller, directory, _lock: lock };
+        sandbox.own(&sandbox.directory);
         sandbox.make_dir("scratch");
         sandbox.make_dir("home");
         sandbox
+    }
+
+    /// One that another test has made.
+    pub(crate) fn adopted(caller: Caller, directory: PathBuf, lock: File) -> Sandbox {
+        Sandbox { caller, directory, _lock: lock }
+    }
+
+    /// A name that no other sandbox has.
+    pub fn name(&self) -> String {
+        let name = self.directory.file_name().expect("a sandbox has a directory of its own");
+        name.to_string_lossy().into_owned()
     }
 
     /// A path below the scratch directory, where specs lie and host paths of specs start.
@@ -42,20 +59,20 @@ impl Sandbox {
     }
 
     pub fn scratch(&self) -> PathBuf {
-        self.directory.path().join("scratch")
+        self.directory.join("scratch")
     }
 
     pub fn store(&self) -> PathBuf {
-        self.directory.path().join("store")
+        self.directory.join("store")
     }
 
     /// The program's `--root`.
     pub fn runtime(&self) -> PathBuf {
-        self.directory.path().join("run")
+        self.directory.join("run")
     }
 
     pub fn home(&self) -> PathBuf {
-        self.directory.path().join("home")
+        self.directory.join("home")
     }
 
     /// Gives `path` to the caller.
@@ -69,7 +86,7 @@ impl Sandbox {
 
     /// A directory of the caller, with its parents, at a path relative to the sandbox.
     fn make_dir(&self, relative: impl AsRef<Path>) -> PathBuf {
-        let mut path = self.directory.path().to_path_buf();
+        let mut path = self.directory.clone();
         for part in relative.as_ref() {
             path.push(part);
             if std::fs::create_dir(&path).is_ok() {
@@ -248,12 +265,14 @@ impl Sandbox {
     }
 
     /// Those that a failed test has left.
-    fn end_containers(&self) {
+    pub(crate) fn end_containers_and_views(&self) {
         let containers = std::fs::read_dir(self.runtime().join("containers"));
         if containers.is_ok_and(|mut containers| containers.next().is_some()) {
             // The test has failed already; what cannot be removed is told by its name.
             let _ = self.vfsrun(&["delete", "--force", "--regex", "."]).stdout(Stdio::null()).status();
         }
+        processes::end_views(&self.runtime());
+        processes::end_view_servers(&self.runtime());
     }
 
     /// Nothing of a run is left: no directory of an action, no process, no mount that the host sees.
@@ -269,7 +288,7 @@ impl Sandbox {
             .filter(|path| is_left(path))
             .collect();
         assert!(left.is_empty(), "left in the store: {left:?}");
-        let here = self.directory.path().to_string_lossy().into_owned();
+        let here = self.directory.to_string_lossy().into_owned();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
         let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(&here)).collect();
         assert!(mounts.is_empty(), "left mounted: {mounts:?}");
@@ -282,12 +301,16 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        self.end_containers();
-        processes::end_views(&self.runtime());
-        processes::end_view_servers(&self.runtime());
+        self.end_containers_and_views();
         if !caller::is_root() {
             // Overlay's work directories have mode 0, and a Nix store is read-only.
-            let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.directory.path()).output();
+            let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.directory).output();
+        }
+        if std::fs::remove_dir_all(&self.directory).is_err() && !caller::is_root() {
+            // A test that was killed leaves what belongs to subordinate ids.
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--map-root-user", "--map-auto", "rm", "-rf"]).arg(&self.directory);
+            let _ = unshare.output();
         }
     }
 }

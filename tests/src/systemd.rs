@@ -54,12 +54,16 @@ impl<'a> Booted<'a> {
         let booted = Booted { sandbox, mode, top: Top::new(sandbox) };
         // A container keeps a pipe open.
         booted
-            .outside("vfsrun run -d --bundle box box </dev/null >box/out 2>&1 || { cat box/out; exit 1; }")
+            .outside(&format!(
+                "vfsrun run -d --bundle box {} </dev/null >box/out 2>&1 || {{ cat box/out; exit 1; }}",
+                sandbox.name()
+            ))
             .expect(0);
-        let state = booted.outside(
-            "for n in $(seq 100); do vfsrun exec box test -S /run/systemd/private 2>/dev/null && break; sleep 0.1; done
-            vfsrun exec box timeout 60 systemctl is-system-running --wait",
-        );
+        let state = booted.outside(&format!(
+            "for n in $(seq 100); do vfsrun exec {0} test -S /run/systemd/private 2>/dev/null && break; sleep 0.1; done
+            vfsrun exec {0} timeout 60 systemctl is-system-running --wait",
+            sandbox.name()
+        ));
         assert_eq!(state.stdout.trim(), "running", "{}", state.stderr);
         Some(booted)
     }
@@ -71,7 +75,11 @@ impl<'a> Booted<'a> {
         let path = self.sandbox.path("box/script");
         // Where there are processes no controllers are passed on, in version 2.
         let place = if matches!(self.mode, Mode::V2) { "--cgroup init.scope" } else { "" };
-        self.outside(&format!("vfsrun exec {place} box timeout 300 bash -eu '{}'", path.display()))
+        self.outside(&format!(
+            "vfsrun exec {place} {} timeout 300 bash -eu '{}'",
+            self.sandbox.name(),
+            path.display()
+        ))
     }
 
     fn outside(&self, script: &str) -> Output {
@@ -81,7 +89,7 @@ impl<'a> Booted<'a> {
 
 impl Drop for Booted<'_> {
     fn drop(&mut self) {
-        let deleted = self.outside("vfsrun delete --force box");
+        let deleted = self.outside(&format!("vfsrun delete --force {}", self.sandbox.name()));
         if !deleted.status.success() && !std::thread::panicking() {
             panic!("{}", deleted.stderr);
         }

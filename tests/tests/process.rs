@@ -32,7 +32,7 @@ as_root_and_user!(
 
 /// Containers of one name find each other's keyring, wherever what is kept of them lies.
 fn id(sandbox: &Sandbox) -> String {
-    sandbox.scratch().parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+    sandbox.name()
 }
 
 /// A bundle with this script. False, told loudly, where there can be none.
