@@ -108,7 +108,7 @@ pub fn escape(sandbox: &Sandbox, relative: &str) -> PathBuf {
 
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
-fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {
+pub fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {
     let at = sandbox.path(relative);
     if !at.exists() {
         sandbox.dir(Path::new(relative).parent().expect("a program lies in a directory of its own"));

@@ -1,11 +1,14 @@
 //! A container in which systemd is the first process: its root is a view of this machine, and its cgroups are its own to change.
 
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cgroups::{Mode, Top, has_cgroups};
-use crate::{Output, Sandbox, command, fixtures, skip};
+use crate::program::repository;
+use crate::{Background, Output, Sandbox, command, fixtures, skip};
 
 pub struct Booted<'a> {
     sandbox: &'a Sandbox,
@@ -70,20 +73,37 @@ impl<'a> Booted<'a> {
 
     /// A script of root's in it, in the sandbox's scratch directory.
     pub fn run(&self, script: &str) -> Output {
+        command::run(&mut self.script("timeout 300", script))
+    }
+
+    /// The same, for as long as it takes.
+    pub fn run_long(&self, script: &str) -> Output {
+        let mut running = Background::start(&mut self.script("", script));
+        while !running.has_ended() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running.wait()
+    }
+
+    fn script(&self, before: &str, script: &str) -> Command {
         self.sandbox
             .write("box/script", format!("cd '{}'\n{PRELUDE}\n{script}\n", self.sandbox.scratch().display()));
         let path = self.sandbox.path("box/script");
         // Where there are processes no controllers are passed on, in version 2.
         let place = if matches!(self.mode, Mode::V2) { "--cgroup init.scope" } else { "" };
-        self.outside(&format!(
-            "vfsrun exec {place} {} timeout 300 bash -eu '{}'",
+        self.command_outside(&format!(
+            "vfsrun exec {place} {} {before} bash -eu '{}'",
             self.sandbox.name(),
             path.display()
         ))
     }
 
     fn outside(&self, script: &str) -> Output {
-        command::run(&mut self.sandbox.script_in_namespace(&self.top.setup(self.mode), script))
+        command::run(&mut self.command_outside(script))
+    }
+
+    fn command_outside(&self, script: &str) -> Command {
+        self.sandbox.script_in_namespace(&self.top.setup(self.mode), script)
     }
 }
 
@@ -119,6 +139,7 @@ fn box_config(sandbox: &Sandbox) -> Value {
         tmpfs("/var"),
         bind(&sandbox.scratch(), &sandbox.scratch()),
         bind(&sandbox.caller.program(), "/vfsrun".as_ref()),
+        bind(repository(), repository()),
     ]);
     let namespaces = ["pid", "mount", "uts", "ipc", "network", "cgroup"].map(|kind| json!({ "type": kind }));
     config["linux"] = json!({ "namespaces": namespaces, "resources": { "devices": [{ "allow": true, "access": "rwm" }] },

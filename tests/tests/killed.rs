@@ -8,10 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use vfsrun_tests::cgroups::Mode;
 use vfsrun_tests::containers::is;
 use vfsrun_tests::stepped::{self, Death};
+use vfsrun_tests::systemd::Booted;
 use vfsrun_tests::{
-    Sandbox, Value, as_root_and_user, caller, caller::FIRST_SUBID, fixtures, json, processes, program, skip,
+    Sandbox, Value, as_root_and_user, caller, caller::FIRST_SUBID, command, fixtures, json, processes,
+    program, skip,
 };
 
 as_root_and_user!(
@@ -28,7 +31,11 @@ as_root_and_user!(
     ;
     root:
     create_with_mapped_ids_that_is_killed_leaves_nothing,
+    calls_that_are_killed_leave_no_scope,
 );
+
+/// Set for tests that run where systemd is the first process.
+const IN_SYSTEMD: &str = "VFSRUN_TESTS_IN_SYSTEMD";
 
 /// How many deaths a test dies, where it does not die all.
 const SAMPLE: usize = 20;
@@ -113,6 +120,25 @@ fn create_with_mapped_ids_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
 }
 
+/// The tests of root once more, where systemd makes the cgroups.
+fn calls_that_are_killed_leave_no_scope(sandbox: &Sandbox) {
+    let Some(booted) = Booted::new(sandbox, Mode::AsItIs) else { return };
+    let own = std::env::current_exe().expect("the test program has a path");
+    let tests = fixtures::executable(sandbox, &own, "target/debug/deps/killed");
+    let all = if dies_all() { "VFSRUN_TESTS_KILLED=all" } else { "" };
+    let output = booted.run_long(&format!(
+        "env -u VFSRUN_TESTS_SKIPS {all} VFSRUN_BIN=/vfsrun {IN_SYSTEMD}=yes '{}' --nocapture as_root::create_that as_root::start_that \
+            as_root::exec_that as_root::run_that as_root::delete_that 2>&1",
+        tests.display()
+    ));
+    assert_eq!(output.code(), 0, "{}", output.stdout);
+    assert!(
+        output.stdout.contains("test result: ok. 5 passed") && !output.stdout.contains("SKIPPED"),
+        "{}",
+        output.stdout
+    );
+}
+
 /// Of the caller's own ids alone, of which it is no root.
 fn take_user_namespace(sandbox: &Sandbox, config: &mut Value) {
     let linux = &mut config["linux"];
@@ -152,6 +178,9 @@ impl<'a> Victim<'a> {
             return None;
         };
         config["process"]["args"] = json!([command, victim.time]);
+        if is_in_systemd() {
+            config["linux"]["cgroupsPath"] = json!(format!(":test:{}", victim.id));
+        }
         change(&mut config);
         sandbox.write_json("bundle/config.json", &config);
         Some(victim)
@@ -162,6 +191,7 @@ impl<'a> Victim<'a> {
     fn is_created(&self) {
         let created = self.command(&["create", "-b", "bundle", &self.id]).status();
         assert!(created.expect("it can be started").success());
+        assert!(!is_in_systemd() || self.has_unit(), "systemd was to make the cgroups");
     }
 
     fn is_started(&self) {
@@ -189,7 +219,8 @@ impl<'a> Victim<'a> {
 
     /// Its output is the container's: a pipe would not end.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.sandbox.vfsrun(arguments);
+        let manager: &[&str] = if is_in_systemd() { &["--systemd-cgroup"] } else { &[] };
+        let mut command = self.sandbox.vfsrun(&[manager, arguments].concat());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -242,8 +273,28 @@ impl<'a> Victim<'a> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
         let scratch = self.sandbox.scratch().display().to_string();
         assert!(!mounts.contains(&scratch), "{when}: {mounts}");
+        if is_in_systemd() {
+            // It removes what it made at a time of its own.
+            processes::until(&format!("the end of the unit: {when}"), || !self.has_unit());
+        }
         assert!(!has_cgroup(Path::new("/sys/fs/cgroup"), &self.id), "{when}: its cgroup");
     }
+
+    /// With cgroups of its own.
+    fn has_unit(&self) -> bool {
+        let pattern = format!("*{}*", self.id);
+        let list = ["list-units", "--all", "--plain", "--no-legend", &pattern];
+        let output = command::run(Command::new("systemctl").args(list)).expect(0);
+        !output.stdout.is_empty() || has_cgroup(Path::new("/sys/fs/cgroup"), &self.id)
+    }
+}
+
+fn is_in_systemd() -> bool {
+    std::env::var_os(IN_SYSTEMD).is_some()
+}
+
+fn dies_all() -> bool {
+    std::env::var_os("VFSRUN_TESTS_KILLED").is_some_and(|value| value == "all")
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -260,7 +311,7 @@ fn has_cgroup(directory: &Path, id: &str) -> bool {
 fn deaths(calls: &[usize]) -> Vec<Death> {
     let of = |(process, calls): (usize, &usize)| (0..*calls).map(move |call| Death { process, call });
     let all: Vec<_> = calls.iter().enumerate().flat_map(of).collect();
-    if std::env::var_os("VFSRUN_TESTS_KILLED").is_some_and(|value| value == "all") {
+    if dies_all() {
         return all;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
