@@ -37,11 +37,25 @@ impl Top {
             Mode::V2 => format!("mount --bind '{}' /sys/fs/cgroup", self.0.display()),
         }
     }
+
+    /// The setup of [`Mode::V2`] in which this user has a cgroup, as systemd gives one: `given`, and one in it in which the user's
+    /// processes are.
+    pub fn setup_given_to(&self, uid: u32) -> String {
+        let setup = self.setup(Mode::V2);
+        format!(
+            "{setup}
+            cd /sys/fs/cgroup; mkdir given given/own; chown {uid} given given/own given/cgroup.procs given/own/cgroup.procs \
+                given/cgroup.subtree_control
+            echo $$ > given/own/cgroup.procs; cd - >/dev/null"
+        )
+    }
 }
 
 impl Drop for Top {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        for path in ["given/own", "given", ""].map(|name| self.0.join(name)) {
+            let _ = fs::remove_dir(path);
+        }
     }
 }
 

@@ -486,20 +486,9 @@ fn cgroup_that_is_given_to_the_user_is_used(sandbox: &Sandbox) {
     }
     assert_eq!(sandbox.caller, Caller::User);
     let top = Top::new(sandbox);
-    // As systemd does: a cgroup of the user's, and one in it in which the user's processes are.
-    let uid = sandbox.caller.uid();
-    let setup = format!(
-        "{}
-        cd /sys/fs/cgroup; mkdir given given/own; chown {uid} given given/own given/cgroup.procs given/own/cgroup.procs \
-            given/cgroup.subtree_control
-        echo $$ > given/own/cgroup.procs; cd - >/dev/null",
-        top.setup(Mode::V2)
-    );
+    let setup = top.setup_given_to(sandbox.caller.uid());
     let script = "vfsrun run --bundle bundle web; find /sys/fs/cgroup/ -name 'vfsrun-web*'";
     let output = command::run(&mut sandbox.script_in_namespace(&setup, script)).expect(0);
-    for name in ["given/own", "given"] {
-        let _ = fs::remove_dir(top.0.join(name));
-    }
     assert_eq!(output.stderr, "");
     let v2 = output.stdout.lines().find(|line| line.starts_with("0::")).unwrap();
     assert!(v2.contains("/given/vfsrun-web-"), "{}", output.stdout);

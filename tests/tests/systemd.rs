@@ -52,6 +52,32 @@ fn told(booted: &Booted<'_>, create: &str, delete: &str) -> (BTreeSet<String>, B
     (unit.lines().filter(is_stable).map(str::to_owned).collect(), set(files))
 }
 
+/// Of the unit and its cgroups nothing else differs from what runc makes than what begins with one of these words.
+fn assert_as_of_runc(
+    booted: &Booted<'_>,
+    ours: &(BTreeSet<String>, BTreeSet<String>),
+    unit: &[&str],
+    files: &[&str],
+) {
+    if !fixtures::has("runc") {
+        return skip::loudly("systemd, as of runc", "runc is not installed");
+    }
+    let runcs = told(booted, "runc --systemd-cgroup run -d -b bundle web", "runc delete --force web");
+    let of_every_unit = [
+        "Description=",
+        // One that is killed at once leaves nothing.
+        "CollectMode=",
+        // The host's tun, which runc gives every container; and a name in place of a number.
+        "DeviceAllow=/dev/char/10:200 ",
+        "DeviceAllow=char-pts ",
+        "DeviceAllow=char-136 ",
+        "DeviceAllow=block-loop ",
+        "DeviceAllow=block-7 ",
+    ];
+    assert_differ_only(&ours.0, &runcs.0, &[&of_every_unit, unit].concat());
+    assert_differ_only(&ours.1, &runcs.1, files);
+}
+
 fn assert_differ_only<'a>(ours: &'a BTreeSet<String>, theirs: &'a BTreeSet<String>, expected: &[&str]) {
     let mut lines: Vec<_> =
         ours.symmetric_difference(theirs).filter(|line| !line.contains("hugetlb.1GB")).cloned().collect();
@@ -90,30 +116,10 @@ fn container_is_the_scope_that_runc_makes(sandbox: &Sandbox) {
     }
     // Of ten hierarchies; many with a dozen files each.
     assert!(ours.1.len() > 60, "{:#?}", ours.1);
-    if !fixtures::has("runc") {
-        return skip::loudly("container_is_the_scope_that_runc_makes", "runc is not installed");
-    }
-    let runcs = told(&booted, "runc --systemd-cgroup run -d -b bundle web", "runc delete --force web");
-    let unit = [
-        "Description=",
-        // One that is killed at once leaves nothing.
-        "CollectMode=",
-        // The words of version 2 and 1 for the same.
-        "IOAccounting=",
-        "BlockIOAccounting=",
-        // The host's tun, which runc gives every container; and a name in place of a number.
-        "DeviceAllow=/dev/char/10:200 ",
-        "DeviceAllow=char-pts ",
-        "DeviceAllow=char-136 ",
-        "DeviceAllow=block-loop ",
-        "DeviceAllow=block-7 ",
-    ];
-    assert_differ_only(&ours.0, &runcs.0, &unit);
-    assert_differ_only(
-        &ours.1,
-        &runcs.1,
-        &["/sys/fs/cgroup/devices/machine.slice/machine-a.slice/test-one.scope/devices.list"],
-    );
+    // The words of version 2 and 1 for the same.
+    let unit = ["IOAccounting=", "BlockIOAccounting="];
+    let files = ["/sys/fs/cgroup/devices/machine.slice/machine-a.slice/test-one.scope/devices.list"];
+    assert_as_of_runc(&booted, &ours, &unit, &files);
 }
 
 fn container_is_a_scope_where_there_is_version_2_alone(sandbox: &Sandbox) {
@@ -127,22 +133,8 @@ fn container_is_a_scope_where_there_is_version_2_alone(sandbox: &Sandbox) {
     let cgroup = "/sys/fs/cgroup/machine.slice/machine-a.slice/test-one.scope";
     assert!(ours.1.contains(&format!("{cgroup}/hugetlb.2MB.max: 4194304;")), "{:#?}", ours.1);
     assert!(ours.0.contains("DevicePolicy=strict"), "{:#?}", ours.0);
-    if !fixtures::has("runc") {
-        return skip::loudly("container_is_a_scope_where_there_is_version_2_alone", "runc is not installed");
-    }
-    let runcs = told(&booted, "runc --systemd-cgroup run -d -b bundle web", "runc delete --force web");
-    let unit = [
-        "Description=",
-        "CollectMode=",
-        "DeviceAllow=/dev/char/10:200 ",
-        "DeviceAllow=char-pts ",
-        "DeviceAllow=char-136 ",
-        "DeviceAllow=block-loop ",
-        "DeviceAllow=block-7 ",
-    ];
-    assert_differ_only(&ours.0, &runcs.0, &unit);
     // What is reserved runc 1.1 does not limit; later ones do.
-    assert_differ_only(&ours.1, &runcs.1, &[&format!("{cgroup}/hugetlb.2MB.rsvd.max: ")]);
+    assert_as_of_runc(&booted, &ours, &[], &[&format!("{cgroup}/hugetlb.2MB.rsvd.max: ")]);
 }
 
 fn commands_of_a_container_find_its_scope(sandbox: &Sandbox) {

@@ -344,22 +344,13 @@ fn cgroup_that_is_given_to_the_user_is_changed(sandbox: &Sandbox) {
     }
     assert_eq!(sandbox.caller, Caller::User);
     let top = Top::new(sandbox);
-    let uid = sandbox.caller.uid();
-    let setup = format!(
-        "{}
-        cd /sys/fs/cgroup; mkdir given given/own; chown {uid} given given/own given/cgroup.procs given/own/cgroup.procs \
-            given/cgroup.subtree_control
-        echo $$ > given/own/cgroup.procs; cd - >/dev/null",
-        top.setup(Mode::V2)
-    );
+    let setup = top.setup_given_to(sandbox.caller.uid());
     let script = "vfsrun run -d --bundle bundle web </dev/null >out 2>&1
         echo '{ \"unified\": { \"cgroup.max.descendants\": \"7\" } }' | vfsrun update -r - web
         cat /sys/fs/cgroup/given/vfsrun-web*/cgroup.max.descendants
-        vfsrun update --memory 64m web || echo $?; vfsrun delete --force web; cat out";
+        vfsrun update --memory 64m web || echo $?; vfsrun delete --force web; cat out
+        find /sys/fs/cgroup/ -name 'vfsrun-web*'";
     let output = command::run(&mut sandbox.script_in_namespace(&setup, script)).expect(0);
-    for name in ["given/own", "given"] {
-        fs::remove_dir(top.0.join(name)).unwrap();
-    }
     assert_eq!(output.stdout, "7\n1\n");
     output.assert_stderr_has("vfsrun: --memory: there is no ");
 }

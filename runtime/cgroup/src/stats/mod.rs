@@ -278,6 +278,11 @@ impl Files<'_> {
     }
 }
 
+/// 0 where the kernel does not count it.
+fn value(table: &BTreeMap<String, u64>, name: &str) -> u64 {
+    table.get(name).copied().unwrap_or(0)
+}
+
 /// `max` is the highest number.
 fn number(text: &str) -> Option<u64> {
     if text == "max" { Some(u64::MAX) } else { text.parse().ok() }

@@ -1,6 +1,6 @@
 //! What version 1 counts.
 
-use super::{BlockIo, BlockIoEntry, CpuSet, CpuUsage, Files, Huge, Memory, MemoryUse, Throttling};
+use super::{BlockIo, BlockIoEntry, CpuSet, CpuUsage, Files, Huge, Memory, MemoryUse, Throttling, value};
 use crate::cgroup::CgroupError;
 
 /// Of a tick of cpuacct.stat, of which every Linux has 100 in a second.
@@ -8,7 +8,7 @@ const NANOSECONDS: u64 = 10_000_000;
 
 pub(super) fn cpu_usage(files: Files<'_>) -> Result<CpuUsage, CgroupError> {
     let ticks = files.table("cpuacct.stat")?;
-    let time = |name: &str| ticks.get(name).copied().unwrap_or(0).saturating_mul(NANOSECONDS);
+    let time = |name: &str| value(&ticks, name).saturating_mul(NANOSECONDS);
     let all = files.text("cpuacct.usage_all")?;
     // `cpu user system` heads the lines.
     let column = |index: usize| -> Vec<u64> {
@@ -27,11 +27,10 @@ pub(super) fn cpu_usage(files: Files<'_>) -> Result<CpuUsage, CgroupError> {
 
 pub(super) fn throttling(files: Files<'_>) -> Result<Throttling, CgroupError> {
     let table = files.table("cpu.stat")?;
-    let value = |name: &str| table.get(name).copied().unwrap_or(0);
     Ok(Throttling {
-        periods: value("nr_periods"),
-        throttled_periods: value("nr_throttled"),
-        throttled_time: value("throttled_time"),
+        periods: value(&table, "nr_periods"),
+        throttled_periods: value(&table, "nr_throttled"),
+        throttled_time: value(&table, "throttled_time"),
     })
 }
 
@@ -74,7 +73,7 @@ pub(super) fn memory(files: Files<'_>) -> Result<Memory, CgroupError> {
     };
     let raw = files.table("memory.stat")?;
     Ok(Memory {
-        cache: raw.get("cache").copied().unwrap_or(0),
+        cache: value(&raw, "cache"),
         usage: of("")?,
         swap: of("memsw.")?,
         kernel: of("kmem.")?,

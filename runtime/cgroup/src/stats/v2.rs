@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlockIo, BlockIoEntry, CpuUsage, Files, Huge, Memory, MemoryUse, Pids, Throttling};
+use super::{BlockIo, BlockIoEntry, CpuUsage, Files, Huge, Memory, MemoryUse, Pids, Throttling, value};
 use crate::cgroup::CgroupError;
 
 /// In a microsecond.
@@ -20,16 +20,15 @@ pub(super) fn cpu_usage(files: Files<'_>) -> Result<CpuUsage, CgroupError> {
 
 pub(super) fn throttling(files: Files<'_>) -> Result<Throttling, CgroupError> {
     let table = files.table("cpu.stat")?;
-    let value = |name: &str| table.get(name).copied().unwrap_or(0);
     Ok(Throttling {
-        periods: value("nr_periods"),
-        throttled_periods: value("nr_throttled"),
+        periods: value(&table, "nr_periods"),
+        throttled_periods: value(&table, "nr_throttled"),
         throttled_time: time(&table, "throttled_usec"),
     })
 }
 
 fn time(table: &BTreeMap<String, u64>, name: &str) -> u64 {
-    table.get(name).copied().unwrap_or(0).saturating_mul(NANOSECONDS)
+    value(table, name).saturating_mul(NANOSECONDS)
 }
 
 pub(super) fn memory(files: Files<'_>) -> Result<Memory, CgroupError> {
@@ -44,7 +43,7 @@ pub(super) fn memory(files: Files<'_>) -> Result<Memory, CgroupError> {
     let limit = swap.limit.saturating_add(if swap.limit == u64::MAX { 0 } else { usage.limit });
     let swap = MemoryUse { limit, usage: swap.usage.saturating_add(usage.usage), max: 0, failcnt: 0 };
     Ok(Memory {
-        cache: raw.get("file").copied().unwrap_or(0),
+        cache: value(&raw, "file"),
         usage,
         swap,
         raw,
@@ -92,7 +91,7 @@ pub(super) fn block_io(files: Files<'_>) -> Result<BlockIo, CgroupError> {
 
 /// Of reservations, where they are counted. `None`: the kernel has pages of the size and does not count them.
 pub(super) fn huge(files: Files<'_>, size: &str) -> Result<Option<Huge>, CgroupError> {
-    let failcnt = files.table(&format!("hugetlb.{size}.events"))?.get("max").copied().unwrap_or(0);
+    let failcnt = value(&files.table(&format!("hugetlb.{size}.events"))?, "max");
     for kind in [".rsvd", ""] {
         if let Some(usage) = files.number(&format!("hugetlb.{size}{kind}.current"))? {
             return Ok(Some(Huge { usage, max: 0, failcnt }));
