@@ -28,6 +28,9 @@ as_root_and_user!(
     create_with_a_user_namespace_that_is_killed_leaves_nothing,
     create_with_a_hook_that_is_killed_leaves_nothing,
     create_in_the_callers_mount_namespace_that_is_killed_leaves_nothing,
+    create_with_a_view_that_is_killed_leaves_nothing,
+    start_with_a_view_that_is_killed_can_be_made_up_for,
+    delete_with_a_view_that_is_killed_leaves_nothing,
     ;
     root:
     create_with_mapped_ids_that_is_killed_leaves_nothing,
@@ -108,6 +111,21 @@ fn create_in_the_callers_mount_namespace_that_is_killed_leaves_nothing(sandbox: 
     victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
 }
 
+fn create_with_a_view_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::with(sandbox, "sleep", |config| take_view(sandbox, config)) else { return };
+    victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
+}
+
+fn start_with_a_view_that_is_killed_can_be_made_up_for(sandbox: &Sandbox) {
+    let Some(victim) = Victim::with(sandbox, "sleep", |config| take_view(sandbox, config)) else { return };
+    victim.dies_and(&["start", &victim.id], Victim::is_created, Victim::gets_started);
+}
+
+fn delete_with_a_view_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
+    let Some(victim) = Victim::with(sandbox, "sleep", |config| take_view(sandbox, config)) else { return };
+    victim.dies(&["delete", "--force", &victim.id], Victim::is_started);
+}
+
 fn create_with_mapped_ids_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     let source = sandbox.dir("shared");
     let map = json!([{ "containerID": 0, "hostID": 1000, "size": 5 }]);
@@ -131,12 +149,18 @@ fn calls_that_are_killed_leave_no_scope(sandbox: &Sandbox) {
             as_root::exec_that as_root::run_that as_root::delete_that 2>&1",
         tests.display()
     ));
-    assert_eq!(output.code(), 0, "{}", output.stdout);
-    assert!(
-        output.stdout.contains("test result: ok. 5 passed") && !output.stdout.contains("SKIPPED"),
-        "{}",
-        output.stdout
-    );
+    println!("{}", output.stdout);
+    assert_eq!(output.code(), 0);
+    assert!(output.stdout.contains("test result: ok. 5 passed") && !output.stdout.contains("SKIPPED"));
+}
+
+/// Whose changes are a layer.
+fn take_view(sandbox: &Sandbox, config: &mut Value) {
+    sandbox.write("above/opt/tool", "a tool\n");
+    let branches = json!([{ "path": sandbox.path("above") }]);
+    let view = json!({ "branches": branches, "capture": { "name": "out" } });
+    config["root"]["readonly"] = json!(false);
+    config["annotations"] = json!({ "run.vfsrun.vfs": sandbox.write_json("view.json", &view) });
 }
 
 /// Of the caller's own ids alone, of which it is no root.
@@ -248,28 +272,34 @@ impl<'a> Victim<'a> {
         println!("{arguments:?}: {calls:?} calls");
     }
 
-    /// After `delete --force`, and a `create` that sweeps what was being removed.
+    /// After `delete --force`, and a `create` that sweeps what was being removed, or was to become a layer.
     #[track_caller]
     fn leaves_nothing(&self, when: &str) {
         let deleted = self.sandbox.call(&["delete", "--force", &self.id]);
         assert_eq!(deleted.code(), 0, "{when}: {}", deleted.stderr);
         let containers = self.sandbox.runtime().join("containers");
-        if !names(&containers).is_empty() {
+        if !names(&containers).is_empty() || self.sandbox.store().exists() {
             self.is_created();
             self.sandbox.call(&["delete", "--force", &self.id]).expect(0);
         }
         assert_eq!(names(&containers), BTreeSet::new(), "{when}");
-        let in_runtime = names(&self.sandbox.runtime());
-        let known = ["containers", "scaffold"].map(str::to_owned);
-        let others: Vec<_> = in_runtime.iter().filter(|name| !known.contains(name)).collect();
-        assert!(others.is_empty(), "{when}: {others:?}");
         let in_bundle = names(&self.sandbox.path("bundle"));
         let known = ["config.json", "pid", "rootfs"].map(str::to_owned);
         assert!(in_bundle.is_subset(&known.into()), "{when}: {in_bundle:?}");
+        // It would end by itself, in a while.
+        processes::end_view_servers(&self.sandbox.runtime());
         let here = self.sandbox.runtime().display().to_string();
         processes::until(&format!("the end of every process: {when}"), || {
             processes::mentioning(&here).is_empty() && processes::mentioning(&self.time).is_empty()
         });
+        let in_runtime = names(&self.sandbox.runtime());
+        let known = ["containers", "scaffold"].map(str::to_owned);
+        // A view server's, for the next.
+        let is_servers = |name: &str| name.starts_with("containers-");
+        let others: Vec<_> =
+            in_runtime.iter().filter(|name| !known.contains(name) && !is_servers(name)).collect();
+        assert!(others.is_empty(), "{when}: {others:?}");
+        self.sandbox.assert_nothing_left();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
         let scratch = self.sandbox.scratch().display().to_string();
         assert!(!mounts.contains(&scratch), "{when}: {mounts}");
