@@ -1,10 +1,16 @@
-//! A skip: a test that cannot run here says so, however tests are run and whether or not output is captured.
+//! A skip: a test that cannot run here says so, however tests are run and whether or not output is captured. Tests of other
+//! packages have this file as a module of their own.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
 /// Where `tests/run` collects skips, one line each.
 const FILE: &str = "VFSRUN_TESTS_SKIPS";
+
+/// Tells that the test that runs in this thread is skipped and why. The caller returns.
+pub fn this_test(reason: &str) {
+    loudly(std::thread::current().name().unwrap_or("a test"), reason);
+}
 
 /// Tells that `test` is skipped and why. The caller returns.
 pub fn loudly(test: &str, reason: &str) {

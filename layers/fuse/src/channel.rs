@@ -170,6 +170,7 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
@@ -193,6 +194,9 @@ mod tests {
 
     #[test]
     fn more_descriptors_than_a_packet_carries_arrive_in_their_order() {
+        // More are open than an ordinary user begins with.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
         let (left, mut right) = pair();
         let files: Vec<_> = (0..600).map(|_| tempfile::tempfile().unwrap()).collect();
         for count in [DESCRIPTORS, DESCRIPTORS + 1, 2 * DESCRIPTORS, files.len()] {

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use rustix::fs::{Advice, fadvise};
-use support::{Rig, SERVER, host_segment, open_dir, settle, with_rig};
+use support::{Rig, SERVER, host_segment, open_dir, settle, skip, with_rig};
 use vfsrun_fuse::{Attached, ServerOptions, TraceMode, View, spawn_server};
 use vfsrun_layers::{Digest, Entry, Kind, LayerStore, Manifest, Meta};
 use vfsrun_sys::mount::{self, Attr, NewMount};
@@ -26,10 +26,7 @@ const SIZE: usize = 4 << 20;
 fn with_passing_rig(name: &str, test: impl FnOnce(&mut Rig) + Send) {
     with_rig(name, |rig| match impossible(&rig.dir("host")) {
         None => test(rig),
-        Some(why) => {
-            // Not println: the harness would hide it.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
-        }
+        Some(why) => skip::loudly(name, why),
     });
 }
 

@@ -19,6 +19,9 @@ pub mod manifest;
 mod odd_names;
 pub mod order;
 mod remove_tree;
+#[cfg(test)]
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 pub mod store;
 mod text;
 pub mod tree;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Overlay, World, find, in_overlay, open, paths};
+use common::{Overlay, World, find, in_overlay, open, paths, skip};
 use rustix::fs::{FileType, Mode, XattrFlags, setxattr};
 use vfsrun_layers::{
     CaptureError, CaptureOptions, Digest, IdExtent, IdMap, ImportOptions, Kind, Take, import_dir,
@@ -257,7 +257,7 @@ fn sockets_are_counted_and_devices_refused_unless_wanted() {
     let _listener = UnixListener::bind(upper.join("socket")).unwrap();
     assert_eq!(world.capture(&upper, &canonical()).unwrap().sockets_skipped, 1);
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: device nodes are made by root only");
+        skip::this_test("device nodes are made by root only");
         return;
     }
     let device = rustix::fs::makedev(1, 3);
@@ -274,7 +274,7 @@ fn sockets_are_counted_and_devices_refused_unless_wanted() {
 #[test]
 fn ids_are_recorded_as_the_action_saw_them() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: files are given away by root only");
+        skip::this_test("files are given away by root only");
         return;
     }
     let world = World::new();
@@ -299,7 +299,7 @@ fn ids_are_recorded_as_the_action_saw_them() {
 #[test]
 fn a_whiteout_whose_owner_is_not_mapped_needs_no_owner() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: files are given away by root only");
+        skip::this_test("files are given away by root only");
         return;
     }
     let world = World::new();
@@ -369,7 +369,7 @@ fn a_file_that_somebody_writes_is_refused() {
 #[test]
 fn a_full_disk_leaves_the_upper_complete_and_says_so() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: a small file system is mounted by root only");
+        skip::this_test("a small file system is mounted by root only");
         return;
     }
     let world = World::new();

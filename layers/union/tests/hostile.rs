@@ -25,7 +25,7 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) -> bool {
     match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
         Ok(()) => true,
         Err(Errno::NOTSUP | Errno::PERM) => {
-            eprintln!("SKIPPED in part: {name} cannot be set on {}", path.display());
+            skip::this_test(&format!("in part: {name} cannot be set on {}", path.display()));
             false
         }
         Err(errno) => panic!("cannot set {name}: {errno}"),
@@ -79,7 +79,7 @@ fn devices_do_not_exist_and_hide_nothing() {
     let upper = world.dir("upper", &[("f", "x")]);
     let lower = world.dir("lower", &[("null", "lower"), ("gone", "lower")]);
     if !is_root() {
-        eprintln!("SKIPPED: devices can only be made by root");
+        skip::this_test("devices can only be made by root");
         return;
     }
     for (name, major, minor) in [("null", 1, 3), ("gone", 0, 0)] {
@@ -141,7 +141,7 @@ fn set_id_bits_of_a_trusted_directory_are_shown_unless_a_mount_in_it_is_nosuid()
     std::fs::set_permissions(tree.join("f"), Permissions::from_mode(0o4755)).unwrap();
     let nosuid = MountFlags::NOSUID;
     if !is_root() {
-        eprintln!("SKIPPED: only root mounts");
+        skip::this_test("only root mounts");
         return;
     }
     rustix::mount::mount("tmpfs", tree.join("mount"), "tmpfs", nosuid, None).unwrap();

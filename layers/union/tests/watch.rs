@@ -111,7 +111,7 @@ fn a_flag_of_a_directory_is_noticed() {
     assert!(watched.segment.is_current());
     let sub = File::open(watched.tree.join("d/sub")).unwrap();
     let Ok(flags) = rustix::fs::ioctl_getflags(&sub) else {
-        return skipped("the file system has no flags");
+        return skip::this_test("the file system has no flags");
     };
     rustix::fs::ioctl_setflags(&sub, flags | rustix::fs::IFlags::NODUMP).unwrap();
     assert!(!watched.segment.is_current());
@@ -270,14 +270,10 @@ fn changes_are_noticed_although_events_were_lost() {
     assert!(segment.in_doubt() < 10, "watched again");
 }
 
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
-
 /// In a mount namespace of its own; says so when this machine cannot.
 fn with_mounts(test: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
-        return skipped("mounting needs root");
+        return skip::this_test("mounting needs root");
     }
     std::thread::scope(|scope| {
         let run = || {

@@ -17,6 +17,9 @@ mod precedence;
 mod profile;
 mod rules;
 mod simulate;
+#[cfg(test)]
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 mod spans;
 pub mod stored;
 mod syscalls;

@@ -95,7 +95,9 @@ mod tests {
 
     #[test]
     fn numbers_agree_with_libc_on_this_machine() {
-        let Some(arch) = Arch::native() else { return eprintln!("SKIPPED: no table for this architecture") };
+        let Some(arch) = Arch::native() else {
+            return crate::skip::this_test("no table for this architecture");
+        };
         for (name, number) in [
             ("read", libc::SYS_read),
             ("openat", libc::SYS_openat),

@@ -291,7 +291,7 @@ mod tests {
         let setfacl =
             std::process::Command::new("setfacl").args(["-m", "u:12345:rw"]).arg(kept.entry()).status();
         if !setfacl.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: setfacl cannot be used here");
+            crate::skip::this_test("setfacl cannot be used here");
             return;
         }
         kept.heals();
@@ -301,7 +301,7 @@ mod tests {
     fn entry_of_another_user_is_not_used() {
         let kept = Kept::new();
         if !give_away(&kept.entry()) {
-            eprintln!("SKIPPED: needs root");
+            crate::skip::this_test("needs root");
             return;
         }
         kept.heals();
@@ -384,7 +384,7 @@ mod tests {
     fn directory_of_another_user_is_not_used() {
         let kept = Kept::new();
         if !give_away(&kept.directory()) {
-            eprintln!("SKIPPED: needs root");
+            crate::skip::this_test("needs root");
             return;
         }
         assert_eq!(kept.get(), None);

@@ -37,6 +37,9 @@ mod scheduling;
 mod seal;
 mod seccomp_agent;
 mod seccomp_filter;
+#[cfg(test)]
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
 mod stage;
 mod summary;
 mod supervise;

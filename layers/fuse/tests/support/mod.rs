@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use std::io::Write;
+#[path = "../../../../tests/src/skip.rs"]
+pub mod skip;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -29,9 +31,7 @@ pub struct Rig {
 /// Runs `test` with a rig, on a thread with a mount namespace of its own. Says so when this machine cannot.
 pub fn with_rig(name: &str, test: impl FnOnce(&mut Rig) + Send) {
     if let Err(why) = possible() {
-        // Not println: the harness would hide it.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {why}");
-        return;
+        return skip::loudly(name, &why);
     }
     std::thread::scope(|scope| {
         let run = || {

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[path = "../../../../tests/src/skip.rs"]
+pub mod skip;
+
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -91,7 +94,7 @@ pub enum Overlay {
 /// Returns false, and says so, where this process may not do that.
 pub fn in_overlay(world: &World, how: Overlay, script: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: a kernel overlay is mounted by root only");
+        skip::this_test("a kernel overlay is mounted by root only");
         return false;
     }
     for name in ["lower", "upper", "work", "merged"] {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+#[path = "../../../../tests/src/skip.rs"]
+pub mod skip;
 pub mod user_namespace;
 
 use std::collections::BTreeMap;

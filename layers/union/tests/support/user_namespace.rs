@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::skip;
+
 /// Set in the copy: the directory to look at.
 const TREE: &str = "VFSRUN_UNION_TEST_TREE";
 
@@ -22,12 +24,12 @@ pub fn look_again(test: &str, tree: &Path) {
         .output();
     let output = match inner {
         Ok(output) => output,
-        Err(error) => return eprintln!("SKIPPED: unshare(1) cannot be run: {error}"),
+        Err(error) => return skip::this_test(&format!("unshare(1) cannot be run: {error}")),
     };
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if said.contains("unshare failed") || said.contains("write failed") {
-        return eprintln!("SKIPPED: no user namespaces here: {said}");
+        return skip::this_test(&format!("no user namespaces here: {said}"));
     }
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

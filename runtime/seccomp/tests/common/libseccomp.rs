@@ -10,6 +10,7 @@ use std::{
 use vfsrun_seccomp::{Arch, Operator, Profile, SockFilter};
 
 use super::reading::value;
+use super::skip;
 
 pub struct Exporter {
     program: PathBuf,
@@ -30,11 +31,11 @@ impl Exporter {
     pub fn build() -> Option<Exporter> {
         let headers = ["/usr/include/seccomp.h", "/usr/local/include/seccomp.h"];
         if !headers.iter().any(|header| Path::new(header).exists()) {
-            eprintln!("SKIPPED: no seccomp.h (Debian: libseccomp-dev)");
+            skip::this_test("no seccomp.h (Debian: libseccomp-dev)");
             return None;
         }
         if Arch::native() != Some(Arch::X86_64) {
-            eprintln!("SKIPPED: the comparison with libseccomp is written for x86_64");
+            skip::this_test("the comparison with libseccomp is written for x86_64");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -46,7 +47,7 @@ impl Exporter {
         let output = match built {
             Ok(output) => output,
             Err(error) => {
-                eprintln!("SKIPPED: no C compiler: {error}");
+                skip::this_test(&format!("no C compiler: {error}"));
                 return None;
             }
         };

@@ -3,6 +3,8 @@
 
 pub mod libseccomp;
 pub mod reading;
+#[path = "../../../../tests/src/skip.rs"]
+pub mod skip;
 
 use std::path::Path;
 
@@ -32,7 +34,7 @@ pub fn engines_profiles(native: Arch) -> Vec<(String, Profile)> {
 /// writes the OCI config.
 pub fn podman_profile(arch: Arch) -> Option<Profile> {
     if !Path::new(PODMAN).exists() {
-        eprintln!("SKIPPED: {PODMAN} is not installed (Debian: golang-github-containers-common)");
+        skip::this_test(&format!("{PODMAN} is not installed (Debian: golang-github-containers-common)"));
         return None;
     }
     let file: Value = serde_json::from_slice(&std::fs::read(PODMAN).unwrap()).unwrap();
