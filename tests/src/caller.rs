@@ -12,7 +12,7 @@ use crate::program;
 pub const USER: &str = "vfsruntest";
 const UID: u32 = 4242;
 /// Its subordinate ids.
-pub const FIRST_SUBID: u32 = 200_000;
+const FIRST_SUBID: u32 = 200_000;
 const SUBIDS: u32 = 65_536;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,31 @@ impl Caller {
             Caller::Root => 0,
             Caller::User if is_root() => UID,
             Caller::User => nix::unistd::getgid().as_raw(),
+        }
+    }
+
+    /// The first of 1000 and more subordinate ids of this caller, of users and of groups. Errors, as text: why it has none that can
+    /// be used.
+    pub fn first_subid(self) -> Result<u32, String> {
+        if !Path::new("/usr/bin/newuidmap").exists() && self == Caller::User {
+            return Err("uidmap is not installed".to_owned());
+        }
+        if is_root() {
+            return Ok(FIRST_SUBID);
+        }
+        let user = Command::new("id").arg("-un").output().expect("id can be executed").stdout;
+        let user = String::from_utf8_lossy(&user).trim().to_owned();
+        let first = |file: &str| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let mut own =
+                text.lines().filter_map(|line| line.strip_prefix(&user)?.strip_prefix(':')?.split_once(':'));
+            own.find(|(_, count)| count.parse().is_ok_and(|count: u32| count >= 1000))?.0.parse().ok()
+        };
+        match (first("/etc/subuid"), first("/etc/subgid")) {
+            (Some(uid), Some(gid)) if uid == gid => Ok(uid),
+            (uids, gids) => Err(format!(
+                "{user} has not the same 1000 subordinate ids of users and groups: {uids:?}, {gids:?}"
+            )),
         }
     }
 

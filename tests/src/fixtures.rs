@@ -269,6 +269,20 @@ pub fn bundle_config(sandbox: &Sandbox, arguments: &[&str]) -> Value {
     config
 }
 
+/// Gives a container ids of its caller's alone, as podman's `--userns=keep-id` does: whoever makes it is not root in it. Panics
+/// where [`Caller::first_subid`] is an error.
+pub fn keep_id(sandbox: &Sandbox, config: &mut Value) {
+    let first = sandbox.caller.first_subid().expect("a test asks first");
+    let linux = &mut config["linux"];
+    let namespaces = linux["namespaces"].as_array_mut().expect("a list");
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    namespaces.push(json!({ "type": "user" }));
+    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
+        linux[mappings] = json!([{ "containerID": 0, "hostID": first, "size": 1000 },
+            { "containerID": 1000, "hostID": own, "size": 1 }]);
+    }
+}
+
 /// As `runc spec --rootless` does.
 pub fn give_to_user(config: &mut Value, uid: u32, gid: u32) {
     let linux = &mut config["linux"];

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use vfsrun_spec::oci::CAPABILITIES;
 
-use crate::caller::{self, Caller, FIRST_SUBID};
+use crate::caller::Caller;
 use crate::command::{self, Output};
 use crate::sandbox::Sandbox;
 use crate::{fixtures, skip};
@@ -80,12 +80,15 @@ pub fn bundle(sandbox: &Sandbox, uid: u32, arguments: &[&str]) -> Option<Value> 
         return None;
     };
     if sandbox.caller == Caller::User && uid != 0 {
-        if !fixtures::has("newuidmap") || !caller::is_root() {
-            skip::loudly("privileges, bundles of several ids", "no subordinate ids that the tests know");
-            return None;
-        }
+        let first = match sandbox.caller.first_subid() {
+            Ok(first) => first,
+            Err(reason) => {
+                skip::loudly("privileges, bundles of several ids", &reason);
+                return None;
+            }
+        };
         for map in ["uidMappings", "gidMappings"] {
-            let more = json!({ "containerID": 1, "hostID": FIRST_SUBID, "size": 1000 });
+            let more = json!({ "containerID": 1, "hostID": first, "size": 1000 });
             config["linux"][map].as_array_mut().expect("a list").push(more);
         }
     }

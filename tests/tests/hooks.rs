@@ -4,7 +4,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::caller::FIRST_SUBID;
 use vfsrun_tests::containers::{self, assert_nothing_left, create, created, ended, is, pid_of, state};
 use vfsrun_tests::{
     Background, Caller, Sandbox, Value, as_root_and_user, command, fixtures, json, processes, skip,
@@ -108,17 +107,6 @@ fn change(sandbox: &Sandbox, change: impl Fn(&mut Value)) {
     let mut config: Value = serde_json::from_slice(&text).unwrap();
     change(&mut config);
     sandbox.write_json("bundle/config.json", &config);
-}
-
-/// As podman's `--userns=keep-id` has it: whoever makes the container is not root in it.
-fn take_user_namespace(sandbox: &Sandbox, config: &mut Value) {
-    let linux = &mut config["linux"];
-    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
-    linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
-    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
-        linux[mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 },
-            { "containerID": 1000, "hostID": own, "size": 1 }]);
-    }
 }
 
 fn hooks_are_run_in_order_with_the_state(sandbox: &Sandbox) {
@@ -315,11 +303,14 @@ fn mount_of_a_hook_is_in_the_container(sandbox: &Sandbox) {
 }
 
 fn hook_in_a_user_namespace_is_its_root(sandbox: &Sandbox) {
+    if let Err(reason) = sandbox.caller.first_subid() {
+        return skip::loudly("hook_in_a_user_namespace_is_its_root", &reason);
+    }
     let look = "id -u; id -g; grep CapEff /proc/self/status; exit 3";
     if !bundle(sandbox, "true", &json!({ "createContainer": [hook(look)] })) {
         return;
     }
-    change(sandbox, |config| take_user_namespace(sandbox, config));
+    change(sandbox, |config| fixtures::keep_id(sandbox, config));
     let output = sandbox.call(&["run", "-b", "bundle", "web"]).expect(1);
     let told = output.stderr.split_once("exited with 3: ").unwrap_or_else(|| panic!("{}", output.stderr)).1;
     assert!(told.starts_with("0\\n0\\nCapEff:\\t000001ffffffffff"), "{told}");
@@ -524,12 +515,15 @@ fn creator_that_is_killed_takes_its_hooks_along(sandbox: &Sandbox) {
 
 /// Whoever takes other ids has to be tied to its parent again. Without a pid namespace the hook does not end with init by itself.
 fn creator_of_a_user_namespace_takes_its_hooks_along(sandbox: &Sandbox) {
+    if let Err(reason) = sandbox.caller.first_subid() {
+        return skip::loudly("creator_of_a_user_namespace_takes_its_hooks_along", &reason);
+    }
     creator_takes_hooks_along(sandbox, |sandbox| {
-        change(sandbox, |config| take_user_namespace(sandbox, config))
+        change(sandbox, |config| fixtures::keep_id(sandbox, config))
     });
     creator_takes_hooks_along(sandbox, |sandbox| {
         change(sandbox, |config| {
-            take_user_namespace(sandbox, config);
+            fixtures::keep_id(sandbox, config);
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.retain(|namespace| namespace["type"] != "pid");
             config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "proc");

@@ -13,8 +13,7 @@ use vfsrun_tests::containers::is;
 use vfsrun_tests::stepped::{self, Death};
 use vfsrun_tests::systemd::Booted;
 use vfsrun_tests::{
-    Sandbox, Value, as_root_and_user, caller, caller::FIRST_SUBID, command, fixtures, json, processes,
-    program, skip,
+    Sandbox, Value, as_root_and_user, caller, command, fixtures, json, processes, program, skip,
 };
 
 as_root_and_user!(
@@ -85,7 +84,7 @@ fn delete_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
 const CREATE: [&str; 5] = ["create", "-b", "bundle", "--pid-file", "bundle/pid"];
 
 fn create_with_a_user_namespace_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
-    let Some(victim) = Victim::with(sandbox, "sleep", |config| take_user_namespace(sandbox, config)) else {
+    let Some(victim) = Victim::with(sandbox, "sleep", |config| fixtures::keep_id(sandbox, config)) else {
         return;
     };
     victim.dies(&[&CREATE[..], &[&victim.id]].concat(), Victim::is_not_there);
@@ -95,7 +94,7 @@ fn create_with_a_hook_that_is_killed_leaves_nothing(sandbox: &Sandbox) {
     let hook = json!([{ "path": "/bin/true" }]);
     let hooks = json!({ "createRuntime": hook, "createContainer": hook });
     let victim = Victim::with(sandbox, "sleep", |config| {
-        take_user_namespace(sandbox, config);
+        fixtures::keep_id(sandbox, config);
         config["hooks"] = hooks.clone();
     });
     let Some(victim) = victim else { return };
@@ -161,18 +160,6 @@ fn take_view(sandbox: &Sandbox, config: &mut Value) {
     let view = json!({ "branches": branches, "capture": { "name": "out" } });
     config["root"]["readonly"] = json!(false);
     config["annotations"] = json!({ "run.vfsrun.vfs": sandbox.write_json("view.json", &view) });
-}
-
-/// Of the caller's own ids alone, of which it is no root.
-fn take_user_namespace(sandbox: &Sandbox, config: &mut Value) {
-    let linux = &mut config["linux"];
-    let namespaces = linux["namespaces"].as_array_mut().expect("a bundle has namespaces");
-    namespaces.retain(|namespace| namespace["type"] != "user");
-    namespaces.push(json!({ "type": "user" }));
-    for (mappings, own) in [("uidMappings", sandbox.caller.uid()), ("gidMappings", sandbox.caller.gid())] {
-        linux[mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 },
-            { "containerID": 1000, "hostID": own, "size": 1 }]);
-    }
 }
 
 /// A container that sleeps for a time, and has a name, that no other test's has.
