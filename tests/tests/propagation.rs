@@ -1,6 +1,6 @@
 //! How mounts travel to a container's root and from it: `linux.rootfsPropagation`, as with runc.
 
-use vfsrun_tests::{Output, Sandbox, as_root_and_user, command, fixtures, json, skip};
+use vfsrun_tests::{Output, Sandbox, as_root_and_user, caller, command, fixtures, json, skip};
 
 as_root_and_user!(
     root_has_the_propagation_of_the_config,
@@ -45,6 +45,9 @@ fn without_numbers(output: &Output) -> Vec<String> {
 }
 
 fn root_has_the_propagation_of_the_config(sandbox: &Sandbox) {
+    if !caller::is_root() {
+        return skip::loudly("root_has_the_propagation_of_the_config", "only root makes a shared mount");
+    }
     if !bundles(sandbox) {
         return;
     }
