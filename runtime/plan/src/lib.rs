@@ -87,9 +87,9 @@ impl Plan {
         let (landlock, landlock_note) = landlock::decide(&config, process, &mounts, facts)?;
         notes.extend(landlock_note);
         let sandbox = sandbox::decide(&config, facts, guarded, landlock)?;
-        let own_mounts = namespaces.iter().any(Namespace::is_new_mount);
-        if !own_mounts {
-            notes.extend(standing_still(&mut linux, &mut mounts));
+        let mut propagation = linux.rootfs_propagation.clone().filter(|word| !word.is_empty());
+        if !namespaces.iter().any(Namespace::is_new_mount) {
+            notes.extend(standing_still(&mut propagation, &mut mounts));
         }
         let opened_outside = opened_outside(&root, &mounts, &devices, setting);
         let mut sysctl: BTreeMap<_, _> = linux.sysctl.clone().into_iter().collect();
@@ -107,7 +107,7 @@ impl Plan {
             device_links: !devices::is_hosts(&mounts),
             devices,
             root,
-            propagation: linux.rootfs_propagation.clone().filter(|word| !word.is_empty()),
+            propagation,
             mounts,
             masked: linux.masked_paths.clone().unwrap_or_default(),
             readonly: linux.readonly_paths.clone().unwrap_or_default(),
@@ -126,10 +126,9 @@ impl Plan {
 }
 
 /// To mounts that belong to no mount namespace nothing travels, nor from them.
-fn standing_still(linux: &mut vfsrun_spec::Linux, mounts: &mut [plan::Mount]) -> Vec<String> {
+fn standing_still(of_root: &mut Option<String>, mounts: &mut [plan::Mount]) -> Vec<String> {
     let travels = |word: &String| word.ends_with("shared") || word.ends_with("slave");
-    let of_root =
-        linux.rootfs_propagation.take().map(|word| ("linux.rootfsPropagation".to_owned(), vec![word]));
+    let of_root = of_root.take().map(|word| ("linux.rootfsPropagation".to_owned(), vec![word]));
     let of_mounts = mounts
         .iter_mut()
         .map(|mount| (format!("{}.options", mount.at), std::mem::take(&mut mount.attributes.propagation)));
