@@ -208,8 +208,8 @@ pub fn bits(kind: NamespaceType) -> Namespaces {
     }
 }
 
-/// Joins the namespaces that the plan names by path, but that of mounts, which is init's to join: main keeps its files in sight. The clone
-/// then inherits them. Returns the time namespace that was left.
+/// Joins the namespaces that the plan names by path, but that of mounts, which is init's to join: main keeps its files in
+/// sight. The clone then inherits them. Returns the time namespace that was left.
 fn join(namespaces: &[Namespace]) -> Result<Option<Own>, LaunchError> {
     let joins_time = namespaces.iter().any(|namespace| namespace.is_of_time() && namespace.path.is_some());
     let own_time = joins_time.then(Own::open).transpose();

@@ -26,8 +26,8 @@ const FAILED: u8 = b'f';
 /// A longer error is cut.
 const PACKET: usize = 16 * 1024;
 
-/// Has `work` done by a builder. Main is told of it if it has to open something where that is. Stage: init. Needs CAP_SYS_ADMIN in its
-/// user namespace.
+/// Has `work` done by a builder. Main is told of it if it has to open something where that is. Stage: init. Needs
+/// CAP_SYS_ADMIN in its user namespace.
 pub fn build(
     work: impl FnOnce() -> Result<Built, InitError>,
     main: Option<&Sender>,

@@ -44,7 +44,8 @@ pub enum Report {
     Upper,
     /// A detached mount of the root's overlay comes with this packet. The stamp is that of a new root's upper.
     Root { stamp: Option<Stamp> },
-    /// The pidfd of the process that builds the root in init's place comes with this packet, where something has to be opened for it.
+    /// The pidfd of the process that builds the root in init's place comes with this packet, where something has to be opened
+    /// for it.
     Builder,
     /// The root has its mounts. Init waits for go before it goes on.
     Mounted,
