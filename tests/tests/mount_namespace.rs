@@ -5,7 +5,6 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use vfsrun_tests::caller::FIRST_SUBID;
 use vfsrun_tests::containers::{self, pid_of};
 use vfsrun_tests::{
     Background, Output, Sandbox, Value, as_root_and_user, command, fixtures, json, processes,
@@ -332,18 +331,19 @@ fn namespace_is_joined_and_paths_are_its_own(sandbox: &Sandbox) {
 
 /// Its user namespace is that of its mounts, and has no id for root of the host.
 fn namespaces_of_another_container_are_joined(sandbox: &Sandbox) {
+    let first = sandbox.caller.first_subid().expect("ids for the container");
     let change = |config: &mut Value| {
         add(config, "/linux/namespaces", &json!({ "type": "mount" }));
         add(config, "/linux/namespaces", &json!({ "type": "user" }));
         for mappings in ["uidMappings", "gidMappings"] {
-            config["linux"][mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 }]);
+            config["linux"][mappings] = json!([{ "containerID": 0, "hostID": first, "size": 1000 }]);
         }
     };
     if !bundle(sandbox, "exec sleep 100", change) {
         return;
     }
     fixtures::busybox_root(sandbox, "bundle/rootfs/inner");
-    sandbox.sh(&format!("chown -R {FIRST_SUBID}:{FIRST_SUBID} bundle/rootfs"));
+    sandbox.sh(&format!("chown -R {first}:{first} bundle/rootfs"));
     containers::detached(sandbox, "outer");
     let outer = pid_of(sandbox, "outer").to_string();
     let mounts = || fs::read_to_string(format!("/proc/{outer}/mountinfo")).unwrap();
@@ -389,6 +389,7 @@ fn namespace_that_is_none_of_mounts_is_an_error(sandbox: &Sandbox) {
 
 /// Its sources are opened with root's rights, and it may mount nothing: the namespace is not its own.
 fn container_with_a_user_namespace_has_no_more_than_its_ids(sandbox: &Sandbox) {
+    let first = sandbox.caller.first_subid().expect("ids for the container");
     let closed = sandbox.dir("closed/volume");
     sandbox.write("closed/volume/file", "volume\n");
     sandbox.sh("chmod 700 closed; chmod 755 closed/volume");
@@ -399,7 +400,7 @@ fn container_with_a_user_namespace_has_no_more_than_its_ids(sandbox: &Sandbox) {
     let change = |config: &mut Value| {
         add(config, "/linux/namespaces", &json!({ "type": "user" }));
         for mappings in ["uidMappings", "gidMappings"] {
-            config["linux"][mappings] = json!([{ "containerID": 0, "hostID": FIRST_SUBID, "size": 1000 }]);
+            config["linux"][mappings] = json!([{ "containerID": 0, "hostID": first, "size": 1000 }]);
         }
         config["process"]["capabilities"] = json!({
             "bounding": ["CAP_SYS_ADMIN"], "effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"]
