@@ -106,6 +106,12 @@ pub fn escape(sandbox: &Sandbox, relative: &str) -> PathBuf {
     escape
 }
 
+/// A shell script at `relative` in the sandbox that the host executes.
+pub fn script(sandbox: &Sandbox, relative: &str, text: &str) -> PathBuf {
+    let written = sandbox.write(format!("{relative}.text"), text);
+    executable(sandbox, &written, relative)
+}
+
 /// A copy that the host executes. Written by another process: a file that this one has open for writing is open in
 /// what its other threads are just starting, too, and cannot be executed until that has replaced itself.
 pub fn executable(sandbox: &Sandbox, program: &Path, relative: &str) -> PathBuf {

@@ -1,6 +1,5 @@
 //! podman with vfsrun as its runtime: without cgroups, or as root in a room with them.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -84,9 +83,7 @@ impl<'a> Podman<'a> {
             runtime.display(),
             store.display()
         );
-        let script = sandbox.write("bin/vfsrun", script);
-        std::fs::set_permissions(script, PermissionsExt::from_mode(0o755))
-            .expect("a file of ours takes a mode");
+        fixtures::script(sandbox, "bin/vfsrun", &script);
         let podman = Podman { sandbox, driver, room };
         sandbox.write("root/work/of-the-image", "of the image\n");
         let archive = format!("tar -C {} -cf image.tar .", root.display());

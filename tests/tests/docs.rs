@@ -2,12 +2,11 @@
 //! they name are there.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use vfsrun_tests::blocks::{self, Block};
 use vfsrun_tests::program::repository;
-use vfsrun_tests::{Caller, Sandbox, as_root_and_user, command, skip};
+use vfsrun_tests::{Caller, Sandbox, as_root_and_user, command, fixtures, skip};
 
 as_root_and_user!(marked_blocks_of_the_readme_run, marked_blocks_of_docs_run, marked_blocks_of_examples_run);
 
@@ -106,8 +105,7 @@ fn commands(sandbox: &Sandbox) -> PathBuf {
         format!("#!/bin/sh\nexport VFSRUN_STORE='{store}'\nexec '{program}' --root '{runtime}' \"$@\"\n");
     let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"cargo: not in tests: $*\" >&2; exit 1; }\nshift 3\nexec vfsrun \"$@\"\n";
     for (name, text) in [("vfsrun", vfsrun.as_str()), ("cargo", cargo)] {
-        let path = sandbox.write(Path::new("commands").join(name), text);
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("our own file takes a mode");
+        fixtures::script(sandbox, &format!("commands/{name}"), text);
     }
     sandbox.path("commands")
 }
