@@ -39,14 +39,15 @@ fn can_tell(test: &str) -> bool {
     can
 }
 
-/// How much of the file is in the page cache after `read`, which finds none of it there.
-fn cached_after(file: &Path, read: impl FnOnce()) -> usize {
+/// Whether the file is in the page cache after `read`, which finds none of it there. Not to the last page: the kernel takes some
+/// away whenever it likes, also those of a view, which are read again.
+fn is_cached_after(file: &Path, read: impl FnOnce()) -> bool {
     let open = File::open(file).expect("the file is there");
     open.sync_all().expect("its disk takes it");
     posix_fadvise(&open, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("any file can be advised");
     assert_eq!(cached(file), 0);
     read();
-    cached(file)
+    cached(file) > SIZE / 2
 }
 
 fn cached(file: &Path) -> usize {
@@ -65,8 +66,7 @@ fn frozen_files_are_kept_once_where_that_is_possible(sandbox: &Sandbox) {
     let expected = sandbox.sh("cksum < frozen/large");
     let read = || assert_eq!(sandbox.run(&spec).expect(0).stdout, expected);
     read();
-    let passed = if sandbox.can_pass_through() { SIZE } else { 0 };
-    assert_eq!(cached_after(&sandbox.path("frozen/large"), read), passed);
+    assert_eq!(is_cached_after(&sandbox.path("frozen/large"), read), sandbox.can_pass_through());
 }
 
 fn files_of_layers_are_kept_once_where_that_is_possible(sandbox: &Sandbox) {
@@ -82,8 +82,7 @@ fn files_of_layers_are_kept_once_where_that_is_possible(sandbox: &Sandbox) {
     let read = || assert_eq!(sandbox.run(&spec).expect(0).stdout, expected);
     read();
     let blob = sandbox.sh(&format!("find {} -type f -size {SIZE}c", sandbox.store().display()));
-    let passed = if sandbox.can_pass_through() { SIZE } else { 0 };
-    assert_eq!(cached_after(Path::new(blob.trim()), read), passed);
+    assert_eq!(is_cached_after(Path::new(blob.trim()), read), sandbox.can_pass_through());
 }
 
 fn programs_execute_from_where_they_lie(sandbox: &Sandbox) {
@@ -105,7 +104,7 @@ fn nothing_is_passed_through_unless_asked_for(sandbox: &Sandbox) {
         let spec = frozen(sandbox, "cksum < /frozen/large", passthrough);
         let read = || drop(sandbox.run(&spec).expect(0));
         read();
-        assert_eq!(cached_after(&sandbox.path("frozen/large"), read), 0, "{passthrough}");
+        assert!(!is_cached_after(&sandbox.path("frozen/large"), read), "{passthrough}");
     }
 }
 
