@@ -116,4 +116,6 @@ fn read_only_directories_are_filled_before_they_are_closed() {
     export_dir(&manifest, &world.store, &world.path("out")).unwrap();
     let stat = fs::metadata(world.path("out/dir")).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o555, 77));
+    // Or an ordinary user could not remove what is in it.
+    fs::set_permissions(world.path("out/dir"), PermissionsExt::from_mode(0o755)).unwrap();
 }
