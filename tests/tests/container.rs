@@ -37,6 +37,7 @@ as_root_and_user!(
     ;
     root:
     process_that_waits_holds_nothing_of_its_creator,
+    user_namespace_is_joined_and_its_joiner_keeps_its_rights,
     container_that_a_test_leaves_ends_with_its_sandbox,
     container_that_stays_locked_is_told,
 );
@@ -528,6 +529,49 @@ fn process_that_waits_holds_nothing_of_its_creator(sandbox: &Sandbox) {
         );
         sandbox.call(&["delete", "--force", "web"]).expect(0);
     }
+    assert_nothing_left(sandbox);
+}
+
+/// Main has to remove the container's cgroup and files afterwards, for which it needs the rights that it began with.
+fn user_namespace_is_joined_and_its_joiner_keeps_its_rights(sandbox: &Sandbox) {
+    let first = sandbox.caller.first_subid().expect("ids for the container");
+    let has_bundle = bundle_with(sandbox, "exec sleep 100", |config| {
+        let linux = &mut config["linux"];
+        linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        for mappings in ["uidMappings", "gidMappings"] {
+            linux[mappings] = json!([{ "containerID": 0, "hostID": first, "size": 1000 }]);
+        }
+    });
+    if !has_bundle {
+        return;
+    }
+    sandbox.sh(&format!("chown -R {first}:{first} bundle/rootfs"));
+    containers::detached(sandbox, "outer");
+    let outer = pid_of(sandbox, "outer");
+    let join = |namespace: &str, script: &str| {
+        containers::change(sandbox, |config| {
+            let linux = config["linux"].as_object_mut().unwrap();
+            linux.retain(|key, _| !key.ends_with("Mappings"));
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "user");
+            let path = format!("/proc/{outer}/ns/{namespace}");
+            namespaces.push(json!({ "type": "user", "path": path }));
+            config["process"]["args"] = json!(["sh", "-c", script]);
+        });
+    };
+    join("user", "readlink /proc/self/ns/user; id -u; exit 3");
+    let inside = std::fs::read_link(format!("/proc/{outer}/ns/user")).unwrap();
+    let output = sandbox.call(&["run", "-b", "bundle", "inner"]).expect(3);
+    assert_eq!(output.stdout, format!("{}\n0\n", inside.display()), "{}", output.stderr);
+    created(sandbox, "inner");
+    sandbox.call(&["start", "inner"]).expect(0);
+    ended(sandbox, "inner");
+    sandbox.call(&["delete", "inner"]).expect(0);
+    join("net", "true");
+    let said =
+        format!("linux.namespaces: cannot join the user namespace /proc/{outer}/ns/net: Invalid argument");
+    sandbox.call(&["run", "-b", "bundle", "inner"]).expect(1).assert_stderr_has(&said);
+    sandbox.call(&["delete", "--force", "outer"]).expect(0);
     assert_nothing_left(sandbox);
 }
 

@@ -86,10 +86,10 @@ pub fn clone_into(cgroup: BorrowedFd<'_>, namespaces: Namespaces) -> io::Result<
     clone_with(namespaces.0, libc::SIGCHLD as u64, Some(cgroup))
 }
 
-/// The same, but the new process is a child of this one's parent, which is told of its end as of this one's.
-pub fn clone_sibling() -> io::Result<Cloned> {
+/// As [`clone`], but the new process is a child of this one's parent, which is told of its end as of this one's.
+pub fn clone_sibling(namespaces: Namespaces) -> io::Result<Cloned> {
     // The kernel takes no signal here: it is that of this process.
-    clone_with(libc::CLONE_PARENT as u64, 0, None)
+    clone_with(namespaces.0 | libc::CLONE_PARENT as u64, 0, None)
 }
 
 fn clone_with(flags: u64, exit_signal: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {

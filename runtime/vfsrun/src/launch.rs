@@ -4,12 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use thiserror::Error;
 use vfsrun_cgroup::{Cgroup, CgroupError};
+use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{Namespace, Root};
 use vfsrun_spec::oci::NamespaceType;
-use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone, clone_into};
+use vfsrun_sys::chain;
+use vfsrun_sys::clone::{Child, Cloned, Namespaces, clone, clone_into, clone_sibling, exit_now};
 use vfsrun_sys::fd_passing;
 
 use crate::container::cgroup::Way;
@@ -21,7 +23,7 @@ use crate::route::Route;
 use crate::stage::init::{self, Prepared};
 use crate::stage::joined::{self, Attach, Joining};
 use crate::stage::opener;
-use crate::stage::report::{self, Base, Received, Receiver, Report};
+use crate::stage::report::{self, Base, Received, Receiver, Report, Sender};
 use crate::time_namespace::Own;
 
 #[derive(Debug, Error)]
@@ -80,11 +82,15 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let ids_of_mounts = mount_ids::Namespaces::for_mounts(plan)?;
     let opened = |source| LaunchError::Open { source };
     let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
-    let own_time = join(&plan.namespaces)?;
     let doors = prepared.cgroup.map(Way::doors).transpose()?.flatten();
-    match clone_in(prepared.cgroup.and_then(Way::to_start_in), fresh)
-        .map_err(|source| LaunchError::Clone { hint: hint(&source), source })?
-    {
+    let cgroup = prepared.cgroup.and_then(Way::to_start_in);
+    let (cloned, own_time) = if plan.namespaces.iter().any(Namespace::is_joined_user) {
+        (clone_by_another(plan, cgroup, fresh, &sender, &reports)?, None)
+    } else {
+        let own_time = join(&plan.namespaces)?;
+        (clone_in(cgroup, fresh).map_err(not_cloned)?, own_time)
+    };
+    match cloned {
         Cloned::Child => {
             drop(reports);
             let host = match sources {
@@ -132,6 +138,59 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
             Ok(Init { child, reports })
         }
     }
+}
+
+/// Has a process join the namespaces of the plan that clones init, and ends: who has joined a user namespace has no rights outside of it any
+/// more, and main still has to look after the container's files and cgroup. Init is main's child all the same.
+fn clone_by_another(
+    plan: &Plan,
+    cgroup: Option<BorrowedFd<'_>>,
+    fresh: Namespaces,
+    sender: &Sender,
+    reports: &Receiver,
+) -> Result<Cloned, LaunchError> {
+    let failed = |source| LaunchError::Channel { source };
+    let (ours, theirs) = fd_passing::channel().map_err(failed)?;
+    let between = match clone_in(cgroup, Namespaces::NONE).map_err(not_cloned)? {
+        Cloned::Parent(between) => between,
+        Cloned::Child => {
+            drop(ours);
+            let cloned = init::die_with_main()
+                .map_err(not_cloned)
+                .and_then(|()| join(&plan.namespaces))
+                .and_then(|_| clone_sibling(fresh).map_err(not_cloned));
+            let told = match cloned {
+                Ok(Cloned::Child) => return Ok(Cloned::Child),
+                Ok(Cloned::Parent(init)) => {
+                    let pid = init.pid.as_raw_nonzero().get().to_ne_bytes();
+                    fd_passing::send(&theirs, &pid, &[init.pidfd.as_fd()])
+                }
+                Err(error) => sender.send(&Report::Failed { code: 125, message: chain(&error) }, None),
+            };
+            exit_now(i32::from(told.is_err()))
+        }
+    };
+    drop(theirs);
+    let mut pid = [0; size_of::<i32>()];
+    let received = fd_passing::receive(&ours, &mut pid);
+    // It has nothing more to do.
+    let _ = rustix::io::retry_on_intr(|| waitpid(Some(between.pid), WaitOptions::empty()));
+    match (received.map_err(failed)?, Pid::from_raw(i32::from_ne_bytes(pid))) {
+        ((_, descriptors), Some(pid)) if descriptors.len() == 1 => {
+            let pidfd = descriptors.into_iter().next().expect("there is one");
+            Ok(Cloned::Parent(Child { pid, pidfd }))
+        }
+        _ => Err(match reports.receive() {
+            Ok(Received::Report { report: Report::Failed { message, .. }, .. }) => {
+                LaunchError::NotJoined { message }
+            }
+            _ => LaunchError::Go { source: io::ErrorKind::UnexpectedEof.into() },
+        }),
+    }
+}
+
+fn not_cloned(source: io::Error) -> LaunchError {
+    LaunchError::Clone { hint: hint(&source), source }
 }
 
 /// Who builds the root in init's place.

@@ -13,7 +13,7 @@ use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_seccomp::Filter;
 use vfsrun_sys::chain;
-use vfsrun_sys::clone::{Cloned, clone_sibling, exit_now};
+use vfsrun_sys::clone::{Cloned, Namespaces, clone_sibling, exit_now};
 use vfsrun_sys::procfs::Procfs;
 
 use super::init::{self, InitError};
@@ -85,7 +85,7 @@ fn join(joining: &Joining<'_>, attach: Attach, sender: &Sender) -> Result<(), In
     if let Some(root) = &joining.root {
         root::enter(root)?;
     }
-    match clone_sibling().map_err(InitError::step("start a process in the container"))? {
+    match clone_sibling(Namespaces::NONE).map_err(InitError::step("start a process in the container"))? {
         Cloned::Parent(_) => Ok(()),
         Cloned::Child => {
             let Err(error) = become_command(joining, procfs, sender);
