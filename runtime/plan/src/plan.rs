@@ -207,10 +207,6 @@ impl Namespace {
     pub fn is_new_user(&self) -> bool {
         self.kind == NamespaceType::User && self.path.is_none()
     }
-
-    pub fn is_joined_user(&self) -> bool {
-        self.kind == NamespaceType::User && self.path.is_some()
-    }
 }
 
 /// By its name on the host and inside, where the kernel puts a number for `%d`.

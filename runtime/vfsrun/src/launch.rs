@@ -84,7 +84,7 @@ pub fn init(prepared: Prepared<'_>, privileged: bool) -> Result<Init, LaunchErro
     let sources = plan.opened_outside.then(fd_passing::channel).transpose().map_err(opened)?;
     let doors = prepared.cgroup.map(Way::doors).transpose()?.flatten();
     let cgroup = prepared.cgroup.and_then(Way::to_start_in);
-    let (cloned, own_time) = if plan.namespaces.iter().any(Namespace::is_joined_user) {
+    let (cloned, own_time) = if plan.namespaces.iter().any(Namespace::joins_user) {
         (clone_by_another(plan, cgroup, fresh, &sender, &reports)?, None)
     } else {
         let own_time = join(&plan.namespaces)?;
