@@ -10,6 +10,7 @@ use thiserror::Error;
 use vfsrun_cgroup::{Cgroup, CgroupError};
 use vfsrun_plan::Plan;
 use vfsrun_spec::{Process, Spec, SpecError};
+use vfsrun_sys::process;
 
 use super::cgroup::SubCgroupError;
 use super::create::{Console, CreateError};
@@ -135,7 +136,7 @@ pub fn exec(request: &ExecRequest, note: impl Fn(&str)) -> Result<u8, ExecError>
         filter: filter.as_ref(),
         container: process.as_fd(),
         namespaces: namespaces(&plan, pid)?,
-        root: root(&plan, pid)?,
+        root: root(&plan, &container, &process)?,
         cgroup: cgroup.as_ref(),
         unit: unit.as_ref().map(|unit| (unit, SubCgroup::place(&request.cgroups))),
         keyring: match container.record.no_new_keyring {
@@ -245,13 +246,19 @@ fn namespaces(plan: &Plan, pid: i32) -> Result<CloneFlags, ExecError> {
     Ok(if is_here { joined - CloneFlags::CLONE_NEWNS } else { joined | CloneFlags::CLONE_NEWNS })
 }
 
-/// Opened while the process is known to be the container's: its namespaces are entered by descriptor afterwards.
-fn root(plan: &Plan, pid: i32) -> Result<Option<OwnedFd>, ExecError> {
+/// That of the container's process. What has its number is that process as long as it has not ended: only what was looked up by the
+/// number before is believed.
+fn root(plan: &Plan, container: &Container, process: &OwnedFd) -> Result<Option<OwnedFd>, ExecError> {
     if plan.has_own_mounts() {
         return Ok(None);
     }
-    let path = PathBuf::from(format!("/proc/{pid}/root"));
+    let path = PathBuf::from(format!("/proc/{}/root", container.record.process.pid));
     let root = open_directory(&path);
+    let has_ended = process::ends_within(process, Duration::ZERO);
+    if has_ended.map_err(ContainerError::file("look at the process of", &container.path))? {
+        let source = ContainerError::NotRunning { id: container.id.clone() };
+        return Err(ExecError::Stopped { source });
+    }
     root.map(Some).map_err(|source| ExecError::Read { path, source })
 }
 

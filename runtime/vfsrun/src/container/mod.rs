@@ -400,7 +400,7 @@ impl Container {
         if let (Some(cgroup), Some(pid)) = (self.cgroup()?, Pid::from_raw(self.record.process.pid)) {
             cgroup.take_back(pid)?;
         }
-        match process::ends_within(&process, PATIENCE).map_err(failed)? {
+        match process::ends_within(&process, PATIENCE - SOON).map_err(failed)? {
             true => Ok(()),
             false => Err(ContainerError::Stuck { id: self.id.clone() }),
         }
