@@ -10,7 +10,6 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     tell_commit();
     begin_before_libc();
-    order_functions();
     let target = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let arch = match target.as_str() {
         "x86_64" => Some(Arch::X86_64),
@@ -19,6 +18,7 @@ fn main() {
         _ => None,
     };
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    order_functions(&out);
     let write = |name: &str, bytes: &[u8]| std::fs::write(out.join(name), bytes).expect("write to OUT_DIR");
 
     let action = arch.map(|arch| compile(&action_profile(), arch).expect("the action profile compiles"));
@@ -63,16 +63,29 @@ fn begin_before_libc() {
 /// Puts the functions that a container takes next to each other, so that fewer pages of the program are brought in: of those
 /// alone is most of its memory. `tests/bench/order` makes the list. Names that the program does not have, because the compiler or
 /// a library is another one, are passed over.
-fn order_functions() {
+fn order_functions(out: &Path) {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("link-order");
     println!("cargo::rerun-if-changed={}", list.display());
     // The compiler's driver takes a comma for the end of an argument of the linker's.
-    let is_sayable = !list.display().to_string().contains(',');
+    let is_sayable = !out.display().to_string().contains(',');
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if is_sayable && is_release && links_with_lld() {
-        println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", list.display());
+        let names = std::fs::read_to_string(&list).expect("the list is a file of this package");
+        let (changing, exact): (Vec<_>, Vec<_>) = names.lines().partition(|name| name.ends_with(".llvm.*"));
+        let (symbols, script) = (out.join("symbol-order"), out.join("sections.ld"));
+        std::fs::write(&symbols, exact.join("\n")).expect("write to OUT_DIR");
+        std::fs::write(&script, sections(&changing)).expect("write to OUT_DIR");
+        println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", symbols.display());
         println!("cargo::rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     }
+}
+
+/// A linker script that puts functions before all others whose names end in a number that is another one after each change of
+/// the program: of such the order of symbols takes no pattern.
+fn sections(names: &[&str]) -> String {
+    let inputs: String = names.iter().map(|name| format!("    *(.text.{name} .text.unlikely.{name})\n")).collect();
+    format!("SECTIONS {{\n  .text.ordered : {{\n{inputs}  }}\n}}\nINSERT BEFORE .text;\n")
 }
 
 /// Other linkers have other ways. The compiler brings one along for this target, and takes it if nobody says otherwise.

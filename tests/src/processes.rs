@@ -1,5 +1,6 @@
 //! Processes of the host, as /proc lists them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,15 @@ pub struct Process {
 
 /// Guards and servers of mounted views (`vfsrun view mount`) with `directory` as their `--root`, in the order of their pids.
 pub fn views(directory: &Path) -> Vec<i32> {
-    let mut views = mentioning(&directory.to_string_lossy());
-    views.retain(|process| process.arguments.iter().any(|argument| argument == "view"));
-    let mut pids: Vec<_> = views.into_iter().map(|process| process.pid).collect();
+    let mut pids: Vec<_> = view_processes(directory).into_iter().map(|process| process.pid).collect();
     pids.sort_unstable();
     pids
+}
+
+fn view_processes(directory: &Path) -> Vec<Process> {
+    let mut views = mentioning(&directory.to_string_lossy());
+    views.retain(|process| process.arguments.iter().any(|argument| argument == "view"));
+    views
 }
 
 /// Every process that has arguments: no kernel thread, no zombie.
@@ -99,10 +104,14 @@ pub fn end_view_servers(directory: &Path) {
     }
 }
 
-/// Unmounts what a failed test left mounted: of the two processes of a view the one that is left does that.
+/// Unmounts what a failed test left mounted: of the two processes of a view the one that is left does that, and is given time for it.
 pub fn end_views(directory: &Path) {
-    while let Some(first) = views(directory).first() {
-        let _ = kill(Pid::from_raw(*first), Signal::SIGKILL);
-        until("the end of a view", || !views(directory).contains(first));
+    let mut pairs: BTreeMap<Vec<String>, Vec<i32>> = BTreeMap::new();
+    for process in view_processes(directory) {
+        pairs.entry(process.arguments).or_default().push(process.pid);
     }
+    for pair in pairs.into_values().filter(|pair| pair.len() > 1) {
+        let _ = kill(Pid::from_raw(pair[0]), Signal::SIGKILL);
+    }
+    until("the end of the views", || view_processes(directory).is_empty());
 }
