@@ -84,7 +84,8 @@ fn order_functions(out: &Path) {
 /// A linker script that puts functions before all others whose names end in a number that is another one after each change of
 /// the program: of such the order of symbols takes no pattern.
 fn sections(names: &[&str]) -> String {
-    let inputs: String = names.iter().map(|name| format!("    *(.text.{name} .text.unlikely.{name})\n")).collect();
+    let inputs: String =
+        names.iter().map(|name| format!("    *(.text.{name} .text.unlikely.{name})\n")).collect();
     format!("SECTIONS {{\n  .text.ordered : {{\n{inputs}  }}\n}}\nINSERT BEFORE .text;\n")
 }
 

@@ -22,6 +22,7 @@ as_root_and_user!(
     create_tells_what_cannot_be_executed,
     name_is_taken_once,
     commands_refuse_what_does_not_fit_the_status,
+    container_without_a_process_is_created_and_cannot_be_started,
     container_that_was_not_started_is_deleted,
     forced_delete_ends_whatever_is_there,
     list_has_all,
@@ -219,6 +220,29 @@ fn commands_refuse_what_does_not_fit_the_status(sandbox: &Sandbox) {
     refused(&["start", "web"], "cannot start a container that has stopped: web");
     refused(&["kill", "web"], "container not running: no such process");
     sandbox.call(&["kill", "web", "NONSENSE"]).assert_stderr_has("unknown signal \"NONSENSE\"");
+    sandbox.call(&["delete", "web"]).expect(0);
+    assert_nothing_left(sandbox);
+}
+
+/// As the specification has it: there `process` is needed by the start alone.
+fn container_without_a_process_is_created_and_cannot_be_started(sandbox: &Sandbox) {
+    let without = |config: &mut Value| drop(config.as_object_mut().unwrap().remove("process"));
+    if !bundle_with(sandbox, "unused", without) {
+        return;
+    }
+    let missing = "process: missing; a spec says what to run in process.args";
+    sandbox.call(&["run", "--bundle", "bundle", "web"]).expect(1).assert_stderr_has(missing);
+    assert_nothing_left(sandbox);
+    created(sandbox, "web");
+    for _ in 0..2 {
+        let refused = sandbox.call(&["start", "web"]).expect(1);
+        refused.assert_stderr_has("cannot start container web: its config.json has no process");
+        assert!(is(sandbox, "web", "created"));
+    }
+    if sandbox.caller == Caller::Root {
+        let said = sandbox.call(&["exec", "web", "/bin/sh", "-c", "echo $PWD"]).expect(0);
+        assert_eq!(said.stdout, "/\n");
+    }
     sandbox.call(&["delete", "web"]).expect(0);
     assert_nothing_left(sandbox);
 }

@@ -14,8 +14,6 @@ use crate::{capabilities, mounts};
 pub enum PlanError {
     #[error("vfs is missing: a plain bundle's root is one directory, and no view of branches")]
     NoBranches,
-    #[error("process: missing; a spec says what to run in process.args")]
-    NoProcess,
     #[error("root: missing; a spec without vfs needs root.path")]
     NoRoot,
     #[error("root.path: {} is not a directory", path.display())]

@@ -54,7 +54,9 @@ impl Plan {
     /// The spec asks for what does not exist here, or is not this caller's to have.
     pub fn new(spec: &Spec, facts: &Facts) -> Result<Plan, PlanError> {
         let config = resolve(spec, facts)?;
-        let process = config.process.as_ref().ok_or(PlanError::NoProcess)?;
+        // Of a container that is never started.
+        let nothing = Process::default();
+        let process = config.process.as_ref().unwrap_or(&nothing);
         let linux = linux(&config);
         let namespaces = namespaces(linux);
         host_wide::refuse(&config, &namespaces)?;

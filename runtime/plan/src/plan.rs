@@ -78,6 +78,7 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Command {
+    /// Empty where the spec has no `process`: that can be created, and not be started.
     pub args: Vec<String>,
     pub env: Vec<String>,
     /// HOME is where the root's /etc/passwd has the user at home.

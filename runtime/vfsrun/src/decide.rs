@@ -82,6 +82,15 @@ impl Decided {
         let id = format!("vfsrun-{}", std::process::id());
         Hooked::new(&self.plan.hooks, id, &self.facts.spec_directory, &self.plan.annotations)
     }
+
+    /// Refuses a spec that does not say what to run, where that is to run at once.
+    pub fn runnable(self) -> Result<Decided, RunError> {
+        if self.plan.command.args.is_empty() {
+            Err(RunError::NoProcess { file: self.file })
+        } else {
+            Ok(self)
+        }
+    }
 }
 
 /// Decides about a run. The program may execute itself again on the way (see [`seal`]).

@@ -41,6 +41,8 @@ pub enum RunError {
     Spec(#[from] SpecError),
     #[error("{}", file.display())]
     Plan { file: PathBuf, source: PlanError },
+    #[error("{}: process: missing; a spec says what to run in process.args", file.display())]
+    NoProcess { file: PathBuf },
     #[error("{}: {at}", file.display())]
     Image { file: PathBuf, at: String, source: ImageError },
     #[error("{}", file.display())]
@@ -169,7 +171,7 @@ pub struct Times {
 
 pub fn run(request: &Request, note: impl Fn(&str)) -> Result<Outcome, RunError> {
     let began = Instant::now();
-    let decided = decide::decide(request, &note)?; // what was asked, what is true here, and every decision
+    let decided = decide::decide(request, &note)?.runnable()?; // what was asked, what is true here, and every decision
     let hooked = decided.hooked();
     let outcome = carry_out(decided, &hooked, began);
     hooked.gone(note);

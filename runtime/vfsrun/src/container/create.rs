@@ -315,6 +315,7 @@ pub(super) fn write(
         no_new_keyring: request.no_new_keyring,
         annotations: decided.plan.annotations.clone(),
         hooks: decided.plan.hooks.clone(),
+        runs_nothing: decided.plan.command.args.is_empty(),
     };
     std::fs::write(place.path.join(CONFIG), &decided.spec.text)
         .map_err(CreateError::step("keep the config"))?;

@@ -194,7 +194,9 @@ fn spec(container: &Container, source: &ProcessSource) -> Result<(Spec, PathBuf)
     Ok(match source {
         ProcessSource::File(path) => (spec.with_process(&read(path)?, path)?, path.clone()),
         ProcessSource::Changed(changes) => {
-            let process = changes.applied(spec.process.clone().unwrap_or_default());
+            // One that cannot be started has none.
+            let nothing = || Process { cwd: Some("/".into()), ..Process::default() };
+            let process = changes.applied(spec.process.clone().unwrap_or_else(nothing));
             (spec.changed(process, &kept)?, kept)
         }
     })

@@ -92,6 +92,8 @@ pub enum ContainerError {
     Stopped(Id),
     #[error("cannot start a container in the paused state: {0}")]
     StartedPaused(Id),
+    #[error("cannot start container {0}: its config.json has no process; delete it, and create it with one")]
+    NothingToStart(Id),
     #[error("container not paused: {0}")]
     NotPaused(Id),
     #[error("container {0} has no cgroup that could stop its processes")]

@@ -31,6 +31,9 @@ pub struct Record {
     /// Those of the config.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// Its config has no process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub runs_nothing: bool,
 }
 
 /// What `state` prints.

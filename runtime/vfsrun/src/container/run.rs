@@ -42,7 +42,7 @@ pub fn run(request: &CreateRequest, manner: Manner, note: impl Fn(&str)) -> Resu
     if request.console_socket.is_some() {
         return Err(CreateError::ConsoleInForeground);
     }
-    let decided = decide(request, &note)?;
+    let decided = decide(request, &note)?.runnable()?;
     let hooked = hooked(request, &decided);
     let pidfd = request.connect_pidfd()?;
     let containers = Containers::of(&decided.runtime);

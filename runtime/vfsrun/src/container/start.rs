@@ -16,6 +16,9 @@ impl Containers {
         let place = self.lock(id)?;
         let container = self.find(id)?;
         match container.status()? {
+            Status::Created if container.record.runs_nothing => {
+                return Err(ContainerError::NothingToStart(id.clone()));
+            }
             Status::Created => {}
             Status::Running => return Err(ContainerError::Started(id.clone())),
             Status::Paused => return Err(ContainerError::StartedPaused(id.clone())),

@@ -392,6 +392,10 @@ impl Execution {
 
     /// What cannot be executed is better known now than when nobody listens any more.
     fn look(&self) -> Result<(), WorkloadError> {
+        if self.args.is_empty() {
+            // Nobody can start it.
+            return Ok(());
+        }
         let mut refused = None;
         for candidate in &self.candidates {
             let path = PathBuf::from(OsStr::from_bytes(candidate.as_bytes()));
