@@ -71,22 +71,29 @@ fn order_functions(out: &Path) {
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if is_sayable && is_release && links_with_lld() {
         let names = std::fs::read_to_string(&list).expect("the list is a file of this package");
-        let (changing, exact): (Vec<_>, Vec<_>) = names.lines().partition(|name| name.ends_with(".llvm.*"));
+        let (rust, c): (Vec<_>, Vec<_>) = names.lines().partition(|name| name.starts_with("_R"));
         let (symbols, script) = (out.join("symbol-order"), out.join("sections.ld"));
-        std::fs::write(&symbols, exact.join("\n")).expect("write to OUT_DIR");
-        std::fs::write(&script, sections(&changing)).expect("write to OUT_DIR");
+        std::fs::write(&symbols, c.join("\n")).expect("write to OUT_DIR");
+        std::fs::write(&script, sections(&rust)).expect("write to OUT_DIR");
         println!("cargo::rustc-link-arg-bins=-Wl,--symbol-ordering-file={}", symbols.display());
         println!("cargo::rustc-link-arg-bins=-Wl,--no-warn-symbol-ordering");
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     }
 }
 
-/// A linker script that puts functions before all others whose names end in a number that is another one after each change of
-/// the program: of such the order of symbols takes no pattern.
+/// A linker script that puts functions of Rust before all others, with what the compiler may add to their names: a number that
+/// is another one after each change of the program.
 fn sections(names: &[&str]) -> String {
-    let inputs: String =
-        names.iter().map(|name| format!("    *(.text.{name} .text.unlikely.{name})\n")).collect();
-    format!("SECTIONS {{\n  .text.ordered : {{\n{inputs}  }}\n}}\nINSERT BEFORE .text;\n")
+    let mut script = String::from("SECTIONS {\n  .text.ordered : {\n");
+    for name in names {
+        writeln!(
+            script,
+            "    *(.text.{name} .text.{name}.llvm.* .text.unlikely.{name} .text.unlikely.{name}.llvm.*)"
+        )
+        .expect("a string takes what is written");
+    }
+    script.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    script
 }
 
 /// Other linkers have other ways. The compiler brings one along for this target, and takes it if nobody says otherwise.
