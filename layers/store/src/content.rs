@@ -13,6 +13,8 @@ use crate::digest::Digest;
 /// Files up to this size are read at once and hashed by one thread; larger ones are hashed by all.
 pub const SMALL: u64 = 128 << 10;
 const CHUNK: usize = 2 << 20;
+/// What is left out of a file when it is zeros.
+const PIECE: usize = 256 << 10;
 
 /// The digest of an open file, from its beginning; the offset is left alone.
 pub fn hash(file: &OwnedFd) -> io::Result<Digest> {
@@ -66,20 +68,26 @@ pub fn copy(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Hashes what comes out of `reader` while writing it to `target`. Returns the digest and the number of bytes.
+/// Hashes what comes out of `reader` while writing it to `target`, which is new and gets a hole where a whole piece is zeros.
+/// Returns the digest and the number of bytes.
 pub fn copy_hashed(reader: &mut impl Read, start: &[u8], target: &OwnedFd) -> io::Result<(Digest, u64)> {
-    let mut file = File::from(target.as_fd().try_clone_to_owned()?);
+    let file = File::from(target.as_fd().try_clone_to_owned()?);
     let mut hasher = blake3::Hasher::new();
-    let mut size = start.len() as u64;
     hasher.update(start);
-    io::Write::write_all(&mut file, start)?;
+    file.write_all_at(start, 0)?;
+    let mut size = start.len() as u64;
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = fill(reader, &mut buffer)?;
         hasher.update_rayon(&buffer[..length]);
-        io::Write::write_all(&mut file, &buffer[..length])?;
+        for (index, piece) in buffer[..length].chunks(PIECE).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                file.write_all_at(piece, size + (index * PIECE) as u64)?;
+            }
+        }
         size += length as u64;
         if length < buffer.len() {
+            file.set_len(size)?;
             return Ok((Digest::from_hash(hasher.finalize()), size));
         }
     }

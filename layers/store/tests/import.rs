@@ -4,6 +4,7 @@ mod common;
 
 use std::error::Error;
 use std::io::{Cursor, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -253,39 +254,143 @@ fn pax_attributes_long_names_and_fine_times_are_read() {
 }
 
 #[test]
-fn an_attribute_with_a_newline_is_refused_rather_than_cut() {
-    // The tar crate (0.4.46) splits PAX records at newlines.
+fn an_attribute_may_hold_any_byte() {
     let mut builder = Builder::new(Vec::new());
-    builder.append_pax_extensions([("SCHILY.xattr.user.note", &b"a\nb"[..])]).unwrap();
+    builder.append_pax_extensions([("SCHILY.xattr.user.note", &b"a\nb\0="[..])]).unwrap();
     let mut header = Header::new_ustar();
     header.set_size(0);
     builder.append_data(&mut header, "a", &b""[..]).unwrap();
     let world = World::new();
     let tar = builder.into_inner().unwrap();
-    let error = import_with(&world, &tar, &ImportOptions::default()).unwrap_err();
-    assert!(matches!(error, ImportError::ReadMember { ref member, .. } if member == "a"), "{error}");
+    let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    let attributes: Vec<_> = find(&manifest, "a").meta.xattrs.values().cloned().collect();
+    assert_eq!(attributes, [b"a\nb\0=".to_vec()]);
 }
 
+/// With more pieces than the first header of the old form holds.
 #[test]
-fn a_pax_sparse_file_is_refused_and_a_gnu_one_read() {
+fn a_sparse_file_is_read_in_each_form() {
     let world = World::new();
     let dir = world.dir("tree");
     let file = std::fs::File::create(dir.join("sparse")).unwrap();
-    file.set_len(1 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 500_000).unwrap();
-    let pack = |format: &str| {
+    file.set_len(8 << 20).unwrap();
+    for piece in 0..40 {
+        file.write_all_at(format!("piece {piece}").as_bytes(), piece * 150_000 + 4096).unwrap();
+    }
+    std::fs::write(dir.join("after"), "after").unwrap();
+    let content = std::fs::read(dir.join("sparse")).unwrap();
+    for format in ["--format=gnu", "--sparse-version=0.1", "--sparse-version=1.0"] {
         let output = Command::new("tar")
-            .args(["--sparse", &format!("--format={format}"), "-cf", "-", "sparse"])
+            .args(["--sparse", format, "-cf", "-", "sparse", "after"])
+            .args(if format.contains("version") { &["--format=posix"][..] } else { &[] })
             .current_dir(&dir)
             .output()
             .unwrap();
-        assert!(output.status.success());
-        output.stdout
+        assert!(output.status.success() && output.stdout.len() < 1 << 20, "{format}");
+        let imported = import_with(&world, &output.stdout, &ImportOptions::default()).unwrap();
+        let manifest = world.store.manifest(&imported.digest).unwrap();
+        let whole = Kind::File { digest: Digest::of(&content), size: 8 << 20 };
+        assert_eq!(find(&manifest, "sparse").kind, whole, "{format}");
+        assert_eq!(
+            find(&manifest, "after").kind,
+            Kind::File { digest: Digest::of(b"after"), size: 5 },
+            "{format}"
+        );
+    }
+}
+
+/// A member with records of PAX before it.
+fn with_records(records: &[(&str, &str)], kind: EntryType, content: &[u8]) -> Vec<u8> {
+    let record = |(key, value): &(&str, &str)| {
+        let rest = key.len() + value.len() + 3;
+        let length = (1..).find(|digits| (rest + digits).to_string().len() == *digits).unwrap() + rest;
+        format!("{length} {key}={value}\n")
     };
-    let imported = import_with(&world, &pack("gnu"), &ImportOptions::default()).unwrap();
+    let text: String = records.iter().map(record).collect();
+    Tar::default().member("pax", EntryType::XHeader, "", text.as_bytes()).member("a", kind, "", content).end()
+}
+
+#[test]
+fn wrong_maps_of_sparse_files_are_refused() {
+    let sparse = |map: &str, size: &str, content: &[u8]| {
+        let records = [("GNU.sparse.major", "0"), ("GNU.sparse.map", map), ("GNU.sparse.size", size)];
+        let tar = with_records(&records, EntryType::Regular, content);
+        let world = World::new();
+        let imported = import_with(&world, &tar, &ImportOptions::default());
+        imported.map(|imported| imported.bytes).map_err(|error| error.source().unwrap().to_string())
+    };
+    assert_eq!(sparse("0,2,10,2", "20", b"abcd"), Ok(20));
+    for (map, size, content) in [
+        ("0,2,1,2", "20", &b"abcd"[..]),
+        ("10,2,0,2", "20", b"abcd"),
+        ("0,2,10,2", "11", b"abcd"),
+        ("0,2,10,2", "20", b"abc"),
+        ("0,2,10,2", "20", b"abcdefg"),
+        ("0,2,10", "20", b"ab"),
+        ("0,18446744073709551615,1,1", "20", b"abcd"),
+        ("x", "20", b"abcd"),
+    ] {
+        let refused = sparse(map, size, content).unwrap_err();
+        assert!(refused.contains("sparse") || refused.contains("number"), "{map}: {refused}");
+    }
+}
+
+#[test]
+fn records_of_pax_stand_above_the_header() {
+    let long = "d/".repeat(80) + "name";
+    let (path, wide) = (("path", &*long), "3000000000");
+    let tar =
+        with_records(&[path, ("size", "3"), ("uid", wide), ("mtime", "-1.5")], EntryType::Regular, b"abc");
+    let world = World::new();
+    let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
     let manifest = world.store.manifest(&imported.digest).unwrap();
-    let content = std::fs::read(dir.join("sparse")).unwrap();
-    assert_eq!(find(&manifest, "sparse").kind, Kind::File { digest: Digest::of(&content), size: 1 << 20 });
-    let error = import_with(&world, &pack("posix"), &ImportOptions::default()).unwrap_err();
-    assert!(error.source().unwrap().to_string().contains("sparse in the PAX way"), "{error}");
+    let entry = find(&manifest, &long);
+    assert_eq!((entry.meta.uid, entry.meta.mtime), (3_000_000_000, (-2, 500_000_000)));
+    for bad in
+        [("path", "../out"), ("path", "/abs"), ("uid", "x"), ("uid", "99999999999999999999"), ("mtime", "x")]
+    {
+        let tar = with_records(&[bad], EntryType::Regular, b"abc");
+        assert!(import_with(&world, &tar, &ImportOptions::default()).is_err(), "{bad:?}");
+    }
+}
+
+/// What comes next would be read in another way by others.
+#[test]
+fn content_where_none_can_be_is_refused() {
+    for kind in [EntryType::Directory, EntryType::Symlink, EntryType::Fifo] {
+        let refused = refusal(Tar::default().member("a", kind, "", b"x"));
+        assert!(refused.contains("a member that is no file has content"), "{refused}");
+    }
+}
+
+#[test]
+fn headers_that_never_end_are_refused() {
+    let endless = |kind, name: &str| {
+        let world = World::new();
+        let tar = Tar::default().member(name, kind, "", &vec![b'x'; 2 << 20]).end();
+        let error = import_with(&world, &tar, &ImportOptions::default()).unwrap_err();
+        assert_eq!(error.source().unwrap().to_string(), "a header is larger than a megabyte");
+    };
+    endless(EntryType::GNULongName, "././@LongLink");
+    endless(EntryType::GNULongLink, "././@LongLink");
+    endless(EntryType::XHeader, "pax");
+    endless(EntryType::XGlobalHeader, "pax");
+}
+
+#[test]
+fn directories_without_end_are_refused() {
+    let refused = refusal(Tar(with_records(&[("path", &"d/".repeat(513))], EntryType::Directory, b"")));
+    assert!(refused.ends_with("its name has more than 512 components"), "{refused}");
+    let world = World::new();
+    let mut tar = Tar::default();
+    for index in 0..100 {
+        tar = tar.file(&format!("{index}/{}name", "d/".repeat(40)), "");
+    }
+    let tar = tar.end();
+    let options = ImportOptions { max_entries: 1000, ..ImportOptions::default() };
+    assert!(matches!(import_with(&world, &tar, &options), Err(ImportError::TooManyEntries { limit: 1000 })));
+    let options = ImportOptions { max_words: 20_000, ..ImportOptions::default() };
+    assert!(matches!(import_with(&world, &tar, &options), Err(ImportError::TooManyWords { limit: 20_000 })));
+    assert!(import_with(&world, &tar, &ImportOptions::default()).is_ok());
 }

@@ -2,14 +2,15 @@
 //! memory, so that a hostile name has nothing to reach.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rayon::prelude::*;
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::members::{Inode, Members, Node, NodeKind, clean};
+use super::tar::{Member, TarReader};
 use super::{ImportError, ImportOptions, Imported, MemberFault, Owner};
 use crate::content;
 use crate::digest::Digest;
@@ -27,7 +28,7 @@ const BZIP2: &[u8] = b"BZh";
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 
-type Member<'a, 'r> = tar::Entry<'a, Box<dyn Read + 'r>>;
+type Tar<'r> = TarReader<Box<dyn Read + 'r>>;
 
 /// Stores the content of a tar, plain or compressed by gzip or zstd. Names like `.wh.NAME` and `.wh..wh..opq` mean
 /// whiteouts and opaque directories, as in OCI layers.
@@ -40,10 +41,10 @@ pub fn import_tar(
     store: &LayerStore,
 ) -> Result<Imported, ImportError> {
     let writer = store.doubting_writer().map_err(|source| ImportError::Layer { source })?;
-    let mut archive = Archive::new(decompress(reader)?);
+    let mut tar = TarReader::new(decompress(reader)?);
     let mut import = Import::new(options, &writer);
-    for member in archive.entries().map_err(|source| ImportError::Read { source })? {
-        import.member(member.map_err(|source| ImportError::Read { source })?)?;
+    while let Some(member) = tar.next().map_err(|source| import.unread(source))? {
+        import.member(&mut tar, member)?;
     }
     import.finish()
 }
@@ -68,7 +69,7 @@ fn decompress<'a>(mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Impo
     } else if kind.starts_with(ZSTD) {
         Ok(Box::new(zstd::stream::read::Decoder::new(whole).map_err(read)?))
     } else {
-        Ok(Box::new(whole))
+        Ok(Box::new(BufReader::with_capacity(128 << 10, whole)))
     }
 }
 
@@ -80,7 +81,11 @@ struct Import<'a> {
     waiting: Vec<(Inode, Vec<u8>)>,
     waiting_bytes: usize,
     entries: u64,
+    /// Of contents, and of names and attributes.
     bytes: u64,
+    words: u64,
+    /// For messages.
+    last: String,
     devices_skipped: u64,
 }
 
@@ -95,20 +100,31 @@ impl<'a> Import<'a> {
             waiting_bytes: 0,
             entries: 0,
             bytes: 0,
+            words: 0,
+            last: String::new(),
             devices_skipped: 0,
         }
     }
 
-    fn member(&mut self, mut member: Member<'_, '_>) -> Result<(), ImportError> {
-        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-        self.entries += 1;
-        if self.entries > self.options.max_entries {
-            return Err(ImportError::TooManyEntries { limit: self.options.max_entries });
+    fn unread(&self, source: io::Error) -> ImportError {
+        if self.last.is_empty() {
+            ImportError::Read { source }
+        } else {
+            ImportError::ReadAfter { member: self.last.clone(), source }
         }
-        let Some(kind) = self.kind(&mut member, &name)? else { return Ok(()) };
+    }
+
+    fn member(&mut self, tar: &mut Tar<'_>, member: Member) -> Result<(), ImportError> {
+        let name = String::from_utf8_lossy(&member.name).into_owned();
+        self.last.clone_from(&name);
+        self.count(&member)?;
+        let Some(kind) = self.kind(tar, &member, &name)? else { return Ok(()) };
         let refuse = |fault| ImportError::Member { member: name.clone(), fault };
-        let path = clean(&member.path_bytes()).map_err(refuse)?;
-        let meta = self.meta(&mut member, &name)?;
+        let path = clean(&member.name).map_err(refuse)?;
+        if path.components().count() > self.options.max_depth {
+            return Err(refuse(MemberFault::Depth { limit: self.options.max_depth }));
+        }
+        let meta = self.meta(member, &name)?;
         let base = path.file_name().unwrap_or_default().as_bytes();
         let parent = path.parent().unwrap_or(Path::new(""));
         let placed = match base.strip_prefix(b".wh.") {
@@ -122,32 +138,45 @@ impl<'a> Import<'a> {
         placed.map_err(refuse)
     }
 
+    /// What it adds must be within the limits. Directories that it implies count as members.
+    fn count(&mut self, member: &Member) -> Result<(), ImportError> {
+        let attributes = member.attributes.iter().map(|(name, value)| name.len() + value.len());
+        let words = member.name.len() + member.target.len() + attributes.sum::<usize>();
+        self.words = self.words.saturating_add(words as u64);
+        self.entries += 1;
+        let (count, implied_bytes) = self.members.count();
+        let (most, most_words) = (self.options.max_entries, self.options.max_words);
+        if self.entries.max(count) > most {
+            return Err(ImportError::TooManyEntries { limit: most });
+        }
+        if self.words.saturating_add(implied_bytes) > most_words {
+            return Err(ImportError::TooManyWords { limit: most_words });
+        }
+        Ok(())
+    }
+
     /// What a member is; a file's content is in the store, or on its way, afterwards. `None`: not to be recorded.
-    fn kind(&mut self, member: &mut Member<'_, '_>, name: &str) -> Result<Option<MemberKind>, ImportError> {
+    fn kind(
+        &mut self,
+        tar: &mut Tar<'_>,
+        member: &Member,
+        name: &str,
+    ) -> Result<Option<MemberKind>, ImportError> {
         let refuse = |fault| ImportError::Member { member: name.to_owned(), fault };
-        let header = member.header();
-        let device = |number: io::Result<Option<u32>>| {
-            number.ok().flatten().ok_or_else(|| refuse(MemberFault::Number))
-        };
-        let kind = match header.entry_type() {
+        let kind = match member.kind {
             // An old tar has no directories, only names that end in a slash.
             EntryType::Regular | EntryType::Continuous if name.ends_with('/') => directory(),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                refuse_pax_sparse(member, name)?;
-                NodeKind::File(self.content(member, name)?)
+                NodeKind::File(self.content(tar, member, name)?)
             }
             EntryType::Directory => directory(),
             EntryType::Symlink => {
-                let target = member.link_name_bytes().unwrap_or_default().into_owned();
-                NodeKind::Other(Kind::Symlink { target: OsString::from_vec(target) })
+                NodeKind::Other(Kind::Symlink { target: OsString::from_vec(member.target.clone()) })
             }
-            EntryType::Link => {
-                let target = member.link_name_bytes().unwrap_or_default().into_owned();
-                return Ok(Some(MemberKind::HardLink(target)));
-            }
+            EntryType::Link => return Ok(Some(MemberKind::HardLink(member.target.clone()))),
             EntryType::Fifo => NodeKind::Other(Kind::Fifo),
             kind @ (EntryType::Char | EntryType::Block) => {
-                let (major, minor) = (device(header.device_major())?, device(header.device_minor())?);
+                let (major, minor) = member.device.ok_or_else(|| refuse(MemberFault::Number))?;
                 let block = kind == EntryType::Block;
                 // 0:0 is overlayfs's whiteout, in a tar of an upper; as a device it means nothing.
                 if !self.options.devices || (!block && (major, minor) == (0, 0)) {
@@ -156,7 +185,6 @@ impl<'a> Import<'a> {
                 }
                 NodeKind::Other(Kind::Device { block, major, minor })
             }
-            EntryType::XGlobalHeader => return Ok(None),
             other => return Err(refuse(MemberFault::Type(char::from(other.as_byte())))),
         };
         Ok(Some(MemberKind::Node(kind)))
@@ -183,16 +211,17 @@ impl<'a> Import<'a> {
         self.members.insert(path, node)
     }
 
-    fn content(&mut self, member: &mut Member<'_, '_>, name: &str) -> Result<Inode, ImportError> {
-        let wanted = member.size();
+    fn content(&mut self, tar: &mut Tar<'_>, member: &Member, name: &str) -> Result<Inode, ImportError> {
+        let wanted = member.size;
         self.bytes = self.bytes.saturating_add(wanted);
         if self.bytes > self.options.max_bytes {
             return Err(ImportError::TooManyBytes { limit: self.options.max_bytes });
         }
+        let mut content = tar.content(member);
         let inode = self.contents.len();
         let found = if wanted <= content::SMALL {
             let mut bytes = Vec::with_capacity(wanted as usize);
-            member
+            content
                 .read_to_end(&mut bytes)
                 .map_err(|source| ImportError::ReadMember { member: name.to_owned(), source })?;
             let found = bytes.len() as u64;
@@ -204,7 +233,7 @@ impl<'a> Import<'a> {
             }
             found
         } else {
-            let stored = self.writer.put_blob(member).map_err(|source| ImportError::Store { source })?;
+            let stored = self.writer.put_blob(content).map_err(|source| ImportError::Store { source })?;
             self.contents.push(stored);
             stored.1
         };
@@ -235,37 +264,20 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn meta(&self, member: &mut Member<'_, '_>, name: &str) -> Result<Meta, ImportError> {
-        let number = |_| ImportError::Member { member: name.to_owned(), fault: MemberFault::Number };
-        let header = member.header();
-        let old = header.as_old();
-        let mode =
-            number_or_blank(&old.mode, || header.mode().map(u64::from)).map_err(number)? as u32 & 0o7777;
-        let seconds = number_or_blank(&old.mtime, || header.mtime()).map_err(number)?;
-        let mut mtime = (i64::try_from(seconds).unwrap_or(0), 0);
-        let uid = number_or_blank(&old.uid, || header.uid()).map_err(number)?;
-        let ids = (uid, number_or_blank(&old.gid, || header.gid()).map_err(number)?);
+    fn meta(&self, member: Member, name: &str) -> Result<Meta, ImportError> {
         let unmapped = || ImportError::Member { member: name.to_owned(), fault: MemberFault::Number };
         let (uid, gid) = match &self.options.owner {
             Owner::As(uid, gid) => (*uid, *gid),
             Owner::Keep(map) => {
                 let id = |id: u64| u32::try_from(id).map_err(|_| unmapped());
-                let uid = map.uid_inside(id(ids.0)?).map_err(|_| unmapped())?;
-                (uid, map.gid_inside(id(ids.1)?).map_err(|_| unmapped())?)
+                let uid = map.uid_inside(id(member.uid)?).map_err(|_| unmapped())?;
+                (uid, map.gid_inside(id(member.gid)?).map_err(|_| unmapped())?)
             }
         };
-        let mut attributes = Attributes::new();
-        let read = |source| ImportError::ReadMember { member: name.to_owned(), source };
-        for extension in member.pax_extensions().map_err(read)?.into_iter().flatten() {
-            let extension = extension.map_err(read)?;
-            let key = extension.key_bytes();
-            if let Some(xattr) = key.strip_prefix(b"SCHILY.xattr.").filter(|xattr| xattrs::is_kept(xattr)) {
-                attributes.insert(OsStr::from_bytes(xattr).to_owned(), extension.value_bytes().to_vec());
-            } else if key == b"mtime" {
-                mtime = extension.value().ok().and_then(parse_time).ok_or_else(unmapped)?;
-            }
-        }
-        Ok(Meta { mode, uid, gid, mtime: clamp(mtime, self.options.clamp_mtime), xattrs: attributes })
+        let kept = member.attributes.into_iter().filter(|(name, _)| xattrs::is_kept(name));
+        let xattrs: Attributes = kept.map(|(name, value)| (OsString::from_vec(name), value)).collect();
+        let mtime = clamp(member.mtime, self.options.clamp_mtime);
+        Ok(Meta { mode: member.mode, uid, gid, mtime, xattrs })
     }
 
     fn finish(mut self) -> Result<Imported, ImportError> {
@@ -293,49 +305,4 @@ enum MemberKind {
 
 fn directory() -> NodeKind {
     NodeKind::Other(Kind::Directory { opaque: false })
-}
-
-/// Such a member's body is a map and the data; read as it stands it would be a wrong file.
-fn refuse_pax_sparse(member: &mut Member<'_, '_>, name: &str) -> Result<(), ImportError> {
-    let extensions = member
-        .pax_extensions()
-        .map_err(|source| ImportError::ReadMember { member: name.to_owned(), source })?;
-    let sparse = extensions
-        .into_iter()
-        .flatten()
-        .any(|extension| extension.is_ok_and(|extension| extension.key_bytes().starts_with(b"GNU.sparse.")));
-    if sparse {
-        return Err(ImportError::Member { member: name.to_owned(), fault: MemberFault::PaxSparse });
-    }
-    Ok(())
-}
-
-/// An empty field is 0 to every tar program, and an error to the tar crate.
-fn number_or_blank(field: &[u8], parse: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
-    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(0) } else { parse() }
-}
-
-/// A time of PAX: seconds, perhaps negative, perhaps with a fraction.
-fn parse_time(text: &str) -> Option<(i64, u32)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    let nanoseconds: u32 = digits.parse().ok()?;
-    if whole.starts_with('-') && nanoseconds > 0 {
-        return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds));
-    }
-    Some((seconds, nanoseconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pax_times_keep_their_fraction() {
-        assert_eq!(parse_time("1700000000.25"), Some((1_700_000_000, 250_000_000)));
-        assert_eq!(parse_time("-1.5"), Some((-2, 500_000_000)));
-        assert_eq!(parse_time("12"), Some((12, 0)));
-        assert_eq!(parse_time("x"), None);
-    }
 }

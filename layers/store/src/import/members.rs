@@ -17,6 +17,8 @@ pub(super) type Inode = usize;
 #[derive(Debug, Default)]
 pub(super) struct Members {
     nodes: BTreeMap<Key, Node>,
+    /// Of directories that others imply.
+    implied_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +85,11 @@ impl Members {
         self.white_out(path.to_owned())
     }
 
+    /// How many there are, with the directories that others imply, and how many bytes the names of those take.
+    pub(super) fn count(&self) -> (u64, u64) {
+        (self.nodes.len() as u64, self.implied_bytes)
+    }
+
     pub(super) fn get(&self, path: &Path) -> Option<&Node> {
         self.nodes.get(&Key(path.to_owned()))
     }
@@ -109,14 +116,19 @@ impl Members {
     }
 
     fn make_parents(&mut self, path: &Path) -> Result<(), MemberFault> {
-        let parents: Vec<&Path> =
-            path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
-        for parent in parents.into_iter().rev() {
-            match self.nodes.get_mut(&Key(parent.to_owned())).map(|node| &mut node.kind) {
-                Some(NodeKind::Other(Kind::Directory { .. })) => {}
-                Some(NodeKind::Other(kind @ Kind::Whiteout)) => *kind = Kind::Directory { opaque: true },
+        let parents = path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+        for parent in parents {
+            let node = self.nodes.get_mut(&Key(parent.to_owned())).map(|node| &mut node.kind);
+            match node {
+                // Its own parents are there, too.
+                Some(NodeKind::Other(Kind::Directory { .. })) => break,
+                Some(NodeKind::Other(kind @ Kind::Whiteout)) => {
+                    *kind = Kind::Directory { opaque: true };
+                    break;
+                }
                 Some(_) => return Err(MemberFault::Parent { parent: parent.display().to_string() }),
                 None => {
+                    self.implied_bytes += parent.as_os_str().len() as u64;
                     self.nodes.insert(Key(parent.to_owned()), implied_directory());
                 }
             }

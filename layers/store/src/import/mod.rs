@@ -2,6 +2,7 @@
 
 mod archive;
 mod members;
+mod tar;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -28,6 +29,10 @@ pub struct ImportOptions {
     pub max_entries: u64,
     /// Largest sum of the sizes of a tar's files, in bytes.
     pub max_bytes: u64,
+    /// Largest sum of its names, targets and attributes, in bytes.
+    pub max_words: u64,
+    /// Most components of a name.
+    pub max_depth: usize,
 }
 
 impl Default for ImportOptions {
@@ -38,6 +43,8 @@ impl Default for ImportOptions {
             clamp_mtime: None,
             max_entries: 4_000_000,
             max_bytes: 256 << 30,
+            max_words: 1 << 30,
+            max_depth: 512,
         }
     }
 }
@@ -64,6 +71,8 @@ pub enum ImportError {
     Empty,
     #[error("the input is compressed by {program}: unpack it first; gzip and zstd are read as they are")]
     Compression { program: &'static str },
+    #[error("cannot read what comes after member {member:?} of the tar")]
+    ReadAfter { member: String, source: io::Error },
     #[error("cannot read member {member:?} of the tar")]
     ReadMember { member: String, source: io::Error },
     #[error("cannot import member {member:?} of the tar")]
@@ -76,6 +85,8 @@ pub enum ImportError {
     TooManyEntries { limit: u64 },
     #[error("the files of the tar are larger than {limit} bytes together")]
     TooManyBytes { limit: u64 },
+    #[error("the names and attributes of the tar are larger than {limit} bytes together")]
+    TooManyWords { limit: u64 },
     #[error("the members of the tar are no layer")]
     Entries { source: ManifestError },
     #[error("cannot store a file of the tar")]
@@ -103,10 +114,8 @@ pub enum MemberFault {
     Short { wanted: u64, found: u64 },
     #[error("its type {0:?} is unknown")]
     Type(char),
-    #[error(
-        "it is sparse in the PAX way, which is not read: make the tar without --sparse, or with --format=gnu"
-    )]
-    PaxSparse,
+    #[error("its name has more than {limit} components")]
+    Depth { limit: usize },
     #[error("its header has a number that is out of range")]
     Number,
 }
