@@ -272,7 +272,7 @@ impl<R: Read> TarReader<R> {
 
     fn begin(&mut self, size: u64) {
         self.left = size;
-        self.padding = size.next_multiple_of(BLOCK as u64).wrapping_sub(size);
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
     /// The rest of the body, which nobody has asked for.
