@@ -23,6 +23,7 @@ as_root_and_user!(
     torn_file_is_an_error_and_names_no_layer,
     torn_file_beside_files_that_are_passed_through_is_an_error,
     frozen_branch_is_not_looked_at,
+    file_that_was_saved_meanwhile_is_no_base,
 );
 
 const CHANGED: &str = "inputs changed during the run: ";
@@ -252,4 +253,20 @@ fn frozen_branch_is_not_looked_at(sandbox: &Sandbox) {
     vfs["branches"][0]["frozen"] = json!(true);
     let output = run(sandbox, "cat /src/f; pause", &vfs, &["--strict"], "echo new > src/f").expect(0);
     assert_told(&output, &[]);
+}
+
+/// The base of a change is what the command saw: what somebody saved since is not to be overwritten by it.
+fn file_that_was_saved_meanwhile_is_no_base(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src && echo 1 > src/saved && echo 1 > src/left && sleep 0.1");
+    let script = "cat /src/saved /src/left; pause; for f in saved left; do echo x > /src/$f.new; mv /src/$f.new /src/$f; done";
+    run(sandbox, script, &source(), &[], "echo 2 >> src/saved").expect(0);
+    let shown = sandbox.call(&["layer", "show", "--base", "out"]).expect(0).stdout;
+    let line = |path: &str| {
+        shown
+            .lines()
+            .find(|line| line.contains(&format!("\"src/{path}\"")))
+            .unwrap_or_else(|| panic!("{path}: {shown}"))
+    };
+    assert!(line("saved").contains("\"changed\":true"), "{shown}");
+    assert!(!line("left").contains("changed"), "{shown}");
 }

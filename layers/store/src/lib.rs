@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base;
 pub mod capture;
 mod check;
 mod content;
@@ -27,6 +28,7 @@ mod text;
 pub mod tree;
 mod xattrs;
 
+pub use base::Base;
 pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture};
 pub use digest::Digest;
 pub use export::{ExportError, Exported, export_dir};

@@ -1,6 +1,7 @@
 //! A stack of segments, as an overlay of them shows a path: the first one that has the name decides, directories merge
 //! until one of them is opaque, and a whiteout is nothing.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
@@ -73,6 +74,26 @@ pub fn read_link(segments: &[Segment], path: &Path) -> Option<PathBuf> {
     let (segment, link) = segments.iter().find_map(|segment| Some((segment, node(segment)?)))?;
     let target = segment.read_link(&link).ok()?;
     Some(OsString::from_vec(target).into())
+}
+
+/// The names of a directory of the stack, sorted. Errors: it is none, or one of the segments cannot list it.
+pub fn list(segments: &[Segment], path: &Path) -> Result<Vec<OsString>, Errno> {
+    if explain(segments, path).outcome?.kind != FileKind::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    let mut names = BTreeSet::new();
+    for segment in segments {
+        let mut way = path.iter();
+        match way.try_fold(segment.root(), |dir, name| segment.lookup(&dir, name)) {
+            Ok(node) if node.kind() == FileKind::Directory => {
+                names.extend(segment.list(&node)?.into_iter().map(|entry| entry.name));
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    names.retain(|name| explain(segments, &path.join(name)).outcome.is_ok());
+    Ok(names.into_iter().collect())
 }
 
 /// What one segment has to do with the name that the walk has come to.

@@ -268,7 +268,11 @@ pub enum Layer {
     /// List layers
     Ls,
     /// Print what a layer holds
+    #[command(after_help = "Examples:\n  vfsrun layer show hello\n  vfsrun layer show --base hello")]
     Show {
+        /// Print what the command that wrote it had seen at the paths that it changed, as JSON lines
+        #[arg(long)]
+        base: bool,
         /// A name or digest
         layer: String,
     },

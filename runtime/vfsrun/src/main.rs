@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod base;
 mod cli;
 mod clock;
 mod commands;
@@ -37,6 +38,7 @@ mod scheduling;
 mod seal;
 mod seccomp_agent;
 mod seccomp_filter;
+mod segments;
 #[cfg(test)]
 #[path = "../../../tests/src/skip.rs"]
 mod skip;

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
-use vfsrun_layers::{CaptureError, Captured, ImageError, StoreError};
+use vfsrun_layers::{CaptureError, Captured, Digest, ImageError, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
 
+use crate::base::{BaseError, Meanwhile};
 use crate::container::{Action, ContainerError};
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
@@ -43,6 +44,10 @@ pub enum RunError {
     Plan { file: PathBuf, source: PlanError },
     #[error("{}: process: missing; a spec says what to run in process.args", file.display())]
     NoProcess { file: PathBuf },
+    #[error(
+        "the layer {layer} was captured and gets no name: what the command saw before it changed it is not known (`vfsrun layer tag {layer} {name}` names it all the same)"
+    )]
+    Base { layer: Digest, name: String, source: BaseError },
     #[error("{}: {at}", file.display())]
     Image { file: PathBuf, at: String, source: ImageError },
     #[error("{}", file.display())]
@@ -194,6 +199,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
         }
     };
     let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
+    let asked = SystemTime::now();
     let (visit, trace) = look_back(&decided, acted.view.as_mut())?;
     // What is not to be captured is nobody's: it is swept.
     refuse(&visit, decided.strict, upper.as_ref().filter(|_| decided.plan.capture.is_some()))?;
@@ -204,7 +210,8 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let (captured, named) = match (&upper, &decided.store) {
         (Some(upper), Some(store)) => {
             let names = !visit.refused && acted.ended.has_succeeded();
-            upper::capture(&decided.plan, names, upper, store)? // writes become a layer
+            let meanwhile = Meanwhile { changed: &visit.changed, asked };
+            upper::capture(&decided.plan, names, upper, store, (&decided.file, &meanwhile))? // writes become a layer
         }
         _ => (None, None),
     };

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vfsrun_layers::{CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
+use vfsrun_layers::{Base, CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::{self, Capture, RootLayer, UpperOn};
+use vfsrun_plan::plan::{self, Capture, Root, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
 
+use crate::base::{self, Meanwhile};
 use crate::root::view::UpperPlace;
 use crate::root_layer;
 use crate::run::RunError;
@@ -103,18 +104,26 @@ impl Upper {
     }
 }
 
-/// What the action wrote becomes a layer. Its name is repointed last, if it `names` what it is worth.
+/// What the action wrote becomes a layer. Its name is repointed last, if it `names` what it is worth, and has what the command saw
+/// of it before.
 pub fn capture(
     plan: &Plan,
     names: bool,
     upper: &Upper,
     store: &LayerStore,
+    (file, meanwhile): (&Path, &Meanwhile<'_>),
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
     let captured = take(plan, how, upper, store)?;
     let named = how.name.clone().filter(|_| names);
     if let Some(name) = &named {
-        store.set_name(name, &captured.digest)?;
+        let layer = captured.digest;
+        if let Root::View { segments, .. } = &plan.root {
+            let base = base::of(&store.manifest(&layer)?, segments, store, file, meanwhile);
+            let seen = base.map_err(|source| RunError::Base { layer, name: name.clone(), source })?;
+            store.put_base(name, &Base { layer, seen })?;
+        }
+        store.set_name(name, &layer)?;
     }
     Ok((Some(captured), named))
 }

@@ -14,6 +14,8 @@ const MAX_PIECES: usize = 1 << 20;
 
 /// The keys and values of a PAX header.
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+/// Offset and length of what a sparse file has, ascending.
+type Pieces = Vec<(u64, u64)>;
 
 /// A tar that is read from the beginning to the end.
 pub(super) struct TarReader<R> {
@@ -42,8 +44,8 @@ pub(super) struct Member {
     pub device: Option<(u32, u32)>,
     /// Extended attributes.
     pub attributes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where the bytes of the body belong, of a sparse file: offset and length, ascending.
-    pieces: Option<Vec<(u64, u64)>>,
+    /// Where the bytes of the body belong, of a sparse file.
+    pieces: Option<Pieces>,
 }
 
 impl<R: Read> TarReader<R> {
@@ -150,11 +152,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Where the pieces of a sparse file lie, and its size: as GNU's tar has had it at first, in PAX 0.1 and in PAX 1.0.
-    fn pieces(
-        &mut self,
-        header: &Header,
-        records: &mut Records,
-    ) -> io::Result<Option<(Vec<(u64, u64)>, u64)>> {
+    fn pieces(&mut self, header: &Header, records: &mut Records) -> io::Result<Option<(Pieces, u64)>> {
         let mut record = |key: &str| records.remove(format!("GNU.sparse.{key}").as_bytes());
         let (version, map) = ((record("major"), record("minor")), record("map"));
         let real_size = record("realsize").or(record("size"));
@@ -188,7 +186,7 @@ impl<R: Read> TarReader<R> {
         Ok(Some((pieces, size)))
     }
 
-    fn old_pieces(&mut self, gnu: &tar::GnuHeader) -> io::Result<Vec<(u64, u64)>> {
+    fn old_pieces(&mut self, gnu: &tar::GnuHeader) -> io::Result<Pieces> {
         let mut pieces = Vec::new();
         let mut add = |sparse: &tar::GnuSparseHeader| -> io::Result<()> {
             if !sparse.is_empty() {
@@ -213,7 +211,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Those that the body begins with: lines of decimals, the first says how many pairs come, up to the end of a block.
-    fn leading_pieces(&mut self) -> io::Result<Vec<(u64, u64)>> {
+    fn leading_pieces(&mut self) -> io::Result<Pieces> {
         let (mut numbers, mut line, mut wanted) = (Vec::new(), Vec::new(), None);
         while wanted.is_none_or(|wanted| numbers.len() < wanted) {
             let mut block = [0; BLOCK];
@@ -368,7 +366,7 @@ fn parse(mut text: &[u8]) -> io::Result<Records> {
     Ok(records)
 }
 
-fn pairs(numbers: impl Iterator<Item = io::Result<u64>>) -> io::Result<Vec<(u64, u64)>> {
+fn pairs(numbers: impl Iterator<Item = io::Result<u64>>) -> io::Result<Pieces> {
     let numbers: Vec<u64> = numbers.collect::<Result<_, _>>()?;
     let pairs = numbers.chunks_exact(2);
     if !pairs.remainder().is_empty() || pairs.len() > MAX_PIECES {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::base::BaseError;
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
 
@@ -36,6 +37,10 @@ pub enum StoreError {
     DamagedManifest { digest: Digest, found: Digest },
     #[error("layer {digest} cannot be used")]
     BadManifest { digest: Digest, source: ManifestError },
+    #[error("{} cannot be used", path.display())]
+    BadBase { path: PathBuf, source: BaseError },
+    #[error("{} is the base of another layer", path.display())]
+    ForeignBase { path: PathBuf },
     #[error("these entries are no layer")]
     InvalidLayer { source: ManifestError },
     #[error("{} cannot be read: its blob {blob} is {fault}; `vfsrun layer import` of the same source mends it", path.display())]

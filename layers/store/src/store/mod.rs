@@ -6,6 +6,7 @@
 //! blobs/ab/cdef…     contents, named by BLAKE3; 0444, mtime 1
 //! layers/<hex>       manifests, named by the BLAKE3 of their text
 //! names/<name>       a digest
+//! bases/<hex>.<name> what the changes in a named layer were made to
 //! runs/<id>/         upper, work and lock of one action
 //! tmp/<id>/          half-written files of one process
 //! ```
@@ -13,6 +14,7 @@
 //! A blob counts as *settled* while it is a regular file with mode 0444, mtime 1 and one link. Any write changes the
 //! mtime; a blob that is not settled is hashed again before anybody believes in it.
 
+mod bases;
 mod blobs;
 mod error;
 mod inputs;
@@ -47,7 +49,7 @@ pub use writer::Writer;
 const VERSION: u32 = 1;
 /// Fewest digits of an abbreviated digest.
 const MIN_PREFIX: usize = 8;
-const DIRECTORIES: [&str; 5] = ["blobs", "layers", "names", "runs", "tmp"];
+const DIRECTORIES: [&str; 6] = ["bases", "blobs", "layers", "names", "runs", "tmp"];
 
 /// An open store. All access goes through descriptors that were opened with it.
 #[derive(Debug)]

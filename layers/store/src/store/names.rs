@@ -40,7 +40,9 @@ impl LayerStore {
         let scratch = LockedDir::create(&self.tmp).map_err(fail())?;
         let written = self.write_name(&scratch, &file, digest).map_err(fail());
         scratch.remove().map_err(fail())?;
-        written.map(|()| before)
+        written?;
+        self.forget_bases(name, Some(digest))?;
+        Ok(before)
     }
 
     fn write_name(&self, scratch: &LockedDir, file: &str, digest: &Digest) -> std::io::Result<()> {
@@ -59,7 +61,7 @@ impl LayerStore {
     pub fn remove_name(&self, name: &str) -> Result<(), StoreError> {
         let file = file_name(name)?;
         match rustix::fs::unlinkat(&self.names, &file, rustix::fs::AtFlags::empty()) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.forget_bases(name, None),
             Err(Errno::NOENT) => Err(StoreError::NoSuchName { name: name.to_owned() }),
             Err(errno) => Err(StoreError::io("remove the name", self.path.join("names").join(file))(errno)),
         }
@@ -119,7 +121,7 @@ impl LayerStore {
     }
 }
 
-fn file_name(name: &str) -> Result<String, StoreError> {
+pub(super) fn file_name(name: &str) -> Result<String, StoreError> {
     let bytes = name.as_bytes();
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'/' | b'-');
     let fine = bytes.first().is_some_and(u8::is_ascii_alphanumeric)

@@ -8,7 +8,7 @@ use vfsrun_layers::{
     Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar,
 };
 
-use super::{Failure, Outcome, print_lines};
+use super::{Failure, Outcome, print, print_lines};
 use crate::cli::{Global, Layer};
 use crate::log::note;
 use crate::progress::Progress;
@@ -22,7 +22,8 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
     match command {
         Layer::Import { name, source } => import(&store, name, source),
         Layer::Ls => list(&store),
-        Layer::Show { layer } => show(&store, layer),
+        Layer::Show { layer, base: false } => show(&store, layer),
+        Layer::Show { layer, base: true } => show_base(&store, layer),
         Layer::Export { layer, directory } => export(&store, layer, directory),
         Layer::Rm { layer } => remove(&store, layer),
     }
@@ -109,6 +110,19 @@ fn show(store: &LayerStore, layer: &str) -> Outcome {
     let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     print_lines(std::iter::once(digest.to_string()).chain(manifest.entries.iter().map(entry_line)))
+}
+
+fn show_base(store: &LayerStore, name: &str) -> Outcome {
+    let base = store.base(name).map_err(|error| Failure::own(&error))?;
+    match base {
+        Some(base) => print(base.to_text().trim_end()),
+        None => Err(Failure {
+            message: format!(
+                "{name}: nothing is known of what it was made from: it is no name that a run has given"
+            ),
+            code: 125,
+        }),
+    }
 }
 
 fn entry_line(entry: &Entry) -> String {

@@ -14,17 +14,17 @@ use vfsrun_sys::chain;
 use vfsrun_union::describe::{Order, Symlinks};
 use vfsrun_union::{Context, Errno, Fate, FileKind, Node, Segment};
 
-use super::which::{self, WhichError};
 use super::{Failure, Outcome, write_out};
 use crate::cli::Global;
 use crate::decide::{self, Branches};
 use crate::progress::Progress;
+use crate::segments::{self, SegmentsError};
 use crate::view::FileLimit;
 
 #[derive(Debug, Error)]
 enum OddError {
     #[error(transparent)]
-    Build(#[from] WhichError),
+    Build(#[from] SegmentsError),
     #[error("{}: cannot list it", path.display())]
     List { path: PathBuf, source: io::Error },
     #[error("cannot print")]
@@ -51,7 +51,7 @@ fn walk(branches: Branches, progress: &Progress) -> Result<bool, OddError> {
     let Branches { file, mut segment, store } = branches;
     segment.spec.order = Order::Sorted;
     let follows_links = segment.spec.branches.iter().any(|branch| branch.symlinks != Symlinks::Never);
-    let segment = which::build_one(&segment, store.as_ref(), &file, &Context::default())?;
+    let segment = segments::build_one(&segment, store.as_ref(), &file, &Context::default())?;
     let mut found = false;
     let mut known = follows_links.then(HashSet::new);
     // Directories on the way to where the walk is, each with those in it that are still to come.

@@ -6,27 +6,23 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use thiserror::Error;
-use vfsrun_layers::LayerStore;
 use vfsrun_plan::plan::{self, Mount, MountKind, Open, Root};
 use vfsrun_union::describe::{BranchSpec, SegmentSpec, Source};
 use vfsrun_union::explain::{Account, Deletion, Explanation, Fate, Outcome as Shown};
-use vfsrun_union::{Context, Described, Errno, FileKind, Segment, SegmentError, stack};
+use vfsrun_union::{Errno, FileKind, Segment, stack};
 
 use super::{Failure, Outcome, print, print_lines};
 use crate::cli::Global;
 use crate::decide::{self, Planned};
 use crate::run::RunError;
-use crate::view::{self, FileLimit, ViewError};
+use crate::segments::{self, SegmentsError};
+use crate::view::FileLimit;
 use vfsrun_sys::chain;
 
 #[derive(Debug, Error)]
 pub(super) enum WhichError {
-    #[error("{}", file.display())]
-    View { file: PathBuf, source: ViewError },
-    #[error("{}: cannot read an input manifest", file.display())]
-    Read { file: PathBuf, source: io::Error },
-    #[error("{}: cannot build the root", file.display())]
-    Build { file: PathBuf, source: SegmentError },
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
     #[error("{}: a path in the root is absolute and has no ..", path.display())]
     Path { path: PathBuf },
     #[error("{}: cannot follow the links on the way", path.display())]
@@ -53,7 +49,7 @@ fn answers(planned: &Planned, paths: &[PathBuf]) -> Result<Vec<Answer>, WhichErr
     paths.iter().map(|path| Answer::new(&segments, &planned.plan.mounts, path)).collect()
 }
 
-fn build(planned: &Planned) -> Result<Vec<Segment>, WhichError> {
+fn build(planned: &Planned) -> Result<Vec<Segment>, SegmentsError> {
     let bundle;
     let segments = match &planned.plan.root {
         Root::View { segments, .. } => segments,
@@ -62,23 +58,7 @@ fn build(planned: &Planned) -> Result<Vec<Segment>, WhichError> {
             bundle.as_slice()
         }
     };
-    let (context, store) = (Context::default(), planned.store.as_ref());
-    segments.iter().map(|segment| build_one(segment, store, &planned.file, &context)).collect()
-}
-
-/// A segment of the spec in `file`.
-pub(super) fn build_one(
-    segment: &plan::Segment,
-    store: Option<&LayerStore>,
-    file: &Path,
-    context: &Context,
-) -> Result<Segment, WhichError> {
-    let file = || file.to_owned();
-    let fds = view::open_all(&segment.opens, store);
-    let fds = fds.map_err(|source| WhichError::View { file: file(), source })?;
-    let described = Described::read(segment.spec.clone(), fds)
-        .map_err(|source| WhichError::Read { file: file(), source })?;
-    Segment::build(described, context).map_err(|source| WhichError::Build { file: file(), source })
+    segments::build(segments, planned.store.as_ref(), &planned.file)
 }
 
 /// The root of a plain bundle.

@@ -2,12 +2,14 @@
 //! ended.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::SystemTime;
 
 use vfsrun_fuse::View;
 use vfsrun_sys::process::Process;
 
 use super::create::CreateError;
 use super::{Place, monitor};
+use crate::base::Meanwhile;
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::run::{self, RunError};
@@ -132,10 +134,15 @@ impl Parts {
     /// from outside.
     pub fn settle(mut self, decided: &Decided) -> Result<(), RunError> {
         self.upper.keep_no_longer()?;
+        let asked = SystemTime::now();
         let settled = run::look_back(decided, Some(&mut self.view)).and_then(|(visit, _)| {
             run::refuse(&visit, false, Some(&self.upper).filter(|_| decided.plan.capture.is_some()))?;
             match &decided.store {
-                Some(store) => upper::capture(&decided.plan, !visit.refused, &self.upper, store).map(drop),
+                Some(store) => {
+                    let meanwhile = Meanwhile { changed: &visit.changed, asked };
+                    let from = (decided.file.as_path(), &meanwhile);
+                    upper::capture(&decided.plan, !visit.refused, &self.upper, store, from).map(drop)
+                }
                 None => Ok(()),
             }
         });

@@ -1,0 +1,295 @@
+//! A base: what an action saw at the paths that it changed, before it changed them. Whoever brings its changes back to where they
+//! came from goes by it: what is not any more as it was seen is somebody else's change.
+//!
+//! Its text is a header line and one JSON object per path, with strings escaped as in a manifest (see [`crate::escape`]):
+//!
+//! ```text
+//! {"vfsrun-base":1,"layer":"b3:…"}
+//! {"p":"src/main.rs","t":"f","at":"/home/me/src/main.rs","dev":2049,"ino":17,"m":"644","u":1000,"g":1000,"s":120,"mt":[1700000000,5],"ct":[1700000000,5]}
+//! {"p":"usr/bin/tool","t":"f","from":"layer debian-12"}
+//! ```
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::digest::Digest;
+use crate::escape;
+
+/// The newest version this program reads, and the one it writes.
+const VERSION: u64 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Which changes it is the base of.
+    pub layer: Digest,
+    /// Parents first. What the layer has and this has not was absent.
+    pub seen: Vec<Seen>,
+}
+
+/// What the view showed at one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Relative to the root of the action.
+    pub path: PathBuf,
+    pub kind: SeenKind,
+    pub place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeenKind {
+    #[serde(rename = "d")]
+    Directory,
+    #[serde(rename = "f")]
+    File,
+    #[serde(rename = "l")]
+    Symlink,
+    /// A fifo, socket or device.
+    #[serde(rename = "o")]
+    Other,
+}
+
+/// Where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file of the host, as it was.
+    Host { path: PathBuf, was: Identity, changed: bool },
+    /// What cannot be changed: a layer, an input, what the program itself provides. The label of the branch.
+    Fixed { branch: String },
+}
+
+/// By what a file is known to be the one that was seen, with nothing written to it since: any change to it changes its ctime.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub dev: u64,
+    pub ino: u64,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// In bytes; 0 of a directory.
+    pub size: u64,
+    /// Seconds since the epoch, nanoseconds. Not of a directory, whose names say what changed.
+    pub mtime: (i64, u32),
+    pub ctime: (i64, u32),
+}
+
+impl Identity {
+    /// A directory is the same when names in it are others: those are looked at one by one.
+    pub fn of(stat: &Stat) -> Identity {
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let unless_dir = |time: (i64, u32)| if is_dir { (0, 0) } else { time };
+        Identity {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: if is_dir { 0 } else { stat.st_size as u64 },
+            mtime: unless_dir((stat.st_mtime, stat.st_mtime_nsec as u32)),
+            ctime: unless_dir((stat.st_ctime, stat.st_ctime_nsec as u32)),
+        }
+    }
+}
+
+impl SeenKind {
+    pub fn of(kind: FileType) -> SeenKind {
+        match kind {
+            FileType::Directory => SeenKind::Directory,
+            FileType::RegularFile => SeenKind::File,
+            FileType::Symlink => SeenKind::Symlink,
+            _ => SeenKind::Other,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum BaseError {
+    #[error("it has version {found}; this program reads up to {VERSION}: use a newer vfsrun")]
+    Newer { found: u64 },
+    #[error("line {line} is wrong")]
+    Line { line: usize, source: Option<serde_json::Error> },
+    #[error("it is not UTF-8")]
+    NotText,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    #[serde(rename = "vfsrun-base")]
+    version: u64,
+    layer: String,
+}
+
+/// Of a fixed place `from` alone is there.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    p: String,
+    t: SeenKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(flatten)]
+    host: Option<Host>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Host {
+    at: String,
+    dev: u64,
+    ino: u64,
+    m: String,
+    u: u32,
+    g: u32,
+    s: u64,
+    mt: (i64, u32),
+    ct: (i64, u32),
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    changed: bool,
+}
+
+impl Base {
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{{\"vfsrun-base\":{VERSION},\"layer\":\"{}\"}}\n", self.layer);
+        for seen in &self.seen {
+            let line = serde_json::to_string(&Line::of(seen)).expect("a line has strings and numbers alone");
+            writeln!(text, "{line}").expect("a string takes what is written");
+        }
+        text
+    }
+
+    /// Errors: a newer version, another text than [`Base::to_text`] writes.
+    pub fn parse(bytes: &[u8]) -> Result<Base, BaseError> {
+        let text = str::from_utf8(bytes).map_err(|_| BaseError::NotText)?;
+        let wrong = |line| BaseError::Line { line, source: None };
+        let mut lines = text.strip_suffix('\n').ok_or_else(|| wrong(text.lines().count()))?.split('\n');
+        let header: Header = serde_json::from_str(lines.next().unwrap_or_default())
+            .map_err(|source| BaseError::Line { line: 1, source: Some(source) })?;
+        if header.version > VERSION {
+            return Err(BaseError::Newer { found: header.version });
+        }
+        let layer = header.layer.parse().map_err(|_| wrong(1))?;
+        let seen = lines.enumerate().map(|(index, line)| {
+            let line_error = |source| BaseError::Line { line: index + 2, source };
+            let line: Line = serde_json::from_str(line).map_err(|source| line_error(Some(source)))?;
+            line.seen().ok_or_else(|| line_error(None))
+        });
+        Ok(Base { layer, seen: seen.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Line {
+    fn of(seen: &Seen) -> Line {
+        let (from, host) = match &seen.place {
+            Place::Fixed { branch } => (Some(branch.clone()), None),
+            Place::Host { path, was, changed } => (
+                None,
+                Some(Host {
+                    at: escaped(path),
+                    dev: was.dev,
+                    ino: was.ino,
+                    m: format!("{:o}", was.mode),
+                    u: was.uid,
+                    g: was.gid,
+                    s: was.size,
+                    mt: was.mtime,
+                    ct: was.ctime,
+                    changed: *changed,
+                }),
+            ),
+        };
+        Line { p: escaped(&seen.path), t: seen.kind, from, host }
+    }
+
+    fn seen(self) -> Option<Seen> {
+        let place = match (self.from, self.host) {
+            (Some(branch), None) => Place::Fixed { branch },
+            (None, Some(host)) => Place::Host {
+                path: path(&host.at)?,
+                was: Identity {
+                    dev: host.dev,
+                    ino: host.ino,
+                    mode: u32::from_str_radix(&host.m, 8).ok()?,
+                    uid: host.u,
+                    gid: host.g,
+                    size: host.s,
+                    mtime: host.mt,
+                    ctime: host.ct,
+                },
+                changed: host.changed,
+            },
+            _ => return None,
+        };
+        Some(Seen { path: path(&self.p)?, kind: self.t, place })
+    }
+}
+
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    escape::push(&mut text, path.as_os_str().as_bytes());
+    text
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(escape::decode(text)?).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Base {
+        let was = Identity {
+            dev: 2049,
+            ino: 17,
+            mode: 0o4755,
+            uid: 1000,
+            gid: 100,
+            size: 1 << 40,
+            mtime: (-5, 999_999_999),
+            ctime: (1_700_000_000, 1),
+        };
+        let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"a\xFF\n%\"b"));
+        let host = |changed| Place::Host { path: Path::new("/home").join(&odd), was, changed };
+        let seen = |path: &Path, kind, place| Seen { path: path.to_owned(), kind, place };
+        Base {
+            layer: Digest::of(b"layer"),
+            seen: vec![
+                seen(
+                    Path::new(""),
+                    SeenKind::Directory,
+                    Place::Fixed { branch: "layer debian \"12\"".into() },
+                ),
+                seen(&odd, SeenKind::File, host(true)),
+                seen(Path::new("b"), SeenKind::Symlink, host(false)),
+            ],
+        }
+    }
+
+    #[test]
+    fn its_text_says_all_of_it() {
+        let base = base();
+        let text = base.to_text();
+        assert_eq!(Base::parse(text.as_bytes()).unwrap(), base);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        let empty = Base { seen: Vec::new(), ..base };
+        assert_eq!(Base::parse(empty.to_text().as_bytes()).unwrap(), empty);
+    }
+
+    #[test]
+    fn another_text_is_refused_by_its_line() {
+        let text = base().to_text();
+        let refused = |text: &str| Base::parse(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused(""), "line 0 is wrong");
+        assert_eq!(refused(text.trim_end()), "line 4 is wrong");
+        assert_eq!(refused(&text.replace("\"ino\":17,", "")), "line 3 is wrong");
+        assert_eq!(refused(&text.replace("\"t\":\"l\"", "\"t\":\"x\"")), "line 4 is wrong");
+        assert_eq!(
+            refused(&text.replace("base\":1", "base\":2")),
+            "it has version 2; this program reads up to 1: use a newer vfsrun"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! What a command had seen at the paths that it changed is recorded with the name of its layer.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+
+as_root_and_user!(
+    every_change_has_what_was_there,
+    what_goes_with_a_directory_is_recorded_whole,
+    what_is_hidden_is_not_recorded,
+    what_cannot_change_is_told_by_its_branch,
+    equal_layers_of_two_places_have_a_base_each,
+    a_name_that_is_given_anew_has_the_new_base,
+    an_import_has_none,
+);
+
+/// The lines of the base of `name`, by their path.
+fn base(sandbox: &Sandbox, name: &str) -> BTreeMap<String, Value> {
+    let shown = sandbox.call(&["layer", "show", "--base", name]).expect(0).stdout;
+    let mut lines = shown.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    assert_eq!(lines.next().unwrap()["vfsrun-base"], 1);
+    lines.map(|line| (line["p"].as_str().unwrap().to_owned(), line)).collect()
+}
+
+fn run(sandbox: &Sandbox, script: &str, name: &str, branch: Value) {
+    let vfs = json!({ "branches": [branch], "capture": { "name": name, "only": ["/src/"] } });
+    sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0);
+}
+
+fn src() -> Value {
+    json!({ "path": "src", "at": "/src" })
+}
+
+/// It is the file of the host as it is now.
+#[track_caller]
+fn assert_is(sandbox: &Sandbox, line: &Value, kind: &str, path: &str) {
+    let file = sandbox.path(path);
+    let stat = std::fs::symlink_metadata(&file).unwrap();
+    assert_eq!(line["t"], kind, "{line}");
+    assert_eq!(line["at"].as_str().unwrap(), file.to_str().unwrap());
+    assert_eq!((&line["ino"], &line["dev"]), (&json!(stat.ino()), &json!(stat.dev())), "{line}");
+    assert_eq!(line["m"].as_str().unwrap(), format!("{:o}", stat.mode() & 0o7777));
+    if kind != "d" {
+        assert_eq!(line["s"], json!(stat.size()));
+        assert_eq!(line["ct"], json!([stat.ctime(), stat.ctime_nsec()]), "{line}");
+        assert_eq!(line["mt"], json!([stat.mtime(), stat.mtime_nsec()]), "{line}");
+    }
+    assert_eq!(line.get("changed"), None, "{line}");
+}
+
+fn every_change_has_what_was_there(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p src/sub && cd src && echo 1 > written && echo 2 > replaced && echo 3 > removed && echo 4 > moved && \
+         echo 5 > sub/mode && ln -s written link && mkfifo pipe && echo 6 > left && sleep 0.1",
+    );
+    let script = "cd /src; echo x >> written; echo y > new; mv new replaced; rm removed link pipe; mv moved elsewhere; \
+                  chmod 600 sub/mode; mkdir made; echo z > made/f";
+    run(sandbox, script, "changed", src());
+    let base = base(sandbox, "changed");
+    let paths: Vec<_> = base.keys().map(String::as_str).collect();
+    let wanted = [
+        "",
+        "src",
+        "src/link",
+        "src/moved",
+        "src/pipe",
+        "src/removed",
+        "src/replaced",
+        "src/sub",
+        "src/sub/mode",
+        "src/written",
+    ];
+    assert_eq!(paths, wanted);
+    assert_is(sandbox, &base["src"], "d", "src");
+    assert_is(sandbox, &base["src/sub"], "d", "src/sub");
+    for name in ["written", "replaced", "removed", "moved", "sub/mode"] {
+        assert_is(sandbox, &base[&format!("src/{name}")], "f", &format!("src/{name}"));
+    }
+    assert_is(sandbox, &base["src/link"], "l", "src/link");
+    assert_is(sandbox, &base["src/pipe"], "o", "src/pipe");
+}
+
+fn what_goes_with_a_directory_is_recorded_whole(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p src/gone/a/b src/again/old src/file && echo 1 > src/gone/a/b/f && echo 2 > src/gone/g && \
+         echo 3 > src/again/old/h && echo 4 > src/file/i && sleep 0.1",
+    );
+    let script = "cd /src; rm -r gone again file; mkdir again; echo new > again/k; echo x > file";
+    run(sandbox, script, "trees", src());
+    let base = base(sandbox, "trees");
+    for (path, kind) in [
+        ("gone", "d"),
+        ("gone/a", "d"),
+        ("gone/a/b", "d"),
+        ("gone/a/b/f", "f"),
+        ("gone/g", "f"),
+        ("again", "d"),
+        ("again/old", "d"),
+        ("again/old/h", "f"),
+        ("file", "d"),
+        ("file/i", "f"),
+    ] {
+        assert_is(sandbox, &base[&format!("src/{path}")], kind, &format!("src/{path}"));
+    }
+    assert_eq!(base.len(), 12, "{base:?}");
+}
+
+/// Whoever removes a directory has not removed what it never saw.
+fn what_is_hidden_is_not_recorded(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/repository/.git && echo 1 > src/repository/.git/config && echo 2 > src/repository/f && sleep 0.1");
+    let branch = json!({ "path": "src", "at": "/src", "rules": [{ "match": ".git", "action": "hide" }] });
+    run(sandbox, "rm -r /src/repository", "hidden", branch);
+    let base = base(sandbox, "hidden");
+    let paths: Vec<_> = base.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["", "src", "src/repository", "src/repository/f"]);
+}
+
+fn what_cannot_change_is_told_by_its_branch(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p tree && echo 1 > tree/f");
+    sandbox.call(&["layer", "import", "tree", "tree"]).expect(0);
+    run(sandbox, "echo 2 > /src/f", "fixed", json!({ "layer": "tree", "at": "/src" }));
+    let base = base(sandbox, "fixed");
+    let line = &base["src/f"];
+    assert_eq!((&line["t"], line.get("at")), (&json!("f"), None), "{line}");
+    assert!(line["from"].as_str().unwrap().contains("tree"), "{line}");
+}
+
+fn equal_layers_of_two_places_have_a_base_each(sandbox: &Sandbox) {
+    sandbox.sh("mkdir one two && echo 1 > one/f && echo 1 > two/f && sleep 0.1");
+    for name in ["one", "two"] {
+        run(sandbox, "rm /src/f", name, json!({ "path": name, "at": "/src" }));
+    }
+    let digest = |name: &str| sandbox.show(name).lines().next().unwrap().to_owned();
+    assert_eq!(digest("one"), digest("two"));
+    for name in ["one", "two"] {
+        assert_is(sandbox, &base(sandbox, name)["src/f"], "f", &format!("{name}/f"));
+    }
+    sandbox.call(&["layer", "rm", "one"]).expect(0);
+    assert_is(sandbox, &base(sandbox, "two")["src/f"], "f", "two/f");
+    sandbox.call(&["layer", "rm", "two"]).expect(0);
+    assert_eq!(std::fs::read_dir(sandbox.store().join("bases")).unwrap().count(), 0);
+}
+
+fn a_name_that_is_given_anew_has_the_new_base(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src && echo 1 > src/f && echo 2 > src/g && sleep 0.1");
+    run(sandbox, "echo x > /src/f", "name", src());
+    run(sandbox, "echo x > /src/g", "name", src());
+    let base = base(sandbox, "name");
+    assert!(base.contains_key("src/g") && !base.contains_key("src/f"), "{base:?}");
+    assert_eq!(std::fs::read_dir(sandbox.store().join("bases")).unwrap().count(), 1);
+}
+
+fn an_import_has_none(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p tree && echo 1 > tree/f");
+    sandbox.call(&["layer", "import", "tree", "tree"]).expect(0);
+    let refused = sandbox.call(&["layer", "show", "--base", "tree"]).expect(125);
+    refused.assert_stderr_has("tree: nothing is known of what it was made from");
+    sandbox.call(&["layer", "show", "--base", "none"]).expect(125).assert_stderr_has("none");
+}
