@@ -37,5 +37,8 @@ pub use image::{Image, ImageError};
 pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 pub use odd_names::{OddNames, without_case};
-pub use store::{BlobFault, LayerInfo, LayerStore, Removed, Run, StoreError, Swept, Writer, flags};
+pub use store::{
+    Adding, BlobFault, Collected, Expired, Expiry, Hold, LayerInfo, LayerStore, Really, Removed, Run,
+    StoreError, Swept, Why, Writer, flags, verify,
+};
 pub use tree::Tree;

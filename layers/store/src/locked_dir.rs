@@ -15,11 +15,13 @@ use vfsrun_sys::process::Process;
 use crate::fsat;
 use crate::remove_tree::remove_tree;
 
-const PARENT_LOCK: &str = ".lock";
+pub const PARENT_LOCK: &str = ".lock";
 const DEAD: &str = ".dead-";
 /// Nobody's for now. A sweep leaves such a directory alone: it holds nothing.
 const IDLE: &str = ".idle-";
 const MOST_IDLE: usize = 8;
+/// Hexadecimal digits.
+const ID: usize = 16;
 const LOCK: &str = "lock";
 const KEEP: &str = "keep";
 /// Names the process that the directory is kept for.
@@ -138,6 +140,17 @@ impl LockedDir {
     }
 }
 
+/// How many directories in `parent` a sweep would remove.
+pub fn count_dead(parent: impl AsFd) -> io::Result<usize> {
+    let mut dead = 0;
+    for name in fsat::names(&parent)? {
+        let Some(name) = name.to_str() else { continue };
+        let is_dead = name.starts_with(DEAD) || is_owned(name) && is_dead(&parent, name)?;
+        dead += usize::from(is_dead);
+    }
+    Ok(dead)
+}
+
 /// Removes the directories in `parent` whose owners are dead and that are not to be kept. Returns their number.
 pub fn sweep(parent: impl AsFd) -> io::Result<usize> {
     let names = fsat::names(&parent)?;
@@ -164,9 +177,14 @@ pub fn sweep(parent: impl AsFd) -> io::Result<usize> {
     Ok(dead.len())
 }
 
+/// Whether a directory in the parent is one that this module made.
+pub fn is_ours(name: &str) -> bool {
+    is_owned(name.strip_prefix(DEAD).or(name.strip_prefix(IDLE)).unwrap_or(name))
+}
+
 /// Whether a name in the parent is one that some process has, or had.
 fn is_owned(name: &str) -> bool {
-    !name.starts_with('.')
+    name.len() == ID && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {
@@ -201,7 +219,7 @@ fn make_unique(parent: impl AsFd) -> Result<String, Errno> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut number = now.as_nanos() as u64;
     loop {
-        let id = format!("{number:016x}");
+        let id = format!("{number:0ID$x}");
         match rustix::fs::mkdirat(&parent, &id, Mode::from_raw_mode(0o700)) {
             Ok(()) => return Ok(id),
             Err(Errno::EXIST) => number = number.wrapping_add(1),
@@ -214,10 +232,15 @@ fn make_unique(parent: impl AsFd) -> Result<String, Errno> {
 pub fn lock(dir: impl AsFd, name: &str, how: FlockOperation) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+    flock(&file, how).map(|()| file)
+}
+
+/// flock(2), taken up again after a signal.
+pub fn flock(file: impl AsFd, how: FlockOperation) -> Result<(), Errno> {
     loop {
         match rustix::fs::flock(&file, how) {
             Err(Errno::INTR) => {}
-            other => return other.map(|()| file),
+            other => return other,
         }
     }
 }

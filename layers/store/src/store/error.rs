@@ -51,6 +51,10 @@ pub enum StoreError {
     Inputs { digest: Digest, fault: BlobFault },
     #[error("layer {digest} is in use by the name {}: remove the name instead", names.join(", "))]
     Named { digest: Digest, names: Vec<String> },
+    #[error("layer {digest} is in use by an action or a view: `vfsrun layer gc` removes it afterwards")]
+    InUse { digest: Digest },
+    #[error("{} is no configuration of a store", path.display())]
+    BadConfig { path: PathBuf, source: serde_json::Error },
     #[error(
         "nothing can be removed while layer {digest} is damaged, as its blobs are unknown: remove it first"
     )]

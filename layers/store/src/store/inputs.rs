@@ -4,9 +4,13 @@ use std::os::fd::OwnedFd;
 
 use super::LayerStore;
 use super::error::{BlobFault, StoreError};
+use super::uses::hold_file;
 use crate::content;
 use crate::digest::Digest;
 use crate::manifest::{Entry, Kind, Manifest, Meta};
+
+/// Where the layer of a stored input manifest has it.
+pub(super) const MANIFEST: &str = "manifest.json";
 
 impl LayerStore {
     /// Puts `text`, a manifest that names `blobs`, and points `name` at a layer of it and them: as long as that is there,
@@ -22,7 +26,7 @@ impl LayerStore {
     ) -> Result<(Digest, Option<Digest>), StoreError> {
         let writer = self.doubting_writer()?;
         let (digest, size) = writer.put_blob(text)?;
-        let mut entries = vec![file("manifest.json".to_owned(), digest, size)];
+        let mut entries = vec![file(MANIFEST.to_owned(), digest, size)];
         if !blobs.is_empty() {
             let meta = Meta { mode: 0o755, ..Meta::default() };
             entries.push(Entry { path: "blobs".into(), kind: Kind::Directory { opaque: false }, meta });
@@ -38,12 +42,16 @@ impl LayerStore {
         Ok((digest, replaced))
     }
 
-    /// Opens a stored manifest, hashed again as those of layers are.
+    /// Opens a stored manifest, hashed again as those of layers are. While the descriptor is open, in any process, no
+    /// removal takes the manifest and the blobs that its layer keeps.
     pub fn open_inputs(&self, digest: &Digest) -> Result<OwnedFd, StoreError> {
+        let missing = || StoreError::Inputs { digest: *digest, fault: BlobFault::Missing };
         if self.blob_stat(digest)?.is_none() {
-            return Err(StoreError::Inputs { digest: *digest, fault: BlobFault::Missing });
+            return Err(missing());
         }
         let file = self.open_blob(digest)?;
+        let held = hold_file(&file).map_err(StoreError::io("lock the blob", self.blob_path(digest)))?;
+        held.then_some(()).ok_or_else(missing)?;
         let found = content::hash(&file).map_err(StoreError::io("read the blob", self.blob_path(digest)))?;
         if found == *digest {
             Ok(file)

@@ -7,6 +7,7 @@
 //! layers/<hex>       manifests, named by the BLAKE3 of their text
 //! names/<name>       a digest
 //! bases/<hex>.<name> what the changes in a named layer were made to
+//! config.json        how long layers without a name are kept
 //! runs/<id>/         upper, work and lock of one action
 //! tmp/<id>/          half-written files of one process
 //! ```
@@ -16,12 +17,16 @@
 
 mod bases;
 mod blobs;
+mod config;
 mod error;
+mod gc;
 mod inputs;
 mod list;
 mod names;
 mod remove;
 mod run;
+mod uses;
+pub mod verify;
 mod writer;
 
 use std::fs::DirBuilder;
@@ -38,12 +43,15 @@ use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::{fsat, locked_dir};
 
+pub use config::Expiry;
 pub use error::{BlobFault, StoreError};
+pub use gc::{Collected, Expired, Why};
 pub use list::LayerInfo;
-pub use remove::Removed;
+pub use remove::{Really, Removed};
 pub use run::{Run, Swept, flags};
+pub use uses::Hold;
 pub(crate) use writer::Link;
-pub use writer::Writer;
+pub use writer::{Adding, Writer};
 
 /// The format this program writes, and the newest it reads.
 const VERSION: u32 = 1;
@@ -143,6 +151,21 @@ impl LayerStore {
             .map_err(StoreError::io("lock", self.path.join("lock")))
     }
 
+    /// As [`LayerStore::lock_shared`]; not at all for one who may read the store and no more.
+    fn lock_for_reading(&self) -> Result<Option<OwnedFd>, StoreError> {
+        match self.lock_shared() {
+            Err(StoreError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Ok(None)
+            }
+            locked => locked.map(Some),
+        }
+    }
+
     /// Held while layers and blobs are removed.
     fn lock_exclusive(&self) -> Result<OwnedFd, StoreError> {
         locked_dir::lock(&self.root, "lock", FlockOperation::LockExclusive)
@@ -158,7 +181,7 @@ fn check_version(root: &OwnedFd, path: &Path) -> Result<bool, StoreError> {
     };
     let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
     match text.parse::<u32>() {
-        Ok(version) if version <= VERSION => Ok(true),
+        Ok(1..=VERSION) => Ok(true),
         _ => Err(StoreError::Newer { path: path.to_owned(), found: text, known: VERSION }),
     }
 }
@@ -166,7 +189,8 @@ fn check_version(root: &OwnedFd, path: &Path) -> Result<bool, StoreError> {
 /// Two processes may do this at once: every step leaves what the other one made.
 fn initialise(root: &OwnedFd, path: &Path) -> Result<(), StoreError> {
     let names = fsat::names(root).map_err(StoreError::io("list", path))?;
-    let ours = |name: &str| DIRECTORIES.contains(&name) || name == "version" || name.starts_with(".version-");
+    // One with a lock and without a version has lost that, and is not for us to begin anew.
+    let ours = |name: &str| is_ours(name) && name != "lock";
     if !names.iter().all(|name| name.to_str().is_some_and(ours)) {
         return Err(StoreError::NotAStore { path: path.to_owned() });
     }
@@ -176,6 +200,12 @@ fn initialise(root: &OwnedFd, path: &Path) -> Result<(), StoreError> {
     spread_runs(root);
     // Last, so that a store with a version is complete.
     write_version(root).map_err(StoreError::io("write", path.join("version")))
+}
+
+/// Whether a store has something of this name in its directory.
+fn is_ours(name: &str) -> bool {
+    let files = ["version", "lock", config::FILE];
+    DIRECTORIES.contains(&name) || files.contains(&name) || name.starts_with(".version-")
 }
 
 fn write_version(root: &OwnedFd) -> io::Result<()> {

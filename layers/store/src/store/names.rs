@@ -20,7 +20,7 @@ impl LayerStore {
     pub fn resolve(&self, text: &str) -> Result<Digest, StoreError> {
         match text.strip_prefix("b3:") {
             Some(hex) => self.resolve_digest(text, hex),
-            None => self.named(text),
+            None => self.resolve_name(text),
         }
     }
 
@@ -36,7 +36,7 @@ impl LayerStore {
         let path = self.path.join("names").join(&file);
         let fail = || StoreError::io("set the name", &path);
         // One that is damaged points at nothing.
-        let before = self.named(name).ok().filter(|before| before != digest);
+        let before = self.resolve_name(name).ok().filter(|before| before != digest);
         let scratch = LockedDir::create(&self.tmp).map_err(fail())?;
         let written = self.write_name(&scratch, &file, digest).map_err(fail());
         scratch.remove().map_err(fail())?;
@@ -73,7 +73,7 @@ impl LayerStore {
         let mut names = Vec::new();
         for file in files {
             let Some(name) = file.to_str().map(|file| file.replace('%', "/")) else { continue };
-            match self.named(&name) {
+            match self.resolve_name(&name) {
                 Ok(digest) => names.push((name, digest)),
                 // Removed meanwhile, or no file of ours.
                 Err(StoreError::NoSuchName { .. } | StoreError::BadName { .. }) => {}
@@ -84,7 +84,7 @@ impl LayerStore {
         Ok(names)
     }
 
-    fn named(&self, name: &str) -> Result<Digest, StoreError> {
+    pub(super) fn resolve_name(&self, name: &str) -> Result<Digest, StoreError> {
         let file = file_name(name)?;
         let bytes = match fsat::read(&self.names, &file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

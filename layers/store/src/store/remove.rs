@@ -1,89 +1,175 @@
 //! A removal: a name or layer goes, and with it the blobs that no other layer holds.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
 
 use super::LayerStore;
 use super::error::StoreError;
 use crate::digest::Digest;
 use crate::fsat;
-use crate::manifest::Kind;
+use crate::manifest::{Kind, Manifest};
 
 /// What a removal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub name: Option<String>,
-    /// `None`: another name still points at the layer.
+    /// `None`: another name still points at the layer, or it is in use.
     pub layer: Option<Digest>,
+    /// Somebody holds the layer; the first collection after that removes it.
+    pub in_use: bool,
     pub blobs: u64,
     /// Disk space given back by the blobs, in bytes of content.
     pub bytes: u64,
 }
 
+/// Whether something is done, or only what would be done is found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Really {
+    Do,
+    DryRun,
+}
+
 impl LayerStore {
-    /// Removes a name, and its layer unless another name points at it; or, by digest, a layer without a name.
-    /// Waits for captures and imports in progress: their blobs have no manifest yet.
+    /// Removes a name, and its layer unless another name points at it or it is in use; or, by digest, a layer without a
+    /// name. Waits for captures and imports in progress: their blobs have no manifest yet.
     ///
-    /// Errors: a digest that a name points at; another layer whose manifest is damaged, as its blobs are unknown.
+    /// Errors: a digest that a name points at, or that is in use; another layer whose manifest is damaged, as its blobs
+    /// are unknown.
     pub fn remove(&self, text: &str) -> Result<Removed, StoreError> {
         let _guard = self.lock_exclusive()?;
-        let digest = self.resolve(text)?;
         let is_name = !text.starts_with("b3:");
+        let digest = match self.resolve(text) {
+            // What it was the name of nobody knows: nothing else goes with it.
+            Err(StoreError::DamagedName { .. }) => return self.remove_name_alone(text),
+            other => other?,
+        };
         let all = self.names()?.into_iter().filter(|(name, to)| *to == digest && !(is_name && name == text));
         let others: Vec<String> = all.map(|(name, _)| name).collect();
         if !is_name && !others.is_empty() {
             return Err(StoreError::Named { digest, names: others });
         }
-        let used = if others.is_empty() { Some(self.blobs_without(&digest)?) } else { None };
-        let mut removed = Removed::default();
+        if !others.is_empty() || is_name && !self.has_layer(&digest)? {
+            return self.remove_name_alone(text);
+        }
+        let Some(_claim) = self.claim(&digest)? else {
+            if !is_name {
+                return Err(StoreError::InUse { digest });
+            }
+            self.forget_uses(&digest)?;
+            return self.remove_name_alone(text).map(|removed| Removed { in_use: true, ..removed });
+        };
+        let used = self.blobs_of(self.digests()?.iter().filter(|other| **other != digest))?;
+        let name = is_name.then(|| text.to_owned());
         if is_name {
             self.remove_name(text)?;
-            removed.name = Some(text.to_owned());
         }
-        if let Some(used) = used {
-            let path = self.layers_path().join(digest.hex());
-            fsat::unlink(&self.layers, digest.hex()).map_err(StoreError::io("remove", path))?;
-            removed.layer = Some(digest);
-            (removed.blobs, removed.bytes) = self.remove_unused(&used)?;
-        }
-        Ok(removed)
+        self.remove_manifest(&digest)?;
+        self.sync_removals()?;
+        let (blobs, bytes) = self.remove_unused(&used, Really::Do)?;
+        Ok(Removed { name, layer: Some(digest), in_use: false, blobs, bytes })
     }
 
-    /// The blobs of all layers but `gone`.
-    fn blobs_without(&self, gone: &Digest) -> Result<HashSet<Digest>, StoreError> {
+    fn remove_name_alone(&self, name: &str) -> Result<Removed, StoreError> {
+        self.remove_name(name)?;
+        Ok(Removed { name: Some(name.to_owned()), ..Removed::default() })
+    }
+
+    /// All blobs of these layers. Errors: one whose manifest cannot be read.
+    pub(super) fn blobs_of<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Digest>,
+    ) -> Result<HashSet<Digest>, StoreError> {
         let mut used = HashSet::new();
-        for digest in self.digests()?.into_iter().filter(|digest| digest != gone) {
-            let manifest = self
-                .manifest(&digest)
-                .map_err(|source| StoreError::UnknownBlobs { digest, source: Box::new(source) })?;
-            used.extend(manifest.entries.iter().filter_map(|entry| match entry.kind {
-                Kind::File { digest, .. } => Some(digest),
-                _ => None,
-            }));
+        for digest in layers {
+            let manifest = self.manifest_for_removal(digest)?;
+            used.extend(blobs(&manifest).map(|(blob, _)| blob));
         }
         Ok(used)
     }
 
-    fn remove_unused(&self, used: &HashSet<Digest>) -> Result<(u64, u64), StoreError> {
-        let path = self.path.join("blobs");
+    /// The manifest of a layer that is to stay.
+    pub(super) fn manifest_for_removal(&self, digest: &Digest) -> Result<Manifest, StoreError> {
+        let unknown = |source| StoreError::UnknownBlobs { digest: *digest, source: Box::new(source) };
+        self.manifest(digest).map_err(unknown)
+    }
+
+    pub(super) fn remove_manifest(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.layers_path().join(digest.hex());
+        fsat::unlink(&self.layers, digest.hex()).map_err(StoreError::io("remove", path))
+    }
+
+    /// Manifests are gone for good before any of their blobs goes: after a crash there is no layer that lacks one.
+    pub(super) fn sync_removals(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.layers).map_err(StoreError::io("sync", self.layers_path()))
+    }
+
+    /// Removes the blobs that are not `used`; what has no blob's name is left to [`LayerStore::verify`]. Returns their
+    /// number and the bytes that this gives back.
+    pub(super) fn remove_unused(
+        &self,
+        used: &HashSet<Digest>,
+        really: Really,
+    ) -> Result<(u64, u64), StoreError> {
         let (mut blobs, mut bytes) = (0, 0);
-        for prefix in fsat::names(&self.blobs).map_err(StoreError::io("list", &path))? {
-            let path = path.join(&prefix);
-            let dir = fsat::open_dir(&self.blobs, &prefix).map_err(StoreError::io("open", &path))?;
-            for name in fsat::names(&dir).map_err(StoreError::io("list", &path))? {
-                let hex = [prefix.as_os_str(), name.as_os_str()].map(|part| part.to_string_lossy()).concat();
-                if Digest::from_hex(&hex).is_ok_and(|digest| used.contains(&digest)) {
-                    continue;
-                }
-                let path = path.join(&name);
-                let stat = fsat::stat(&dir, &name).map_err(StoreError::io("look at", &path))?;
-                rustix::fs::unlinkat(&dir, &name, AtFlags::empty())
-                    .map_err(StoreError::io("remove", &path))?;
-                blobs += 1;
-                bytes += stat.map_or(0, |stat| stat.st_size as u64);
+        self.each_blob(|dir, name, digest, stat| {
+            if used.contains(&digest) || FileType::from_raw_mode(stat.st_mode).is_dir() {
+                return Ok(());
             }
-        }
+            if really == Really::Do {
+                fsat::unlink(dir, name).map_err(StoreError::io("remove", self.blob_path(&digest)))?;
+            }
+            blobs += 1;
+            // A file with another name, in an upper that is kept, stays on the disk.
+            bytes += if stat.st_nlink == 1 { stat.st_size as u64 } else { 0 };
+            Ok(())
+        })?;
         Ok((blobs, bytes))
     }
+
+    /// Calls `visit` with every file that has a blob's name: its directory, the name there, the digest, lstat.
+    pub(super) fn each_blob(
+        &self,
+        mut visit: impl FnMut(&OwnedFd, &OsStr, Digest, Stat) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let path = self.path.join("blobs");
+        for prefix in fsat::names(&self.blobs).map_err(StoreError::io("list", &path))? {
+            let path = path.join(&prefix);
+            let dir = match fsat::open_dir(&self.blobs, &prefix) {
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => continue,
+                other => other.map_err(StoreError::io("open", &path))?,
+            };
+            for name in fsat::names(&dir).map_err(StoreError::io("list", &path))? {
+                let Some(digest) = blob_name(&prefix, &name) else { continue };
+                let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+                match stat {
+                    Err(Errno::NOENT) => {}
+                    stat => visit(
+                        &dir,
+                        &name,
+                        digest,
+                        stat.map_err(StoreError::io("look at", path.join(&name)))?,
+                    )?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The digest that a file in `blobs/PREFIX` is named by.
+pub(super) fn blob_name(prefix: &OsStr, name: &OsStr) -> Option<Digest> {
+    let (prefix, name) = (prefix.to_str()?, name.to_str()?);
+    if prefix.len() == 2 { Digest::from_hex(&format!("{prefix}{name}")).ok() } else { None }
+}
+
+/// The blobs of a layer with their sizes in bytes, once for each of its files.
+pub(super) fn blobs(manifest: &Manifest) -> impl Iterator<Item = (Digest, u64)> {
+    manifest.entries.iter().filter_map(|entry| match entry.kind {
+        Kind::File { digest, size } => Some((digest, size)),
+        _ => None,
+    })
 }

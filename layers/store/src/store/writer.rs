@@ -40,6 +40,12 @@ pub struct Writer<'a> {
     unsynced: Mutex<Vec<Digest>>,
 }
 
+/// No removal until it is dropped; see [`LayerStore::adding`].
+#[derive(Debug)]
+pub struct Adding {
+    _lock: OwnedFd,
+}
+
 /// What became of an attempt to link a file into the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -54,6 +60,11 @@ pub(crate) enum Link {
 }
 
 impl LayerStore {
+    /// Keeps whatever is put meanwhile from being removed before it has its name.
+    pub fn adding(&self) -> Result<Adding, StoreError> {
+        Ok(Adding { _lock: self.lock_shared()? })
+    }
+
     /// Starts adding to the store.
     pub fn writer(&self) -> Result<Writer<'_>, StoreError> {
         self.start_writer(false)
@@ -129,12 +140,15 @@ impl Writer<'_> {
         let text = manifest.to_bytes();
         let digest = Digest::of(&text);
         let name = digest.hex();
-        // Put before: nothing to do, unless what is there is damaged.
-        if fsat::read(&self.store.layers, &name).is_ok_and(|old| old == text) && self.unsynced().is_empty() {
+        let path = self.store.layers_path().join(&name);
+        // Put before. Whoever holds the layer has a lock on this very file, so that it must not be replaced, unless it is
+        // damaged.
+        if fsat::read(&self.store.layers, &name).is_ok_and(|old| old == text) {
+            self.sync_blobs().map_err(StoreError::io("sync the blobs of", &path))?;
+            self.store.note_use(&digest);
             return Ok(digest);
         }
         let (temp_name, temp) = self.temporary()?;
-        let path = self.store.layers_path().join(&name);
         let mut file = std::fs::File::from(temp);
         file.write_all(&text).map_err(StoreError::io("write", &path))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(blobs::MODE))
