@@ -3,10 +3,11 @@
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use crate::base::{Base, Seen};
 use crate::digest::Digest;
 use crate::ids::IdMap;
 use crate::intake::{Devices, Intake, Owner, Rules};
-use crate::manifest::Kind;
+use crate::manifest::{Kind, Manifest};
 use crate::store::LayerStore;
 
 pub use crate::intake::{IntakeError as CaptureError, Take};
@@ -25,6 +26,8 @@ pub struct CaptureOptions {
     /// plain directories. Empty for everything.
     pub only: Vec<PathBuf>,
     pub take: Take,
+    /// Is pointed at the layer, before anything is taken out of the upper.
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +50,9 @@ pub struct Captured {
     pub sockets_skipped: u64,
 }
 
+/// Says what was there before at the paths of a layer, parents first.
+pub type Look<'a> = dyn Fn(&Manifest) -> Result<Vec<Seen>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
 /// Stores what lies in `upper`, to which nobody may be writing any more, as a layer.
 ///
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
@@ -59,6 +65,25 @@ pub fn capture(
     options: &CaptureOptions,
     store: &LayerStore,
 ) -> Result<Captured, CaptureError> {
+    capture_of(upper, options, store, None)
+}
+
+/// The same; the name keeps what `look` says was there before at the paths of the layer.
+pub fn capture_with_base(
+    upper: BorrowedFd<'_>,
+    options: &CaptureOptions,
+    store: &LayerStore,
+    look: &Look<'_>,
+) -> Result<Captured, CaptureError> {
+    capture_of(upper, options, store, Some(look))
+}
+
+fn capture_of(
+    upper: BorrowedFd<'_>,
+    options: &CaptureOptions,
+    store: &LayerStore,
+    look: Option<&Look<'_>>,
+) -> Result<Captured, CaptureError> {
     let owner = Owner::Keep(options.ids.clone());
     let rules = Rules {
         overlay: true,
@@ -68,7 +93,15 @@ pub fn capture(
         only: &options.only,
         take: options.take,
     };
-    let intake = Intake::read(upper, &rules, store)?;
+    let intake = Intake::read(upper, &rules, store, |intake| {
+        let Some(name) = &options.name else { return Ok(()) };
+        let failed = |source| CaptureError::Name { name: name.clone(), source };
+        if let Some(look) = look {
+            let seen = look(&intake.manifest).map_err(|source| CaptureError::Base { source })?;
+            store.put_base(name, &Base { layer: intake.digest, seen }).map_err(failed)?;
+        }
+        store.set_name(name, &intake.digest).map(drop).map_err(failed)
+    })?;
     let removed = intake.manifest.entries.iter().filter(|entry| entry.kind == Kind::Whiteout).count();
     let (files, bytes) = intake.manifest.totals();
     Ok(Captured {

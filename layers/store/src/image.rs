@@ -111,6 +111,8 @@ impl Image {
             io::copy(&mut hashed, &mut io::sink()).map_err(read)?;
             hashed.verify(layer)?;
             let mut hashed = Hashed::new(reading(self.open_blob(layer)?));
+            // A collection must not come between the layer and its name.
+            let _adding = store.adding().map_err(|source| ImageError::Name { blob: blob.clone(), source })?;
             let imported = import_tar(&mut hashed, &ImportOptions::default(), store)
                 .map_err(|source| ImageError::Import { blob: blob.clone(), source })?;
             io::copy(&mut hashed, &mut io::sink()).map_err(read)?;

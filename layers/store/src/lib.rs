@@ -29,7 +29,7 @@ pub mod tree;
 mod xattrs;
 
 pub use base::Base;
-pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture};
+pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture, capture_with_base};
 pub use digest::Digest;
 pub use export::{ExportError, Exported, export_dir};
 pub use ids::{IdExtent, IdMap};

@@ -55,6 +55,8 @@ pub(crate) struct InputsBranch {
     /// Where relative host paths start.
     pub(crate) base: Arc<OwnedFd>,
     pub(crate) host: Arc<OwnedFd>,
+    /// Of a stored one: what keeps it and its blobs in the store.
+    manifest: Arc<OwnedFd>,
     pub(crate) store: Option<LayerStore>,
 }
 
@@ -77,11 +79,18 @@ impl Branch {
             }
             Content::Layer(LayerBranch { blobs: Blobs::Store(store), .. }) => (Vec::new(), Some(store)),
             Content::Layer(_) => (Vec::new(), None),
-            Content::Inputs(inputs) => (vec![&inputs.base, &inputs.host], inputs.store.as_ref()),
+            Content::Inputs(InputsBranch { base, host, manifest, store, .. }) => {
+                (vec![base, host, manifest], store.as_ref())
+            }
+        };
+        let hold = match &self.content {
+            Content::Layer(LayerBranch { hold, .. }) => hold.as_ref(),
+            Content::Host(_) | Content::Inputs(_) => None,
         };
         files
             .into_iter()
             .map(|file| file.as_fd())
+            .chain(hold.map(AsFd::as_fd))
             .chain(store.into_iter().flat_map(LayerStore::descriptors))
             .collect()
     }
@@ -231,14 +240,14 @@ impl Labelled<'_> {
             SegmentError::Digest { label, digest, source }
         })?;
         let store = self.store(store)?;
-        let layer = context
-            .layers
-            .load(digest, &store)
-            .map_err(|source| SegmentError::Layer { label: self.label(), source: Box::new(source) })?;
+        let failed = |source| SegmentError::Layer { label: self.label(), source: Box::new(source) };
+        let hold = Some(store.hold(&digest).map_err(failed)?);
+        let layer = context.layers.load(digest, &store).map_err(failed)?;
         Ok(LayerBranch {
             digest: Some(digest),
             layer,
             blobs: Blobs::Store(store),
+            hold,
             implied: Default::default(),
         })
     }
@@ -256,7 +265,8 @@ impl Labelled<'_> {
         let bytes = bytes.ok_or_else(|| self.missing(manifest))?;
         let reach = Reach { blobs: store.is_some(), relative: base.is_some() };
         let index = InputIndex::parse(bytes, reach).map_err(bad)?;
-        Ok(InputsBranch { index, base: self.get(base.unwrap_or(host))?, host: self.get(host)?, store })
+        let (base, host) = (self.get(base.unwrap_or(host))?, self.get(host)?);
+        Ok(InputsBranch { index, base, host, manifest: self.get(manifest)?, store })
     }
 
     fn label(&self) -> String {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use vfsrun_layers::{
-    Digest, Entry, Kind, LayerStore, Manifest, ManifestError, Meta, StoreError, Tree, order,
+    Digest, Entry, Hold, Kind, LayerStore, Manifest, ManifestError, Meta, StoreError, Tree, order,
 };
 
 use crate::describe::{SkeletonContent, SkeletonEntry};
@@ -128,6 +128,8 @@ pub(crate) struct LayerBranch {
     pub(crate) digest: Option<Digest>,
     pub(crate) layer: Arc<LayerTree>,
     pub(crate) blobs: Blobs,
+    /// The store keeps the layer as long as it is shown. `None` for a skeleton.
+    pub(crate) hold: Option<Hold>,
     /// Positions of directories that only exist because something lies below.
     pub(crate) implied: HashSet<u32>,
 }
@@ -145,7 +147,8 @@ impl LayerBranch {
         all.sort_by(|a, b| order::compare(&a.path, &b.path));
         let layer = LayerTree::new(Manifest::from_entries(all)?);
         let implied = implied_paths.iter().filter_map(|path| layer.position(path)).collect();
-        Ok(LayerBranch { digest: None, layer: Arc::new(layer), blobs: Blobs::Memory(blobs), implied })
+        let blobs = Blobs::Memory(blobs);
+        Ok(LayerBranch { digest: None, layer: Arc::new(layer), blobs, hold: None, implied })
     }
 
     /// Opens a blob for reading that holds what the manifest says. Errors: the reason as text, for a fault.

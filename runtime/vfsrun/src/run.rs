@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 use vfsrun_fuse::{AttachedSegment, Mounts, Patience, Visit};
-use vfsrun_layers::{CaptureError, Captured, Digest, ImageError, StoreError};
+use vfsrun_layers::{CaptureError, Captured, ImageError, StoreError};
 use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
 
-use crate::base::{BaseError, Meanwhile};
+use crate::base::Meanwhile;
 use crate::container::{Action, ContainerError};
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
@@ -44,10 +44,6 @@ pub enum RunError {
     Plan { file: PathBuf, source: PlanError },
     #[error("{}: process: missing; a spec says what to run in process.args", file.display())]
     NoProcess { file: PathBuf },
-    #[error(
-        "the layer {layer} was captured and gets no name: what the command saw before it changed it is not known (`vfsrun layer tag {layer} {name}` names it all the same)"
-    )]
-    Base { layer: Digest, name: String, source: BaseError },
     #[error("{}: {at}", file.display())]
     Image { file: PathBuf, at: String, source: ImageError },
     #[error("{}", file.display())]

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use vfsrun_layers::{Base, CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Run, Take};
+use vfsrun_layers::{
+    CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Manifest, Run, Take, capture_with_base,
+};
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{self, Capture, Root, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
@@ -114,37 +116,34 @@ pub fn capture(
     (file, meanwhile): (&Path, &Meanwhile<'_>),
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
-    let captured = take(plan, how, upper, store)?;
-    let named = how.name.clone().filter(|_| names);
-    if let Some(name) = &named {
-        let layer = captured.digest;
-        if let Root::View { segments, .. } = &plan.root {
-            let base = base::of(&store.manifest(&layer)?, segments, store, file, meanwhile);
-            let seen = base.map_err(|source| RunError::Base { layer, name: name.clone(), source })?;
-            store.put_base(name, &Base { layer, seen })?;
-        }
-        store.set_name(name, &layer)?;
-    }
-    Ok((Some(captured), named))
+    let name = how.name.clone().filter(|_| names);
+    let look = |manifest: &Manifest| match &plan.root {
+        Root::View { segments, .. } => Ok(base::of(manifest, segments, store, file, meanwhile)?),
+        // Nothing of it lies anywhere else.
+        Root::Directory { .. } => Ok(Vec::new()),
+    };
+    let options = options(plan, how, name.clone(), upper);
+    let Some(directory) = upper.directory() else {
+        return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
+    };
+    let captured = capture_with_base(directory, &options, store, &look);
+    let captured = captured.map_err(|source| match upper.keep() {
+        Ok(Some(kept)) => RunError::Capture { kept, source },
+        Ok(None) => RunError::CaptureMemory { source },
+        Err(error) => error,
+    })?;
+    Ok((Some(captured), name))
 }
 
-fn take(plan: &Plan, how: &Capture, upper: &Upper, store: &LayerStore) -> Result<Captured, RunError> {
-    let take = if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy };
-    let options = CaptureOptions {
+fn options(plan: &Plan, how: &Capture, name: Option<String>, upper: &Upper) -> CaptureOptions {
+    CaptureOptions {
         ids: id_map(plan),
         clamp_mtime: Some(how.clamp_time),
         devices: false,
         only: how.only.clone(),
-        take,
-    };
-    let Some(directory) = upper.directory() else {
-        return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
-    };
-    vfsrun_layers::capture(directory, &options, store).map_err(|source| match upper.keep() {
-        Ok(Some(kept)) => RunError::Capture { kept, source },
-        Ok(None) => RunError::CaptureMemory { source },
-        Err(error) => error,
-    })
+        take: if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy },
+        name,
+    }
 }
 
 pub fn id_map(plan: &Plan) -> IdMap {

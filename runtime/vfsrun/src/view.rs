@@ -18,7 +18,7 @@ use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
 use vfsrun_sys::clone::{Cloned, Namespaces, clone, exit_now};
 use vfsrun_sys::mount::{Attr, NewMount};
-use vfsrun_union::describe::Passthrough;
+use vfsrun_union::describe::{Passthrough, Source};
 
 use crate::id_maps::{self, IdMapError};
 use crate::seal;
@@ -79,6 +79,7 @@ pub fn ask(
 ) -> Result<PendingView, ViewError> {
     // The command gets the caller's own.
     let _limit = FileLimit::raise()?;
+    note_uses(segments, Some(store));
     // Before the namespace is entered: every path is opened with the caller's own rights.
     let opened = segments
         .iter()
@@ -180,6 +181,18 @@ fn connect(
         None => View::connect_or_start(&domain, start),
     };
     Ok(view?)
+}
+
+/// Records that the layers of segments are used.
+pub fn note_uses<'a>(segments: impl IntoIterator<Item = &'a Segment>, store: Option<&LayerStore>) {
+    let Some(store) = store else { return };
+    for branch in segments.into_iter().flat_map(|segment| &segment.spec.branches) {
+        if let Source::Layer { digest, .. } = &branch.source
+            && let Ok(digest) = digest.parse()
+        {
+            store.note_use(&digest);
+        }
+    }
 }
 
 /// What a segment names, in its order. A plain bundle's names no store.

@@ -137,7 +137,8 @@ pub fn import_dir(
         only: &[],
         take: Take::Copy,
     };
-    let intake = Intake::read(dir, &rules, store).map_err(|source| ImportError::Directory { source })?;
+    let intake =
+        Intake::read(dir, &rules, store, |_| Ok(())).map_err(|source| ImportError::Directory { source })?;
     let (files, bytes) = intake.manifest.totals();
     Ok(Imported {
         digest: intake.digest,

@@ -33,6 +33,10 @@ pub enum IntakeError {
     Store { path: PathBuf, source: StoreError },
     #[error("cannot put the layer into the store")]
     Layer { source: StoreError },
+    #[error("cannot name the layer {name}")]
+    Name { name: String, source: StoreError },
+    #[error("cannot say what was there before it changed; it gets no name")]
+    Base { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("what was found is no layer")]
     Entries { source: ManifestError },
     #[error(
@@ -103,10 +107,12 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
+    /// `settle` is called when the layer is in the store, and nothing has been taken out of the tree.
     pub(crate) fn read(
         root: BorrowedFd<'_>,
         rules: &Rules<'_>,
         store: &LayerStore,
+        settle: impl FnOnce(&Intake) -> Result<(), IntakeError>,
     ) -> Result<Intake, IntakeError> {
         let scan = Scan::read(root, rules)?;
         // A capture has to be fast, and what it brings is nothing that anybody had put before.
@@ -115,6 +121,7 @@ impl Intake {
         let stored = files::store(root, &scan.files, rules, &writer)?;
         let mut intake = assemble(&scan, &stored)?;
         intake.digest = writer.put_layer(&intake.manifest).map_err(|source| IntakeError::Layer { source })?;
+        settle(&intake)?;
         files::finish_moves(root, &scan.files, &stored, &writer);
         Ok(intake)
     }

@@ -69,6 +69,7 @@ fn update(branches: &Branches, directory: &Path) -> Result<(), BareViewError> {
 }
 
 fn open(branches: &Branches) -> Result<Vec<OwnedFd>, BareViewError> {
+    view::note_uses([&branches.segment], branches.store.as_ref());
     view::open_all(&branches.segment.opens, branches.store.as_ref())
         .map_err(|source| BareViewError::Open { file: branches.file.clone(), source })
 }
