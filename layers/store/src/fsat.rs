@@ -86,3 +86,9 @@ pub fn times(seconds: i64, nanoseconds: u32) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
 }
+
+/// What a file takes on the disk, in bytes.
+pub fn on_disk(stat: &Stat) -> u64 {
+    // In units of 512 bytes whatever the file system's block is: stat(2).
+    stat.st_blocks as u64 * 512
+}

@@ -6,6 +6,7 @@ pub mod base;
 pub mod capture;
 mod check;
 mod content;
+pub mod diff;
 pub mod digest;
 pub mod escape;
 pub mod export;

@@ -1,11 +1,13 @@
 //! A listing: what `vfsrun layer ls` shows of each layer.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::LayerStore;
 use super::error::StoreError;
+use super::{LayerStore, remove, uses};
 use crate::digest::Digest;
 use crate::fsat;
+use crate::manifest::Manifest;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
@@ -16,8 +18,14 @@ pub struct LayerInfo {
     pub files: Option<u64>,
     /// Sum of their sizes; `None` as above.
     pub bytes: Option<u64>,
+    /// What the disk has for this layer alone: its manifest, and blobs that no other layer has. `None` as above.
+    pub own_bytes: Option<u64>,
     /// When the layer was first put into this store.
     pub created: SystemTime,
+    /// To the hour; the epoch for a layer whose name was removed while it was in use.
+    pub last_used: SystemTime,
+    /// Somebody holds it now.
+    pub in_use: bool,
 }
 
 impl LayerStore {
@@ -25,20 +33,48 @@ impl LayerStore {
     pub fn list(&self) -> Result<Vec<LayerInfo>, StoreError> {
         let names = self.names()?;
         let mut layers = Vec::new();
+        let mut blobs = OwnBlobs::default();
         for digest in self.digests()? {
             let path = self.layers_path().join(digest.hex());
             let stat = fsat::stat(&self.layers, digest.hex()).map_err(StoreError::io("look at", path))?;
             // Removed since the directory was read.
             let Some(stat) = stat else { continue };
-            let totals = self.manifest(&digest).ok().map(|manifest| manifest.totals());
+            let manifest = self.manifest(&digest).ok();
+            let totals = manifest.as_ref().map(Manifest::totals);
+            if let Some(manifest) = &manifest {
+                blobs.add(layers.len(), manifest);
+            }
             layers.push(LayerInfo {
                 names: names.iter().filter(|name| name.1 == digest).map(|name| name.0.clone()).collect(),
                 digest,
                 files: totals.map(|totals| totals.0),
                 bytes: totals.map(|totals| totals.1),
+                own_bytes: totals.map(|_| fsat::on_disk(&stat)),
                 created: UNIX_EPOCH + Duration::from_secs(stat.st_mtime.try_into().unwrap_or(0)),
+                last_used: uses::last_used(&stat),
+                in_use: self.claim(&digest)?.is_none(),
             });
         }
+        for (blob, index) in blobs.of_one_layer() {
+            let size = self.blob_stat(&blob)?.map_or(0, |stat| fsat::on_disk(&stat));
+            layers[index].own_bytes = layers[index].own_bytes.map(|own| own + size);
+        }
         Ok(layers)
+    }
+}
+
+/// Which layer a blob belongs to; `None`: several.
+#[derive(Default)]
+struct OwnBlobs(HashMap<Digest, Option<usize>>);
+
+impl OwnBlobs {
+    fn add(&mut self, layer: usize, manifest: &Manifest) {
+        for blob in remove::blobs(manifest).map(|(blob, _)| blob).collect::<HashSet<_>>() {
+            self.0.entry(blob).and_modify(|owner| *owner = None).or_insert(Some(layer));
+        }
+    }
+
+    fn of_one_layer(self) -> impl Iterator<Item = (Digest, usize)> {
+        self.0.into_iter().filter_map(|(blob, layer)| Some((blob, layer?)))
     }
 }
