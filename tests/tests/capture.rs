@@ -347,21 +347,29 @@ fn full_disk_keeps_the_upper_and_says_how_to_recover_it(sandbox: &Sandbox) {
     let steps = format!(
         "code=0; vfsrun ./spec.json 2> message || code=$?
          echo \"code $code\"
-         upper=$(ls -d '{store}'/runs/*/upper)
-         echo \"upper $upper\"
+         echo \"upper $(ls -d '{store}'/runs/*/upper)\"
+         echo \"listed $(vfsrun layer recover | grep -c 'bin.sh -c mkdir .*No space left')\"
+         again=$(sed -n 's/.* `vfsrun --store [^ ]* \\([^`]*\\)` .*/\\1/p' message)
+         vfsrun layer verify
+         code=0; vfsrun $again 2> full || code=$?
+         echo \"full $code\"
          mount -o remount,size=64m '{store}'
-         vfsrun layer import rescued \"$upper\" 2>/dev/null
-         vfsrun layer show rescued | grep /d/file
-         vfsrun layer show full 2>&1 || true",
+         vfsrun $again
+         vfsrun layer show full | grep /d/file
+         vfsrun layer verify
+         echo \"left $(vfsrun layer recover | wc -l)\"",
         store = store.display()
     );
     let output = command::run(&mut sandbox.script_in_namespace(&setup, &steps)).expect(0);
-    let message = std::fs::read_to_string(sandbox.path("message")).unwrap();
+    let read = |name: &str| std::fs::read_to_string(sandbox.path(name)).unwrap();
+    let message = read("message");
     let line = |start: &str| {
         output.stdout.lines().find_map(|line| line.strip_prefix(start)).unwrap_or("").to_owned()
     };
     assert_eq!(line("code "), "125", "{message}");
     assert!(message.contains(&line("upper ")), "{message}");
-    assert!(message.contains("layer import") && message.contains("No space left on device"), "{message}");
+    assert!(message.contains("No space left on device"), "{message}");
+    assert_eq!((line("listed "), line("full "), line("left ")), ("1".into(), "125".into(), "0".into()));
+    assert!(read("full").contains("No space left on device"), "{}", read("full"));
     assert!(output.stdout.contains("/d/file"), "{}", output.stdout);
 }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::ids::IdMap;
 use crate::intake::{Devices, Intake, Owner, Rules};
 use crate::manifest::{Kind, Manifest};
-use crate::store::LayerStore;
+use crate::store::{LayerStore, StoreError};
 
 pub use crate::intake::{IntakeError as CaptureError, Take};
 
@@ -65,7 +65,7 @@ pub fn capture(
     options: &CaptureOptions,
     store: &LayerStore,
 ) -> Result<Captured, CaptureError> {
-    capture_of(upper, options, store, None)
+    capture_of(upper, options, store, None, || Ok(()))
 }
 
 /// The same; the name keeps what `look` says was there before at the paths of the layer.
@@ -75,7 +75,17 @@ pub fn capture_with_base(
     store: &LayerStore,
     look: &Look<'_>,
 ) -> Result<Captured, CaptureError> {
-    capture_of(upper, options, store, Some(look))
+    capture_of(upper, options, store, Some(look), || Ok(()))
+}
+
+/// The same; `in_place` is called when the layer is there and has its name, and nothing is taken out of the upper yet.
+pub(crate) fn capture_and(
+    upper: BorrowedFd<'_>,
+    options: &CaptureOptions,
+    store: &LayerStore,
+    in_place: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<Captured, CaptureError> {
+    capture_of(upper, options, store, None, in_place)
 }
 
 fn capture_of(
@@ -83,6 +93,7 @@ fn capture_of(
     options: &CaptureOptions,
     store: &LayerStore,
     look: Option<&Look<'_>>,
+    in_place: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<Captured, CaptureError> {
     let owner = Owner::Keep(options.ids.clone());
     let rules = Rules {
@@ -94,13 +105,10 @@ fn capture_of(
         take: options.take,
     };
     let intake = Intake::read(upper, &rules, store, |intake| {
-        let Some(name) = &options.name else { return Ok(()) };
-        let failed = |source| CaptureError::Name { name: name.clone(), source };
-        if let Some(look) = look {
-            let seen = look(&intake.manifest).map_err(|source| CaptureError::Base { source })?;
-            store.put_base(name, &Base { layer: intake.digest, seen }).map_err(failed)?;
+        if let Some(name) = &options.name {
+            give_name(name, intake, look, store)?;
         }
-        store.set_name(name, &intake.digest).map(drop).map_err(failed)
+        in_place().map_err(|source| CaptureError::Layer { source })
     })?;
     let removed = intake.manifest.entries.iter().filter(|entry| entry.kind == Kind::Whiteout).count();
     let (files, bytes) = intake.manifest.totals();
@@ -114,4 +122,20 @@ fn capture_of(
         copied_up_bytes: intake.copied_up_bytes,
         sockets_skipped: intake.sockets,
     })
+}
+
+fn give_name(
+    name: &str,
+    intake: &Intake,
+    look: Option<&Look<'_>>,
+    store: &LayerStore,
+) -> Result<(), CaptureError> {
+    let named = match look {
+        Some(look) => {
+            let seen = look(&intake.manifest).map_err(|source| CaptureError::Base { source })?;
+            store.set_name_with_base(name, &Base { layer: intake.digest, seen })
+        }
+        None => store.set_name(name, &intake.digest),
+    };
+    named.map(drop).map_err(|source| CaptureError::Name { name: name.to_owned(), source })
 }

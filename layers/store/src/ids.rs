@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+use serde::{Deserialize, Serialize};
+
 /// As in uid_map(5). Without extents every id stands for itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMap {
     pub uids: Vec<IdExtent>,
     pub gids: Vec<IdExtent>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdExtent {
     /// First id as recorded in layers.
     pub inside: u32,

@@ -39,7 +39,7 @@ pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 pub use odd_names::{OddNames, without_case};
 pub use store::{
-    Adding, BlobFault, Collected, Expired, Expiry, Hold, LayerInfo, LayerStore, Really, Removed, Run,
-    StoreError, Swept, Why, Writer, flags, verify,
+    Adding, BlobFault, ClaimedRun, Collected, Expired, Expiry, Hold, Kept, KeptRecord, LayerInfo, LayerStore,
+    Really, Removed, Run, StoreError, Swept, Why, Writer, check_name, flags, verify,
 };
 pub use tree::Tree;

@@ -3,9 +3,12 @@
 //! The owner holds flock on `ID/lock`; the kernel frees it however the owner ends. Making a directory and deciding
 //! that one is dead both happen under the parent's `.lock`, so that a directory is never seen without its lock held.
 
+mod kept;
+
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -14,6 +17,8 @@ use vfsrun_sys::process::Process;
 
 use crate::fsat;
 use crate::remove_tree::remove_tree;
+
+pub use kept::Claimed;
 
 pub const PARENT_LOCK: &str = ".lock";
 const DEAD: &str = ".dead-";
@@ -24,6 +29,10 @@ const MOST_IDLE: usize = 8;
 const ID: usize = 16;
 const LOCK: &str = "lock";
 const KEEP: &str = "keep";
+/// Becomes `keep`.
+const RESERVE: &str = "reserve";
+/// Bytes of a record for which there is always room.
+pub const ROOM: usize = 4096;
 /// Names the process that the directory is kept for.
 const USER: &str = "user";
 
@@ -107,11 +116,25 @@ impl LockedDir {
         [&self.parent, &self.dir, &self.lock].map(AsFd::as_fd)
     }
 
-    /// From now on a sweep leaves the directory alone, also after its owner's death.
-    pub fn keep(&self) -> io::Result<()> {
+    /// Takes room for a record, so that there is some when the disk is full.
+    pub fn reserve(&self) -> io::Result<()> {
+        let file = fsat::create(&self.dir, RESERVE, 0o600)?;
+        File::from(file).write_all(&[b' '; ROOM])
+    }
+
+    /// From now on a sweep leaves the directory alone, also after its owner's death. The first of the `records` is
+    /// written that there is room for; without room for any of them the directory is kept all the same.
+    pub fn keep(&self, records: &[Vec<u8>]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(&self.dir, KEEP, flags, Mode::from_raw_mode(0o600))?;
-        Ok(())
+        let file = File::from(rustix::fs::openat(&self.dir, RESERVE, flags, Mode::from_raw_mode(0o600))?);
+        let written = records.iter().find(|record| file.write_all_at(record, 0).is_ok());
+        file.set_len(written.map_or(0, |record| record.len() as u64))?;
+        Ok(rustix::fs::renameat(&self.dir, RESERVE, &self.dir, KEEP)?)
+    }
+
+    /// A sweep may remove the directory once its owner is dead.
+    pub fn unkeep(&self) -> io::Result<()> {
+        Ok(fsat::unlink(&self.dir, KEEP)?)
     }
 
     /// So long as `process` lives a sweep leaves the directory alone, also after its owner's death.
@@ -325,7 +348,7 @@ mod tests {
         let (_temp, parent) = parent();
         let swept = LockedDir::create(&parent).unwrap();
         let kept = LockedDir::create(&parent).unwrap();
-        kept.keep().unwrap();
+        kept.keep(&[]).unwrap();
         let (swept_id, kept_id) = (swept.id().to_owned(), kept.id().to_owned());
         drop((swept, kept));
         assert_eq!(sweep(&parent).unwrap(), 1);

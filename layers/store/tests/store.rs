@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{World, directory, file, open};
-use vfsrun_layers::{BlobFault, Digest, LayerStore, Manifest, StoreError};
+use vfsrun_layers::{BlobFault, Digest, KeptRecord, LayerStore, Manifest, StoreError};
 
 /// Puts one layer that holds a file `name` with `content`.
 fn put(world: &World, name: &str, content: &[u8]) -> Digest {
@@ -275,7 +275,7 @@ fn a_kept_run_survives_the_sweep() {
     let world = World::new();
     let run = world.store.new_run().unwrap();
     let path = run.path().to_owned();
-    run.keep().unwrap();
+    run.keep(&KeptRecord::default()).unwrap();
     drop(run);
     assert_eq!(world.store.sweep().unwrap().runs, 0);
     assert!(path.join("upper").exists());

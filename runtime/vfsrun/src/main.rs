@@ -23,6 +23,7 @@ mod mount_ids;
 mod net_devices;
 mod notify;
 mod oci_state;
+mod own_ids;
 mod passwd;
 mod probe;
 mod progress;

@@ -29,7 +29,7 @@ use crate::stage::report::Base;
 use crate::stage::workload::Waits;
 use crate::supervise::{self, Ended, SuperviseError, Told};
 use crate::trace::{self, EndError, TraceLogError, Traced};
-use crate::upper::{self, Upper};
+use crate::upper::{self, Kept, Upper};
 use crate::view::{self, AttachedView, PendingView, Server, ViewError};
 
 #[derive(Debug, Error)]
@@ -75,11 +75,11 @@ pub enum RunError {
     #[error("{}: {message}", file.display())]
     NotStarted { file: PathBuf, code: u8, message: String },
     #[error("the view could not serve what the spec promised, so nothing is captured: {}{}", faults.join("; "), kept_in(.kept))]
-    Faults { faults: Vec<String>, kept: Option<PathBuf> },
+    Faults { faults: Vec<String>, kept: Option<Kept> },
     #[error("inputs changed during the run (--strict): {}{}", some_of(.changed), kept_in(.kept))]
-    InputsChanged { changed: Vec<PathBuf>, kept: Option<PathBuf> },
-    #[error("cannot capture what the action wrote; it is kept in {}, and `vfsrun layer import NAME {}` makes it a layer", kept.display(), kept.display())]
-    Capture { kept: PathBuf, source: CaptureError },
+    InputsChanged { changed: Vec<PathBuf>, kept: Option<Kept> },
+    #[error("cannot capture what the action wrote; it is kept in {kept}")]
+    Capture { kept: Kept, source: CaptureError },
     #[error("cannot capture what the action wrote; its upper was in memory and is lost")]
     CaptureMemory { source: CaptureError },
     #[error(transparent)]
@@ -104,8 +104,8 @@ pub fn first_of(mut words: impl Iterator<Item = String>) -> String {
     }
 }
 
-fn kept_in(kept: &Option<PathBuf>) -> String {
-    kept.as_ref().map(|path| format!("; what was written is kept in {}", path.display())).unwrap_or_default()
+fn kept_in(kept: &Option<Kept>) -> String {
+    kept.as_ref().map(|kept| format!("; what was written is kept in {kept}")).unwrap_or_default()
 }
 
 impl RunError {
@@ -198,7 +198,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let asked = SystemTime::now();
     let (visit, trace) = look_back(&decided, acted.view.as_mut())?;
     // What is not to be captured is nobody's: it is swept.
-    refuse(&visit, decided.strict, upper.as_ref().filter(|_| decided.plan.capture.is_some()))?;
+    refuse(&visit, decided.strict, &decided.plan, upper.as_ref())?;
     // Before the capture, which moves files out of the upper that the overlay knows.
     let untouched = upper.as_ref().zip(acted.stamp);
     let untouched =
@@ -391,16 +391,23 @@ pub fn look_back(
 }
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,
-/// but it may be somebody's work, so it is kept.
-pub fn refuse(visit: &Visit, strict: bool, upper: Option<&Upper>) -> Result<(), RunError> {
-    let keep = || Ok::<_, RunError>(upper.map(Upper::keep).transpose()?.flatten());
-    if !visit.faults.is_empty() {
-        return Err(RunError::Faults { faults: visit.faults.clone(), kept: keep()? });
-    }
-    if strict && !visit.changed.is_empty() {
-        return Err(RunError::InputsChanged { changed: changed(visit), kept: keep()? });
-    }
-    Ok(())
+/// but it may be somebody's work, so it is kept if it was to be captured.
+pub fn refuse(visit: &Visit, strict: bool, plan: &Plan, upper: Option<&Upper>) -> Result<(), RunError> {
+    let refused = if !visit.faults.is_empty() {
+        RunError::Faults { faults: visit.faults.clone(), kept: None }
+    } else if strict && !visit.changed.is_empty() {
+        RunError::InputsChanged { changed: changed(visit), kept: None }
+    } else {
+        return Ok(());
+    };
+    let upper = upper.filter(|_| plan.capture.is_some());
+    // Without the name: that is for what can be relied on.
+    let kept = upper.map(|upper| upper.keep(plan, refused.to_string(), None)).transpose()?.flatten();
+    Err(match refused {
+        RunError::Faults { faults, .. } => RunError::Faults { faults, kept },
+        RunError::InputsChanged { changed, .. } => RunError::InputsChanged { changed, kept },
+        other => other,
+    })
 }
 
 fn changed(visit: &Visit) -> Vec<PathBuf> {

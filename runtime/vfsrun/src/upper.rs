@@ -1,11 +1,13 @@
 //! An upper: where an action's writes go, and how they become a layer.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::{
-    CaptureOptions, Captured, IdExtent, IdMap, LayerStore, Manifest, Run, Take, capture_with_base,
+    CaptureError, CaptureOptions, Captured, IdExtent, IdMap, KeptRecord, LayerStore, Manifest, Run, Take,
+    capture_with_base,
 };
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{self, Capture, Root, RootLayer, UpperOn};
@@ -93,17 +95,50 @@ impl Upper {
         }
     }
 
-    /// Leaves what was written where it is and says where that is; an upper in memory is gone with its action.
-    pub fn keep(&self) -> Result<Option<PathBuf>, RunError> {
+    /// Leaves what was written where it is, and says how it is got at; an upper in memory is gone with its action.
+    pub fn keep(&self, plan: &Plan, why: String, name: Option<String>) -> Result<Option<Kept>, RunError> {
         match self {
             Upper::Disk(run) => {
-                run.keep()?;
-                Ok(Some(run.path().join("upper")))
+                let how = plan.capture.as_ref();
+                run.keep(&KeptRecord {
+                    why,
+                    command: plan.command.args.clone(),
+                    name,
+                    ids: id_map(plan),
+                    clamp_mtime: how.map(|how| how.clamp_time),
+                    only: how.map(|how| how.only.clone()).unwrap_or_default(),
+                })?;
+                Ok(Some(Kept { id: run.id().to_owned(), run: run.path().to_path_buf() }))
             }
             // What is the root's is where it belongs.
             Upper::Memory { .. } | Upper::Root(_) => Ok(None),
         }
     }
+}
+
+/// An upper that was left where it is.
+#[derive(Debug)]
+pub struct Kept {
+    id: String,
+    /// Its directory in the store.
+    run: PathBuf,
+}
+
+/// Where it is, and the command that makes a layer of it.
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let upper = self.run.join("upper");
+        let store = self.run.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let command = format!("vfsrun --store {} layer recover {}", in_shell(store), self.id);
+        write!(f, "{}, and `{command}` makes it a layer", upper.display())
+    }
+}
+
+/// As a word for a shell.
+fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@,".contains(letter);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// What the action wrote becomes a layer. Its name is repointed last, if it `names` what it is worth, and has what the command saw
@@ -127,7 +162,8 @@ pub fn capture(
         return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
     };
     let captured = capture_with_base(directory, &options, store, &look);
-    let captured = captured.map_err(|source| match upper.keep() {
+    let why = |source: &CaptureError| vfsrun_sys::chain(source);
+    let captured = captured.map_err(|source| match upper.keep(plan, why(&source), name.clone()) {
         Ok(Some(kept)) => RunError::Capture { kept, source },
         Ok(None) => RunError::CaptureMemory { source },
         Err(error) => error,

@@ -10,7 +10,6 @@ use super::LayerStore;
 use super::error::StoreError;
 use super::names::file_name;
 use crate::base::Base;
-use crate::digest::Digest;
 use crate::fsat;
 use crate::locked_dir::LockedDir;
 
@@ -18,7 +17,7 @@ const DIRECTORY: &str = "bases";
 
 impl LayerStore {
     /// Keeps what the changes in `base.layer` were made to, for as long as `name` is the layer's.
-    pub fn put_base(&self, name: &str, base: &Base) -> Result<(), StoreError> {
+    pub(super) fn put_base(&self, name: &str, base: &Base) -> Result<(), StoreError> {
         let file = format!("{}.{}", base.layer.hex(), file_name(name)?);
         let path = self.path.join(DIRECTORY).join(&file);
         let _guard = self.lock_shared()?;
@@ -63,19 +62,18 @@ impl LayerStore {
         }
     }
 
-    /// Removes the bases of what `name` pointed at before, or all of them.
-    pub(super) fn forget_bases(&self, name: &str, but: Option<&Digest>) -> Result<(), StoreError> {
+    /// Removes those bases of `name` whose layers, by their hexadecimal digits, are `meant`.
+    pub(super) fn forget_bases(&self, name: &str, meant: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let path = self.path.join(DIRECTORY);
         let bases = match fsat::open_dir(&self.root, DIRECTORY) {
             Ok(bases) => bases,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(StoreError::io("open", path)(errno)),
         };
-        let (ending, kept) = (format!(".{}", file_name(name)?), but.map(Digest::hex));
+        let of_name = file_name(name)?;
         for file in fsat::names(&bases).map_err(StoreError::io("list", &path))? {
-            let layer = file.to_str().and_then(|file| file.split_once('.')).map(|(layer, _)| layer);
-            let is_of_name = layer.is_some_and(|layer| file.to_str() == Some(&format!("{layer}{ending}")));
-            if is_of_name && layer != kept.as_deref() {
+            let parts = file.to_str().and_then(|file| file.split_once('.'));
+            if parts.is_some_and(|(layer, name)| name == of_name && meant(layer)) {
                 match rustix::fs::unlinkat(&bases, &file, rustix::fs::AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(errno) => return Err(StoreError::io("remove", path.join(&file))(errno)),

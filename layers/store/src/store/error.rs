@@ -53,6 +53,10 @@ pub enum StoreError {
     Named { digest: Digest, names: Vec<String> },
     #[error("layer {digest} is in use by an action or a view: `vfsrun layer gc` removes it afterwards")]
     InUse { digest: Digest },
+    #[error("no upper is kept under the id {id}: `vfsrun layer recover` lists those that are")]
+    NotKept { id: String },
+    #[error("the upper of {id} is being captured or removed by another process")]
+    KeptBusy { id: String },
     #[error("{} is no configuration of a store", path.display())]
     BadConfig { path: PathBuf, source: serde_json::Error },
     #[error(

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::error::StoreError;
 use super::{LayerStore, MIN_PREFIX};
+use crate::base::Base;
 use crate::digest::Digest;
 use crate::fsat;
 use crate::locked_dir::LockedDir;
@@ -28,6 +29,19 @@ impl LayerStore {
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
     pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
+        file_name(name)?;
+        // Of another capture that gave the same layer.
+        self.forget_bases(name, |layer| layer == digest.hex())?;
+        self.point(name, digest)
+    }
+
+    /// The same for the layer that `base` is the base of. Whoever finds the name finds that, too.
+    pub fn set_name_with_base(&self, name: &str, base: &Base) -> Result<Option<Digest>, StoreError> {
+        self.put_base(name, base)?;
+        self.point(name, &base.layer)
+    }
+
+    fn point(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
         let file = file_name(name)?;
         let _guard = self.lock_shared()?;
         if !self.has_layer(digest)? {
@@ -41,7 +55,7 @@ impl LayerStore {
         let written = self.write_name(&scratch, &file, digest).map_err(fail());
         scratch.remove().map_err(fail())?;
         written?;
-        self.forget_bases(name, Some(digest))?;
+        self.forget_bases(name, |layer| layer != digest.hex())?;
         Ok(before)
     }
 
@@ -61,7 +75,7 @@ impl LayerStore {
     pub fn remove_name(&self, name: &str) -> Result<(), StoreError> {
         let file = file_name(name)?;
         match rustix::fs::unlinkat(&self.names, &file, rustix::fs::AtFlags::empty()) {
-            Ok(()) => self.forget_bases(name, None),
+            Ok(()) => self.forget_bases(name, |_| true),
             Err(Errno::NOENT) => Err(StoreError::NoSuchName { name: name.to_owned() }),
             Err(errno) => Err(StoreError::io("remove the name", self.path.join("names").join(file))(errno)),
         }
@@ -119,6 +133,11 @@ impl LayerStore {
     pub(super) fn layers_path(&self) -> PathBuf {
         self.path.join("layers")
     }
+}
+
+/// Whether a layer may have the name; before the work is done that it is for.
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    file_name(name).map(drop)
 }
 
 pub(super) fn file_name(name: &str) -> Result<String, StoreError> {

@@ -11,6 +11,7 @@ use vfsrun_sys::process::Process;
 
 use super::LayerStore;
 use super::error::StoreError;
+use super::kept::KeptRecord;
 use crate::fsat;
 use crate::locked_dir::{self, LockedDir};
 use crate::remove_tree::remove_tree;
@@ -112,9 +113,10 @@ impl Run {
         [parent, dir, lock, self.upper(), self.work()]
     }
 
-    /// The upper survives this process and every sweep.
-    pub fn keep(&self) -> Result<(), StoreError> {
-        self.dir.keep().map_err(StoreError::io("keep", &self.path))
+    /// The upper survives this process and every sweep, until it is recovered or removed by somebody who asks for that.
+    /// On a full disk a long `record` is cut short.
+    pub fn keep(&self, record: &KeptRecord) -> Result<(), StoreError> {
+        self.dir.keep(&record.texts()).map_err(StoreError::io("keep", &self.path))
     }
 
     /// So long as `process` lives the upper survives this process and every sweep.
@@ -223,6 +225,7 @@ fn make_parts(dir: &LockedDir) -> io::Result<(OwnedFd, OwnedFd)> {
     let upper = fsat::open_dir(dir.dir(), "upper")?;
     // The root of the action: its mode must not depend on the caller's umask.
     rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755))?;
+    dir.reserve()?;
     fsat::make_dir(dir.dir(), "work", 0o700)?;
     Ok((upper, fsat::open_dir(dir.dir(), "work")?))
 }

@@ -1,12 +1,21 @@
 //! `vfsrun layer`: what the store holds, and ways in and out.
 
+mod diff;
+mod gc;
+mod ls;
+mod recover;
+mod verify;
+
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use vfsrun_layers::{
-    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, export_dir, import_dir, import_tar,
+    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, check_name, export_dir, import_dir,
+    import_tar,
 };
+
+use vfsrun_sys::chain;
 
 use super::{Failure, Outcome, print, print_lines};
 use crate::cli::{Global, Layer};
@@ -21,15 +30,25 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
     let store = LayerStore::open(&path).map_err(|error| Failure::own(&error))?;
     match command {
         Layer::Import { name, source } => import(&store, name, source),
-        Layer::Ls => list(&store),
+        Layer::Ls { json } => ls::ls(&store, *json),
         Layer::Show { layer, base: false } => show(&store, layer),
         Layer::Show { layer, base: true } => show_base(&store, layer),
         Layer::Export { layer, directory } => export(&store, layer, directory),
-        Layer::Rm { layer } => remove(&store, layer),
+        Layer::Rm { layers } => remove(&store, layers),
+        Layer::Tag { layer, name } => tag(&store, layer, name),
+        Layer::Diff { json, first, second } => diff::diff(&store, [first, second], *json),
+        Layer::Verify { json, layers } => verify::verify(&store, layers, *json),
+        Layer::Gc { dry_run, keep_days, keep_bytes } => {
+            gc::gc(&store, *dry_run, *keep_days, keep_bytes.map(|size| size.0))
+        }
+        Layer::Recover { id, name, drop } => {
+            recover::recover(&store, id.as_deref(), name.as_deref(), drop.as_deref())
+        }
     }
 }
 
 fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
+    check_name(name).map_err(|error| Failure::own(&error))?;
     let file = File::open(source).map_err(|error| Failure {
         message: format!("cannot open {}: {error}", source.display()),
         code: 125,
@@ -42,6 +61,8 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
         );
         return Err(Failure { message, code: 125 });
     }
+    // A collection must not come between the layer and its name.
+    let _adding = store.adding().map_err(|error| Failure::own(&error))?;
     let progress = Progress::of_bytes(&format!("importing {}", source.display()));
     let options = ImportOptions::default();
     let imported = if is_directory {
@@ -92,20 +113,6 @@ fn tell_odd_names(odd: &OddNames) {
     }
 }
 
-fn list(store: &LayerStore) -> Outcome {
-    let layers = store.list().map_err(|error| Failure::own(&error))?;
-    let mut lines = vec![format!("{:<24} {:<19} {:>8} {:>10}  {}", "NAME", "DIGEST", "FILES", "SIZE", "AGE")];
-    for layer in layers {
-        let names = if layer.names.is_empty() { "-".to_owned() } else { layer.names.join(",") };
-        let files = layer.files.map_or("damaged".to_owned(), |files| files.to_string());
-        let size = layer.bytes.map_or_else(String::new, bytes);
-        let age = layer.created.elapsed().map_or_else(|_| String::new(), |age| elapsed(age.as_secs()));
-        let digest = &layer.digest.to_string()[..19];
-        lines.push(format!("{names:<24} {digest:<19} {files:>8} {size:>10}  {age}"));
-    }
-    print_lines(lines)
-}
-
 fn show(store: &LayerStore, layer: &str) -> Outcome {
     let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
@@ -143,6 +150,8 @@ fn entry_line(entry: &Entry) -> String {
 
 fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
     let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
+    let _hold = store.hold(&digest).map_err(|error| Failure::own(&error))?;
+    store.note_use(&digest);
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     let exported = export_dir(&manifest, store, directory).map_err(|error| Failure::own(&error))?;
     let lost = match (exported.owners_not_set, exported.xattrs_not_set) {
@@ -153,12 +162,30 @@ fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
     Ok(0)
 }
 
-fn remove(store: &LayerStore, layer: &str) -> Outcome {
-    let removed = store.remove(layer).map_err(|error| Failure::own(&error))?;
-    match removed.layer {
-        Some(digest) => note(&format!("removed {digest}, {} given back", bytes(removed.bytes))),
-        None => note(&format!("removed the name {layer}; another one keeps the layer")),
+/// As many as can be; what stays is told at the end.
+fn remove(store: &LayerStore, layers: &[String]) -> Outcome {
+    let mut failed = Vec::new();
+    for layer in layers {
+        match store.remove(layer) {
+            Ok(Removed { layer: Some(digest), bytes: freed, .. }) => {
+                note(&format!("removed {digest}, {} given back", bytes(freed)));
+            }
+            Ok(Removed { in_use: true, .. }) => {
+                note(&format!(
+                    "removed the name {layer}; its layer is in use, and `vfsrun layer gc` removes it afterwards"
+                ));
+            }
+            Ok(_) => note(&format!("removed the name {layer}; its layer has another one, or is gone")),
+            Err(error) => failed.push(chain(&error)),
+        }
     }
+    if failed.is_empty() { Ok(0) } else { Err(Failure { message: failed.join("; "), code: 125 }) }
+}
+
+fn tag(store: &LayerStore, layer: &str, name: &str) -> Outcome {
+    let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
+    let replaced = store.set_name(name, &digest).map_err(|error| Failure::own(&error))?;
+    tell_replaced(store, name, replaced.as_ref())?;
     Ok(0)
 }
 

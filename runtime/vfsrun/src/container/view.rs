@@ -136,7 +136,7 @@ impl Parts {
         self.upper.keep_no_longer()?;
         let asked = SystemTime::now();
         let settled = run::look_back(decided, Some(&mut self.view)).and_then(|(visit, _)| {
-            run::refuse(&visit, false, Some(&self.upper).filter(|_| decided.plan.capture.is_some()))?;
+            run::refuse(&visit, false, &decided.plan, Some(&self.upper))?;
             match &decided.store {
                 Some(store) => {
                     let meanwhile = Meanwhile { changed: &visit.changed, asked };

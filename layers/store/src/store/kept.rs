@@ -1,0 +1,162 @@
+//! A kept run: what an action wrote, which could not be captured, and how it was to be.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::LayerStore;
+use super::error::StoreError;
+use crate::capture::{CaptureError, CaptureOptions, Captured, Take, capture_and};
+use crate::fsat;
+use crate::ids::IdMap;
+use crate::locked_dir::{Claimed, LockedDir};
+
+/// What is written down when an upper is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptRecord {
+    pub why: String,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// What the layer was to be called.
+    pub name: Option<String>,
+    pub ids: IdMap,
+    pub clamp_mtime: Option<i64>,
+    pub only: Vec<PathBuf>,
+}
+
+/// A run whose upper was kept.
+#[derive(Debug)]
+pub struct Kept {
+    pub id: String,
+    pub upper: PathBuf,
+    pub since: SystemTime,
+    /// On the disk. `None`: it cannot be looked through, as files of ids that this process cannot act as.
+    pub bytes: Option<u64>,
+    /// `None` if there was no room to write it down, or an earlier version kept the upper.
+    pub record: Option<KeptRecord>,
+    /// Somebody is capturing or removing it.
+    pub is_busy: bool,
+}
+
+/// A kept run that is this process's now.
+#[derive(Debug)]
+pub struct ClaimedRun {
+    dir: LockedDir,
+    upper: OwnedFd,
+    record: Option<KeptRecord>,
+    path: PathBuf,
+}
+
+impl KeptRecord {
+    /// What is written down: all of it, or what there is always room for. How it is to be captured is more than what it was.
+    pub(super) fn texts(&self) -> Vec<Vec<u8>> {
+        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let short = KeptRecord {
+            why: cut(&self.why, 200),
+            command: self.command.iter().take(4).map(|word| cut(word, 50)).collect(),
+            ..self.clone()
+        };
+        [self, &short].iter().filter_map(|record| serde_json::to_vec(record).ok()).collect()
+    }
+}
+
+impl LayerStore {
+    /// All kept runs, the oldest first.
+    pub fn kept(&self) -> Result<Vec<Kept>, StoreError> {
+        let path = self.path.join("runs");
+        let mut all = Vec::new();
+        for id in LockedDir::kept(&self.runs).map_err(StoreError::io("list", &path))? {
+            let run = path.join(&id);
+            let failed = || StoreError::io("look at", &run);
+            let Some(found) = LockedDir::look(&self.runs, &id).map_err(failed())? else { continue };
+            let bytes =
+                fsat::open_dir(&found.dir, "upper").map_err(io::Error::from).and_then(|dir| size(&dir));
+            all.push(Kept {
+                since: UNIX_EPOCH + Duration::from_secs(found.since.try_into().unwrap_or(0)),
+                bytes: bytes.ok(),
+                record: serde_json::from_slice(&found.record).ok(),
+                is_busy: found.is_busy,
+                upper: run.join("upper"),
+                id,
+            });
+        }
+        all.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
+        Ok(all)
+    }
+
+    /// Takes over a kept run.
+    ///
+    /// Errors: none is kept under this id; somebody else is at it.
+    pub fn claim_kept(&self, id: &str) -> Result<ClaimedRun, StoreError> {
+        let path = self.path.join("runs").join(id);
+        let claimed = LockedDir::claim(&self.runs, id).map_err(StoreError::io("take over", &path))?;
+        let (dir, record) = match claimed {
+            Claimed::Ours { dir, record } => (dir, record),
+            Claimed::Busy => return Err(StoreError::KeptBusy { id: id.to_owned() }),
+            Claimed::NotKept => return Err(StoreError::NotKept { id: id.to_owned() }),
+        };
+        let upper = fsat::open_dir(dir.dir(), "upper").map_err(StoreError::io("open", path.join("upper")))?;
+        Ok(ClaimedRun { upper, record: serde_json::from_slice(&record).ok(), path, dir })
+    }
+}
+
+impl ClaimedRun {
+    pub fn record(&self) -> Option<&KeptRecord> {
+        self.record.as_ref()
+    }
+
+    /// Captures it as it was to be, under `name`, or the one that was asked for then. If this fails the run is kept as
+    /// before; after success, or if it is killed when the layer is in place, it goes with the next sweep.
+    pub fn capture(
+        self,
+        name: Option<&str>,
+        store: &LayerStore,
+    ) -> Result<(Captured, Option<String>), CaptureError> {
+        let record = self.record.clone().unwrap_or_default();
+        let name = name.map(str::to_owned).or(record.name);
+        let options = CaptureOptions {
+            ids: record.ids,
+            clamp_mtime: record.clamp_mtime,
+            devices: false,
+            only: record.only,
+            take: Take::Move,
+            name: name.clone(),
+        };
+        // From here on the upper may lack files, and must never be captured again.
+        let captured = capture_and(self.upper.as_fd(), &options, store, || {
+            self.dir.unkeep().map_err(StoreError::io("let go of", &self.path))
+        })?;
+        if let Err(error) = self.dir.remove() {
+            tracing::debug!(%error, "what was captured is left to the next sweep");
+        }
+        Ok((captured, name))
+    }
+
+    /// Removes what was kept.
+    pub fn remove(self) -> Result<(), StoreError> {
+        let failed = || StoreError::io("remove", &self.path);
+        self.dir.unkeep().map_err(failed())?;
+        self.dir.remove().map_err(failed())
+    }
+}
+
+fn size(upper: &OwnedFd) -> io::Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let (mut bytes, mut queue) = (0, vec![PathBuf::new()]);
+    while let Some(path) = queue.pop() {
+        let dir = vfsrun_sys::beneath::open(upper, &path, flags)?;
+        for name in fsat::names(&dir)? {
+            let Some(stat) = fsat::stat(&dir, &name)? else { continue };
+            bytes += fsat::on_disk(&stat);
+            if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                queue.push(path.join(name));
+            }
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,156 @@
+//! Kept runs: what was written is there until somebody captures or drops it, and captured once.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use common::{World, find};
+use vfsrun_layers::{IdExtent, IdMap, KeptRecord, LayerStore, StoreError};
+
+/// A run that wrote something and is kept; its id.
+fn keep(world: &World, record: &KeptRecord) -> String {
+    let run = world.store.new_run().unwrap();
+    let upper = run.path().join("upper");
+    fs::create_dir(upper.join("work")).unwrap();
+    fs::write(upper.join("work/file"), "precious").unwrap();
+    fs::write(upper.join("other"), "not wanted").unwrap();
+    run.keep(record).unwrap();
+    run.id().to_owned()
+}
+
+fn record() -> KeptRecord {
+    KeptRecord {
+        why: "the disk was full".into(),
+        command: vec!["make".into(), "all".into()],
+        name: Some("result".into()),
+        clamp_mtime: Some(7),
+        only: vec![PathBuf::from("work")],
+        ..KeptRecord::default()
+    }
+}
+
+#[test]
+fn a_kept_run_is_listed_with_its_record_and_captured_as_it_was_to_be() {
+    let world = World::new();
+    let id = keep(&world, &record());
+    let kept = world.store.kept().unwrap();
+    let [kept] = kept.as_slice() else { panic!("{kept:?}") };
+    assert_eq!((&kept.id, kept.record.as_ref(), kept.is_busy), (&id, Some(&record()), false));
+    assert!(kept.bytes.unwrap() >= 8 && kept.upper.join("work/file").is_file());
+    let (captured, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+    assert_eq!(name.as_deref(), Some("result"));
+    assert_eq!(world.store.resolve("result").unwrap(), captured.digest);
+    let manifest = world.store.manifest(&captured.digest).unwrap();
+    assert_eq!(find(&manifest, "work/file").meta.mtime, (7, 0));
+    assert!(manifest.entries.iter().all(|entry| entry.path.to_str() != Some("other")));
+    assert!(world.store.kept().unwrap().is_empty());
+    assert!(matches!(world.store.claim_kept(&id), Err(StoreError::NotKept { .. })));
+    assert_eq!(world.store.verify(&|_| {}).unwrap().problems, []);
+}
+
+#[test]
+fn a_failed_recovery_costs_nothing_and_can_be_repeated() {
+    let world = World::new();
+    // An owner that the action cannot have had.
+    let extent = IdExtent { inside: 0, outside: 4_000_000, count: 1 };
+    let ids = IdMap { uids: vec![extent], gids: vec![extent] };
+    let id = keep(&world, &KeptRecord { ids, ..record() });
+    for _ in 0..2 {
+        let error = world.store.claim_kept(&id).unwrap().capture(Some("mine"), &world.store).unwrap_err();
+        assert!(error.to_string().contains("id map"), "{error}");
+        assert_eq!(world.store.sweep().unwrap().runs, 0);
+    }
+    // A name that cannot be set is found out before anything leaves the upper.
+    let other = keep(&world, &record());
+    world.store.claim_kept(&other).unwrap().capture(Some("No"), &world.store).unwrap_err();
+    let upper = world.path("store/runs").join(&other).join("upper");
+    assert_eq!(fs::read_to_string(upper.join("work/file")).unwrap(), "precious");
+    let mode = fs::metadata(upper.join("work/file")).unwrap().mode();
+    assert_ne!(mode & 0o200, 0, "it is as the action left it");
+    world.store.claim_kept(&other).unwrap().capture(Some("yes"), &world.store).unwrap();
+}
+
+#[test]
+fn two_do_not_recover_the_same() {
+    let world = World::new();
+    let id = keep(&world, &record());
+    let first = world.store.claim_kept(&id).unwrap();
+    assert!(matches!(world.store.claim_kept(&id), Err(StoreError::KeptBusy { .. })));
+    assert!(world.store.kept().unwrap()[0].is_busy);
+    drop(first);
+    world.store.claim_kept(&id).unwrap().remove().unwrap();
+    assert!(!world.path("store/runs").join(&id).exists());
+}
+
+#[test]
+fn a_living_action_and_other_files_are_not_kept_runs() {
+    let world = World::new();
+    let run = world.store.new_run().unwrap();
+    for id in [run.id(), "", ".", "..", "../layers", ".lock", "0123456789abcdef", "0123456789ABCDEF"] {
+        assert!(matches!(world.store.claim_kept(id), Err(StoreError::NotKept { .. })), "{id:?}");
+    }
+    assert!(world.store.kept().unwrap().is_empty());
+}
+
+#[test]
+fn a_record_that_is_damaged_or_missing_is_none() {
+    let world = World::new();
+    let id = keep(&world, &record());
+    for text in ["", "{", "[]", "{\"why\":7}", "\u{0}\u{0}"] {
+        fs::write(world.path("store/runs").join(&id).join("keep"), text).unwrap();
+        assert_eq!(world.store.kept().unwrap()[0].record, None, "{text:?}");
+    }
+    let (captured, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+    assert_eq!((captured.files, name), (2, None));
+}
+
+#[test]
+fn what_cannot_be_looked_through_is_listed_all_the_same() {
+    let world = World::new();
+    let id = keep(&world, &record());
+    let deep = world.path("store/runs").join(&id).join("upper/work/closed");
+    fs::create_dir(&deep).unwrap();
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o000)).unwrap();
+    let kept = world.store.kept().unwrap();
+    assert_eq!((kept.len(), kept[0].bytes.is_some()), (1, rustix::process::geteuid().is_root()));
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// The disk is full to the last byte, but for what was reserved.
+#[test]
+fn a_long_record_of_a_full_disk_is_cut_short() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip::this_test("a file system of a few pages is mounted by root only");
+    }
+    let test = std::env::current_exe().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=64k none {0} && VFSRUN_TEST_FULL={0} {1} --exact on_a_full_disk",
+        dir.path().display(),
+        test.display()
+    );
+    let status = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// In the mount namespace of the other test.
+#[test]
+fn on_a_full_disk() {
+    let Some(dir) = std::env::var_os("VFSRUN_TEST_FULL") else { return };
+    let store = LayerStore::open(&PathBuf::from(dir).join("store")).unwrap();
+    let run = store.new_run().unwrap();
+    let fill = fs::write(run.path().join("upper/fill"), vec![0; 1 << 20]);
+    assert_eq!(fill.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let long = KeptRecord { why: "why ".repeat(3000), command: vec!["word ".repeat(100); 100], ..record() };
+    run.keep(&long).unwrap();
+    drop(run);
+    assert_eq!(store.sweep().unwrap().runs, 0);
+    let kept = store.kept().unwrap().remove(0).record.unwrap();
+    assert_eq!((kept.name, kept.only, kept.clamp_mtime), (long.name, long.only, long.clamp_mtime));
+    assert!(kept.why.starts_with("why why") && kept.why.len() < 1000);
+}
