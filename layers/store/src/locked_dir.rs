@@ -270,12 +270,18 @@ pub fn flock(file: impl AsFd, how: FlockOperation) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
 
-    fn parent() -> (tempfile::TempDir, OwnedFd) {
+    /// A process that another test starts holds every lock of this one until it executes its program.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    fn parent() -> ((tempfile::TempDir, MutexGuard<'static, ()>), OwnedFd) {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let temp = tempfile::tempdir().unwrap();
         let fd = std::fs::File::open(temp.path()).unwrap().into();
-        (temp, fd)
+        ((temp, alone), fd)
     }
 
     #[test]
