@@ -394,3 +394,87 @@ fn directories_without_end_are_refused() {
     assert!(matches!(import_with(&world, &tar, &options), Err(ImportError::TooManyWords { limit: 20_000 })));
     assert!(import_with(&world, &tar, &ImportOptions::default()).is_ok());
 }
+
+#[test]
+fn attributes_and_names_with_newlines_are_read_whole() {
+    let name = format!("{}\n{}", "n".repeat(60), "n".repeat(60));
+    let mut builder = Builder::new(Vec::new());
+    let capability = b"\x01\0\0\x02\n\0\0\0=\n\n\0\0\0\0\0\0\0\0\0";
+    let pax = [("SCHILY.xattr.security.capability", &capability[..]), ("path", name.as_bytes())];
+    builder.append_pax_extensions(pax).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(0);
+    builder.append_data(&mut header, "a", &b""[..]).unwrap();
+    let world = World::new();
+    let tar = builder.into_inner().unwrap();
+    let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    let xattrs = &find(&manifest, &name).meta.xattrs;
+    assert_eq!(xattrs.iter().collect::<Vec<_>>(), [(&"security.capability".into(), &capability.to_vec())]);
+}
+
+#[test]
+fn large_numbers_are_read_from_pax_records() {
+    let mut builder = Builder::new(Vec::new());
+    let pax = [("uid", &b"4000000000"[..]), ("gid", b"3000000"), ("mtime", b"-0.5"), ("size", b"3")];
+    builder.append_pax_extensions(pax).unwrap();
+    let mut header = Header::new_ustar();
+    header.set_size(0);
+    header.set_path("a").unwrap();
+    header.set_cksum();
+    let mut tar = builder.into_inner().unwrap();
+    tar.truncate(1024);
+    tar.extend(header.as_bytes());
+    tar.extend(b"abc");
+    tar.resize(2048, 0);
+    let tar = [tar, Tar::default().file("b", "x").end()].concat();
+    let world = World::new();
+    let imported = import_with(&world, &tar, &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    let entry = find(&manifest, "a");
+    assert_eq!(entry.kind, Kind::File { digest: Digest::of(b"abc"), size: 3 });
+    assert_eq!((entry.meta.uid, entry.meta.gid), (4_000_000_000, 3_000_000));
+    assert_eq!(entry.meta.mtime, (-1, 500_000_000));
+    assert_eq!(paths(&manifest), ["a", "b"]);
+}
+
+#[test]
+fn a_whiteout_may_be_of_the_longest_name() {
+    let lower = "n".repeat(255);
+    let record = format!("path=.wh.{lower}\n");
+    let pax = format!("{} {record}", record.len() + 4);
+    let manifest = import(Tar::default().member("x", EntryType::XHeader, "", pax.as_bytes()).file("f", ""));
+    assert_eq!(find(&manifest, &lower).kind, Kind::Whiteout);
+    let pax = format!("{} path=.wh.n{lower}\n", record.len() + 5);
+    let text = refusal(Tar::default().member("x", EntryType::XHeader, "", pax.as_bytes()).file("f", ""));
+    assert!(text.ends_with("its name is empty, too long or has a NUL byte"), "{text}");
+}
+
+#[test]
+fn headers_that_lie_or_contradict_are_refused() {
+    let pax = |records: &[u8]| Tar::default().member("x", EntryType::XHeader, "", records);
+    let long = |kind| Tar::default().member("././@LongLink", kind, "", b"name\0");
+    let wrong = "a PAX header is wrong";
+    for (tar, fault) in [
+        (pax(b"999 path=a\n"), wrong),
+        (pax(b"6 path"), wrong),
+        (pax(b"13 size=large\n"), wrong),
+        (pax(b"14 size=large\n"), "a header has a number that is none"),
+        (pax(b"9 uid=-1\n"), "a header has a number that is none"),
+        (pax(b"10 path=a\n").member("x", EntryType::XHeader, "", b"10 path=b\n"), "two headers say the same"),
+        (
+            long(EntryType::GNULongName).member("l", EntryType::GNULongName, "", b"b\0"),
+            "two headers say the same",
+        ),
+        (
+            long(EntryType::GNULongLink).member("l", EntryType::GNULongLink, "", b"b\0"),
+            "two headers say the same",
+        ),
+    ] {
+        let text = refusal(tar.file("f", "x"));
+        assert_eq!(text, format!("cannot read the tar: {fault}"));
+    }
+    assert_eq!(refusal(pax(b"10 path=a\n")), "cannot read the tar: it ends before the member of a header");
+    assert!(refusal(pax(b"14 path=../../a\n").file("f", "x")).contains(wrong));
+    assert!(refusal(pax(b"16 path=../../a\n").file("f", "x")).ends_with("component '..'"));
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use tar::EntryType;
 
-use super::members::{Inode, Members, Node, NodeKind, clean};
+use super::members::{Inode, Members, Node, NodeKind, checked, simplified};
 use super::tar::{Member, TarReader};
 use super::{ImportError, ImportOptions, Imported, MemberFault, Owner};
 use crate::content;
@@ -120,7 +120,7 @@ impl<'a> Import<'a> {
         self.count(&member)?;
         let Some(kind) = self.kind(tar, &member, &name)? else { return Ok(()) };
         let refuse = |fault| ImportError::Member { member: name.clone(), fault };
-        let path = clean(&member.name).map_err(refuse)?;
+        let path = simplified(&member.name).map_err(refuse)?;
         if path.components().count() > self.options.max_depth {
             return Err(refuse(MemberFault::Depth { limit: self.options.max_depth }));
         }
@@ -128,12 +128,15 @@ impl<'a> Import<'a> {
         let base = path.file_name().unwrap_or_default().as_bytes();
         let parent = path.parent().unwrap_or(Path::new(""));
         let placed = match base.strip_prefix(b".wh.") {
-            Some(b".wh..opq") => self.members.make_opaque(parent),
+            Some(b".wh..opq") => checked(parent.to_owned()).and_then(|dir| self.members.make_opaque(&dir)),
             // aufs's own bookkeeping.
             Some(rest) if rest.starts_with(b".wh.") => Ok(()),
             Some(b"" | b"." | b"..") => Err(MemberFault::Name),
-            Some(lower) => self.members.white_out(parent.join(OsStr::from_bytes(lower))),
-            None => self.place(path, kind, meta),
+            // The name that was deleted may be as long as a name can be, and the whiteout's is longer then.
+            Some(lower) => {
+                checked(parent.join(OsStr::from_bytes(lower))).and_then(|lower| self.members.white_out(lower))
+            }
+            None => checked(path).and_then(|path| self.place(path, kind, meta)),
         };
         placed.map_err(refuse)
     }
@@ -200,7 +203,7 @@ impl<'a> Import<'a> {
             MemberKind::HardLink(target) => {
                 let missing =
                     || MemberFault::HardLink { target: String::from_utf8_lossy(&target).into_owned() };
-                let found = self.members.get(&clean(&target)?).ok_or_else(missing)?;
+                let found = self.members.get(&checked(simplified(&target)?)?).ok_or_else(missing)?;
                 match found.kind {
                     // A second link to a symlink is as good as another symlink.
                     NodeKind::File(_) | NodeKind::Other(Kind::Symlink { .. }) => found.clone(),

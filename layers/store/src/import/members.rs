@@ -142,8 +142,8 @@ impl Members {
     }
 }
 
-/// The name of a member as a path in a layer: `./` and doubled or trailing slashes mean nothing.
-pub(super) fn clean(name: &[u8]) -> Result<PathBuf, MemberFault> {
+/// The name of a member as a relative path: `./` and doubled or trailing slashes mean nothing.
+pub(super) fn simplified(name: &[u8]) -> Result<PathBuf, MemberFault> {
     if name.first() == Some(&b'/') {
         return Err(MemberFault::Absolute);
     }
@@ -160,10 +160,12 @@ pub(super) fn clean(name: &[u8]) -> Result<PathBuf, MemberFault> {
         bytes.extend_from_slice(component);
     }
     let path = PathBuf::from(<OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes));
-    if name.is_empty() || check::path(&path).is_err() {
-        return Err(MemberFault::Name);
-    }
-    Ok(path)
+    if name.is_empty() { Err(MemberFault::Name) } else { Ok(path) }
+}
+
+/// A path that a layer can hold.
+pub(super) fn checked(path: PathBuf) -> Result<PathBuf, MemberFault> {
+    if check::path(&path).is_err() { Err(MemberFault::Name) } else { Ok(path) }
 }
 
 fn implied_directory() -> Node {

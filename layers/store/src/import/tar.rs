@@ -71,13 +71,13 @@ impl<R: Read> TarReader<R> {
             let size = header.entry_size()?;
             self.begin(size);
             match header.entry_type() {
-                EntryType::XHeader => records = Some(parse(&self.whole()?)?),
+                EntryType::XHeader => once(&mut records, parse(&self.whole()?)?)?,
                 EntryType::XGlobalHeader => {
                     let global = parse(&self.whole()?)?;
                     self.global.extend(global);
                 }
-                EntryType::GNULongName => name = Some(until_nul(self.whole()?)),
-                EntryType::GNULongLink => target = Some(until_nul(self.whole()?)),
+                EntryType::GNULongName => once(&mut name, until_nul(self.whole()?))?,
+                EntryType::GNULongLink => once(&mut target, until_nul(self.whole()?))?,
                 _ => {
                     let mut all = self.global.clone();
                     all.extend(records.unwrap_or_default());
@@ -364,6 +364,11 @@ fn parse(mut text: &[u8]) -> io::Result<Records> {
         text = &text[length..];
     }
     Ok(records)
+}
+
+/// Readers do not agree about which of two counts.
+fn once<T>(place: &mut Option<T>, value: T) -> io::Result<()> {
+    if place.replace(value).is_some() { Err(wrong("two headers say the same")) } else { Ok(()) }
 }
 
 fn pairs(numbers: impl Iterator<Item = io::Result<u64>>) -> io::Result<Pieces> {
