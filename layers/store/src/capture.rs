@@ -98,6 +98,8 @@ fn capture_of(
     let owner = Owner::Keep(options.ids.clone());
     let rules = Rules {
         overlay: true,
+        // It has to be fast, and what it brings is nothing that anybody had put before.
+        doubts: false,
         owner: &owner,
         clamp_mtime: options.clamp_mtime,
         devices: if options.devices { Devices::Record } else { Devices::Refuse },

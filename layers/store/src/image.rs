@@ -12,12 +12,12 @@ use oci_spec::image::{
     ANNOTATION_REF_NAME, Arch, Descriptor, DigestAlgorithm, ImageIndex, ImageManifest, MediaType, Os,
 };
 use rustix::fs::{Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::digest::Digest;
 use crate::fsat;
 use crate::import::{ImportError, ImportOptions, import_tar};
+use crate::sha256::Hashed;
 use crate::store::{LayerStore, StoreError};
 
 /// As other readers of manifests have it.
@@ -251,30 +251,12 @@ fn blob_path(descriptor: &Descriptor) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// A reader that knows the digest of what has gone through it.
-struct Hashed<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
 impl<R: Read> Hashed<R> {
-    fn new(inner: R) -> Hashed<R> {
-        Hashed { inner, hasher: Sha256::new() }
-    }
-
     fn verify(self, descriptor: &Descriptor) -> Result<(), ImageError> {
-        let found: String = self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (found, _) = self.finish();
         if found == descriptor.digest().digest() {
             return Ok(());
         }
         Err(ImageError::Damaged { blob: blob(descriptor), found: format!("sha256:{found}") })
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
-        Ok(length)
     }
 }

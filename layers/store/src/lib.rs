@@ -21,6 +21,7 @@ pub mod manifest;
 mod odd_names;
 pub mod order;
 mod remove_tree;
+mod sha256;
 #[cfg(test)]
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
@@ -32,7 +33,10 @@ mod xattrs;
 pub use base::Base;
 pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture, capture_with_base};
 pub use digest::Digest;
-pub use export::{ExportError, Exported, export_dir};
+pub use export::{
+    Compression, DigestFunction, ExportError, Exported, ImageOptions, InputRoot, Whiteouts, Written,
+    export_dir, export_image, export_mtree, export_reapi, export_tar, write_file,
+};
 pub use ids::{IdExtent, IdMap};
 pub use image::{Image, ImageError};
 pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};

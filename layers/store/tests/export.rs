@@ -1,12 +1,14 @@
 //! Export: a layer as a directory, and back.
 
 mod common;
+#[path = "common/every.rs"]
+mod every;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
-use common::{World, directory, file, open};
+use common::{Overlay, World, directory, file, in_overlay, open, skip};
 use vfsrun_layers::{
     CaptureOptions, Digest, Entry, ExportError, ImportOptions, Kind, Manifest, Meta, Take, export_dir,
     import_dir,
@@ -118,4 +120,67 @@ fn read_only_directories_are_filled_before_they_are_closed() {
     assert_eq!((stat.mode() & 0o7777, stat.mtime()), (0o555, 77));
     // Or an ordinary user could not remove what is in it.
     fs::set_permissions(world.path("out/dir"), PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_layer_of_everything_comes_back_from_an_upper() {
+    if !rustix::process::geteuid().is_root() {
+        skip::this_test("only root makes devices and sets owners");
+        return;
+    }
+    let world = World::new();
+    let manifest = every::with_whiteouts(&world.store);
+    let target = world.path("out");
+    let done = export_dir(&manifest, &world.store, &target).unwrap();
+    assert_eq!((done.owners_not_set, done.xattrs_not_set), (0, 0));
+    let options = ImportOptions { overlay: true, devices: true, ..ImportOptions::default() };
+    let other = World::new();
+    let imported = import_dir(open(&target).as_fd(), &options, &other.store).unwrap();
+    let again = other.store.manifest(&imported.digest).unwrap();
+    for (wanted, found) in manifest.entries.iter().zip(&again.entries) {
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(imported.digest, manifest.digest());
+}
+
+#[test]
+fn the_kernel_takes_an_export_for_an_upper() {
+    let world = World::new();
+    for path in ["lower/opaque/hidden", "lower/gone", "lower/merged/kept"] {
+        let path = world.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "lower").unwrap();
+    }
+    world.store.put_blob(&b"x"[..]).unwrap();
+    let opaque = Entry { kind: Kind::Directory { opaque: true }, ..directory("opaque") };
+    let gone = Entry { path: "gone".into(), kind: Kind::Whiteout, meta: Meta::default() };
+    let entries = vec![opaque, file("opaque/new", b"x"), gone, directory("merged"), file("merged/new", b"x")];
+    let manifest = Manifest::from_entries(entries).unwrap();
+    export_dir(&manifest, &world.store, &world.path("upper")).unwrap();
+    let script = "test \"$(find . -type f | sort | xargs)\" = './merged/kept ./merged/new ./opaque/new'; echo y > opaque/new";
+    if !in_overlay(&world, Overlay::Trusted, script) {
+        return;
+    }
+    assert_eq!(fs::read_to_string(world.path("upper/opaque/new")).unwrap(), "y\n");
+    let blob = world.blob_path(&Digest::of(b"x"));
+    assert_eq!(fs::read_to_string(blob).unwrap(), "x", "what is written to the upper is not in the store");
+}
+
+#[test]
+fn an_upper_whose_content_lies_elsewhere_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        skip::this_test("trusted attributes are root's");
+        return;
+    }
+    for (mark, value) in [("trusted.overlay.redirect", &b"/other"[..]), ("trusted.overlay.metacopy", b"")] {
+        let world = World::new();
+        let dir = world.dir("upper/dir");
+        rustix::fs::setxattr(&dir, mark, value, rustix::fs::XattrFlags::empty()).unwrap();
+        let options = ImportOptions { overlay: true, ..ImportOptions::default() };
+        let upper = open(&world.path("upper"));
+        let error = import_dir(upper.as_fd(), &options, &world.store).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with(&format!("\"dir\" has overlayfs's mark {mark:?}")), "{cause}");
+        assert!(world.store.list().unwrap().is_empty());
+    }
 }

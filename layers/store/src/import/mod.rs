@@ -23,6 +23,8 @@ pub struct ImportOptions {
     pub owner: Owner,
     /// Record devices; otherwise they are skipped and counted.
     pub devices: bool,
+    /// A directory is an overlayfs upper: its whiteouts and opaque directories are recorded.
+    pub overlay: bool,
     /// Seconds since the epoch; later times are recorded as this.
     pub clamp_mtime: Option<i64>,
     /// Most members of a tar.
@@ -40,6 +42,7 @@ impl Default for ImportOptions {
         ImportOptions {
             owner: Owner::Keep(IdMap::default()),
             devices: false,
+            overlay: false,
             clamp_mtime: None,
             max_entries: 4_000_000,
             max_bytes: 256 << 30,
@@ -120,8 +123,8 @@ pub enum MemberFault {
     Number,
 }
 
-/// Stores a copy of the directory tree `dir`, which is not changed. Overlayfs's attributes are left out, character
-/// devices 0:0 are skipped like other devices.
+/// Stores a copy of the directory tree `dir`, which is not changed. Unless it is an overlayfs upper, overlayfs's attributes
+/// are left out, and character devices 0:0 are skipped like other devices.
 ///
 /// Errors: those of a capture.
 pub fn import_dir(
@@ -130,7 +133,8 @@ pub fn import_dir(
     store: &LayerStore,
 ) -> Result<Imported, ImportError> {
     let rules = Rules {
-        overlay: false,
+        overlay: options.overlay,
+        doubts: true,
         owner: &options.owner,
         clamp_mtime: options.clamp_mtime,
         devices: if options.devices { Devices::Record } else { Devices::Skip },

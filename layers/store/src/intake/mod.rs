@@ -83,6 +83,8 @@ pub(crate) enum Devices {
 pub(crate) struct Rules<'a> {
     /// The tree is an overlayfs upper: whiteouts and opaque directories mean something.
     pub overlay: bool,
+    /// Blobs that the store has are read again before they are believed.
+    pub doubts: bool,
     pub owner: &'a Owner,
     /// Seconds since the epoch; later times become this.
     pub clamp_mtime: Option<i64>,
@@ -115,8 +117,7 @@ impl Intake {
         settle: impl FnOnce(&Intake) -> Result<(), IntakeError>,
     ) -> Result<Intake, IntakeError> {
         let scan = Scan::read(root, rules)?;
-        // A capture has to be fast, and what it brings is nothing that anybody had put before.
-        let writer = if rules.overlay { store.writer() } else { store.doubting_writer() };
+        let writer = if rules.doubts { store.doubting_writer() } else { store.writer() };
         let writer = writer.map_err(|source| IntakeError::Layer { source })?;
         let stored = files::store(root, &scan.files, rules, &writer)?;
         let mut intake = assemble(&scan, &stored)?;

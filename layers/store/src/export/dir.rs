@@ -1,4 +1,4 @@
-//! An export: a layer written out as a plain directory tree.
+//! A layer as a plain directory tree, which is an overlayfs upper too.
 
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
-use thiserror::Error;
 
+use super::{ExportError, blobs, failed};
 use crate::digest::Digest;
 use crate::manifest::{Entry, Kind, Manifest, Meta};
-use crate::store::{BlobFault, LayerStore, StoreError};
+use crate::store::{BlobFault, LayerStore};
 use crate::{content, fsat};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,18 +23,6 @@ pub struct Exported {
     pub owners_not_set: u64,
     /// Extended attributes that this process may not set or the file system does not hold.
     pub xattrs_not_set: u64,
-}
-
-#[derive(Debug, Error)]
-pub enum ExportError {
-    #[error("cannot make the directory {}", path.display())]
-    Target { path: PathBuf, source: io::Error },
-    #[error("cannot export to {}: it is not empty", path.display())]
-    NotEmpty { path: PathBuf },
-    #[error("cannot {attempt} {path:?} in the export")]
-    Io { attempt: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot read {path:?} of the layer")]
-    Store { path: PathBuf, source: StoreError },
 }
 
 /// Writes `manifest` to `target`, which must be missing or an empty directory. Contents are reflinked or copied, never
@@ -58,7 +46,8 @@ pub fn export_dir(manifest: &Manifest, store: &LayerStore, target: &Path) -> Res
     Ok(export.done)
 }
 
-fn open_target(target: &Path) -> Result<OwnedFd, ExportError> {
+/// Makes it if it is missing. Errors: it is not empty.
+pub(super) fn open_target(target: &Path) -> Result<OwnedFd, ExportError> {
     let fail = |source: io::Error| ExportError::Target { path: target.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o755).create(target).map_err(fail)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -122,20 +111,14 @@ impl Export<'_> {
         size: u64,
     ) -> Result<(), ExportError> {
         let path = &entry.path;
-        let unread = |source| ExportError::Store { path: path.clone(), source };
-        let damaged = |fault| unread(StoreError::DamagedBlob { blob: *digest, fault });
-        let blob = self.store.open_blob(digest).map_err(unread)?;
-        let found = rustix::fs::fstat(&blob).map_err(failed("look at the blob of", path))?.st_size as u64;
-        if found != size {
-            return Err(damaged(BlobFault::Size { wanted: size, found }));
-        }
+        let blob = blobs::open(self.store, path, digest, size)?;
         let file = fsat::create(dir, name, 0o600).map_err(failed("make the file", path))?;
         content::copy(&blob, &file, size).map_err(failed("write the file", path))?;
         // The copy rather than the blob, which may change in between.
         let found = content::hash(&file).map_err(failed("read back the file", path))?;
         if found != *digest {
             fsat::unlink(dir, name).map_err(failed("remove the damaged file", path))?;
-            return Err(damaged(BlobFault::Content { found }));
+            return Err(blobs::damaged(path, digest, BlobFault::Content { found }));
         }
         self.finish_open(&file, path, &entry.meta)
     }
@@ -227,8 +210,4 @@ impl Export<'_> {
         let (_, dir) = self.parent.as_ref().expect("Export::parent: set just above");
         dir.as_fd().try_clone_to_owned().map_err(failed("open", parent))
     }
-}
-
-fn failed<E: Into<io::Error>>(attempt: &'static str, path: &Path) -> impl FnOnce(E) -> ExportError {
-    move |source| ExportError::Io { attempt, path: path.to_owned(), source: source.into() }
 }

@@ -1,0 +1,181 @@
+//! Layers as an image: a directory in the OCI image layout, as skopeo, podman and umoci read it.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use oci_spec::image::{ANNOTATION_REF_NAME, Arch, Os};
+use serde_json::{Value, json};
+
+use super::dir::open_target;
+use super::file::write_file;
+use super::stream::{Compression, Written};
+use super::tar::{Whiteouts, export_tar};
+use super::{ExportError, failed};
+use crate::manifest::Manifest;
+use crate::sha256;
+use crate::store::LayerStore;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// What an image says besides its layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// The name by which `DIR:TAG` finds it.
+    pub tag: Option<String>,
+    /// Of the layers. umoci 0.4 reads no zstd.
+    pub compression: Compression,
+    /// Seconds since the epoch at which it was made.
+    pub created: u64,
+}
+
+/// Writes an image of `layers`, first on top, to `target`, which must be missing or an empty directory. The same layers
+/// and options give the same files. Returns the SHA-256 of the image's manifest, and what was written of each layer.
+///
+/// Errors: those of [`export_tar`]; nothing is left in `target` then.
+pub fn export_image(
+    layers: &[Manifest],
+    store: &LayerStore,
+    options: &ImageOptions,
+    target: &Path,
+) -> Result<(String, Vec<Written>), ExportError> {
+    open_target(target)?;
+    let written = write(layers, store, options, target);
+    if written.is_err() {
+        // It was empty.
+        for path in ["blobs", "oci-layout", "index.json"].map(|name| target.join(name)) {
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        }
+    }
+    written
+}
+
+fn write(
+    layers: &[Manifest],
+    store: &LayerStore,
+    options: &ImageOptions,
+    target: &Path,
+) -> Result<(String, Vec<Written>), ExportError> {
+    let blobs = target.join("blobs/sha256");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&blobs)
+        .map_err(failed("make the directory", &blobs))?;
+    let mut written = Vec::new();
+    // An image has its lowest layer first.
+    for manifest in layers.iter().rev() {
+        written.push(layer(manifest, store, options.compression, &blobs)?);
+    }
+    let created = time(options.created);
+    let config = json_blob(&blobs, CONFIG, &config(layers, &written, &created))?;
+    let descriptors: Vec<Value> =
+        written.iter().map(|layer| descriptor(&media_type(options.compression), layer)).collect();
+    let manifest =
+        json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors });
+    let mut manifest = json_blob(&blobs, MANIFEST, &manifest)?;
+    let digest = manifest["digest"].as_str().unwrap_or_default().to_owned();
+    if let Some(tag) = &options.tag {
+        manifest["annotations"] = json!({ ANNOTATION_REF_NAME: tag });
+    }
+    json_file(&target.join("oci-layout"), &json!({ "imageLayoutVersion": "1.0.0" }))?;
+    // Last: without it there is no image.
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest] });
+    json_file(&target.join("index.json"), &index)?;
+    Ok((digest, written))
+}
+
+fn layer(
+    manifest: &Manifest,
+    store: &LayerStore,
+    compression: Compression,
+    blobs: &Path,
+) -> Result<Written, ExportError> {
+    let growing = blobs.join("layer");
+    let written =
+        write_file(&growing, |file| export_tar(manifest, store, Whiteouts::Names, compression, file))?;
+    fs::rename(&growing, blobs.join(&written.digest)).map_err(failed("put in place", &growing))?;
+    Ok(written)
+}
+
+fn config(layers: &[Manifest], written: &[Written], created: &str) -> Value {
+    let diff_ids: Vec<String> = written.iter().map(|layer| format!("sha256:{}", layer.diff_id)).collect();
+    let history: Vec<Value> = layers
+        .iter()
+        .rev()
+        .map(|manifest| json!({ "created": created, "created_by": format!("vfsrun layer {}", manifest.digest()) }))
+        .collect();
+    json!({
+        "created": created,
+        "architecture": Arch::default(),
+        "os": Os::default(),
+        "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": history,
+    })
+}
+
+fn media_type(compression: Compression) -> String {
+    let suffix = match compression {
+        Compression::None => "",
+        Compression::Gzip => "+gzip",
+        Compression::Zstd => "+zstd",
+    };
+    format!("{LAYER}{suffix}")
+}
+
+fn descriptor(media_type: &str, blob: &Written) -> Value {
+    json!({ "mediaType": media_type, "digest": format!("sha256:{}", blob.digest), "size": blob.size })
+}
+
+/// Returns its descriptor.
+fn json_blob(blobs: &Path, media_type: &str, value: &Value) -> Result<Value, ExportError> {
+    let text = value.to_string();
+    let digest = sha256::of(text.as_bytes());
+    json_file(&blobs.join(&digest), value)?;
+    Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": text.len() }))
+}
+
+fn json_file(path: &Path, value: &Value) -> Result<(), ExportError> {
+    write_file(path, |mut file| {
+        io::Write::write_all(&mut file, value.to_string().as_bytes()).map_err(failed("write", path))
+    })
+}
+
+/// As RFC 3339 has it, in UTC.
+fn time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March have their odd day at the end; 719 468 days lie between 0000-03-01 and the epoch.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+    }
+}
