@@ -1,5 +1,6 @@
 //! The command line.
 
+mod export;
 mod interval;
 mod runtime;
 mod update;
@@ -11,6 +12,7 @@ use std::sync::LazyLock;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_plan::facts;
 
+pub use self::export::{Export, Format};
 pub use self::runtime::{Container, Create, Delete, Exec, Kill, ListFormat, One, Run, Which};
 pub use self::update::Update;
 pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec, parse};
@@ -262,9 +264,19 @@ pub enum Trace {
 pub enum Layer {
     /// Make a layer of a directory or of a tar (plain, gzip, zstd)
     #[command(
-        after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst"
+        after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst\n  vfsrun layer import --overlay change ./upper"
     )]
-    Import { name: String, source: PathBuf },
+    Import {
+        name: String,
+        /// A directory or a tar; - is stdin
+        source: PathBuf,
+        /// The directory is an upper of overlayfs: its whiteouts and opaque directories mean something
+        #[arg(long)]
+        overlay: bool,
+        /// Devices are recorded, and not left out
+        #[arg(long)]
+        devices: bool,
+    },
     /// List layers
     ///
     /// SIZE is that of the files, OWN what the disk has for this layer alone, USED when an action, a view or an export used it
@@ -283,9 +295,9 @@ pub enum Layer {
         /// A name or digest
         layer: String,
     },
-    /// Write a layer's files into a new directory
-    #[command(after_help = "Example:\n  vfsrun layer export hello ./out")]
-    Export { layer: String, directory: PathBuf },
+    /// Write a layer as files, as a tar, as an image, or as a list
+    #[command(after_help = export::EXAMPLES)]
+    Export(Export),
     /// Remove names, and each layer when nothing else names it
     ///
     /// A layer that an action or a view uses loses its name; the first `vfsrun layer gc` afterwards removes it.

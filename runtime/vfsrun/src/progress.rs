@@ -1,9 +1,9 @@
 //! Progress of long work, on a terminal.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 
-/// Bytes read or names seen so far, on a terminal only.
+/// Bytes read or written, or names seen so far, on a terminal only.
 pub struct Progress {
     bar: indicatif::ProgressBar,
 }
@@ -30,6 +30,10 @@ impl Progress {
 
     pub fn reader(&self, file: File) -> impl Read + use<> {
         self.bar.wrap_read(file)
+    }
+
+    pub fn writer(&self, file: impl Write) -> impl Write {
+        self.bar.wrap_write(file)
     }
 
     pub fn add(&self, count: usize) {

@@ -1,18 +1,19 @@
 //! `vfsrun layer`: what the store holds, and ways in and out.
 
 mod diff;
+mod export;
 mod gc;
 mod ls;
 mod recover;
 mod verify;
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use vfsrun_layers::{
-    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, check_name, export_dir, import_dir,
-    import_tar,
+    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, check_name, import_dir, import_tar,
 };
 
 use vfsrun_sys::chain;
@@ -29,11 +30,14 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
         .map_err(|error| Failure::own(&error))?;
     let store = LayerStore::open(&path).map_err(|error| Failure::own(&error))?;
     match command {
-        Layer::Import { name, source } => import(&store, name, source),
+        Layer::Import { name, source, overlay, devices } => {
+            let options = ImportOptions { overlay: *overlay, devices: *devices, ..ImportOptions::default() };
+            import(&store, name, source, &options)
+        }
         Layer::Ls { json } => ls::ls(&store, *json),
         Layer::Show { layer, base: false } => show(&store, layer),
         Layer::Show { layer, base: true } => show_base(&store, layer),
-        Layer::Export { layer, directory } => export(&store, layer, directory),
+        Layer::Export(command) => export::export(&store, command),
         Layer::Rm { layers } => remove(&store, layers),
         Layer::Tag { layer, name } => tag(&store, layer, name),
         Layer::Diff { json, first, second } => diff::diff(&store, [first, second], *json),
@@ -47,9 +51,9 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
     }
 }
 
-fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
+fn import(store: &LayerStore, name: &str, source: &Path, options: &ImportOptions) -> Outcome {
     check_name(name).map_err(|error| Failure::own(&error))?;
-    let file = File::open(source).map_err(|error| Failure {
+    let file = open(source).map_err(|error| Failure {
         message: format!("cannot open {}: {error}", source.display()),
         code: 125,
     })?;
@@ -64,11 +68,10 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
     // A collection must not come between the layer and its name.
     let _adding = store.adding().map_err(|error| Failure::own(&error))?;
     let progress = Progress::of_bytes(&format!("importing {}", source.display()));
-    let options = ImportOptions::default();
     let imported = if is_directory {
-        import_dir(file.as_fd(), &options, store)
+        import_dir(file.as_fd(), options, store)
     } else {
-        import_tar(progress.reader(file), &options, store)
+        import_tar(progress.reader(file), options, store)
     };
     progress.end();
     let imported = imported.map_err(|error| Failure::own(&error))?;
@@ -83,6 +86,14 @@ fn import(store: &LayerStore, name: &str, source: &Path) -> Outcome {
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     tell_odd_names(&OddNames::of(&manifest));
     Ok(0)
+}
+
+/// `-` is stdin: what `layer export` writes to a pipe.
+fn open(source: &Path) -> io::Result<File> {
+    match source.to_str() {
+        Some("-") => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
+        _ => File::open(source),
+    }
 }
 
 /// What had the name before is not gone with it.
@@ -146,20 +157,6 @@ fn entry_line(entry: &Entry) -> String {
     let meta = &entry.meta;
     let path = entry.path.display();
     format!("{letter}{:04o} {:>5} {:>5} /{path}{rest}", meta.mode, meta.uid, meta.gid)
-}
-
-fn export(store: &LayerStore, layer: &str, directory: &Path) -> Outcome {
-    let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
-    let _hold = store.hold(&digest).map_err(|error| Failure::own(&error))?;
-    store.note_use(&digest);
-    let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
-    let exported = export_dir(&manifest, store, directory).map_err(|error| Failure::own(&error))?;
-    let lost = match (exported.owners_not_set, exported.xattrs_not_set) {
-        (0, 0) => String::new(),
-        (owners, xattrs) => format!("; not set without more rights: {owners} owners, {xattrs} attributes"),
-    };
-    note(&format!("{} names in {}{lost}", exported.entries, directory.display()));
-    Ok(0)
 }
 
 /// As many as can be; what stays is told at the end.
