@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::FileTypeExt;
 
+use vfsrun_tests::podman::Podman;
 use vfsrun_tests::{Sandbox, as_root_and_user, fixtures, json, skip};
 
 as_root_and_user!(
@@ -15,6 +16,7 @@ as_root_and_user!(
     image_is_a_branch_of_the_same_layers,
     time_of_an_image_is_the_environments,
     image_is_read_by_other_programs,
+    image_runs_in_podman,
     specification_is_verified_by_other_programs,
     input_root_is_named_by_its_digest,
     options_without_a_use_are_refused,
@@ -179,6 +181,25 @@ fn image_is_read_by_other_programs(sandbox: &Sandbox) {
             assert_eq!(names, "./d/kept ./new\n");
         }
     }
+}
+
+fn image_runs_in_podman(sandbox: &Sandbox) {
+    let Some(podman) = Podman::new(sandbox) else { return };
+    // What the lower layer has, the upper deletes.
+    sandbox.write("root/work/gone", "");
+    sandbox.sh("mkdir -p up/work; echo new > up/work/new; touch up/work/.wh.gone; tar -C up -cf up.tar .");
+    sandbox.call(&["layer", "import", "base", "root"]).expect(0);
+    sandbox.call(&["layer", "import", "change", "up.tar"]).expect(0);
+    for compress in ["none", "gzip", "zstd"] {
+        let options = ["--format", "oci-layout", "--tag", "v1", "--compress", compress];
+        sandbox.call(&[&["layer", "export"][..], &options, &["change", "base", compress]].concat()).expect(0);
+        let image = format!("oci:{compress}:v1");
+        let pulled = podman.call(&["pull", "--quiet", &image]).expect(0).stdout;
+        let run = ["run", "--rm", "--network=none", "--cgroups=disabled", pulled.trim(), "/bin/ls", "/work"];
+        assert_eq!(podman.call(&run).expect(0).stdout, "new\nof-the-image\n", "{compress}");
+    }
+    sandbox.sh("tar -C gzip -cf archive.tar .");
+    podman.call(&["load", "--quiet", "-i", "archive.tar"]).expect(0);
 }
 
 fn specification_is_verified_by_other_programs(sandbox: &Sandbox) {

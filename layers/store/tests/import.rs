@@ -478,3 +478,96 @@ fn headers_that_lie_or_contradict_are_refused() {
     assert!(refusal(pax(b"14 path=../../a\n").file("f", "x")).contains(wrong));
     assert!(refusal(pax(b"16 path=../../a\n").file("f", "x")).ends_with("component '..'"));
 }
+
+#[test]
+fn zeros_of_a_large_file_take_no_room() {
+    let world = World::new();
+    for (start, end) in [(&b"start"[..], &b"end"[..]), (b"start", b""), (b"", b"")] {
+        let content = [start, &vec![0; 32 << 20], end].concat();
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, "sparse", &content[..]).unwrap();
+        let tar = builder.into_inner().unwrap();
+        import_with(&world, &tar, &ImportOptions::default()).unwrap();
+        let blob = world.blob_path(&Digest::of(&content));
+        assert!(std::fs::read(&blob).unwrap() == content);
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&blob).unwrap());
+        assert!(blocks * 512 <= 8 << 20, "{blocks}");
+    }
+}
+
+/// A tar with every kind of header that is read.
+fn of_all_kinds() -> Vec<u8> {
+    let record = format!("215 path={}\n", "n".repeat(205));
+    let mut tar = Tar::default()
+        .dir("dir")
+        .file("dir/file", "content")
+        .hard_link("link", "dir/file")
+        .symlink("soft", "dir")
+        .member("x", EntryType::XHeader, "", record.as_bytes())
+        .file("long", "x")
+        .member("././@LongLink", EntryType::GNULongName, "", &[&b"l".repeat(150)[..], b"\0"].concat())
+        .file("gnu", &"y".repeat(2000))
+        .file("dir/.wh.gone", "");
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(512);
+    header.set_path("sparse").unwrap();
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.realsize = *b"00000010000\0";
+    gnu.sparse[0].offset = *b"00000007000\0";
+    gnu.sparse[0].numbytes = *b"00000001000\0";
+    header.set_cksum();
+    tar.0.extend(header.as_bytes());
+    tar.0.extend([b'z'; 512]);
+    tar.end()
+}
+
+/// The header that a byte lies in gets the checksum that it should have, so that what is behind it is reached.
+fn with_sums(mut tar: Vec<u8>) -> Vec<u8> {
+    for block in tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        let mut header = Header::from_byte_slice(block).clone();
+        header.set_cksum();
+        block.copy_from_slice(header.as_bytes());
+    }
+    tar
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_changed_tar_is_a_layer_or_an_error(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 0..6),
+        cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+    ) {
+        let world = World::new();
+        let mut tar = of_all_kinds();
+        for (at, byte) in &changes {
+            let at = at.index(tar.len());
+            tar[at] = *byte;
+        }
+        if let Some(cut) = cut {
+            tar.truncate(cut.index(tar.len()));
+        }
+        let options = ImportOptions { max_bytes: 1 << 20, ..ImportOptions::default() };
+        if let Ok(imported) = import_with(&world, &with_sums(tar), &options) {
+            let manifest = world.store.manifest(&imported.digest).unwrap();
+            world.store.check_blobs(&manifest).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_unchanged_tar_of_all_kinds_is_a_layer() {
+    let world = World::new();
+    let imported = import_with(&world, &of_all_kinds(), &ImportOptions::default()).unwrap();
+    let manifest = world.store.manifest(&imported.digest).unwrap();
+    assert_eq!(
+        find(&manifest, "sparse").kind,
+        Kind::File { digest: Digest::of(&[&[0; 3584][..], &[b'z'; 512]].concat()), size: 4096 }
+    );
+    assert_eq!(find(&manifest, &"n".repeat(205)).kind, Kind::File { digest: Digest::of(b"x"), size: 1 });
+    assert_eq!(find(&manifest, "dir/gone").kind, Kind::Whiteout);
+}

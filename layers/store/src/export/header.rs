@@ -17,7 +17,7 @@ const MAX_SHORT: u32 = (1 << 21) - 1;
 /// The name of the PAX header itself, of which only programs that know nothing of PAX take notice.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
-pub(super) struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// A directory's ends in a slash.
     pub name: Vec<u8>,
     pub kind: EntryType,
@@ -32,7 +32,7 @@ pub(super) struct Member<'a> {
 
 impl Member<'_> {
     /// The header, in whole blocks.
-    pub(super) fn header(&self) -> Vec<u8> {
+    pub(crate) fn header(&self) -> Vec<u8> {
         let records = self.records();
         let mut blocks = Vec::with_capacity(BLOCK);
         if !records.is_empty() {

@@ -20,6 +20,8 @@ use crate::store::StoreError;
 
 pub use dir::{Exported, export_dir};
 pub use file::write_file;
+#[cfg(test)]
+pub(crate) use header::Member;
 pub use mtree::export_mtree;
 pub use oci::{ImageOptions, export_image};
 pub use reapi::{DigestFunction, InputRoot, export_reapi};

@@ -24,6 +24,9 @@ const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 const XZ: &[u8] = &[0xFD, b'7', b'z', b'X', b'Z', 0];
 const BZIP2: &[u8] = b"BZh";
 
+/// Headers are small.
+const BUFFER: usize = 128 << 10;
+
 /// Small files wait until there are this many of them, or this many bytes, and are then stored on all processors.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
@@ -63,13 +66,14 @@ fn decompress<'a>(mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Impo
         return Err(ImportError::Empty);
     }
     let kind = start.clone();
-    let whole = Cursor::new(start).chain(reader);
+    let whole = BufReader::with_capacity(BUFFER, Cursor::new(start).chain(reader));
     if kind.starts_with(GZIP) {
-        Ok(Box::new(flate2::read::MultiGzDecoder::new(whole)))
+        Ok(Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(whole))))
     } else if kind.starts_with(ZSTD) {
-        Ok(Box::new(zstd::stream::read::Decoder::new(whole).map_err(read)?))
+        let decoder = zstd::stream::read::Decoder::with_buffer(whole).map_err(read)?;
+        Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)))
     } else {
-        Ok(Box::new(BufReader::with_capacity(128 << 10, whole)))
+        Ok(Box::new(whole))
     }
 }
 

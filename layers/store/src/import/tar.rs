@@ -423,6 +423,8 @@ fn early(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export;
+    use crate::manifest::Meta;
 
     #[test]
     fn pax_times_keep_their_fraction() {
@@ -444,5 +446,33 @@ mod tests {
         for bad in [&b"99 a=b\n"[..], b"6 a=b", b"6 a+b\n", b"x a=b\n", b"0 a=b\n", b" a=b\n", b"3\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    /// Bytes that nobody looks at, and that cost nothing.
+    struct Any(u64);
+
+    impl Read for Any {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.0.min(buffer.len() as u64);
+            self.0 -= length;
+            Ok(length as usize)
+        }
+    }
+
+    #[test]
+    fn a_file_larger_than_octal_digits_say_is_followed_by_the_next_member() {
+        const SIZE: u64 = 9 << 30;
+        let head = |name: &str, size: u64| {
+            let meta = Meta::default();
+            let (name, kind) = (name.into(), EntryType::Regular);
+            export::Member { name, kind, link: b"", size, device: (0, 0), meta: &meta }.header()
+        };
+        let (first, second) = (head("large", SIZE), head("small", 0));
+        assert!(first.len() > BLOCK, "a PAX header says the size");
+        let mut tar = TarReader::new(first.chain(Any(SIZE)).chain(&second[..]));
+        let large = tar.next().unwrap().unwrap();
+        assert_eq!((&large.name[..], large.size), (&b"large"[..], SIZE));
+        assert_eq!(tar.next().unwrap().unwrap().name, b"small");
+        assert!(tar.next().unwrap().is_none());
     }
 }
