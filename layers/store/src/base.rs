@@ -4,7 +4,7 @@
 //! Its text is a header line and one JSON object per path, with strings escaped as in a manifest (see [`crate::escape`]):
 //!
 //! ```text
-//! {"vfsrun-base":1,"layer":"b3:…"}
+//! {"vfsrun-base":1,"layer":"b3:…","lines":"b3:…"}
 //! {"p":"src/main.rs","t":"f","at":"/home/me/src/main.rs","dev":2049,"ino":17,"m":"644","u":1000,"g":1000,"s":120,"mt":[1700000000,5],"ct":[1700000000,5]}
 //! {"p":"usr/bin/tool","t":"f","from":"layer debian-12"}
 //! ```
@@ -113,15 +113,20 @@ pub enum BaseError {
     Newer { found: u64 },
     #[error("line {line} is wrong")]
     Line { line: usize, source: Option<serde_json::Error> },
+    #[error("it is damaged: its lines have another digest than its first one says")]
+    Damaged,
     #[error("it is not UTF-8")]
     NotText,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     #[serde(rename = "vfsrun-base")]
     version: u64,
     layer: String,
+    /// The digest of all that follows.
+    lines: String,
 }
 
 /// Of a fixed place `from` alone is there.
@@ -153,26 +158,30 @@ struct Host {
 
 impl Base {
     pub fn to_text(&self) -> String {
-        let mut text = format!("{{\"vfsrun-base\":{VERSION},\"layer\":\"{}\"}}\n", self.layer);
+        let mut lines = String::new();
         for seen in &self.seen {
             let line = serde_json::to_string(&Line::of(seen)).expect("a line has strings and numbers alone");
-            writeln!(text, "{line}").expect("a string takes what is written");
+            writeln!(lines, "{line}").expect("a string takes what is written");
         }
-        text
+        let (layer, digest) = (self.layer, Digest::of(lines.as_bytes()));
+        format!("{{\"vfsrun-base\":{VERSION},\"layer\":\"{layer}\",\"lines\":\"{digest}\"}}\n{lines}")
     }
 
     /// Errors: a newer version, another text than [`Base::to_text`] writes.
     pub fn parse(bytes: &[u8]) -> Result<Base, BaseError> {
         let text = str::from_utf8(bytes).map_err(|_| BaseError::NotText)?;
         let wrong = |line| BaseError::Line { line, source: None };
-        let mut lines = text.strip_suffix('\n').ok_or_else(|| wrong(text.lines().count()))?.split('\n');
-        let header: Header = serde_json::from_str(lines.next().unwrap_or_default())
+        let (header, lines) = text.split_once('\n').ok_or_else(|| wrong(1))?;
+        let header: Header = serde_json::from_str(header)
             .map_err(|source| BaseError::Line { line: 1, source: Some(source) })?;
         if header.version > VERSION {
             return Err(BaseError::Newer { found: header.version });
         }
         let layer = header.layer.parse().map_err(|_| wrong(1))?;
-        let seen = lines.enumerate().map(|(index, line)| {
+        if header.lines != Digest::of(lines.as_bytes()).to_string() {
+            return Err(BaseError::Damaged);
+        }
+        let seen = lines.lines().enumerate().map(|(index, line)| {
             let line_error = |source| BaseError::Line { line: index + 2, source };
             let line: Line = serde_json::from_str(line).map_err(|source| line_error(Some(source)))?;
             line.seen().ok_or_else(|| line_error(None))
@@ -283,13 +292,28 @@ mod tests {
     fn another_text_is_refused_by_its_line() {
         let text = base().to_text();
         let refused = |text: &str| Base::parse(text.as_bytes()).unwrap_err().to_string();
-        assert_eq!(refused(""), "line 0 is wrong");
-        assert_eq!(refused(text.trim_end()), "line 4 is wrong");
-        assert_eq!(refused(&text.replace("\"ino\":17,", "")), "line 3 is wrong");
-        assert_eq!(refused(&text.replace("\"t\":\"l\"", "\"t\":\"x\"")), "line 4 is wrong");
-        assert_eq!(
-            refused(&text.replace("base\":1", "base\":2")),
-            "it has version 2; this program reads up to 1: use a newer vfsrun"
-        );
+        let resealed = |text: String| {
+            let (header, lines) = text.split_once('\n').unwrap();
+            let header = header.split_once(",\"lines\"").unwrap().0;
+            format!("{header},\"lines\":\"{}\"}}\n{lines}", Digest::of(lines.as_bytes()))
+        };
+        assert_eq!(refused(""), "line 1 is wrong");
+        assert_eq!(refused(&resealed(text.replace("\"ino\":17,", ""))), "line 3 is wrong");
+        assert_eq!(refused(&resealed(text.replace("\"t\":\"l\"", "\"t\":\"x\""))), "line 4 is wrong");
+        let newer = "it has version 2; this program reads up to 1: use a newer vfsrun";
+        assert_eq!(refused(&text.replace("base\":1", "base\":2")), newer);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_seen() {
+        let base = base();
+        let text = base.to_text();
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            // That of another layer is known by its file's name.
+            let parsed = Base::parse(&bytes);
+            assert!(parsed.is_err() || parsed.is_ok_and(|parsed| parsed.layer != base.layer), "bit {bit}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{World, directory, file};
 use vfsrun_layers::verify::{Fault, Problem, Verified, What};
-use vfsrun_layers::{Digest, LayerStore, Manifest};
+use vfsrun_layers::{Base, Digest, LayerStore, Manifest, Really};
 
 const CONTENT: &[u8] = b"the content of a file";
 /// Hashed by another way than small ones.
@@ -262,4 +262,27 @@ fn directories_of_living_processes_are_no_problem_and_those_of_dead_ones_are_tol
     assert_eq!((store.verify().problems, store.verify().dead), (vec![], 1));
     store.world.store.new_run().unwrap().remove().unwrap();
     assert_eq!(store.verify().problems, [], "an idle run is none");
+}
+
+#[test]
+fn a_flipped_bit_of_a_base_is_found_and_what_a_killed_process_left_is_told() {
+    let store = store();
+    let base = Base { layer: store.one, seen: Vec::new() };
+    store.world.store.set_name_with_base("one", &base).unwrap();
+    assert_eq!(store.verify().problems, []);
+    let file = store.path(&format!("bases/{}.one", store.one.hex()));
+    let whole = fs::read(&file).unwrap();
+    for bit in (0..whole.len() * 8).step_by(7) {
+        flip(&file, bit);
+        assert_eq!(store.problem().what, What::Base("one".into()), "bit {bit}");
+        fs::write(&file, &whole).unwrap();
+    }
+    let left = store.path(&format!("bases/{}.one", store.unnamed.hex()));
+    fs::write(&left, &whole).unwrap();
+    let verified = store.verify();
+    assert_eq!((verified.problems, verified.dead), (Vec::new(), 1));
+    store.world.store.collect(&store.world.store.expiry().unwrap(), Really::Do).unwrap();
+    assert!(file.exists() && !left.exists());
+    assert_eq!(store.world.store.base("one").unwrap(), Some(base));
+    assert_eq!(store.world.store.base("also/one").unwrap(), None);
 }

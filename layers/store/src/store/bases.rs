@@ -2,7 +2,9 @@
 //! captures which gave equal layers have a base each. It is written before the name is repointed, and earlier ones of the name
 //! go afterwards: whoever finds a name finds the base of what it points at.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
@@ -44,14 +46,11 @@ impl LayerStore {
     ///
     /// Errors: no such name, a base that is damaged.
     pub fn base(&self, name: &str) -> Result<Option<Base>, StoreError> {
-        let layer = self.resolve(name)?;
+        let layer = self.resolve_name(name)?;
         let file = format!("{}.{}", layer.hex(), file_name(name)?);
+        let Some(bases) = self.open_bases()? else { return Ok(None) };
         let path = self.path.join(DIRECTORY).join(&file);
-        let bytes = match fsat::open_dir(&self.root, DIRECTORY) {
-            Ok(bases) => fsat::read(&bases, &file),
-            Err(errno) => Err(errno.into()),
-        };
-        match bytes {
+        match fsat::read(&bases, &file) {
             Ok(bytes) => match Base::parse(&bytes) {
                 Ok(base) if base.layer == layer => Ok(Some(base)),
                 Ok(_) => Err(StoreError::ForeignBase { path }),
@@ -62,24 +61,60 @@ impl LayerStore {
         }
     }
 
+    /// The names whose bases are there, and the files of no name: what a process left that was killed.
+    pub(super) fn list_bases(&self) -> Result<(Vec<String>, Vec<OsString>), StoreError> {
+        let Some(bases) = self.open_bases()? else { return Ok(Default::default()) };
+        let path = self.path.join(DIRECTORY);
+        let (mut names, mut left) = (Vec::new(), Vec::new());
+        for file in fsat::names(&bases).map_err(StoreError::io("list", path))? {
+            let parts = file.to_str().and_then(|file| file.split_once('.'));
+            let name = parts.map(|(layer, name)| (layer, name.replace('%', "/")));
+            match name {
+                Some((layer, name)) if self.resolve_name(&name).is_ok_and(|named| named.hex() == layer) => {
+                    names.push(name);
+                }
+                _ => left.push(file),
+            }
+        }
+        Ok((names, left))
+    }
+
+    /// Removes those of no name. The caller sees to it that nobody is adding one.
+    pub(super) fn sweep_bases(&self) -> Result<(), StoreError> {
+        let (_, left) = self.list_bases()?;
+        let Some(bases) = self.open_bases()? else { return Ok(()) };
+        for file in left {
+            self.remove_base(&bases, &file)?;
+        }
+        Ok(())
+    }
+
     /// Removes those bases of `name` whose layers, by their hexadecimal digits, are `meant`.
     pub(super) fn forget_bases(&self, name: &str, meant: impl Fn(&str) -> bool) -> Result<(), StoreError> {
-        let path = self.path.join(DIRECTORY);
-        let bases = match fsat::open_dir(&self.root, DIRECTORY) {
-            Ok(bases) => bases,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(StoreError::io("open", path)(errno)),
-        };
+        let Some(bases) = self.open_bases()? else { return Ok(()) };
         let of_name = file_name(name)?;
-        for file in fsat::names(&bases).map_err(StoreError::io("list", &path))? {
+        for file in fsat::names(&bases).map_err(StoreError::io("list", self.path.join(DIRECTORY)))? {
             let parts = file.to_str().and_then(|file| file.split_once('.'));
             if parts.is_some_and(|(layer, name)| name == of_name && meant(layer)) {
-                match rustix::fs::unlinkat(&bases, &file, rustix::fs::AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(StoreError::io("remove", path.join(&file))(errno)),
-                }
+                self.remove_base(&bases, &file)?;
             }
         }
         Ok(())
+    }
+
+    fn remove_base(&self, bases: &OwnedFd, file: &OsStr) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(bases, file, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(StoreError::io("remove", self.path.join(DIRECTORY).join(file))(errno)),
+        }
+    }
+
+    /// `None` in a store that an earlier version made.
+    fn open_bases(&self) -> Result<Option<OwnedFd>, StoreError> {
+        match fsat::open_dir(&self.root, DIRECTORY) {
+            Ok(bases) => Ok(Some(bases)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StoreError::io("open", self.path.join(DIRECTORY))(errno)),
+        }
     }
 }

@@ -22,6 +22,8 @@ pub enum What {
     Layer(Digest),
     Blob(Digest),
     Name(String),
+    /// What the changes under this name were made to.
+    Base(String),
     /// No file of a store.
     Stray,
 }
@@ -84,6 +86,9 @@ impl Problem {
             (What::Name(name), ..) => {
                 format!("`vfsrun layer import {name} …` sets it again, `vfsrun layer rm {name}` removes it")
             }
+            (What::Base(name), ..) => {
+                format!("the layer is whole; `vfsrun layer tag {name} {name}` forgets what it was made to")
+            }
             (_, Fault::Mode { .. }, _) => {
                 format!("`chmod 0444 {}` in the store mends it", self.file.display())
             }
@@ -108,6 +113,7 @@ impl fmt::Display for Problem {
                 write!(f, "layer {}: blob {digest} {}", uses.join(", "), self.fault)?;
             }
             What::Name(name) => write!(f, "name {name} {}", self.fault)?,
+            What::Base(name) => write!(f, "base of {name} {}", self.fault)?,
             What::Stray => write!(f, "{} {}", self.file.display(), self.fault)?,
         }
         write!(f, "; {}", self.remedy())
@@ -180,12 +186,13 @@ impl What {
             What::Layer(_) => 0,
             What::Blob(_) => 1,
             What::Name(_) => 2,
-            What::Stray => 3,
+            What::Base(_) => 3,
+            What::Stray => 4,
         }
     }
 
     /// A word for programs.
     pub fn kind(&self) -> &'static str {
-        ["manifest", "blob", "name", "file"][usize::from(self.order())]
+        ["manifest", "blob", "name", "base", "file"][usize::from(self.order())]
     }
 }

@@ -69,7 +69,7 @@ fn report(found: &Verified) -> Value {
 fn object(problem: &Problem) -> Value {
     let (digest, name) = match &problem.what {
         What::Layer(digest) | What::Blob(digest) => (Some(digest.to_string()), None),
-        What::Name(name) => (None, Some(name)),
+        What::Name(name) | What::Base(name) => (None, Some(name)),
         What::Stray => (None, None),
     };
     let layer = |used: &Use| {
