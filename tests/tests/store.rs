@@ -9,6 +9,7 @@ as_root_and_user!(
     verify_tells_what_is_damaged_and_how_to_mend_it,
     verify_as_json_has_every_field,
     layer_of_a_running_action_survives_rm_and_gc,
+    layer_of_a_kept_root_survives_rm_and_gc,
     gc_removes_what_expired_and_says_what_it_would,
     gc_goes_by_the_configuration_of_the_store,
     run_makes_a_layer_young_again,
@@ -109,6 +110,23 @@ fn layer_of_a_running_action_survives_rm_and_gc(sandbox: &Sandbox) {
     assert!(!collected.stdout.contains(&digest), "{}", collected.stdout);
     action.tell("go");
     assert_eq!(action.hear(), "read late\n");
+}
+
+fn layer_of_a_kept_root_survives_rm_and_gc(sandbox: &Sandbox) {
+    let digest = import(sandbox, "one", "read again");
+    let run = |layer: &str| {
+        let vfs = json!({ "branches": [{ "layer": layer, "at": "/one" }], "capture": false });
+        sandbox.run(&sandbox.shell_spec("cat /one/file", &vfs)).expect(0).stdout
+    };
+    assert_eq!(run("one"), "read again");
+    sandbox.call(&["layer", "rm", "one"]).expect(0).assert_stderr_has("in use");
+    sandbox.call(&["layer", "gc", "--keep-days", "0"]).expect(0);
+    assert_eq!(run(&digest), "read again");
+    vfsrun_tests::processes::end_view_servers(&sandbox.runtime());
+    vfsrun_tests::processes::until("the end of its use", || {
+        sandbox.call(&["layer", "gc", "--keep-days", "0"]).expect(0).stdout.contains(&digest)
+    });
+    assert_eq!(sandbox.sh("find ../store/blobs -type f"), "");
 }
 
 fn layer_of_a_mounted_view_survives_rm_and_gc(sandbox: &Sandbox) {
@@ -220,7 +238,7 @@ fn diff_says_what_differs(sandbox: &Sandbox) {
     sandbox.sh(
         "mkdir one two; touch -d @7 one/same two/same; echo 1 > one/changed; echo 2 > two/changed
                 touch -d @7 one/changed two/changed one/gone two/made one two; chmod 600 two/changed
-                chmod 644 one/* two/same two/made; ln -s a one/link; ln -s b two/link; touch -h -d @7 */link",
+                chmod 644 one/* two/same two/made; ln -s a one/link; ln -s b two/link; touch -h -d @7 */link; touch -d @7 one two",
     );
     for name in ["one", "two"] {
         sandbox.call(&["layer", "import", name, name]).expect(0);

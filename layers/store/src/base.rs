@@ -178,6 +178,9 @@ impl Base {
             return Err(BaseError::Newer { found: header.version });
         }
         let layer = header.layer.parse().map_err(|_| wrong(1))?;
+        if header.version < VERSION {
+            return Err(wrong(1));
+        }
         if header.lines != Digest::of(lines.as_bytes()).to_string() {
             return Err(BaseError::Damaged);
         }

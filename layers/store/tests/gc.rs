@@ -129,6 +129,21 @@ fn an_open_input_manifest_keeps_its_blobs() {
 }
 
 #[test]
+fn a_use_of_an_input_manifest_makes_the_layer_young_that_keeps_it() {
+    let world = World::new();
+    let (inputs, _) = world.store.put_inputs("inputs", b"{}", &[]).unwrap();
+    let layer = world.store.resolve("inputs").unwrap();
+    world.store.remove_name("inputs").unwrap();
+    age(&world, &layer, DAY * 30);
+    world.store.open_inputs(&inputs).unwrap();
+    assert_eq!(layers(&collect(&world, &Expiry::default())), []);
+    assert_eq!(world.store.verify(&|_| {}).unwrap().unsettled, 0);
+    let blob = fs::File::open(world.blob_path(&inputs)).unwrap();
+    blob.set_times(fs::FileTimes::new().set_accessed(SystemTime::now() - DAY * 8)).unwrap();
+    assert_eq!(layers(&collect(&world, &Expiry::default())), [layer]);
+}
+
+#[test]
 fn a_use_makes_a_layer_young_and_our_own_reading_does_not() {
     let world = World::new();
     let [used, read] = [&b"used"[..], b"read"].map(|content| put(&world, content));

@@ -13,7 +13,6 @@ use super::config::Expiry;
 use super::error::StoreError;
 use super::remove::{self, Really};
 use super::run::Swept;
-use super::uses::last_used;
 use crate::digest::Digest;
 use crate::{fsat, locked_dir};
 
@@ -105,7 +104,9 @@ impl LayerStore {
             let path = self.layers_path().join(digest.hex());
             let stat = fsat::stat(&self.layers, digest.hex()).map_err(StoreError::io("look at", path))?;
             match stat {
-                Some(stat) if is_free => unnamed.push(Unnamed { digest, last_used: last_used(&stat) }),
+                Some(stat) if is_free => {
+                    unnamed.push(Unnamed { last_used: self.last_use(&digest, &stat)?, digest });
+                }
                 _ => kept.push(digest),
             }
         }

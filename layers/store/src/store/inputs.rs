@@ -54,6 +54,9 @@ impl LayerStore {
         held.then_some(()).ok_or_else(missing)?;
         let found = content::hash(&file).map_err(StoreError::io("read the blob", self.blob_path(digest)))?;
         if found == *digest {
+            if let Err(error) = self.note_use_of_inputs(&file) {
+                tracing::debug!(%error, %digest, "a use is not recorded");
+            }
             Ok(file)
         } else {
             Err(StoreError::Inputs { digest: *digest, fault: BlobFault::Content { found } })

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::StoreError;
-use super::{LayerStore, remove, uses};
+use super::{LayerStore, remove};
 use crate::digest::Digest;
 use crate::fsat;
 use crate::manifest::Manifest;
@@ -51,7 +51,7 @@ impl LayerStore {
                 bytes: totals.map(|totals| totals.1),
                 own_bytes: totals.map(|_| fsat::on_disk(&stat)),
                 created: UNIX_EPOCH + Duration::from_secs(stat.st_mtime.try_into().unwrap_or(0)),
-                last_used: uses::last_used(&stat),
+                last_used: self.last_use(&digest, &stat)?,
                 in_use: self.claim(&digest)?.is_none(),
             });
         }

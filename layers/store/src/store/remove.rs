@@ -65,6 +65,8 @@ impl LayerStore {
         let used = self.blobs_of(self.digests()?.iter().filter(|other| **other != digest))?;
         let name = is_name.then(|| text.to_owned());
         if is_name {
+            // Should this be killed between the name and the layer, the next collection goes on.
+            self.forget_uses(&digest)?;
             self.remove_name(text)?;
         }
         self.remove_manifest(&digest)?;

@@ -20,6 +20,9 @@ use crate::{fsat, locked_dir};
 /// A use is recorded when the last one was so long ago: running the same layers all day is no reason to write.
 const STALE: Duration = Duration::from_secs(3600);
 
+/// The modification time, otherwise that of putting, of a manifest whose uses are forgotten; no reader sets that.
+const FORGOTTEN: i64 = 0;
+
 /// A layer that is in use for as long as this is open, in any process.
 #[derive(Debug)]
 pub struct Hold(OwnedFd);
@@ -49,7 +52,10 @@ impl LayerStore {
     /// store, or finds no such layer, leaves none.
     pub fn note_use(&self, digest: &Digest) {
         let noted = fsat::stat(&self.layers, digest.hex()).and_then(|stat| match stat {
-            Some(stat) if is_stale(&stat) => self.set_used(digest, UTIME_NOW),
+            Some(stat) if is_old(last_used(&stat)) => {
+                let put = if stat.st_mtime == FORGOTTEN { UTIME_NOW } else { UTIME_OMIT };
+                self.set_times(digest, special(UTIME_NOW), special(put))
+            }
             _ => Ok(()),
         });
         if let Err(error) = noted {
@@ -57,19 +63,40 @@ impl LayerStore {
         }
     }
 
+    /// The same of a stored input manifest: who uses one does not know the layer that keeps it.
+    pub(super) fn note_use_of_inputs(&self, file: &OwnedFd) -> Result<(), Errno> {
+        if is_old(UNIX_EPOCH + seconds(rustix::fs::fstat(file)?.st_atime)) {
+            let times =
+                Timestamps { last_access: special(UTIME_NOW), last_modification: special(UTIME_OMIT) };
+            rustix::fs::futimens(file, &times)?;
+        }
+        Ok(())
+    }
+
+    /// When a layer was last used, or put; the epoch for one whose uses are forgotten.
+    pub(super) fn last_use(&self, digest: &Digest, stat: &Stat) -> Result<SystemTime, StoreError> {
+        let inputs = self.manifest(digest).ok().as_ref().and_then(stored_inputs);
+        let inputs = inputs.map(|blob| self.blob_stat(&blob)).transpose()?.flatten();
+        let used = last_used(stat);
+        Ok(match inputs {
+            Some(inputs) if used > UNIX_EPOCH => used.max(UNIX_EPOCH + seconds(inputs.st_atime)),
+            _ => used,
+        })
+    }
+
     /// As if a layer had never been used: the next collection removes it unless it is held then, or has a name.
     pub(super) fn forget_uses(&self, digest: &Digest) -> Result<(), StoreError> {
-        let seconds = Timespec { tv_sec: 0, tv_nsec: 0 };
-        self.set_access(digest, seconds)
+        let time = Timespec { tv_sec: FORGOTTEN, tv_nsec: 0 };
+        self.set_times(digest, time, time)
             .map_err(StoreError::io("set the time of", self.layers_path().join(digest.hex())))
     }
 
-    fn set_used(&self, digest: &Digest, nanoseconds: i64) -> Result<(), Errno> {
-        self.set_access(digest, Timespec { tv_sec: 0, tv_nsec: nanoseconds })
-    }
-
-    fn set_access(&self, digest: &Digest, last_access: Timespec) -> Result<(), Errno> {
-        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    fn set_times(
+        &self,
+        digest: &Digest,
+        last_access: Timespec,
+        last_modification: Timespec,
+    ) -> Result<(), Errno> {
         let times = Timestamps { last_access, last_modification };
         rustix::fs::utimensat(&self.layers, digest.hex(), &times, AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -138,13 +165,22 @@ fn stored_inputs(manifest: &Manifest) -> Option<Digest> {
     })
 }
 
-/// When the layer of this manifest was last used, or put; the epoch for one whose uses are forgotten.
-pub(super) fn last_used(stat: &Stat) -> SystemTime {
-    let seconds = if stat.st_atime == 0 { 0 } else { stat.st_atime.max(stat.st_mtime) };
-    UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0))
+/// Of a manifest.
+fn last_used(stat: &Stat) -> SystemTime {
+    let time = if stat.st_mtime == FORGOTTEN { 0 } else { stat.st_atime.max(stat.st_mtime) };
+    UNIX_EPOCH + seconds(time)
 }
 
-fn is_stale(stat: &Stat) -> bool {
+fn is_old(time: SystemTime) -> bool {
     // A time to come is one that a clock which was wrong has left.
-    SystemTime::now().duration_since(last_used(stat)).map_or(true, |age| age > STALE)
+    SystemTime::now().duration_since(time).map_or(true, |age| age > STALE)
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.try_into().unwrap_or(0))
+}
+
+/// UTIME_NOW or UTIME_OMIT.
+fn special(time: i64) -> Timespec {
+    Timespec { tv_sec: 0, tv_nsec: time }
 }

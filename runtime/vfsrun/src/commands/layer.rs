@@ -19,7 +19,7 @@ use vfsrun_layers::{
 use vfsrun_sys::chain;
 
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Global, Layer};
+use crate::cli::{Global, Layer, LayerCare};
 use crate::log::note;
 use crate::progress::Progress;
 use crate::run::first_of;
@@ -39,14 +39,20 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
         Layer::Show { layer, base: true } => show_base(&store, layer),
         Layer::Export(command) => export::export(&store, command),
         Layer::Rm { layers } => remove(&store, layers),
-        Layer::Tag { layer, name } => tag(&store, layer, name),
-        Layer::Diff { json, first, second } => diff::diff(&store, [first, second], *json),
-        Layer::Verify { json, layers } => verify::verify(&store, layers, *json),
-        Layer::Gc { dry_run, keep_days, keep_bytes } => {
-            gc::gc(&store, *dry_run, *keep_days, keep_bytes.map(|size| size.0))
+        Layer::Care(command) => care(&store, command),
+    }
+}
+
+fn care(store: &LayerStore, command: &LayerCare) -> Outcome {
+    match command {
+        LayerCare::Tag { layer, name } => tag(store, layer, name),
+        LayerCare::Diff { json, first, second } => diff::diff(store, [first, second], *json),
+        LayerCare::Verify { json, layers } => verify::verify(store, layers, *json),
+        LayerCare::Gc { dry_run, keep_days, keep_bytes } => {
+            gc::gc(store, *dry_run, *keep_days, keep_bytes.map(|size| size.0))
         }
-        Layer::Recover { id, name, drop } => {
-            recover::recover(&store, id.as_deref(), name.as_deref(), drop.as_deref())
+        LayerCare::Recover { id, name, drop } => {
+            recover::recover(store, id.as_deref(), name.as_deref(), drop.as_deref())
         }
     }
 }
