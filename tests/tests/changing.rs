@@ -204,7 +204,9 @@ fn strict_run_fails_and_keeps_what_was_written(sandbox: &Sandbox) {
     let output = run(sandbox, script, &source(), &["--strict"], "echo new > src/f").expect(125);
     assert_eq!(output.result["inputsChangedDuringRun"], json!(["/src/f"]));
     output.assert_stderr_has("inputs changed during the run (--strict): /src/f");
-    let kept = output.stderr.rsplit_once("is kept in ").expect("where it is kept").1.trim();
+    let kept = output.stderr.rsplit_once("is kept in ").expect("where it is kept").1;
+    let (kept, command) = kept.split_once(", and `vfsrun ").expect("how it is got at");
+    assert!(command.contains(" layer recover "), "{command}");
     assert_eq!(std::fs::read_to_string(Path::new(kept).join("made")).unwrap(), "written\n");
     sandbox.call(&["layer", "show", "out"]).expect(125);
 }

@@ -1,6 +1,6 @@
 //! Input manifests out of the layer store, by their digest.
 
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, json};
+use vfsrun_tests::{Sandbox, Value, as_root_and_user, json, processes};
 
 as_root_and_user!(
     stored_manifest_is_one_segment_for_all_specs,
@@ -89,8 +89,15 @@ fn stored_manifest_is_kept_as_long_as_its_name(sandbox: &Sandbox) {
     let digest = add(sandbox);
     sandbox.call(&["layer", "rm", "blobs"]).expect(0);
     assert_eq!(sandbox.run(&spec(sandbox, &digest)).expect(0).stdout, "contenthost");
-    sandbox.call(&["layer", "rm", "made/inputs"]).expect(0);
-    assert!(!blob(sandbox, &digest).exists() && !blob(sandbox, &content).exists());
+    sandbox.call(&["layer", "rm", "made/inputs"]).expect(0).assert_stderr_has("in use");
+    // The view server keeps what it showed.
+    assert_eq!(sandbox.run(&spec(sandbox, &digest)).expect(0).stdout, "contenthost");
+    processes::end_view_servers(&sandbox.runtime());
+    processes::until("the end of its use", || {
+        sandbox.call(&["layer", "gc", "--keep-days", "0"]).expect(0);
+        !blob(sandbox, &digest).exists()
+    });
+    assert!(!blob(sandbox, &content).exists());
     let lost = sandbox.run(&spec(sandbox, &digest)).expect(125);
     lost.assert_stderr_has(&format!(
         "spec.json: vfs.branches[0].inputs: input manifest {digest} is missing; `vfsrun inputs add` of the same file mends it\n"
