@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::{Entry, Kind, Manifest};
@@ -125,11 +124,9 @@ fn linked(entry: &Entry) -> Option<&Path> {
 }
 
 impl Difference {
-    /// The path from the root of the layer, escaped as manifests have it, so that it is text in one line.
+    /// The path from the root of the layer, escaped as manifests have it.
     pub fn shown_path(&self) -> String {
-        let mut shown = String::from("/");
-        escape::push(&mut shown, self.path.as_os_str().as_bytes());
-        shown
+        escape::shown_path(&self.path)
     }
 }
 

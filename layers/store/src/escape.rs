@@ -4,6 +4,9 @@
 //! digits) stands for one byte. Escaped are the bytes below 0x20, 0x7F, `"`, `\`, `%` itself and whatever is not part
 //! of valid UTF-8; nothing else is. So each byte string has exactly one form, and JSON's own escapes never occur.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Appends the escaped form of `bytes` to `out`.
@@ -24,6 +27,13 @@ pub fn push(out: &mut String, bytes: &[u8]) {
             push_byte(out, byte);
         }
     }
+}
+
+/// A path of a layer, from its root, as text in one line.
+pub fn shown_path(path: &Path) -> String {
+    let mut shown = String::from("/");
+    push(&mut shown, path.as_os_str().as_bytes());
+    shown
 }
 
 /// The bytes that `text` stands for; `None` when a `%` is not followed by two hexadecimal digits.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
+use crate::escape;
 
 /// Something in the store that is not as it has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +133,7 @@ impl fmt::Display for Use {
         let names = if self.names.is_empty() { self.layer.to_string() } else { self.names.join(" = ") };
         write!(f, "{names}")?;
         if let Some(path) = &self.path {
-            write!(f, " /{}", path.display())?;
+            write!(f, " {}", escape::shown_path(path))?;
         }
         match self.more {
             0 => Ok(()),

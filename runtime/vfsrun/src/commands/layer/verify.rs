@@ -1,8 +1,8 @@
 //! `vfsrun layer verify`: whether everything in the store is what it is named by.
 
 use serde_json::{Value, json};
-use vfsrun_layers::LayerStore;
 use vfsrun_layers::verify::{Problem, Use, Verified, What};
+use vfsrun_layers::{LayerStore, escape};
 
 use super::bytes;
 use crate::commands::{Failure, Outcome, print, print_lines};
@@ -73,7 +73,7 @@ fn object(problem: &Problem) -> Value {
         What::Stray => (None, None),
     };
     let layer = |used: &Use| {
-        let path = used.path.as_ref().map(|path| format!("/{}", path.display()));
+        let path = used.path.as_deref().map(escape::shown_path);
         json!({ "layer": used.layer.to_string(), "names": used.names, "path": path, "more": used.more })
     };
     json!({
