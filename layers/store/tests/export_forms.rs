@@ -33,7 +33,8 @@ fn an_image_comes_back_as_the_same_layers() {
         let world = World::new();
         let layers = two_layers(&world);
         let options = ImageOptions { tag: Some("latest".into()), compression, ..ImageOptions::default() };
-        let (_, written) = export_image(&layers, &world.store, &options, &world.path("image")).unwrap();
+        let (_, written) =
+            export_image(&layers, &world.store, &options, &world.path("image"), |_| {}).unwrap();
         let other = World::new();
         let image = Image::open(&world.path("image"), Some("latest")).unwrap();
         image.import_missing(&other.store, |file| file).unwrap();
@@ -51,7 +52,7 @@ fn the_same_layers_are_the_same_image_and_nothing_else_lies_in_it() {
     let options = ImageOptions { created: 1_700_000_000, ..ImageOptions::default() };
     let mut found = Vec::new();
     for name in ["one", "two"] {
-        export_image(&layers, &world.store, &options, &world.path(name)).unwrap();
+        export_image(&layers, &world.store, &options, &world.path(name), |_| {}).unwrap();
         let listed = Command::new("sh")
             .args(["-c", "find . -type f | sort | xargs sha256sum"])
             .current_dir(world.path(name))
@@ -78,7 +79,8 @@ fn the_config_has_the_diff_ids_and_times() {
     let layers = two_layers(&world);
     let options =
         ImageOptions { created: 1_700_000_000, compression: Compression::Gzip, ..ImageOptions::default() };
-    let (digest, written) = export_image(&layers, &world.store, &options, &world.path("image")).unwrap();
+    let (digest, written) =
+        export_image(&layers, &world.store, &options, &world.path("image"), |_| {}).unwrap();
     let read = |digest: &str| {
         let (_, hex) = digest.split_once(':').unwrap();
         let text = fs::read(world.path("image/blobs/sha256").join(hex)).unwrap();
@@ -101,8 +103,8 @@ fn a_failed_image_leaves_an_empty_directory() {
     let world = World::new();
     let layers =
         [Manifest::from_entries(vec![file("missing", b"never stored")]).unwrap(), Manifest::default()];
-    let error =
-        export_image(&layers, &world.store, &ImageOptions::default(), &world.path("image")).unwrap_err();
+    let error = export_image(&layers, &world.store, &ImageOptions::default(), &world.path("image"), |_| {})
+        .unwrap_err();
     assert!(matches!(error, ExportError::Store { .. }), "{error}");
     assert_eq!(fs::read_dir(world.path("image")).unwrap().count(), 0);
 }
@@ -111,7 +113,8 @@ fn a_failed_image_leaves_an_empty_directory() {
 fn an_image_is_not_written_over_files() {
     let world = World::new();
     fs::write(world.dir("image").join("precious"), "").unwrap();
-    let error = export_image(&[], &world.store, &ImageOptions::default(), &world.path("image")).unwrap_err();
+    let error =
+        export_image(&[], &world.store, &ImageOptions::default(), &world.path("image"), |_| {}).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");
     assert!(world.path("image/precious").exists());
 }

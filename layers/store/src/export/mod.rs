@@ -3,6 +3,7 @@
 mod blobs;
 mod dir;
 mod file;
+mod gzip;
 mod header;
 mod mtree;
 mod oci;

@@ -1,7 +1,7 @@
 //! Layers as an image: a directory in the OCI image layout, as skopeo, podman and umoci read it.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -34,7 +34,8 @@ pub struct ImageOptions {
 }
 
 /// Writes an image of `layers`, first on top, to `target`, which must be missing or an empty directory. The same layers
-/// and options give the same files. Returns the SHA-256 of the image's manifest, and what was written of each layer.
+/// and options give the same files. `progress` is told the bytes that are written, as it goes on. Returns the digest of
+/// the image's manifest (`sha256:HEX`), and what was written of each layer, lowest first.
 ///
 /// Errors: those of [`export_tar`]; nothing is left in `target` then.
 pub fn export_image(
@@ -42,9 +43,10 @@ pub fn export_image(
     store: &LayerStore,
     options: &ImageOptions,
     target: &Path,
+    progress: impl Fn(usize),
 ) -> Result<(String, Vec<Written>), ExportError> {
     open_target(target)?;
-    let written = write(layers, store, options, target);
+    let written = write(layers, store, options, target, &progress);
     if written.is_err() {
         // It was empty.
         for path in ["blobs", "oci-layout", "index.json"].map(|name| target.join(name)) {
@@ -59,6 +61,7 @@ fn write(
     store: &LayerStore,
     options: &ImageOptions,
     target: &Path,
+    progress: &impl Fn(usize),
 ) -> Result<(String, Vec<Written>), ExportError> {
     let blobs = target.join("blobs/sha256");
     DirBuilder::new()
@@ -69,7 +72,7 @@ fn write(
     let mut written = Vec::new();
     // An image has its lowest layer first.
     for manifest in layers.iter().rev() {
-        written.push(layer(manifest, store, options.compression, &blobs)?);
+        written.push(layer(manifest, store, options.compression, &blobs, progress)?);
     }
     let created = time(options.created);
     let config = json_blob(&blobs, CONFIG, &config(layers, &written, &created))?;
@@ -94,12 +97,33 @@ fn layer(
     store: &LayerStore,
     compression: Compression,
     blobs: &Path,
+    progress: &impl Fn(usize),
 ) -> Result<Written, ExportError> {
     let growing = blobs.join("layer");
-    let written =
-        write_file(&growing, |file| export_tar(manifest, store, Whiteouts::Names, compression, file))?;
+    let written = write_file(&growing, |file| {
+        let told = Told { file, progress };
+        export_tar(manifest, store, Whiteouts::Names, compression, told)
+    })?;
     fs::rename(&growing, blobs.join(&written.digest)).map_err(failed("put in place", &growing))?;
     Ok(written)
+}
+
+/// A file of which it is told how much was written.
+struct Told<'a, F> {
+    file: &'a File,
+    progress: &'a F,
+}
+
+impl<F: Fn(usize)> Write for Told<'_, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.file.write(bytes)?;
+        (self.progress)(length);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn config(layers: &[Manifest], written: &[Written], created: &str) -> Value {
@@ -141,9 +165,7 @@ fn json_blob(blobs: &Path, media_type: &str, value: &Value) -> Result<Value, Exp
 }
 
 fn json_file(path: &Path, value: &Value) -> Result<(), ExportError> {
-    write_file(path, |mut file| {
-        io::Write::write_all(&mut file, value.to_string().as_bytes()).map_err(failed("write", path))
-    })
+    write_file(path, |mut file| file.write_all(value.to_string().as_bytes()).map_err(failed("write", path)))
 }
 
 /// As RFC 3339 has it, in UTC.

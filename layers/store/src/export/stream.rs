@@ -3,11 +3,9 @@
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use flate2::GzBuilder;
-use flate2::write::GzEncoder;
-
 use super::ExportError;
 use super::blobs::Blob;
+use super::gzip::Gzip;
 use crate::sha256::Hashed;
 
 /// Bytes that change threads at once, and how many of such pieces may wait.
@@ -15,7 +13,6 @@ const PIECE: usize = 1 << 20;
 const WAITING: usize = 4;
 /// Fast, as the content of layers is mostly compressed for a short time; gzip is for programs that know nothing else.
 const ZSTD_LEVEL: i32 = 1;
-const GZIP_LEVEL: u32 = 6;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
@@ -93,11 +90,8 @@ fn consume(
     let mut encoder = Encoder::new(compression, Hashed::new(out))?;
     let mut plain = Hashed::new(io::sink());
     loop {
-        let Ok((piece, length)) = pieces.recv() else {
-            // Only what is whole gets the end that its compression has.
-            encoder.abandon();
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
+        // Only what is whole gets the end that its compression has.
+        let (piece, length) = pieces.recv().map_err(|_| io::ErrorKind::UnexpectedEof)?;
         if length == 0 {
             break;
         }
@@ -168,7 +162,7 @@ impl Pieces {
 
 enum Encoder<W: Write> {
     None(W),
-    Gzip(GzEncoder<Closing<W>>),
+    Gzip(Gzip<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -176,10 +170,7 @@ impl<W: Write> Encoder<W> {
     fn new(compression: Compression, out: W) -> io::Result<Encoder<W>> {
         Ok(match compression {
             Compression::None => Encoder::None(out),
-            // No name and no time in the header.
-            Compression::Gzip => Encoder::Gzip(
-                GzBuilder::new().write(Closing(Some(out)), flate2::Compression::new(GZIP_LEVEL)),
-            ),
+            Compression::Gzip => Encoder::Gzip(Gzip::new(out)?),
             Compression::Zstd => {
                 let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
                 // One worker or many make the same bytes; none makes others.
@@ -200,28 +191,8 @@ impl<W: Write> Encoder<W> {
     fn finish(self) -> io::Result<W> {
         match self {
             Encoder::None(out) => Ok(out),
-            Encoder::Gzip(out) => out.finish()?.0.ok_or_else(|| io::ErrorKind::BrokenPipe.into()),
+            Encoder::Gzip(out) => out.finish(),
             Encoder::Zstd(out) => out.finish(),
         }
-    }
-
-    /// flate2's encoder would write the end when it is dropped.
-    fn abandon(self) {
-        if let Encoder::Gzip(mut encoder) = self {
-            encoder.get_mut().0 = None;
-        }
-    }
-}
-
-/// A writer until it is taken away.
-struct Closing<W>(Option<W>);
-
-impl<W: Write> Write for Closing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.as_mut().map_or(Err(io::ErrorKind::BrokenPipe.into()), |out| out.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), |out| out.flush())
     }
 }

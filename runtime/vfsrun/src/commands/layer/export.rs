@@ -73,8 +73,10 @@ fn image(store: &LayerStore, layers: &[Manifest], command: &Export) -> Result<()
         created: created(std::env::var_os("SOURCE_DATE_EPOCH")).map_err(refused)?,
     };
     let target = &command.target;
-    let (digest, written) =
-        export_image(layers, store, &options, target).map_err(|error| Failure::own(&error))?;
+    let progress = Progress::of_bytes(&format!("exporting {}", target.display()));
+    let written = export_image(layers, store, &options, target, |length| progress.add(length));
+    progress.end();
+    let (digest, written) = written.map_err(|error| Failure::own(&error))?;
     let size = bytes(written.iter().map(|layer| layer.size).sum());
     note(&format!("image {digest}: {} layers, {size}, in {}", written.len(), target.display()));
     Ok(())
