@@ -1,5 +1,5 @@
-"""Sources: real C programs to build, fetched once into target/bench/kept. From Debian's archive, through apt with lists of its
-own, so that the machine's configuration stays as it is."""
+"""Sources: real C programs to build and roots of Debian, fetched once into target/bench/kept. From Debian's archive, through apt with
+lists of its own, so that the machine's configuration stays as it is."""
 
 import shutil
 import subprocess
@@ -39,6 +39,35 @@ def sqlite(kept):
                 shutil.copy(file, source)
 
     return fetched(kept, "sqlite3", "sqlite", unpack)
+
+
+def debian_root(kept):
+    """The directory of a minimal root of this machine's release."""
+    need("debootstrap")
+    root, work = kept / "debian", kept / "debian.new"
+    if not root.is_dir():
+        shutil.rmtree(work, ignore_errors=True)
+        run(["debootstrap", "--variant=minbase", codename(), work, archive()], kept)
+        for left in (work / "var/cache/apt/archives").glob("*.deb"):
+            left.unlink()
+        work.rename(root)
+    return root
+
+
+def neighbours(kept, packages):
+    """That root, and one for each of the packages, with it and all before it."""
+    roots = [debian_root(kept)]
+    for number, package in enumerate(packages, 1):
+        root, work = kept / f"debian-{number}", kept / "debian.new"
+        if not root.is_dir():
+            shutil.rmtree(work, ignore_errors=True)
+            run(["cp", "-a", roots[-1], work], kept)
+            shutil.copy("/etc/resolv.conf", work / "etc/resolv.conf")
+            install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends " + package + " && apt-get clean"
+            run(["chroot", work, "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", install], kept)
+            work.rename(root)
+        roots.append(root)
+    return roots
 
 
 def fetched(kept, package, name, unpack):

@@ -8,6 +8,7 @@ from .container import ContainerCreate, ContainerExec, ContainerRun, ContainerRu
 from .find import Find
 from .git_status import GitStatus
 from .inputs import Inputs
+from .layers import CaptureLarge, ExportRoot, ImportRoot, NeighbouringRoots
 from .live import Attach, Live
 from .many import Many, Thousands
 from .memory import Memory
@@ -34,6 +35,10 @@ ROWS = {
     "inputs": Inputs,
     "git-status": GitStatus,
     "capture": Capture,
+    "capture-large": CaptureLarge,
+    "import-root": ImportRoot,
+    "export-root": ExportRoot,
+    "neighbours": NeighbouringRoots,
     "find": Find,
     "warm": Warm,
     "cold": Cold,
