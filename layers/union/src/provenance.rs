@@ -23,6 +23,8 @@ pub struct Provenance {
     pub path: Option<PathBuf>,
     /// Of the content. `None` for host files, whose content nobody has hashed.
     pub digest: Option<Digest>,
+    /// A live file of the host, which may be another one at any time.
+    pub live: bool,
 }
 
 impl Segment {
@@ -68,10 +70,13 @@ impl Segment {
                         Kind::File { digest, .. } => Some(*digest),
                         _ => None,
                     },
+                    live: false,
                 })
             }
             (Place::Input(file), Content::Inputs(inputs)) => match inputs.index.input(*file) {
-                Input::Blob { digest, .. } => Ok(Provenance { path: None, digest: Some(digest) }),
+                Input::Blob { digest, .. } => {
+                    Ok(Provenance { path: None, digest: Some(digest), live: false })
+                }
                 Input::Host(_) => self.host_file(node, origin),
             },
             _ => self.host_file(node, origin),
@@ -81,11 +86,15 @@ impl Segment {
     fn host_file(&self, node: &Node, origin: &Origin) -> Result<Provenance, Errno> {
         let Some(fd) = self.open_origin(node, origin)? else { return Ok(Provenance::default()) };
         let mut path = name_of(&fd)?;
-        if let Content::Host(HostBranch { image: Some(image), .. }) = &self.branch(origin.branch).content {
+        let image = match &self.branch(origin.branch).content {
+            Content::Host(HostBranch { image, .. }) => image.as_ref(),
+            _ => None,
+        };
+        if let Some(image) = image {
             // Its mount is attached nowhere, so that paths in it start at its own root.
             path = name_of(image)?.join(path.strip_prefix("/").unwrap_or(&path));
         }
-        Ok(Provenance { path: Some(path), digest: None })
+        Ok(Provenance { path: Some(path), digest: None, live: image.is_none() })
     }
 }
 

@@ -103,8 +103,8 @@ impl Looker<'_> {
     fn place(&mut self, path: &Path, shown: FileKind, account: Option<&Account>) -> (SeenKind, Place) {
         let label = account.map(|account| account.label.clone()).unwrap_or_default();
         let fixed = Place::Fixed { branch: label };
-        let host = account.and_then(|account| account.provenance.path.as_ref());
-        let host = host.filter(|host| host.is_absolute());
+        let provenance = account.map(|account| &account.provenance).filter(|provenance| provenance.live);
+        let host = provenance.and_then(|provenance| provenance.path.as_ref());
         let Some(host) = host else { return (seen_kind(shown), fixed) };
         match rustix::fs::lstat(host) {
             Ok(stat) => {
