@@ -4,7 +4,6 @@
 //! few combinations that must always be used together. It is the only crate of the workspace with unsafe code.
 
 pub mod allocator;
-pub mod arena;
 pub mod beneath;
 pub mod bpf;
 mod chain;

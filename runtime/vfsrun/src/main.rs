@@ -56,13 +56,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use cli::Command;
-use vfsrun_sys::arena::Arena;
 
 /// What a failure of our own exits with; the command's own codes are passed on.
 const OWN_FAILURE: u8 = 125;
-
-#[global_allocator]
-static ARENA: Arena = Arena::new();
 
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
