@@ -31,7 +31,7 @@ class CaptureLarge(Row):
         source = workspace.place("large") / "file"
         write_random(source)
         spec = {"process": {"args": ["/bin/cp", "--reflink=never", "/in/file", "/out/file"]}, "vfs": {
-            "branches": [{"path": str(workspace.place("out")), "at": "/out"}, {"path": str(source.parent), "at": "/in"}, {"host": "tools"}],
+            "branches": [{"path": str(workspace.place("large-out")), "at": "/out"}, {"path": str(source.parent), "at": "/in"}, {"host": "tools"}],
             "capture": {"only": ["/out/"]}}}
         vfsrun = workspace.vfsrun("vfsrun", spec, who, ["--quiet"], result=True)
         vfsrun.before = new_store(workspace, vfsrun.argv)
