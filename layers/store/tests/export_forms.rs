@@ -199,11 +199,7 @@ fn bsdtar_reads_the_specification() {
 #[test]
 fn a_damaged_blob_has_no_specification() {
     let world = World::new();
-    let digest = world.store.put_blob(&b"stored"[..]).unwrap().0;
-    let manifest = Manifest::from_entries(vec![file("some", b"stored")]).unwrap();
-    let blob = world.blob_path(&digest);
-    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(&blob, "forged").unwrap();
+    let manifest = world.damaged();
     let mut text = Vec::new();
     let error = export_mtree(&manifest, &world.store, &mut text).unwrap_err();
     assert_eq!((error.to_string().as_str(), text.len()), ("cannot read \"some\" of the layer", 0));

@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use common::{World, directory, file};
 use vfsrun_layers::{
@@ -147,11 +146,7 @@ fn what_they_cannot_say_is_refused_before_anything_is_made() {
 #[test]
 fn a_damaged_blob_leaves_nothing() {
     let world = World::new();
-    let digest = world.store.put_blob(&b"stored"[..]).unwrap().0;
-    let manifest = Manifest::from_entries(vec![file("some", b"stored")]).unwrap();
-    let blob = world.blob_path(&digest);
-    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(&blob, "forged").unwrap();
+    let manifest = world.damaged();
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let error = export_reapi(&manifest, &world.store, function, &world.path("out")).unwrap_err();
         assert!(matches!(error, ExportError::Store { .. }), "{error}");

@@ -8,6 +8,7 @@ pub mod beneath;
 pub mod bpf;
 mod chain;
 pub mod clone;
+pub mod date;
 pub mod descriptors;
 mod entry;
 pub mod fd_passing;

@@ -291,7 +291,7 @@ pub enum Layer {
     /// Print what a layer holds
     #[command(after_help = "Examples:\n  vfsrun layer show hello\n  vfsrun layer show --base hello")]
     Show {
-        /// Print what the command that wrote it had seen at the paths that it changed, as JSON lines
+        /// Print what the command that wrote it had seen at the paths that it changed, as JSON lines; of a name
         #[arg(long)]
         base: bool,
         /// A name or digest

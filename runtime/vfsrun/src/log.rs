@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use vfsrun_spec::one_line;
+use vfsrun_sys::date;
 
 use crate::cli::{Global, LogFormat, LogLevel};
 
@@ -69,33 +70,17 @@ pub fn note(message: &str) {
 
 /// RFC 3339 in UTC, to the second.
 pub fn timestamp(time: SystemTime) -> String {
-    format!("{}Z", date_and_time(since_1970(time).as_secs() as i64))
+    format!("{}Z", date::utc(since_1970(time).as_secs() as i64))
 }
 
 /// RFC 3339 in UTC, to the nanosecond.
 pub fn exact_timestamp(time: SystemTime) -> String {
     let since = since_1970(time);
-    format!("{}.{:09}Z", date_and_time(since.as_secs() as i64), since.subsec_nanos())
+    format!("{}.{:09}Z", date::utc(since.as_secs() as i64), since.subsec_nanos())
 }
 
 fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn date_and_time(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days to date, with years that begin in March (Hinnant's civil_from_days).
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use oci_spec::image::{ANNOTATION_REF_NAME, Arch, Os};
 use serde_json::{Value, json};
+use vfsrun_sys::date;
 
 use super::dir::open_target;
 use super::file::write_file;
@@ -30,7 +31,7 @@ pub struct ImageOptions {
     /// Of the layers. umoci 0.4 reads no zstd.
     pub compression: Compression,
     /// Seconds since the epoch at which it was made.
-    pub created: u64,
+    pub created: i64,
 }
 
 /// Writes an image of `layers`, first on top, to `target`, which must be missing or an empty directory. The same layers
@@ -74,7 +75,7 @@ fn write(
     for manifest in layers.iter().rev() {
         written.push(layer(manifest, store, options.compression, &blobs, progress)?);
     }
-    let created = time(options.created);
+    let created = format!("{}Z", date::utc(options.created));
     let config = json_blob(&blobs, CONFIG, &config(layers, &written, &created))?;
     let descriptors: Vec<Value> =
         written.iter().map(|layer| descriptor(&media_type(options.compression), layer)).collect();
@@ -166,38 +167,4 @@ fn json_blob(blobs: &Path, media_type: &str, value: &Value) -> Result<Value, Exp
 
 fn json_file(path: &Path, value: &Value) -> Result<(), ExportError> {
     write_file(path, |mut file| file.write_all(value.to_string().as_bytes()).map_err(failed("write", path)))
-}
-
-/// As RFC 3339 has it, in UTC.
-fn time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March have their odd day at the end; 719 468 days lie between 0000-03-01 and the epoch.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (date, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_700_000_000, "2023-11-14T22:13:20Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(time(seconds), text);
-        }
-    }
 }

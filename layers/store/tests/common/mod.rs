@@ -7,6 +7,7 @@ pub mod skip;
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +51,15 @@ impl World {
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         self.path("store").join("blobs").join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// A layer of one file, whose blob has other bytes than it should.
+    pub fn damaged(&self) -> Manifest {
+        let digest = self.store.put_blob(&b"stored"[..]).unwrap().0;
+        let blob = self.blob_path(&digest);
+        fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&blob, "forged").unwrap();
+        Manifest::from_entries(vec![file("some", b"stored")]).unwrap()
     }
 
     pub fn blobs(&self) -> usize {

@@ -83,12 +83,12 @@ fn image(store: &LayerStore, layers: &[Manifest], command: &Export) -> Result<()
 }
 
 /// The epoch unless the environment says when.
-fn created(said: Option<std::ffi::OsString>) -> Result<u64, String> {
+fn created(said: Option<std::ffi::OsString>) -> Result<i64, String> {
     let Some(said) = said else { return Ok(0) };
     let seconds = said.to_str().and_then(|text| text.parse().ok());
     // The year 9999 is the last that dates of images can say.
     seconds
-        .filter(|seconds| *seconds < 253_402_300_800)
+        .filter(|seconds| (0..253_402_300_800).contains(seconds))
         .ok_or_else(|| format!("SOURCE_DATE_EPOCH is {said:?}: seconds since the epoch are wanted"))
 }
 
