@@ -44,6 +44,7 @@ pub mod segment;
 mod settle;
 mod slow;
 mod space;
+pub mod spot;
 pub mod stack;
 mod sweep;
 mod trust;

@@ -1,9 +1,7 @@
 //! A stack of segments, as an overlay of them shows a path: the first one that has the name decides, directories merge
 //! until one of them is opaque, and a whiteout is nothing.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
@@ -12,6 +10,7 @@ use crate::attr::FileKind;
 use crate::explain::{Account, Deletion, Explanation, Fate, Outcome};
 use crate::merge::MAX_FOLLOWS;
 use crate::segment::Segment;
+use crate::spot::Spot;
 
 /// What an overlay of the segments, the first one on top, answers for `path`, and why. See [`Segment::explain`].
 pub fn explain(segments: &[Segment], path: &Path) -> Explanation {
@@ -48,7 +47,9 @@ pub fn follow_directories(segments: &[Segment], path: &Path) -> Result<PathBuf, 
             _ => {}
         }
         let is_last = left.is_empty();
-        if let Some(target) = read_link(segments, &here).filter(|_| !is_last) {
+        if let Some(target) =
+            Spot::at(segments, &here).and_then(|spot| spot.read_link()).ok().filter(|_| !is_last)
+        {
             links += 1;
             if links > MAX_FOLLOWS {
                 return Err(Errno::LOOP);
@@ -58,42 +59,6 @@ pub fn follow_directories(segments: &[Segment], path: &Path) -> Result<PathBuf, 
         }
     }
     Ok(here)
-}
-
-/// The target of what is a link in the stack.
-pub fn read_link(segments: &[Segment], path: &Path) -> Option<PathBuf> {
-    let is_link = explain(segments, path).outcome.is_ok_and(|outcome| outcome.kind == FileKind::Symlink);
-    if !is_link {
-        return None;
-    }
-    // What decides is the first segment that has the name: those above it have not.
-    let node = |segment: &Segment| {
-        let mut names = path.iter();
-        names.try_fold(segment.root(), |dir, name| segment.lookup(&dir, name)).ok()
-    };
-    let (segment, link) = segments.iter().find_map(|segment| Some((segment, node(segment)?)))?;
-    let target = segment.read_link(&link).ok()?;
-    Some(OsString::from_vec(target).into())
-}
-
-/// The names of a directory of the stack, sorted. Errors: it is none, or one of the segments cannot list it.
-pub fn list(segments: &[Segment], path: &Path) -> Result<Vec<OsString>, Errno> {
-    if explain(segments, path).outcome?.kind != FileKind::Directory {
-        return Err(Errno::NOTDIR);
-    }
-    let mut names = BTreeSet::new();
-    for segment in segments {
-        let mut way = path.iter();
-        match way.try_fold(segment.root(), |dir, name| segment.lookup(&dir, name)) {
-            Ok(node) if node.kind() == FileKind::Directory => {
-                names.extend(segment.list(&node)?.into_iter().map(|entry| entry.name));
-            }
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    names.retain(|name| explain(segments, &path.join(name)).outcome.is_ok());
-    Ok(names.into_iter().collect())
 }
 
 /// What one segment has to do with the name that the walk has come to.

@@ -15,7 +15,10 @@ use proptest::prelude::*;
 use rustix::fs::OFlags;
 use support::*;
 use vfsrun_sys::beneath;
-use vfsrun_union::describe::{Policy, Rule, RuleAction, Scope, SegmentSpec, Symlinks, TypeConflict};
+use vfsrun_union::describe::{
+    BranchSpec, Policy, Rule, RuleAction, Scope, SegmentSpec, Symlinks, TypeConflict,
+};
+use vfsrun_union::spot::Spot;
 use vfsrun_union::{Account, Errno, Explanation, Fate, FileKind, Segment, stack};
 
 /// The whole tree as the segment serves it, through list and lookup.
@@ -45,6 +48,31 @@ fn served(segment: &Segment) -> BTreeMap<String, (FileKind, String)> {
         }
     }
     all
+}
+
+/// Branches that follow links and have rules.
+fn specs(
+    world: &mut World,
+    branches: &[ModelBranch],
+    settings: &[(Symlinks, Scope, RuleAction)],
+) -> Vec<BranchSpec> {
+    let specs =
+        branches.iter().zip(settings).enumerate().map(|(number, (branch, (links, scope, action)))| {
+            let spec = branch.build(world, number);
+            let is_host = branch.of == Of::Host;
+            let scope = if *scope == Scope::Host && !is_host { Scope::View } else { *scope };
+            let mut spec = following(*links, scope, spec);
+            for rule in &mut spec.rules {
+                // `only` goes with plain patterns alone.
+                if let Rule::Names(rule) = rule
+                    && *action != RuleAction::Only
+                {
+                    rule.action = *action;
+                }
+            }
+            spec
+        });
+    specs.collect()
 }
 
 proptest! {
@@ -174,22 +202,7 @@ proptest! {
         view_rule in (pattern(), action()),
     ) {
         let mut world = World::new();
-        let specs = branches.iter().zip(&settings).enumerate().map(|(number, (branch, (links, scope, action)))| {
-            let spec = branch.build(&mut world, number);
-            let is_host = branch.of == Of::Host;
-            let scope = if *scope == Scope::Host && !is_host { Scope::View } else { *scope };
-            let mut spec = following(*links, scope, spec);
-            for rule in &mut spec.rules {
-                // `only` goes with plain patterns alone.
-                if let Rule::Names(rule) = rule
-                    && *action != RuleAction::Only
-                {
-                    rule.action = *action;
-                }
-            }
-            spec
-        });
-        let specs: Vec<_> = specs.collect();
+        let specs = specs(&mut world, &branches, &settings);
         let rules = rules(&[(view_rule.0.text().as_str(), view_rule.1)]);
         let spec = SegmentSpec { branches: specs, types, policy, rules, ..SegmentSpec::default() };
         let segment = world.build_spec(spec).unwrap();
@@ -235,6 +248,47 @@ proptest! {
                 explained.accounts.into_iter().map(fate).collect::<Vec<_>>()
             };
             prop_assert_eq!(fates(one), fates(stack), "{}", path);
+        }
+    }
+
+    #[test]
+    fn a_spot_is_what_an_explanation_says(
+        branches in branches(),
+        settings in prop::collection::vec((symlinks(), scope(), action()), 6),
+        alone in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        let mut specs = specs(&mut world, &branches, &settings);
+        // Two branches to a segment, or one.
+        let segments = std::iter::from_fn(|| {
+            let count = specs.len().min(if alone { 1 } else { 2 });
+            (count > 0).then(|| world.build(specs.drain(..count).collect()))
+        });
+        let segments: Vec<Segment> = segments.collect();
+        let root = Spot::root(&segments);
+        for path in all_paths() {
+            let path = path.join("/");
+            let explained = stack::explain(&segments, Path::new(&path));
+            let spot = Spot::at(&segments, Path::new(&path));
+            let outcome = explained.outcome.map(|outcome| (outcome.kind, outcome.denied));
+            prop_assert_eq!(spot.as_ref().map(|spot| (spot.kind(), spot.is_denied())).map_err(|errno| *errno), outcome, "{}", path);
+            let shown = explained.accounts.into_iter().find(|account| account.fate == Fate::Shown);
+            if let (Ok(spot), Some(shown)) = (spot, shown) {
+                prop_assert_eq!(spot.source(), (shown.label, shown.provenance), "{}", path);
+            }
+        }
+        let mut left = vec![(String::new(), root)];
+        while let Some((path, Ok(spot))) = left.pop() {
+            let below = spot.below();
+            let Ok(listed) = below.list() else { continue };
+            for (name, found) in listed {
+                let path = format!("{path}/{}", name.to_str().unwrap());
+                prop_assert!(stack::explain(&segments, Path::new(&path)).outcome.is_ok(), "{}", path);
+                prop_assert_eq!(below.source(&name, &found), found.source(), "{}", path);
+                if found.follows() == spot.follows() {
+                    left.push((path, Ok(found)));
+                }
+            }
         }
     }
 

@@ -11,10 +11,10 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use thiserror::Error;
 use vfsrun_layers::base::{Identity, Place, Seen, SeenKind};
-use vfsrun_layers::{Kind, LayerStore, Manifest, order};
+use vfsrun_layers::{Entry, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
-use vfsrun_union::explain::{Account, Fate};
-use vfsrun_union::{FileKind, Segment, stack};
+use vfsrun_union::FileKind;
+use vfsrun_union::spot::{Source, Spot};
 
 use crate::segments::{self, SegmentsError};
 use crate::view::{FileLimit, ViewError};
@@ -50,98 +50,146 @@ pub fn of(
 ) -> Result<Vec<Seen>, BaseError> {
     let _limit = FileLimit::raise()?;
     let segments = segments::build(segments, Some(store), file)?;
-    let mut looker = Looker { segments: &segments, meanwhile, seen: Vec::new(), absent: None, late: None };
-    for entry in &manifest.entries {
-        let goes_with_all_below = match entry.kind {
-            Kind::Directory { opaque } => opaque,
-            // It takes the place of whatever was there.
-            _ => true,
-        };
-        looker.look(&entry.path, goes_with_all_below)?;
+    let root = Spot::root(&segments).map_err(|errno| failed(Path::new(""), errno))?;
+    let mut looker = Looker { meanwhile, seen: Vec::new(), left: Vec::new() };
+    looker.look_at(PathBuf::new(), root.source(), root, &manifest.entries, 0);
+    // However deep it is, one directory is open at a time.
+    while let Some((path, dir, changes)) = looker.left.pop() {
+        looker.look_below(&path, &dir, changes)?;
     }
-    looker.seen.sort_by(|a, b| order::compare(&a.path, &b.path));
-    looker.seen.dedup_by(|a, b| a.path == b.path);
-    Ok(looker.seen)
+    let mut seen = looker.seen;
+    seen.sort_by(|a, b| order::compare(&a.path, &b.path));
+    meanwhile.mark_late(&mut seen);
+    Ok(seen)
 }
 
 struct Looker<'a> {
-    segments: &'a [Segment],
     meanwhile: &'a Meanwhile<'a>,
     seen: Vec<Seen>,
-    /// The last path at which nothing was: nothing is below it.
-    absent: Option<PathBuf>,
-    /// The last directory that may be another one since the command's end.
-    late: Option<PathBuf>,
+    /// Directories in which something changed.
+    left: Vec<(PathBuf, Spot<'a>, Changes<'a>)>,
 }
 
-impl Looker<'_> {
-    fn look(&mut self, path: &Path, with_all_below: bool) -> Result<(), BaseError> {
-        if self.absent.as_ref().is_some_and(|absent| path.starts_with(absent)) {
-            return Ok(());
-        }
-        let explanation = stack::explain(self.segments, path);
-        let shown = match explanation.outcome {
-            Ok(shown) => shown,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
-                self.absent = Some(path.to_owned());
+enum Changes<'a> {
+    /// Those below the directory.
+    Some(&'a [Entry]),
+    /// Nothing of it is left.
+    All,
+}
+
+impl<'a> Looker<'a> {
+    fn look_below(&mut self, dir: &Path, spot: &Spot<'a>, changes: Changes<'a>) -> Result<(), BaseError> {
+        let below = spot.below();
+        let mut entries = match changes {
+            Changes::Some(entries) => entries,
+            Changes::All => {
+                for (name, found) in below.list().map_err(|errno| failed(dir, errno))? {
+                    let (path, source) = (dir.join(&name), below.source(&name, &found));
+                    self.note(&path, source, found.kind());
+                    self.enter(path, found, Changes::All, spot.follows());
+                }
                 return Ok(());
             }
-            Err(errno) => return Err(BaseError::Look { path: path.to_owned(), source: errno.into() }),
         };
-        let account = explanation.accounts.iter().find(|account| account.fate == Fate::Shown);
-        let (kind, place) = self.place(path, shown.kind, account);
-        self.seen.push(Seen { path: path.to_owned(), kind, place });
-        if with_all_below && shown.kind == FileKind::Directory && !shown.denied {
-            let failed = |errno: Errno| BaseError::Look { path: path.to_owned(), source: errno.into() };
-            for name in stack::list(self.segments, path).map_err(failed)? {
-                self.look(&path.join(name), true)?;
+        while let Some(first) = entries.first() {
+            let name = first.path.iter().nth(dir.iter().count()).expect("what lies below has a name more");
+            let path = dir.join(name);
+            let length = entries.partition_point(|entry| entry.path.starts_with(&path));
+            let (group, rest) = entries.split_at(length);
+            entries = rest;
+            match below.lookup(name) {
+                Ok(found) => {
+                    let source = below.source(name, &found);
+                    self.look_at(path, source, found, group, spot.follows());
+                }
+                // Nothing of the group was there.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+                Err(errno) => return Err(failed(&path, errno)),
             }
         }
         Ok(())
     }
 
-    fn place(&mut self, path: &Path, shown: FileKind, account: Option<&Account>) -> (SeenKind, Place) {
-        let label = account.map(|account| account.label.clone()).unwrap_or_default();
-        let fixed = Place::Fixed { branch: label };
-        let provenance = account.map(|account| &account.provenance).filter(|provenance| provenance.live);
-        let host = provenance.and_then(|provenance| provenance.path.as_ref());
-        let Some(host) = host else { return (seen_kind(shown), fixed) };
-        match rustix::fs::lstat(host) {
-            Ok(stat) => {
-                let is_late = self.is_late(path, &stat);
-                let changed = is_late
-                    || self.has_changed(path)
-                    || SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != seen_kind(shown);
-                let place = Place::Host { path: host.clone(), was: Identity::of(&stat), changed };
-                (seen_kind(shown), place)
-            }
-            // Gone since: whatever is there later is another one.
-            Err(_) => (
-                seen_kind(shown),
-                Place::Host { path: host.clone(), was: Identity::default(), changed: true },
-            ),
+    /// `group` is the entry of the path, if it has one, and those below it; `follows` as in [`Looker::enter`].
+    fn look_at(&mut self, path: PathBuf, source: Source, found: Spot<'a>, group: &'a [Entry], follows: u8) {
+        let (own, below) = match group.split_first() {
+            Some((first, rest)) if first.path == path => (Some(&first.kind), rest),
+            _ => (None, group),
+        };
+        if own.is_some() {
+            self.note(&path, source, found.kind());
+        }
+        let changes = match own {
+            None | Some(Kind::Directory { opaque: false }) => Changes::Some(below),
+            // It takes the place of whatever was there.
+            Some(_) => Changes::All,
+        };
+        self.enter(path, found, changes, follows);
+    }
+
+    /// `follows` is the number of links on the way to the directory above.
+    fn enter(&mut self, path: PathBuf, found: Spot<'a>, changes: Changes<'a>, follows: u8) {
+        // What a followed link leads to stays when the link goes, and may be without end.
+        let stays = matches!(changes, Changes::All) && found.follows() > follows;
+        if found.kind() == FileKind::Directory && !found.is_denied() && !stays {
+            self.left.push((path, found, changes));
         }
     }
 
-    /// Whether it, or a directory above it, was changed or moved here after it was asked what had changed.
-    fn is_late(&mut self, path: &Path, stat: &Stat) -> bool {
-        if self.late.as_ref().is_some_and(|late| path.starts_with(late)) {
-            return true;
-        }
-        let asked = self.meanwhile.asked.checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH);
-        let asked = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let is_late = (stat.st_ctime, stat.st_ctime_nsec as u32)
-            >= (i64::try_from(asked.as_secs()).unwrap_or(i64::MAX), asked.subsec_nanos());
-        if is_late {
-            self.late = Some(path.to_owned());
-        }
-        is_late
+    fn note(&mut self, path: &Path, (branch, provenance): Source, shown: FileKind) {
+        let kind = seen_kind(shown);
+        let place = match provenance.path.filter(|_| provenance.live) {
+            None => Place::Fixed { branch },
+            Some(host) => match rustix::fs::lstat(&host) {
+                Ok(stat) => {
+                    let changed = self.meanwhile.has_changed(path)
+                        || self.meanwhile.is_late(&stat)
+                        || SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
+                    Place::Host { path: host, was: Identity::of(&stat), changed }
+                }
+                // Gone since: whatever is there later is another one.
+                Err(_) => Place::Host { path: host, was: Identity::default(), changed: true },
+            },
+        };
+        self.seen.push(Seen { path: path.to_owned(), kind, place });
     }
+}
 
+impl Meanwhile<'_> {
     /// The root stands for more than could be told.
     fn has_changed(&self, path: &Path) -> bool {
-        [path, Path::new("")].into_iter().any(|path| self.meanwhile.changed.contains(path.as_os_str()))
+        [path, Path::new("")].into_iter().any(|path| self.changed.contains(path.as_os_str()))
     }
+
+    /// Whether it may have been changed or moved since it was asked what had changed.
+    fn is_late(&self, stat: &Stat) -> bool {
+        let asked = self.asked.checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH);
+        let asked = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (stat.st_ctime, stat.st_ctime_nsec as u32)
+            >= (i64::try_from(asked.as_secs()).unwrap_or(i64::MAX), asked.subsec_nanos())
+    }
+
+    /// What lies in a directory that was moved since then may be something else, whatever its own time says. Directories are looked
+    /// at when all that lies in them has been.
+    fn mark_late(&self, seen: &mut [Seen]) {
+        let mut late: Option<PathBuf> = None;
+        for Seen { path, kind, place } in seen {
+            let Place::Host { path: host, was, changed } = place else { continue };
+            let is_below = late.as_ref().is_some_and(|late| path.starts_with(late));
+            let is_late = !is_below
+                && *kind == SeenKind::Directory
+                && rustix::fs::lstat(&*host)
+                    .map_or(true, |stat| self.is_late(&stat) || Identity::of(&stat) != *was);
+            *changed |= is_below || is_late;
+            if is_late {
+                late = Some(path.clone());
+            }
+        }
+    }
+}
+
+fn failed(path: &Path, errno: Errno) -> BaseError {
+    BaseError::Look { path: path.to_owned(), source: errno.into() }
 }
 
 fn seen_kind(kind: FileKind) -> SeenKind {

@@ -9,6 +9,7 @@ use thiserror::Error;
 use vfsrun_plan::plan::{self, Mount, MountKind, Open, Root};
 use vfsrun_union::describe::{BranchSpec, SegmentSpec, Source};
 use vfsrun_union::explain::{Account, Deletion, Explanation, Fate, Outcome as Shown};
+use vfsrun_union::spot::Spot;
 use vfsrun_union::{Errno, FileKind, Segment, stack};
 
 use super::{Failure, Outcome, print, print_lines};
@@ -96,7 +97,7 @@ impl Answer {
         let path = stack::follow_directories(segments, asked)
             .map_err(|errno| WhichError::Links { path: asked.into(), source: errno.into() })?;
         let explanation = stack::explain(segments, &path);
-        let target = stack::read_link(segments, &path);
+        let target = Spot::at(segments, &path).and_then(|spot| spot.read_link()).ok();
         let path = Path::new("/").join(path);
         let cover = cover(mounts, &path);
         Ok(Answer { asked: asked.into(), path, explanation, target, cover })
