@@ -2,7 +2,7 @@
 
 from .build import Build
 from .bundle import Bundle
-from .capture import Capture
+from .capture import Capture, CaptureChanged
 from .cold import Cold, ColdShare
 from .container import ContainerCreate, ContainerExec, ContainerRun, ContainerRunFiltered
 from .find import Find
@@ -35,6 +35,7 @@ ROWS = {
     "inputs": Inputs,
     "git-status": GitStatus,
     "capture": Capture,
+    "capture-changed": CaptureChanged,
     "capture-large": CaptureLarge,
     "import-root": ImportRoot,
     "export-root": ExportRoot,

@@ -22,16 +22,7 @@ class Capture(Row):
         super().__init__(workspace)
         who = workspace.caller("own")
         source = make_files(workspace.place("files"))
-        # A new place each time, far from the last one, and nothing is removed in between: see Workspace.
-        places = workspace.place("places")
-        subprocess.run(["chattr", "+T", places], capture_output=True)
-        numbers = itertools.count()
-
-        def new_place():
-            place = places / str(next(numbers))
-            place.mkdir()
-            return place / "new"
-
+        new_place = places(workspace)
         spec = {"process": {"args": ["/bin/cp", "-a", "/in", "/out/files"]}, "vfs": {
             "branches": [{"path": str(source), "at": "/in"}, {"host": "tools"}], "capture": {"only": ["/out/"]}}}
         # The directory is there because a branch has it.
@@ -44,13 +35,8 @@ class Capture(Row):
             target = new_place()
             return ["sh", "-c", f"cp -a {source} {target} && sync -f {target}"]
 
-        def fresh_store(_number):
-            argv = list(new.argv)
-            argv[argv.index("--store") + 1] = new_place()
-            return argv
-
         new = workspace.vfsrun("vfsrun, new store", spec, who, ["--quiet"], result=True)
-        new.before = fresh_store
+        in_new_stores(new, new_place)
         old = workspace.vfsrun("vfsrun, same store", spec, who, ["--quiet"], result=True)
         for candidate in (new, old):
             candidate.check = all_captured
@@ -65,6 +51,60 @@ class Capture(Row):
             Metric("CPU", cpu, "cp -a"),
             *[Metric(f"step {name}", step(name), "cp -a") for name in ("attach", "start", "command")],
         ]
+
+
+class CaptureChanged(Row):
+    """10 000 files of a live branch, to each of which a command has appended a line, become a layer in a new store: one without a
+    name, and one whose name keeps what the command had seen at each path. Beside `cp -a` of as many files."""
+
+    title = "capturing 10 000 changed files"
+    rounds = 4
+    warm_up = 1
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        who = workspace.caller("own")
+        source = make_files(workspace.place("files"))
+        new_place = places(workspace)
+        script = "for file in /in/*/*; do echo changed >> $file; done"
+        candidates = []
+        for title, name in (("vfsrun", {}), ("vfsrun, named", {"name": "changed"})):
+            spec = {"process": {"args": ["/bin/sh", "-c", script]}, "vfs": {
+                "branches": [{"path": str(source), "at": "/in"}, {"host": "tools"}],
+                "capture": {"only": ["/in/"], **name}}}
+            candidate = workspace.vfsrun(title, spec, who, ["--quiet"], result=True)
+            in_new_stores(candidate, new_place)
+            candidate.check = all_captured
+            candidates.append(candidate)
+        self.candidates = [
+            Candidate("cp -a", who, [], before=lambda _number: ["cp", "-a", source, new_place()]), *candidates]
+        self.metrics = [
+            Metric("capture", lambda s: s["result"]["seconds"]["capture"] if "result" in s else s["wall"], "cp -a"),
+            *[Metric(f"step {name}", step(name), "cp -a") for name in ("start", "command")],
+        ]
+
+
+def places(workspace):
+    """What gives a new place each time, far from the last one, and removes nothing in between: see Workspace."""
+    places = workspace.place("places")
+    subprocess.run(["chattr", "+T", places], capture_output=True)
+    numbers = itertools.count()
+
+    def new_place():
+        place = places / str(next(numbers))
+        place.mkdir()
+        return place / "new"
+
+    return new_place
+
+
+def in_new_stores(candidate, new_place):
+    def fresh_store(_number):
+        argv = list(candidate.argv)
+        argv[argv.index("--store") + 1] = new_place()
+        return argv
+
+    candidate.before = fresh_store
 
 
 def make_files(place):
