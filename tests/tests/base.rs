@@ -52,7 +52,7 @@ fn assert_is(sandbox: &Sandbox, line: &Value, kind: &str, path: &str) {
 fn every_change_has_what_was_there(sandbox: &Sandbox) {
     sandbox.sh(
         "mkdir -p src/sub && cd src && echo 1 > written && echo 2 > replaced && echo 3 > removed && echo 4 > moved && \
-         echo 5 > sub/mode && ln -s written link && mkfifo pipe && echo 6 > left && sleep 0.1",
+         echo 5 > sub/mode && ln -s written link && mkfifo pipe && echo 6 > left",
     );
     let script = "cd /src; echo x >> written; echo y > new; mv new replaced; rm removed link pipe; mv moved elsewhere; \
                   chmod 600 sub/mode; mkdir made; echo z > made/f";
@@ -84,7 +84,7 @@ fn every_change_has_what_was_there(sandbox: &Sandbox) {
 fn what_goes_with_a_directory_is_recorded_whole(sandbox: &Sandbox) {
     sandbox.sh(
         "mkdir -p src/gone/a/b src/again/old src/file && echo 1 > src/gone/a/b/f && echo 2 > src/gone/g && \
-         echo 3 > src/again/old/h && echo 4 > src/file/i && sleep 0.1",
+         echo 3 > src/again/old/h && echo 4 > src/file/i",
     );
     let script = "cd /src; rm -r gone again file; mkdir again; echo new > again/k; echo x > file";
     run(sandbox, script, "trees", src());

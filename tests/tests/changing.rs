@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use std::collections::BTreeMap;
+
 use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
 
 as_root_and_user!(
@@ -24,6 +26,7 @@ as_root_and_user!(
     torn_file_beside_files_that_are_passed_through_is_an_error,
     frozen_branch_is_not_looked_at,
     file_that_was_saved_meanwhile_is_no_base,
+    what_came_or_went_meanwhile_is_no_base,
 );
 
 const CHANGED: &str = "inputs changed during the run: ";
@@ -259,16 +262,47 @@ fn frozen_branch_is_not_looked_at(sandbox: &Sandbox) {
 
 /// The base of a change is what the command saw: what somebody saved since is not to be overwritten by it.
 fn file_that_was_saved_meanwhile_is_no_base(sandbox: &Sandbox) {
-    sandbox.sh("mkdir src && echo 1 > src/saved && echo 1 > src/left && sleep 0.1");
+    sandbox.sh("mkdir src && echo 1 > src/saved && echo 1 > src/left");
     let script = "cat /src/saved /src/left; pause; for f in saved left; do echo x > /src/$f.new; mv /src/$f.new /src/$f; done";
     run(sandbox, script, &source(), &[], "echo 2 >> src/saved").expect(0);
+    let base = base(sandbox);
+    assert_eq!((base["src/saved"].as_str(), base["src/left"].as_str()), ("changed", "known"));
+}
+
+/// Nor is what somebody put where the command had seen nothing, or took away.
+fn what_came_or_went_meanwhile_is_no_base(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p src/d src/moved src/left away && echo 1 > src/edited && echo 1 > src/d/same && echo 1 > src/left/file && \
+         echo old > away/old && mkdir src/gone && echo 1 > src/gone/file && echo 1 > src/moved/file",
+    );
+    // `new` was looked for and `unseen` was not; `came` is moved there with what is as old as anything.
+    let script = "cat /src/new /src/came 2>/dev/null; cat /src/edited /src/d/same /src/gone/file /src/moved/file /src/left/file; pause; \
+                  for f in new unseen edited d/same left/file; do echo mine >> /src/$f; done; \
+                  mkdir -p /src/came /src/gone /src/moved; for f in came/old gone/file moved/file; do echo mine > /src/$f; done";
+    let change = "echo theirs > src/new; echo theirs > src/unseen; rm -r src/edited src/gone; mv away src/came; touch src/came/one; \
+                  echo theirs > src/d/other; mv src/moved src/elsewhere; mkdir src/moved; cp -p src/elsewhere/file src/moved/file";
+    run(sandbox, script, &source(), &[], change).expect(0);
+    let base = base(sandbox);
+    let known: Vec<_> =
+        base.iter().filter(|(_, how)| *how == "known").map(|(path, _)| path.as_str()).collect();
+    // A name more in a directory is no change to another.
+    for path in ["src/d/same", "src/left", "src/left/file"] {
+        assert!(known.contains(&path), "{path}: {base:?}");
+    }
+    for path in
+        ["src/new", "src/unseen", "src/edited", "src/came", "src/came/old", "src/gone/file", "src/moved/file"]
+    {
+        assert!(base.contains_key(path) && !known.contains(&path), "{path}: {base:?}");
+    }
+}
+
+/// The paths of the base of `out`, and what is known of each.
+fn base(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let shown = sandbox.call(&["layer", "show", "--base", "out"]).expect(0).stdout;
-    let line = |path: &str| {
-        shown
-            .lines()
-            .find(|line| line.contains(&format!("\"src/{path}\"")))
-            .unwrap_or_else(|| panic!("{path}: {shown}"))
-    };
-    assert!(line("saved").contains("\"changed\":true"), "{shown}");
-    assert!(!line("left").contains("changed"), "{shown}");
+    let lines = shown.lines().skip(1).map(|line| {
+        let line: Value = serde_json::from_str(line).expect("a line is JSON");
+        let how = ["changed", "lost"].into_iter().find(|how| line[how] == true).unwrap_or("known");
+        (line["p"].as_str().unwrap().to_owned(), how.to_owned())
+    });
+    lines.collect()
 }

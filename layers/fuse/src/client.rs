@@ -294,6 +294,7 @@ impl View {
         for later in (0..segments.len()).rev() {
             match self.hear("Visit", later, self.attach_timeout)? {
                 (Reply::Visit(visit), _) => {
+                    all.began = all.began.into_iter().chain(visit.began).min();
                     all.faults.extend(visit.faults);
                     all.changed.extend(visit.changed);
                     all.refused |= visit.refused;

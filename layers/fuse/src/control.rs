@@ -387,7 +387,7 @@ fn visit(used: &Use) -> Visit {
     // Changes are told by themselves.
     let faults = segment.faults().into_iter().filter(|fault| fault.reason != FaultReason::Changed);
     let changed = changed.into_iter().map(PathBuf::into_os_string).collect();
-    Visit { faults: faults.map(|fault| fault.to_string()).collect(), changed, refused }
+    Visit { began: used.began(), faults: faults.map(|fault| fault.to_string()).collect(), changed, refused }
 }
 
 fn failed(message: String) -> Reply {

@@ -26,10 +26,11 @@ use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
 use vfsrun_trace::Counts;
+use vfsrun_union::Time;
 use vfsrun_union::describe::SegmentSpec;
 
 /// Client and server must agree on it; it changes whenever a message does.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,9 @@ pub enum Reply {
 pub struct Visit {
     /// What the segment could not serve as promised, one line each.
     pub faults: Vec<String>,
-    /// What has changed since the client attached the segment; relative to the root of the view.
+    /// When it began; what has changed since then has this ctime or a later one. `None` where nothing can change.
+    pub began: Option<Time>,
+    /// What of that was served has changed since then; relative to the root of the view.
     pub changed: BTreeSet<OsString>,
     /// Somebody got an error in place of something that had changed.
     pub refused: bool,

@@ -475,6 +475,11 @@ impl Use {
         &self.live
     }
 
+    /// When it began; what has changed since then has this ctime or a later one. `None` where nothing can change.
+    pub fn began(&self) -> Option<Time> {
+        self.live.segment.has_live_branches().then_some(self.began)
+    }
+
     /// What has changed since the segment was up to date. Asked when its user has done.
     pub fn changes(&self) -> Changes {
         let began = self.began;

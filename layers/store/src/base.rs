@@ -48,7 +48,7 @@ pub enum SeenKind {
     File,
     #[serde(rename = "l")]
     Symlink,
-    /// A fifo, socket or device.
+    /// A fifo, socket or device, or what is not known.
     #[serde(rename = "o")]
     Other,
 }
@@ -60,6 +60,8 @@ pub enum Place {
     Host { path: PathBuf, was: Identity, changed: bool },
     /// What cannot be changed: a layer, an input, what the program itself provides. The label of the branch.
     Fixed { branch: String },
+    /// It is gone, or cannot be looked at any more. What was seen, and where, is not known.
+    Lost,
 }
 
 /// By what a file is known to be the one that was seen, with nothing written to it since: any change to it changes its ctime.
@@ -129,7 +131,7 @@ struct Header {
     lines: String,
 }
 
-/// Of a fixed place `from` alone is there.
+/// Of a fixed place `from` alone is there, of a lost one `lost`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -137,6 +139,8 @@ struct Line {
     t: SeenKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lost: bool,
     #[serde(flatten)]
     host: Option<Host>,
 }
@@ -196,6 +200,7 @@ impl Base {
 impl Line {
     fn of(seen: &Seen) -> Line {
         let (from, host) = match &seen.place {
+            Place::Lost => (None, None),
             Place::Fixed { branch } => (Some(branch.clone()), None),
             Place::Host { path, was, changed } => (
                 None,
@@ -213,13 +218,14 @@ impl Line {
                 }),
             ),
         };
-        Line { p: escaped(&seen.path), t: seen.kind, from, host }
+        Line { p: escaped(&seen.path), t: seen.kind, from, lost: seen.place == Place::Lost, host }
     }
 
     fn seen(self) -> Option<Seen> {
-        let place = match (self.from, self.host) {
-            (Some(branch), None) => Place::Fixed { branch },
-            (None, Some(host)) => Place::Host {
+        let place = match (self.from, self.host, self.lost) {
+            (None, None, true) => Place::Lost,
+            (Some(branch), None, false) => Place::Fixed { branch },
+            (None, Some(host), false) => Place::Host {
                 path: path(&host.at)?,
                 was: Identity {
                     dev: host.dev,
@@ -277,6 +283,7 @@ mod tests {
                 ),
                 seen(&odd, SeenKind::File, host(true)),
                 seen(Path::new("b"), SeenKind::Symlink, host(false)),
+                seen(Path::new("c"), SeenKind::Other, Place::Lost),
             ],
         }
     }
@@ -286,7 +293,7 @@ mod tests {
         let base = base();
         let text = base.to_text();
         assert_eq!(Base::parse(text.as_bytes()).unwrap(), base);
-        assert_eq!(text.lines().count(), 4, "{text}");
+        assert_eq!(text.lines().count(), 5, "{text}");
         let empty = Base { seen: Vec::new(), ..base };
         assert_eq!(Base::parse(empty.to_text().as_bytes()).unwrap(), empty);
     }

@@ -18,7 +18,7 @@ pub enum FileKind {
 }
 
 /// A time: seconds and nanoseconds since the epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     pub sec: i64,
     pub nsec: u32,

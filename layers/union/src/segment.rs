@@ -400,7 +400,7 @@ impl Segment {
     }
 
     /// Whether anything in it may change.
-    pub(crate) fn has_live_branches(&self) -> bool {
+    pub fn has_live_branches(&self) -> bool {
         self.branches.iter().any(|branch| branch.live)
     }
 

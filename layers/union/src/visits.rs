@@ -101,7 +101,9 @@ impl Segment {
         paths.extend(
             young.served.iter().filter(|(changed, _)| *changed >= began).map(|(_, path)| path.clone()),
         );
-        if young.dropped.is_some_and(|dropped| dropped >= began) || paths.len() > MAX_TOLD {
+        // Without a clock it is not known what is young.
+        let knows = began != NEVER || !self.has_live_branches();
+        if !knows || young.dropped.is_some_and(|dropped| dropped >= began) || paths.len() > MAX_TOLD {
             paths.insert(PathBuf::new());
         }
         drop(young);

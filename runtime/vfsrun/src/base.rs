@@ -1,11 +1,10 @@
 //! What an action saw at the paths that it changed: the base of its changes, recorded with the layer's name.
 //!
-//! It is looked up when the action is over. That it is what the action saw is the view server's to say, which tells what has
-//! changed while it ran, and the ctimes', for what changed afterwards.
+//! It is looked up when the action is over. That it is what the action saw is the view server's to say, which tells what of that
+//! has changed since, and the ctimes', for what is there of which the action saw nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -13,8 +12,8 @@ use thiserror::Error;
 use vfsrun_layers::base::{Identity, Place, Seen, SeenKind};
 use vfsrun_layers::{Entry, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
-use vfsrun_union::FileKind;
 use vfsrun_union::spot::{Source, Spot};
+use vfsrun_union::{FileKind, Time};
 
 use crate::segments::{self, SegmentsError};
 use crate::view::{FileLimit, ViewError};
@@ -29,15 +28,12 @@ pub enum BaseError {
     Look { path: PathBuf, source: std::io::Error },
 }
 
-/// Times of files are as coarse as the kernel's clock ticks.
-const TICK: Duration = Duration::from_millis(20);
-
-/// What is known of the time between the command's end and now.
+/// What is known of the time since the command came to see the root.
 pub struct Meanwhile<'a> {
-    /// Paths of the root that changed while the command ran.
+    /// Paths of the root that it was shown in another state than that in which they are now.
     pub changed: &'a BTreeSet<std::ffi::OsString>,
-    /// When that was asked.
-    pub asked: SystemTime,
+    /// What has changed since it came has this ctime or a later one; `None` if nothing can change.
+    pub began: Option<Time>,
 }
 
 /// Of the changes in `manifest`, parents first.
@@ -102,8 +98,9 @@ impl<'a> Looker<'a> {
                     let source = below.source(name, &found);
                     self.look_at(path, source, found, group, spot.follows());
                 }
-                // Nothing of the group was there.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+                Err(Errno::NOENT | Errno::NOTDIR) if !self.meanwhile.has_changed(&path) => {}
+                // Of what the command saw nothing is left to look at.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => self.seen.extend(group.iter().map(lost)),
                 Err(errno) => return Err(failed(&path, errno)),
             }
         }
@@ -142,9 +139,10 @@ impl<'a> Looker<'a> {
             None => Place::Fixed { branch },
             Some(host) => match rustix::fs::lstat(&host) {
                 Ok(stat) => {
-                    let changed = self.meanwhile.has_changed(path)
-                        || self.meanwhile.is_late(&stat)
-                        || SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
+                    let is_another = SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
+                    // Names come and go in a directory that is the same; see below.
+                    let is_late = kind != SeenKind::Directory && self.meanwhile.is_late(&stat);
+                    let changed = is_another || is_late || self.meanwhile.has_changed(path);
                     Place::Host { path: host, was: Identity::of(&stat), changed }
                 }
                 // Gone since: whatever is there later is another one.
@@ -161,16 +159,19 @@ impl Meanwhile<'_> {
         [path, Path::new("")].into_iter().any(|path| self.changed.contains(path.as_os_str()))
     }
 
-    /// Whether it may have been changed or moved since it was asked what had changed.
     fn is_late(&self, stat: &Stat) -> bool {
-        let asked = self.asked.checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH);
-        let asked = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        (stat.st_ctime, stat.st_ctime_nsec as u32)
-            >= (i64::try_from(asked.as_secs()).unwrap_or(i64::MAX), asked.subsec_nanos())
+        let changed = Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 };
+        self.began.is_some_and(|began| changed >= began)
     }
 
-    /// What lies in a directory that was moved since then may be something else, whatever its own time says. Directories are looked
-    /// at when all that lies in them has been.
+    /// Whether the directory has come to be where it is since then: moved, or made. What lies in it may be as old as anything.
+    /// If all that has happened is that names in it came or went, it has the same time twice, and it was shown before.
+    fn has_come(&self, path: &Path, stat: &Stat) -> bool {
+        let is_moved = (stat.st_ctime, stat.st_ctime_nsec) != (stat.st_mtime, stat.st_mtime_nsec);
+        self.is_late(stat) && (is_moved || !self.changed.contains(path.as_os_str()))
+    }
+
+    /// Directories are looked at when all that lies in them has been.
     fn mark_late(&self, seen: &mut [Seen]) {
         let mut late: Option<PathBuf> = None;
         for Seen { path, kind, place } in seen {
@@ -179,13 +180,17 @@ impl Meanwhile<'_> {
             let is_late = !is_below
                 && *kind == SeenKind::Directory
                 && rustix::fs::lstat(&*host)
-                    .map_or(true, |stat| self.is_late(&stat) || Identity::of(&stat) != *was);
+                    .map_or(true, |stat| self.has_come(path, &stat) || Identity::of(&stat) != *was);
             *changed |= is_below || is_late;
             if is_late {
                 late = Some(path.clone());
             }
         }
     }
+}
+
+fn lost(entry: &Entry) -> Seen {
+    Seen { path: entry.path.clone(), kind: SeenKind::Other, place: Place::Lost }
 }
 
 fn failed(path: &Path, errno: Errno) -> BaseError {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
@@ -195,7 +195,6 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
         }
     };
     let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
-    let asked = SystemTime::now();
     let (visit, trace) = look_back(&decided, acted.view.as_mut())?;
     // What is not to be captured is nobody's: it is swept.
     refuse(&visit, decided.strict, &decided.plan, upper.as_ref())?;
@@ -206,7 +205,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let (captured, named) = match (&upper, &decided.store) {
         (Some(upper), Some(store)) => {
             let names = !visit.refused && acted.ended.has_succeeded();
-            let meanwhile = Meanwhile { changed: &visit.changed, asked };
+            let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
             upper::capture(&decided.plan, names, upper, store, (&decided.file, &meanwhile))? // writes become a layer
         }
         _ => (None, None),

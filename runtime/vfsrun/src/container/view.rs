@@ -2,7 +2,6 @@
 //! ended.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::SystemTime;
 
 use vfsrun_fuse::View;
 use vfsrun_sys::process::Process;
@@ -134,12 +133,11 @@ impl Parts {
     /// from outside.
     pub fn settle(mut self, decided: &Decided) -> Result<(), RunError> {
         self.upper.keep_no_longer()?;
-        let asked = SystemTime::now();
         let settled = run::look_back(decided, Some(&mut self.view)).and_then(|(visit, _)| {
             run::refuse(&visit, false, &decided.plan, Some(&self.upper))?;
             match &decided.store {
                 Some(store) => {
-                    let meanwhile = Meanwhile { changed: &visit.changed, asked };
+                    let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
                     let from = (decided.file.as_path(), &meanwhile);
                     upper::capture(&decided.plan, !visit.refused, &self.upper, store, from).map(drop)
                 }
