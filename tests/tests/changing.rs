@@ -1,9 +1,8 @@
 //! Inputs that change while the command runs: told, never passed over in silence, and an error where the command would
 //! otherwise see two states of one file.
 
-use std::path::Path;
-
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
 
