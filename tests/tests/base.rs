@@ -23,9 +23,9 @@ fn base(sandbox: &Sandbox, name: &str) -> BTreeMap<String, Value> {
     lines.map(|line| (line["p"].as_str().unwrap().to_owned(), line)).collect()
 }
 
-fn run(sandbox: &Sandbox, script: &str, name: &str, branch: Value) {
+fn run(sandbox: &Sandbox, script: &str, name: &str, branch: Value) -> String {
     let vfs = json!({ "branches": [branch], "capture": { "name": name, "only": ["/src/"] } });
-    sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0);
+    sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0).stdout
 }
 
 fn src() -> Value {
@@ -38,15 +38,16 @@ fn assert_is(sandbox: &Sandbox, line: &Value, kind: &str, path: &str) {
     let file = sandbox.path(path);
     let stat = std::fs::symlink_metadata(&file).unwrap();
     assert_eq!(line["t"], kind, "{line}");
-    assert_eq!(line["at"].as_str().unwrap(), file.to_str().unwrap());
-    assert_eq!((&line["ino"], &line["dev"]), (&json!(stat.ino()), &json!(stat.dev())), "{line}");
-    assert_eq!(line["m"].as_str().unwrap(), format!("{:o}", stat.mode() & 0o7777));
+    let host = &line["host"];
+    assert_eq!(host["at"].as_str().unwrap(), file.to_str().unwrap());
+    assert_eq!((&host["ino"], &host["dev"]), (&json!(stat.ino()), &json!(stat.dev())), "{line}");
+    assert_eq!(host["m"].as_str().unwrap(), format!("{:o}", stat.mode() & 0o7777));
     if kind != "d" {
-        assert_eq!(line["s"], json!(stat.size()));
-        assert_eq!(line["ct"], json!([stat.ctime(), stat.ctime_nsec()]), "{line}");
-        assert_eq!(line["mt"], json!([stat.mtime(), stat.mtime_nsec()]), "{line}");
+        assert_eq!(host["s"], json!(stat.size()));
+        assert_eq!(host["ct"], json!([stat.ctime(), stat.ctime_nsec()]), "{line}");
+        assert_eq!(host["mt"], json!([stat.mtime(), stat.mtime_nsec()]), "{line}");
     }
-    assert_eq!(line.get("changed"), None, "{line}");
+    assert_eq!(host.get("changed"), None, "{line}");
 }
 
 fn every_change_has_what_was_there(sandbox: &Sandbox) {
@@ -54,10 +55,12 @@ fn every_change_has_what_was_there(sandbox: &Sandbox) {
         "mkdir -p src/sub && cd src && echo 1 > written && echo 2 > replaced && echo 3 > removed && echo 4 > moved && \
          echo 5 > sub/mode && ln -s written link && mkfifo pipe && echo 6 > left",
     );
-    let script = "cd /src; echo x >> written; echo y > new; mv new replaced; rm removed link pipe; mv moved elsewhere; \
+    let script = "cd /src; stat -c '%a %u %g' written; echo x >> written; echo y > new; mv new replaced; rm removed link pipe; mv moved elsewhere; \
                   chmod 600 sub/mode; mkdir made; echo z > made/f";
-    run(sandbox, script, "changed", src());
+    let told = run(sandbox, script, "changed", src());
     let base = base(sandbox, "changed");
+    let written = &base["src/written"];
+    assert_eq!(told.trim(), format!("{} {} {}", written["m"].as_str().unwrap(), written["u"], written["g"]));
     let paths: Vec<_> = base.keys().map(String::as_str).collect();
     let wanted = [
         "",
@@ -122,8 +125,9 @@ fn what_cannot_change_is_told_by_its_branch(sandbox: &Sandbox) {
     run(sandbox, "echo 2 > /src/f", "fixed", json!({ "layer": "tree", "at": "/src" }));
     let base = base(sandbox, "fixed");
     let line = &base["src/f"];
-    assert_eq!((&line["t"], line.get("at")), (&json!("f"), None), "{line}");
-    assert!(line["from"].as_str().unwrap().contains("tree"), "{line}");
+    assert_eq!((&line["t"], line.get("host")), (&json!("f"), None), "{line}");
+    assert!(line["branch"]["name"].as_str().unwrap().contains("tree"), "{line}");
+    assert!(line["branch"]["c"].as_str().unwrap().starts_with("b3:"), "{line}");
 }
 
 fn equal_layers_of_two_places_have_a_base_each(sandbox: &Sandbox) {

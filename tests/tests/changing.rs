@@ -300,7 +300,11 @@ fn base(sandbox: &Sandbox) -> BTreeMap<String, String> {
     let shown = sandbox.call(&["layer", "show", "--base", "out"]).expect(0).stdout;
     let lines = shown.lines().skip(1).map(|line| {
         let line: Value = serde_json::from_str(line).expect("a line is JSON");
-        let how = ["changed", "lost"].into_iter().find(|how| line[how] == true).unwrap_or("known");
+        let how = match (line["host"]["changed"] == true, line.get("lost")) {
+            (true, _) => "changed",
+            (false, Some(_)) => "lost",
+            (false, None) => "known",
+        };
         (line["p"].as_str().unwrap().to_owned(), how.to_owned())
     });
     lines.collect()

@@ -5,20 +5,18 @@
 //!
 //! ```text
 //! {"vfsrun-base":1,"layer":"b3:…","lines":"b3:…"}
-//! {"p":"src/main.rs","t":"f","at":"/home/me/src/main.rs","dev":2049,"ino":17,"m":"644","u":1000,"g":1000,"s":120,"mt":[1700000000,5],"ct":[1700000000,5]}
-//! {"p":"usr/bin/tool","t":"f","from":"layer debian-12"}
+//! {"p":"src/main.rs","t":"f","m":"644","u":0,"g":0,"host":{"at":"/home/me/src/main.rs","dev":2049,"ino":17,"m":"644","s":120,"mt":[1700000000,5],"ct":[1700000000,5]}}
+//! {"p":"usr/bin/tool","t":"f","m":"755","u":0,"g":0,"branch":{"name":"layer debian-12","c":"b3:…"}}
 //! ```
 
 use std::fmt::Write as _;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Digest;
-use crate::escape;
 
 /// The newest version this program reads, and the one it writes.
 const VERSION: u64 = 1;
@@ -32,12 +30,30 @@ pub struct Base {
 }
 
 /// What the view showed at one path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Relative to the root of the action.
+    #[serde(rename = "p", with = "escaped")]
     pub path: PathBuf,
+    #[serde(rename = "t")]
     pub kind: SeenKind,
+    /// As the action saw it, ids as inside.
+    #[serde(flatten)]
+    pub access: Access,
+    #[serde(flatten)]
     pub place: Place,
+}
+
+/// Who may do what with a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Permission bits.
+    #[serde(rename = "m", with = "octal")]
+    pub mode: u32,
+    #[serde(rename = "u")]
+    pub uid: u32,
+    #[serde(rename = "g")]
+    pub gid: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,29 +70,48 @@ pub enum SeenKind {
 }
 
 /// Where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// A file of the host, as it was.
-    Host { path: PathBuf, was: Identity, changed: bool },
-    /// What cannot be changed: a layer, an input, what the program itself provides. The label of the branch.
-    Fixed { branch: String },
-    /// It is gone, or cannot be looked at any more. What was seen, and where, is not known.
-    Lost,
+    #[serde(rename = "host")]
+    Host {
+        #[serde(rename = "at", with = "escaped")]
+        path: PathBuf,
+        #[serde(flatten)]
+        was: Identity,
+        /// It is not known to be what the action saw.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        changed: bool,
+    },
+    /// What cannot be changed: a layer, an input, what the program itself provides.
+    #[serde(rename = "branch")]
+    Fixed {
+        /// The label of the branch.
+        name: String,
+        /// Of a file, where it is known.
+        #[serde(rename = "c", default, skip_serializing_if = "Option::is_none", with = "digest")]
+        content: Option<Digest>,
+    },
+    /// It is gone, or cannot be looked at any more. What it was is not known.
+    #[serde(rename = "lost")]
+    Lost {},
 }
 
 /// By what a file is known to be the one that was seen, with nothing written to it since: any change to it changes its ctime.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub dev: u64,
     pub ino: u64,
-    /// Permission bits.
+    /// The file's own permission bits. Of owners it says nothing: whoever looks may be in another user namespace.
+    #[serde(rename = "m", with = "octal")]
     pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
     /// In bytes; 0 of a directory.
+    #[serde(rename = "s")]
     pub size: u64,
     /// Seconds since the epoch, nanoseconds. Not of a directory, whose names say what changed.
+    #[serde(rename = "mt")]
     pub mtime: (i64, u32),
+    #[serde(rename = "ct")]
     pub ctime: (i64, u32),
 }
 
@@ -89,8 +124,6 @@ impl Identity {
             dev: stat.st_dev,
             ino: stat.st_ino,
             mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
             size: if is_dir { 0 } else { stat.st_size as u64 },
             mtime: unless_dir((stat.st_mtime, stat.st_mtime_nsec as u32)),
             ctime: unless_dir((stat.st_ctime, stat.st_ctime_nsec as u32)),
@@ -131,40 +164,11 @@ struct Header {
     lines: String,
 }
 
-/// Of a fixed place `from` alone is there, of a lost one `lost`.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    p: String,
-    t: SeenKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    lost: bool,
-    #[serde(flatten)]
-    host: Option<Host>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Host {
-    at: String,
-    dev: u64,
-    ino: u64,
-    m: String,
-    u: u32,
-    g: u32,
-    s: u64,
-    mt: (i64, u32),
-    ct: (i64, u32),
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    changed: bool,
-}
-
 impl Base {
     pub fn to_text(&self) -> String {
         let mut lines = String::new();
         for seen in &self.seen {
-            let line = serde_json::to_string(&Line::of(seen)).expect("a line has strings and numbers alone");
+            let line = serde_json::to_string(seen).expect("a line has strings and numbers alone");
             writeln!(lines, "{line}").expect("a string takes what is written");
         }
         let (layer, digest) = (self.layer, Digest::of(lines.as_bytes()));
@@ -189,101 +193,93 @@ impl Base {
             return Err(BaseError::Damaged);
         }
         let seen = lines.lines().enumerate().map(|(index, line)| {
-            let line_error = |source| BaseError::Line { line: index + 2, source };
-            let line: Line = serde_json::from_str(line).map_err(|source| line_error(Some(source)))?;
-            line.seen().ok_or_else(|| line_error(None))
+            let wrong = |source| BaseError::Line { line: index + 2, source: Some(source) };
+            serde_json::from_str(line).map_err(wrong)
         });
         Ok(Base { layer, seen: seen.collect::<Result<_, _>>()? })
     }
 }
 
-impl Line {
-    fn of(seen: &Seen) -> Line {
-        let (from, host) = match &seen.place {
-            Place::Lost => (None, None),
-            Place::Fixed { branch } => (Some(branch.clone()), None),
-            Place::Host { path, was, changed } => (
-                None,
-                Some(Host {
-                    at: escaped(path),
-                    dev: was.dev,
-                    ino: was.ino,
-                    m: format!("{:o}", was.mode),
-                    u: was.uid,
-                    g: was.gid,
-                    s: was.size,
-                    mt: was.mtime,
-                    ct: was.ctime,
-                    changed: *changed,
-                }),
-            ),
-        };
-        Line { p: escaped(&seen.path), t: seen.kind, from, lost: seen.place == Place::Lost, host }
+/// As in a manifest.
+mod escaped {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::escape;
+
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::new();
+        escape::push(&mut text, path.as_os_str().as_bytes());
+        serializer.serialize_str(&text)
     }
 
-    fn seen(self) -> Option<Seen> {
-        let place = match (self.from, self.host, self.lost) {
-            (None, None, true) => Place::Lost,
-            (Some(branch), None, false) => Place::Fixed { branch },
-            (None, Some(host), false) => Place::Host {
-                path: path(&host.at)?,
-                was: Identity {
-                    dev: host.dev,
-                    ino: host.ino,
-                    mode: u32::from_str_radix(&host.m, 8).ok()?,
-                    uid: host.u,
-                    gid: host.g,
-                    size: host.s,
-                    mtime: host.mt,
-                    ctime: host.ct,
-                },
-                changed: host.changed,
-            },
-            _ => return None,
-        };
-        Some(Seen { path: path(&self.p)?, kind: self.t, place })
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        let bytes = escape::decode(&String::deserialize(deserializer)?);
+        bytes.map(|bytes| OsString::from_vec(bytes).into()).ok_or_else(|| D::Error::custom("a wrong escape"))
     }
 }
 
-fn escaped(path: &Path) -> String {
-    let mut text = String::new();
-    escape::push(&mut text, path.as_os_str().as_bytes());
-    text
+mod octal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{mode:o}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        u32::from_str_radix(&String::deserialize(deserializer)?, 8).map_err(D::Error::custom)
+    }
 }
 
-fn path(text: &str) -> Option<PathBuf> {
-    Some(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(escape::decode(text)?).into())
+mod digest {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::digest::Digest;
+
+    pub fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+        match digest {
+            Some(digest) => serializer.collect_str(digest),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
+        let digest = String::deserialize(deserializer)?.parse();
+        digest.map(Some).map_err(|_| D::Error::custom("no digest"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
     use super::*;
 
     fn base() -> Base {
-        let was = Identity {
-            dev: 2049,
-            ino: 17,
-            mode: 0o4755,
-            uid: 1000,
-            gid: 100,
-            size: 1 << 40,
-            mtime: (-5, 999_999_999),
-            ctime: (1_700_000_000, 1),
-        };
+        let (mtime, ctime) = ((-5, 999_999_999), (1_700_000_000, 1));
+        let was = Identity { dev: 2049, ino: 17, mode: 0o4755, size: 1 << 40, mtime, ctime };
         let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"a\xFF\n%\"b"));
         let host = |changed| Place::Host { path: Path::new("/home").join(&odd), was, changed };
-        let seen = |path: &Path, kind, place| Seen { path: path.to_owned(), kind, place };
+        let fixed = |content| Place::Fixed { name: "layer debian \"12\"".into(), content };
+        let seen = |path: &Path, kind, place| {
+            let access = Access { mode: 0o644, uid: 0, gid: 4_294_967_294 };
+            Seen { path: path.to_owned(), kind, access, place }
+        };
         Base {
             layer: Digest::of(b"layer"),
             seen: vec![
-                seen(
-                    Path::new(""),
-                    SeenKind::Directory,
-                    Place::Fixed { branch: "layer debian \"12\"".into() },
-                ),
+                seen(Path::new(""), SeenKind::Directory, fixed(None)),
                 seen(&odd, SeenKind::File, host(true)),
                 seen(Path::new("b"), SeenKind::Symlink, host(false)),
-                seen(Path::new("c"), SeenKind::Other, Place::Lost),
+                seen(Path::new("c"), SeenKind::Other, Place::Lost {}),
+                seen(Path::new("d"), SeenKind::File, fixed(Some(Digest::of(b"content")))),
             ],
         }
     }
@@ -293,7 +289,7 @@ mod tests {
         let base = base();
         let text = base.to_text();
         assert_eq!(Base::parse(text.as_bytes()).unwrap(), base);
-        assert_eq!(text.lines().count(), 5, "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
         let empty = Base { seen: Vec::new(), ..base };
         assert_eq!(Base::parse(empty.to_text().as_bytes()).unwrap(), empty);
     }

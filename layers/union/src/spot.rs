@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::attr::FileKind;
+use crate::attr::{Attr, FileKind};
 use crate::node::Node;
 use crate::origin::{Origin, Place};
 use crate::provenance::Provenance;
@@ -24,6 +24,7 @@ pub type Source = (String, Provenance);
 pub struct Spot<'s> {
     /// What is merged there, the first on top; never empty.
     parts: Vec<(&'s Segment, Arc<Node>)>,
+    attr: Attr,
 }
 
 /// For several names of one directory: the way to it is gone once.
@@ -38,7 +39,12 @@ pub struct Below<'s, 'd> {
 impl<'s> Spot<'s> {
     /// The root of an overlay of `segments`, the first one on top.
     pub fn root(segments: &'s [Segment]) -> Result<Spot<'s>, Errno> {
-        merge(segments.iter().map(|segment| (segment, Ok(segment.root()))))
+        let root = |segment: &Segment| {
+            let node = segment.root();
+            let attr = segment.attr(&node)?;
+            Ok((node, attr))
+        };
+        merge(segments.iter().map(|segment| (segment, root(segment))))
     }
 
     /// Links are not followed but by the branches. Errors: those of [`Below::lookup`].
@@ -51,9 +57,13 @@ impl<'s> Spot<'s> {
         Below { dir: self, lookups: lookups.collect(), provenance: OnceCell::new() }
     }
 
-    /// Never a whiteout.
+    /// As it was found; never that of a whiteout.
+    pub fn attr(&self) -> &Attr {
+        &self.attr
+    }
+
     pub fn kind(&self) -> FileKind {
-        self.top().1.kind()
+        self.attr.kind
     }
 
     pub fn is_denied(&self) -> bool {
@@ -105,7 +115,7 @@ impl<'s> Below<'s, '_> {
         if self.dir.kind() != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
-        let found = self.lookups.iter().map(|lookups| Ok(lookups.lookup(name)?.0));
+        let found = self.lookups.iter().map(|lookups| lookups.lookup(name));
         merge(self.dir.parts.iter().map(|(segment, _)| *segment).zip(found))
     }
 
@@ -147,11 +157,11 @@ impl<'s> Below<'s, '_> {
 
 /// What the answers of segments make together.
 fn merge<'s>(
-    answers: impl Iterator<Item = (&'s Segment, Result<Arc<Node>, Errno>)>,
+    answers: impl Iterator<Item = (&'s Segment, Result<(Arc<Node>, Attr), Errno>)>,
 ) -> Result<Spot<'s>, Errno> {
-    let mut parts = Vec::new();
+    let (mut parts, mut top) = (Vec::new(), None);
     for (segment, answer) in answers {
-        let node = match answer {
+        let (node, attr) = match answer {
             Err(Errno::NOENT | Errno::NOTDIR) => continue,
             answer => answer?,
         };
@@ -161,9 +171,10 @@ fn merge<'s>(
         }
         let is_last = !is_dir || node.opaque || node.refuse_denied().is_err();
         parts.push((segment, node));
+        top.get_or_insert(attr);
         if is_last {
             break;
         }
     }
-    if parts.is_empty() { Err(Errno::NOENT) } else { Ok(Spot { parts }) }
+    top.map(|attr| Spot { parts, attr }).ok_or(Errno::NOENT)
 }

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use thiserror::Error;
-use vfsrun_layers::base::{Identity, Place, Seen, SeenKind};
-use vfsrun_layers::{Entry, Kind, LayerStore, Manifest, order};
+use vfsrun_layers::base::{Access, Identity, Place, Seen, SeenKind};
+use vfsrun_layers::{Entry, IdMap, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
 use vfsrun_union::spot::{Source, Spot};
-use vfsrun_union::{FileKind, Time};
+use vfsrun_union::{Attr, FileKind, Time};
 
 use crate::segments::{self, SegmentsError};
 use crate::view::{FileLimit, ViewError};
@@ -42,12 +42,13 @@ pub fn of(
     segments: &[plan::Segment],
     store: &LayerStore,
     file: &Path,
+    ids: &IdMap,
     meanwhile: &Meanwhile<'_>,
 ) -> Result<Vec<Seen>, BaseError> {
     let _limit = FileLimit::raise()?;
     let segments = segments::build(segments, Some(store), file)?;
     let root = Spot::root(&segments).map_err(|errno| failed(Path::new(""), errno))?;
-    let mut looker = Looker { meanwhile, seen: Vec::new(), left: Vec::new() };
+    let mut looker = Looker { ids, meanwhile, seen: Vec::new(), left: Vec::new() };
     looker.look_at(PathBuf::new(), root.source(), root, &manifest.entries, 0);
     // However deep it is, one directory is open at a time.
     while let Some((path, dir, changes)) = looker.left.pop() {
@@ -60,6 +61,7 @@ pub fn of(
 }
 
 struct Looker<'a> {
+    ids: &'a IdMap,
     meanwhile: &'a Meanwhile<'a>,
     seen: Vec<Seen>,
     /// Directories in which something changed.
@@ -81,7 +83,7 @@ impl<'a> Looker<'a> {
             Changes::All => {
                 for (name, found) in below.list().map_err(|errno| failed(dir, errno))? {
                     let (path, source) = (dir.join(&name), below.source(&name, &found));
-                    self.note(&path, source, found.kind());
+                    self.note(&path, source, found.attr());
                     self.enter(path, found, Changes::All, spot.follows());
                 }
                 return Ok(());
@@ -114,7 +116,7 @@ impl<'a> Looker<'a> {
             _ => (None, group),
         };
         if own.is_some() {
-            self.note(&path, source, found.kind());
+            self.note(&path, source, found.attr());
         }
         let changes = match own {
             None | Some(Kind::Directory { opaque: false }) => Changes::Some(below),
@@ -133,10 +135,10 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn note(&mut self, path: &Path, (branch, provenance): Source, shown: FileKind) {
-        let kind = seen_kind(shown);
+    fn note(&mut self, path: &Path, (branch, provenance): Source, shown: &Attr) {
+        let kind = seen_kind(shown.kind);
         let place = match provenance.path.filter(|_| provenance.live) {
-            None => Place::Fixed { branch },
+            None => Place::Fixed { name: branch, content: provenance.digest },
             Some(host) => match rustix::fs::lstat(&host) {
                 Ok(stat) => {
                     let is_another = SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
@@ -149,7 +151,16 @@ impl<'a> Looker<'a> {
                 Err(_) => Place::Host { path: host, was: Identity::default(), changed: true },
             },
         };
-        self.seen.push(Seen { path: path.to_owned(), kind, place });
+        self.seen.push(Seen { path: path.to_owned(), kind, access: self.access(shown), place });
+    }
+
+    /// The owner as inside; one that has no id there is shown as nobody, which is what stat says.
+    fn access(&self, shown: &Attr) -> Access {
+        Access {
+            mode: shown.perm.into(),
+            uid: self.ids.uid_inside(shown.uid).unwrap_or(shown.uid),
+            gid: self.ids.gid_inside(shown.gid).unwrap_or(shown.gid),
+        }
     }
 }
 
@@ -174,7 +185,7 @@ impl Meanwhile<'_> {
     /// Directories are looked at when all that lies in them has been.
     fn mark_late(&self, seen: &mut [Seen]) {
         let mut late: Option<PathBuf> = None;
-        for Seen { path, kind, place } in seen {
+        for Seen { path, kind, place, .. } in seen {
             let Place::Host { path: host, was, changed } = place else { continue };
             let is_below = late.as_ref().is_some_and(|late| path.starts_with(late));
             let is_late = !is_below
@@ -190,7 +201,7 @@ impl Meanwhile<'_> {
 }
 
 fn lost(entry: &Entry) -> Seen {
-    Seen { path: entry.path.clone(), kind: SeenKind::Other, place: Place::Lost }
+    Seen { path: entry.path.clone(), kind: SeenKind::Other, access: Access::default(), place: Place::Lost {} }
 }
 
 fn failed(path: &Path, errno: Errno) -> BaseError {

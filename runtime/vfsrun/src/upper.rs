@@ -153,7 +153,9 @@ pub fn capture(
     let Some(how) = &plan.capture else { return Ok((None, None)) };
     let name = how.name.clone().filter(|_| names);
     let look = |manifest: &Manifest| match &plan.root {
-        Root::View { segments, .. } => Ok(base::of(manifest, segments, store, file, meanwhile)?),
+        Root::View { segments, .. } => {
+            Ok(base::of(manifest, segments, store, file, &id_map(plan), meanwhile)?)
+        }
         // Nothing of it lies anywhere else.
         Root::Directory { .. } => Ok(Vec::new()),
     };
