@@ -29,6 +29,7 @@ as_root_and_user!(
     rw_branch_is_written_and_not_captured,
     captured_directory_is_there_although_no_branch_has_it,
     root_directory_of_the_next_run_is_fresh,
+    raw_form_keeps_times,
     empty_upper_is_taken_over_by_the_next_run,
     ;
     root: full_disk_keeps_the_upper_and_says_how_to_recover_it,
@@ -177,6 +178,18 @@ fn root_directory_of_the_next_run_is_fresh(sandbox: &Sandbox) {
     let next = run(sandbox, look, &json!({})).expect(0);
     assert_eq!(next.stdout, first.stdout);
     assert_eq!(next.digest(), first.digest());
+}
+
+/// What was made last is the newest in a run over it, as make wants it; in the canonical form all is of one age.
+fn raw_form_keeps_times(sandbox: &Sandbox) {
+    let script = "touch -d '2001-02-03 04:05:06.789' /old; echo 1 > /source; sleep 0.02; echo 2 > /made";
+    let look = "[ /made -nt /source ] && echo newer; stat -c %y /old";
+    for (form, told) in [("raw", "newer\n2001-02-03 04:05:06.789"), ("canonical", "1980-01-01 00:00:00.000")]
+    {
+        run(sandbox, script, &json!({ "capture": { "name": form, "form": form } })).expect(0);
+        let seen = run(sandbox, look, &json!({ "branches": [{ "layer": form }] })).expect(0);
+        assert!(seen.stdout.starts_with(told), "{form}: {}", seen.stdout);
+    }
 }
 
 fn empty_upper_is_taken_over_by_the_next_run(sandbox: &Sandbox) {

@@ -40,6 +40,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use vfsrun_spec::oci::{GROUPS_ANNOTATION, IdMapping, NamespaceType};
+use vfsrun_spec::vfs::CaptureForm;
 use vfsrun_spec::{Linux, Process, Spec, Vfs};
 
 use plan::{
@@ -363,9 +364,10 @@ fn upper(vfs: &Vfs, at: &str, facts: &Facts) -> Result<(Upper, Option<String>), 
 fn capture(vfs: &Vfs, process: &Process) -> Option<Capture> {
     let vfsrun_spec::vfs::Capture::Layer(layer) = &vfs.capture else { return None };
     let epoch = process.env.iter().find_map(|entry| entry.strip_prefix("SOURCE_DATE_EPOCH="));
+    let epoch = epoch.and_then(|seconds| seconds.parse().ok()).unwrap_or(defaults::SOURCE_DATE_EPOCH);
     Some(Capture {
         only: layer.only.clone().unwrap_or_default(),
         name: layer.name.clone(),
-        clamp_time: epoch.and_then(|seconds| seconds.parse().ok()).unwrap_or(defaults::SOURCE_DATE_EPOCH),
+        clamp_time: (layer.form == CaptureForm::Canonical).then_some(epoch),
     })
 }

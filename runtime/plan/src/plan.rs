@@ -544,6 +544,6 @@ pub struct Capture {
     /// Empty: everything.
     pub only: Vec<PathBuf>,
     pub name: Option<String>,
-    /// Times later than this are recorded as this, so that equal runs give equal digests; seconds.
-    pub clamp_time: i64,
+    /// Times later than this are recorded as this, so that equal runs give equal digests; seconds. `None`: as they are.
+    pub clamp_time: Option<i64>,
 }

@@ -105,7 +105,7 @@ impl Upper {
                     command: plan.command.args.clone(),
                     name,
                     ids: id_map(plan),
-                    clamp_mtime: how.map(|how| how.clamp_time),
+                    clamp_mtime: how.and_then(|how| how.clamp_time),
                     only: how.map(|how| how.only.clone()).unwrap_or_default(),
                 })?;
                 Ok(Some(Kept { id: run.id().to_owned(), run: run.path().to_path_buf() }))
@@ -176,7 +176,7 @@ pub fn capture(
 fn options(plan: &Plan, how: &Capture, name: Option<String>, upper: &Upper) -> CaptureOptions {
     CaptureOptions {
         ids: id_map(plan),
-        clamp_mtime: Some(how.clamp_time),
+        clamp_mtime: how.clamp_time,
         devices: false,
         only: how.only.clone(),
         take: if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy },

@@ -7,6 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::optional::is_default;
+
 /// `capture`: an object, or `false`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Capture {
@@ -26,6 +28,18 @@ pub struct CaptureLayer {
     /// The name in the store that points to the layer when the command ended with status 0; `None` is no name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub form: CaptureForm,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CaptureForm {
+    /// Equal runs give equal layers: times later than SOURCE_DATE_EPOCH become that.
+    #[default]
+    Canonical,
+    /// Times as they were written, by which make goes on where the command ended.
+    Raw,
 }
 
 impl Default for Capture {
