@@ -284,6 +284,9 @@ fn what_came_or_went_meanwhile_is_no_base(sandbox: &Sandbox) {
     let base = base(sandbox);
     let known: Vec<_> =
         base.iter().filter(|(_, how)| *how == "known").map(|(path, _)| path.as_str()).collect();
+    let told = sandbox.call(&["changes", "out"]).expect(0).stdout;
+    assert!(told.contains("~ /src/new (changed meanwhile by somebody else)\n"), "{told}");
+    assert!(told.contains("~ /src/d/same\n"), "{told}");
     // A name more in a directory is no change to another.
     for path in ["src/d/same", "src/left", "src/left/file"] {
         assert!(known.contains(&path), "{path}: {base:?}");

@@ -85,7 +85,7 @@ fn compare((first, a): (&Manifest, &Entry), (second, b): (&Manifest, &Entry)) ->
     match (&a.kind, &b.kind) {
         (Kind::Whiteout, Kind::Whiteout) => return Vec::new(),
         (Kind::File { .. } | Kind::HardLink { .. }, Kind::File { .. } | Kind::HardLink { .. }) => {
-            check(Aspect::Content, content(first, a) != content(second, b));
+            check(Aspect::Content, first.file(a).kind != second.file(b).kind);
             check(Aspect::Link, linked(a) != linked(b));
         }
         (Kind::Directory { opaque: one }, Kind::Directory { opaque: other }) => {
@@ -103,17 +103,6 @@ fn compare((first, a): (&Manifest, &Entry), (second, b): (&Manifest, &Entry)) ->
     check(Aspect::Xattrs, one.xattrs != other.xattrs);
     differ.sort_unstable();
     differ
-}
-
-/// Digest and size, of a hard link those of its file.
-fn content<'a>(layer: &'a Manifest, entry: &'a Entry) -> Option<&'a Kind> {
-    match linked(entry) {
-        None => Some(&entry.kind),
-        Some(to) => {
-            let found = layer.entries.binary_search_by(|other| order::compare(&other.path, to));
-            found.ok().map(|index| &layer.entries[index].kind)
-        }
-    }
 }
 
 fn linked(entry: &Entry) -> Option<&Path> {

@@ -4,6 +4,7 @@
 
 pub mod base;
 pub mod capture;
+pub mod changes;
 mod check;
 mod content;
 pub mod diff;

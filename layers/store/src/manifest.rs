@@ -109,6 +109,13 @@ impl Manifest {
         check::entries(&self.entries)
     }
 
+    /// The file that `entry`, which is one of these, is a link of, or itself.
+    pub fn file<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
+        let Kind::HardLink { to } = &entry.kind else { return entry };
+        let found = self.entries.binary_search_by(|other| order::compare(&other.path, to));
+        found.map_or(entry, |index| &self.entries[index])
+    }
+
     /// Number of files (hard links not counted) and the sum of their sizes in bytes.
     pub fn totals(&self) -> (u64, u64) {
         let sizes = self.entries.iter().filter_map(|entry| match entry.kind {

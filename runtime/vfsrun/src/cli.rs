@@ -169,6 +169,15 @@ pub enum Command {
     },
     /// Say what this kernel, user and container can do, and how to get what is missing
     Doctor,
+    /// List what a run's layer changes of what its command saw: + added, - removed, ~ modified, ! another type
+    #[command(after_help = "Example:\n  vfsrun fmt.json && vfsrun changes formatted")]
+    Changes {
+        /// Print an array with an object per path
+        #[arg(long)]
+        json: bool,
+        /// What the spec's capture.name says
+        name: String,
+    },
     /// Import, list, compare, check, export and remove layers
     #[command(subcommand)]
     Layer(Layer),

@@ -18,7 +18,7 @@ use vfsrun_layers::{
 
 use vfsrun_sys::chain;
 
-use super::{Failure, Outcome, print, print_lines};
+use super::{Failure, Outcome, changes, print, print_lines};
 use crate::cli::{Global, Layer, LayerCare};
 use crate::log::note;
 use crate::progress::Progress;
@@ -137,16 +137,7 @@ fn show(store: &LayerStore, layer: &str) -> Outcome {
 }
 
 fn show_base(store: &LayerStore, name: &str) -> Outcome {
-    let base = store.base(name).map_err(|error| Failure::own(&error))?;
-    match base {
-        Some(base) => print(base.to_text().trim_end()),
-        None => Err(Failure {
-            message: format!(
-                "{name}: nothing is known of what it was made from: it is no name that a run has given"
-            ),
-            code: 125,
-        }),
-    }
+    print(changes::base(store, name)?.to_text().trim_end())
 }
 
 fn entry_line(entry: &Entry) -> String {

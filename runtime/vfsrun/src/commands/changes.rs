@@ -1,0 +1,70 @@
+//! `vfsrun changes`: what a captured layer does to what its command saw.
+
+use serde_json::{Value, json};
+use vfsrun_layers::base::{Base, Place, SeenKind};
+use vfsrun_layers::changes::{self, Change};
+use vfsrun_layers::{Kind, LayerStore, escape};
+
+use super::{Failure, Outcome, print, print_lines};
+use crate::cli::Global;
+use crate::{directories, probe};
+
+pub fn changes(name: &str, as_json: bool, global: &Global) -> Outcome {
+    let store = directories::store(global.store.as_deref(), probe::caller().privileged)
+        .map_err(|error| Failure::own(&error))?;
+    let store = LayerStore::open(&store).map_err(|error| Failure::own(&error))?;
+    let base = base(&store, name)?;
+    let layer = store.manifest(&base.layer).map_err(|error| Failure::own(&error))?;
+    let changes = changes::changes(&layer, &base);
+    if as_json {
+        let objects: Vec<Value> = changes.iter().map(object).collect();
+        return print(&serde_json::to_string_pretty(&objects).map_err(|error| Failure::own(&error))?);
+    }
+    if changes.is_empty() { Ok(0) } else { print_lines(changes.iter().map(line)) }
+}
+
+/// What the changes that `name` holds were made to. Errors: nobody knows, as no run gave the name.
+pub fn base(store: &LayerStore, name: &str) -> Result<Base, Failure> {
+    let base = store.base(name).map_err(|error| Failure::own(&error))?;
+    let unknown =
+        || format!("{name}: nothing is known of what it was made from: it is no name that a run has given");
+    base.ok_or_else(|| Failure { message: unknown(), code: 125 })
+}
+
+fn line(change: &Change<'_>) -> String {
+    if is_known(change) {
+        change.to_string()
+    } else {
+        format!("{change} (changed meanwhile by somebody else)")
+    }
+}
+
+fn object(change: &Change<'_>) -> Value {
+    let host = change.was().and_then(|was| match &was.place {
+        Place::Host { path, .. } => Some(escape::shown_path(path.strip_prefix("/").unwrap_or(path))),
+        _ => None,
+    });
+    json!({
+        "path": escape::shown_path(change.path()),
+        "change": change.name(),
+        "was": change.was().map(|was| match was.kind {
+            SeenKind::Directory => "directory",
+            SeenKind::File => "file",
+            SeenKind::Symlink => "symlink",
+            SeenKind::Other => "other",
+        }),
+        "is": change.is().map(|is| match is.kind {
+            Kind::Directory { .. } => "directory",
+            Kind::File { .. } | Kind::HardLink { .. } => "file",
+            Kind::Symlink { .. } => "symlink",
+            Kind::Fifo | Kind::Device { .. } | Kind::Whiteout => "other",
+        }),
+        "host": host,
+        "changedMeanwhile": !is_known(change),
+    })
+}
+
+/// Whether what was there is known to be what the command saw.
+fn is_known(change: &Change<'_>) -> bool {
+    !matches!(change.was().map(|was| &was.place), Some(Place::Lost {} | Place::Host { changed: true, .. }))
+}
