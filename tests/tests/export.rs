@@ -223,13 +223,15 @@ fn specification_is_verified_by_other_programs(sandbox: &Sandbox) {
 fn input_root_is_named_by_its_digest(sandbox: &Sandbox) {
     sandbox.write("tree/hello", "x");
     sandbox.call(&["layer", "import", "hello", "tree"]).expect(0);
-    let root = sandbox.call(&["layer", "export", "--format", "reapi", "hello", "out"]).expect(0).stdout;
-    let (hash, size) = root.trim_end().split_once('/').unwrap();
-    assert_eq!(
-        sandbox.sh(&format!("sha256sum < out/blobs/{hash} | cut -d' ' -f1; wc -c < out/blobs/{hash}")),
-        format!("{hash}\n{size}\n")
-    );
-    assert_eq!(sandbox.sh("ls out/blobs | wc -l"), "2\n");
+    let said = sandbox.call(&["layer", "export", "--format", "reapi", "hello", "out"]).expect(0).stdout;
+    let (root, tree) = said.trim_end().split_once("\ntree ").unwrap();
+    for (hash, size) in [root, tree].map(|digest| digest.split_once('/').unwrap()) {
+        assert_eq!(
+            sandbox.sh(&format!("sha256sum < out/blobs/{hash} | cut -d' ' -f1; wc -c < out/blobs/{hash}")),
+            format!("{hash}\n{size}\n")
+        );
+    }
+    assert_eq!(sandbox.sh("ls out/blobs | wc -l"), "3\n");
     let more = ["layer", "export", "--format", "reapi", "--digest", "blake3", "hello", "other"];
     let root = sandbox.call(&more).expect(0).stdout;
     assert!(sandbox.path("other/blobs").join(root.split('/').next().unwrap()).exists());

@@ -9,6 +9,7 @@ mod check;
 mod content;
 pub mod diff;
 pub mod digest;
+mod digest_function;
 pub mod escape;
 pub mod export;
 mod fsat;
@@ -21,6 +22,7 @@ mod locked_dir;
 pub mod manifest;
 mod odd_names;
 pub mod order;
+mod protobuf;
 mod remove_tree;
 mod sha256;
 #[cfg(test)]
@@ -34,9 +36,10 @@ mod xattrs;
 pub use base::Base;
 pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture, capture_with_base};
 pub use digest::Digest;
+pub use digest_function::DigestFunction;
 pub use export::{
-    Compression, DigestFunction, ExportError, Exported, ImageOptions, InputRoot, Whiteouts, Written,
-    export_dir, export_image, export_mtree, export_reapi, export_tar, write_file,
+    Compression, ExportError, Exported, ImageOptions, InputRoot, Whiteouts, Written, export_dir,
+    export_image, export_mtree, export_reapi, export_tar, write_file,
 };
 pub use ids::{IdExtent, IdMap};
 pub use image::{Image, ImageError};

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod dir;
+mod directories;
 mod file;
 mod gzip;
 mod header;
@@ -25,7 +26,7 @@ pub use file::write_file;
 pub(crate) use header::Member;
 pub use mtree::export_mtree;
 pub use oci::{ImageOptions, export_image};
-pub use reapi::{DigestFunction, InputRoot, export_reapi};
+pub use reapi::{InputRoot, export_reapi};
 pub use stream::{Compression, Written};
 pub use tar::{Whiteouts, export_tar};
 

@@ -1,10 +1,10 @@
-//! A layer as an input root of the Remote Execution API v2: a Directory message for each directory, and the files, each
-//! under its digest.
+//! A layer as an input root of the Remote Execution API v2: a Directory message for each directory, the Tree message that has them
+//! all, and the files, each under its digest.
 //!
 //! The messages are encoded here as protobuf has it, fields in the order of their numbers and defaults left out, so that
 //! equal directories are equal bytes: `Directory { files = 1, directories = 2, symlinks = 3 }`, `FileNode { name = 1,
 //! digest = 2, is_executable = 4 }`, `DirectoryNode { name = 1, digest = 2 }`, `SymlinkNode { name = 1, target = 2 }`,
-//! `Digest { hash = 1, size_bytes = 2 }`.
+//! `Digest { hash = 1, size_bytes = 2 }`. A Tree is what [`super::directories`] says.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
@@ -18,25 +18,22 @@ use rayon::prelude::*;
 
 use super::blobs::{self, Blob};
 use super::dir::open_target;
+use super::directories::{Directories, Index};
 use super::{ExportError, failed, sums};
 use crate::digest::Digest;
+use crate::digest_function::DigestFunction;
 use crate::manifest::{Entry, Kind, Manifest};
+use crate::protobuf::{put_bytes, put_number};
 use crate::store::LayerStore;
-use crate::{content, fsat, order, sha256};
-
-/// What makes the digests in the messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DigestFunction {
-    #[default]
-    Sha256,
-    Blake3,
-}
+use crate::{content, fsat, order};
 
 /// What was written, and how many entries the messages could not hold, or not whole. Times are never in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InputRoot {
     /// `HEX/SIZE` of the root's message.
     pub root: String,
+    /// `HEX/SIZE` of the Tree.
+    pub tree: String,
     /// Fifos and devices, which are left out.
     pub left_out: u64,
     /// Hard links, which are files of their own.
@@ -91,41 +88,42 @@ fn write(
     let dir = fsat::open_dir(rustix::fs::CWD, blobs).map_err(failed("open", blobs))?;
     let files = files(manifest, store, function, &dir)?;
     let mut done = InputRoot::default();
+    let mut directories = Directories::default();
     let mut open: HashMap<PathBuf, Directory> = HashMap::new();
     // From the last to the first: a directory's message is complete when its entry comes.
     for entry in manifest.entries.iter().rev() {
         done.count(entry);
         let Some(name) = entry.path.file_name() else { continue };
         let mut node = Vec::new();
-        bytes(&mut node, 1, name.as_bytes());
-        let parent = |open: &mut HashMap<PathBuf, Directory>, kind: usize, node| {
-            let parent = entry.path.parent().unwrap_or(Path::new("")).to_owned();
-            open.entry(parent).or_default().nodes[kind].push(node);
-        };
+        put_bytes(&mut node, 1, name.as_bytes());
+        let parent = entry.path.parent().unwrap_or(Path::new(""));
         match content_of(entry, manifest) {
             Kind::Directory { .. } => {
-                let message = open.remove(&entry.path).unwrap_or_default().message();
+                let (message, below) = open.remove(&entry.path).unwrap_or_default().finish();
                 let (hash, size) = put_message(&dir, blobs, function, &message)?;
-                bytes(&mut node, 2, &digest(&hash, size));
-                parent(&mut open, DIRECTORIES, node);
+                put_bytes(&mut node, 2, &digest(&hash, size));
+                let parent = open.entry(parent.to_owned()).or_default();
+                parent.nodes[DIRECTORIES].push(node);
+                parent.below.push(directories.add(&hash, message, below));
             }
             Kind::File { digest: blob, size } => {
-                bytes(&mut node, 2, &digest(&files[blob], *size));
-                if entry.meta.mode & 0o100 != 0 {
-                    node.extend([4 << 3, 1]);
-                }
-                parent(&mut open, FILES, node);
+                put_bytes(&mut node, 2, &digest(&files[blob], *size));
+                put_number(&mut node, 4, u64::from(entry.meta.mode & 0o100 != 0));
+                open.entry(parent.to_owned()).or_default().nodes[FILES].push(node);
             }
             Kind::Symlink { target } => {
-                bytes(&mut node, 2, target.as_bytes());
-                parent(&mut open, SYMLINKS, node);
+                put_bytes(&mut node, 2, target.as_bytes());
+                open.entry(parent.to_owned()).or_default().nodes[SYMLINKS].push(node);
             }
             Kind::HardLink { .. } | Kind::Whiteout | Kind::Fifo | Kind::Device { .. } => {}
         }
     }
-    let message = open.remove(Path::new("")).unwrap_or_default().message();
+    let (message, below) = open.remove(Path::new("")).unwrap_or_default().finish();
     let (hash, size) = put_message(&dir, blobs, function, &message)?;
     done.root = format!("{hash}/{size}");
+    let root = directories.add(&hash, message, below);
+    let (hash, size) = put_message(&dir, blobs, function, &directories.into_tree(root))?;
+    done.tree = format!("{hash}/{size}");
     Ok(done)
 }
 
@@ -192,10 +190,7 @@ fn put_message(
     function: DigestFunction,
     message: &[u8],
 ) -> Result<(String, u64), ExportError> {
-    let hash = match function {
-        DigestFunction::Sha256 => sha256::of(message),
-        DigestFunction::Blake3 => Digest::of(message).hex(),
-    };
+    let hash = function.of(message);
     // Two directories may be equal.
     if fsat::stat(dir, &hash).map_err(failed("look at", blobs))?.is_none() {
         let file = fsat::create(dir, &hash, 0o644).map_err(failed("make a file in", blobs))?;
@@ -208,6 +203,8 @@ fn put_message(
 #[derive(Default)]
 struct Directory {
     nodes: [Vec<Vec<u8>>; 3],
+    /// Of its directories.
+    below: Vec<Index>,
 }
 
 const FILES: usize = 0;
@@ -215,39 +212,22 @@ const DIRECTORIES: usize = 1;
 const SYMLINKS: usize = 2;
 
 impl Directory {
-    /// Each kind of nodes by name: the order of a manifest is theirs too.
-    fn message(self) -> Vec<u8> {
+    /// The message, each kind of nodes by name, for the order of a manifest is theirs too; and its directories by name.
+    fn finish(mut self) -> (Vec<u8>, Vec<Index>) {
         let mut message = Vec::new();
         for (field, nodes) in (1..).zip(self.nodes) {
             for node in nodes.iter().rev() {
-                bytes(&mut message, field, node);
+                put_bytes(&mut message, field, node);
             }
         }
-        message
+        self.below.reverse();
+        (message, self.below)
     }
 }
 
 fn digest(hash: &str, size: u64) -> Vec<u8> {
     let mut message = Vec::new();
-    bytes(&mut message, 1, hash.as_bytes());
-    if size > 0 {
-        message.push(2 << 3);
-        varint(&mut message, size);
-    }
+    put_bytes(&mut message, 1, hash.as_bytes());
+    put_number(&mut message, 2, size);
     message
-}
-
-/// A field of bytes, text or another message.
-fn bytes(message: &mut Vec<u8>, field: u8, value: &[u8]) {
-    message.push(field << 3 | 2);
-    varint(message, value.len() as u64);
-    message.extend(value);
-}
-
-fn varint(message: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        message.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    message.push(number as u8);
 }

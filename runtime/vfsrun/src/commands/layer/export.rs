@@ -41,7 +41,7 @@ pub fn export(store: &LayerStore, command: &Export) -> Outcome {
         Format::Reapi => {
             let root = export_reapi(first, store, command.function(), target).map_err(|error| own(&error))?;
             not_said(&root);
-            return print_lines([root.root]);
+            return print_lines([root.root, format!("tree {}", root.tree)]);
         }
     }
     Ok(0)
