@@ -19,6 +19,8 @@ as_root_and_user!(
     image_runs_in_podman,
     specification_is_verified_by_other_programs,
     input_root_is_named_by_its_digest,
+    input_root_comes_back_by_its_digest_and_by_that_of_its_tree,
+    input_root_that_is_not_what_it_should_be_says_which_path,
     options_without_a_use_are_refused,
     ;
     root:
@@ -235,6 +237,48 @@ fn input_root_is_named_by_its_digest(sandbox: &Sandbox) {
     let more = ["layer", "export", "--format", "reapi", "--digest", "blake3", "hello", "other"];
     let root = sandbox.call(&more).expect(0).stdout;
     assert!(sandbox.path("other/blobs").join(root.split('/').next().unwrap()).exists());
+}
+
+fn input_root_comes_back_by_its_digest_and_by_that_of_its_tree(sandbox: &Sandbox) {
+    sandbox.write("tree/d/run", "#!/bin/sh");
+    sandbox.sh(
+        "ln -s d tree/link; chmod 755 tree tree/d tree/d/run; echo content > tree/file; chmod 644 tree/file",
+    );
+    // A layer whose owner and times are those that messages have.
+    sandbox.sh("tar --owner=0 --group=0 --mtime=@0 -C tree -cf x.tar .");
+    sandbox.call(&["layer", "import", "hello", "x.tar"]).expect(0);
+    for function in ["sha256", "blake3"] {
+        let export = ["layer", "export", "--format", "reapi", "--digest", function, "hello", function];
+        let said = sandbox.call(&export).expect(0).stdout;
+        let (root, tree) = said.trim_end().split_once("\ntree ").unwrap();
+        let hash = root.split('/').next().unwrap();
+        for root in [root, hash, tree] {
+            let import = ["layer", "import", "--reapi", root, "--digest", function, "again", function];
+            sandbox.call(&import).expect(0).assert_stderr_has(": 2 files, 17 B");
+            assert_eq!(digest(sandbox, "again"), digest(sandbox, "hello"));
+        }
+    }
+}
+
+fn input_root_that_is_not_what_it_should_be_says_which_path(sandbox: &Sandbox) {
+    sandbox.write("tree/d/file", "content");
+    sandbox.call(&["layer", "import", "hello", "tree"]).expect(0);
+    let said = sandbox.call(&["layer", "export", "--format", "reapi", "hello", "out"]).expect(0).stdout;
+    let root = said.lines().next().unwrap();
+    let refused = |root: &str, dir: &str, said: &str| {
+        sandbox.call(&["layer", "import", "--reapi", root, "again", dir]).expect(125).assert_stderr_has(said);
+    };
+    refused(root, "tree", "cannot read the directory \"blobs\"");
+    refused(&"0".repeat(64), "out", "cannot read blobs/0000");
+    refused(&"0".repeat(63), "out", "64 lower-case hexadecimal digits are wanted");
+    let file = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73";
+    refused(file, "out", "is neither a Directory message (");
+    sandbox.write(format!("out/blobs/{file}"), "CONTENT");
+    refused(root, "out", &format!("blobs/{file}, which is \"/d/file\" of the layer, is damaged"));
+    let overlay = ["layer", "import", "--overlay", "--reapi", root, "again", "out"];
+    sandbox.call(&overlay).expect(125).assert_stderr_has("cannot be used with");
+    sandbox.call(&["layer", "import", "--digest", "sha256", "again", "out"]).expect(125);
+    assert!(!sandbox.call(&["layer", "ls"]).expect(0).stdout.contains("again"));
 }
 
 fn options_without_a_use_are_refused(sandbox: &Sandbox) {

@@ -43,9 +43,13 @@ pub use export::{
 };
 pub use ids::{IdExtent, IdMap};
 pub use image::{Image, ImageError};
-pub use import::{ImportError, ImportOptions, Imported, Owner, import_dir, import_tar};
+pub use import::{
+    ImportError, ImportOptions, Imported, MessageFault, Owner, ReapiError, RootDigest, import_dir,
+    import_reapi, import_tar,
+};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 pub use odd_names::{OddNames, without_case};
+pub use protobuf::Malformed;
 pub use store::{
     Adding, BlobFault, ClaimedRun, Collected, Expired, Expiry, Hold, Kept, KeptRecord, LayerInfo, LayerStore,
     Really, Removed, Run, StoreError, Swept, Why, Writer, check_name, flags, verify,

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use vfsrun_layers::RootDigest;
 use vfsrun_plan::facts;
 
+use self::export::Function;
 pub use self::export::{Export, Format};
 pub use self::layer_care::LayerCare;
 pub use self::runtime::{Container, Create, Delete, Exec, Kill, ListFormat, One, Run, Which};
@@ -273,9 +275,9 @@ pub enum Trace {
 
 #[derive(Debug, Subcommand)]
 pub enum Layer {
-    /// Make a layer of a directory or of a tar (plain, gzip, zstd)
+    /// Make a layer of a directory, of a tar (plain, gzip, zstd) or of an input root
     #[command(
-        after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst\n  vfsrun layer import --overlay change ./upper"
+        after_help = "Examples:\n  vfsrun layer import debian-12 ./rootfs\n  vfsrun layer import debian-12 rootfs.tar.zst\n  vfsrun layer import --overlay change ./upper\n  vfsrun layer import --reapi 7d3a…/164 sources ./out      what layer export --format reapi wrote"
     )]
     Import {
         name: String,
@@ -287,6 +289,12 @@ pub enum Layer {
         /// Devices are recorded, and not left out
         #[arg(long)]
         devices: bool,
+        /// The directory has blobs of the Remote Execution API, and this is the root Directory's or Tree's digest
+        #[arg(long, value_name = "HEX[/SIZE]", conflicts_with_all = ["overlay", "devices"])]
+        reapi: Option<RootDigest>,
+        /// What the blobs are named by [default: sha256]
+        #[arg(long, value_name = "FUNCTION", requires = "reapi")]
+        digest: Option<Function>,
     },
     /// List layers
     ///

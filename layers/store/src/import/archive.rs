@@ -292,15 +292,7 @@ impl<'a> Import<'a> {
         let entries = self.members.into_entries(&self.contents);
         let manifest = Manifest::from_entries(entries).map_err(|source| ImportError::Entries { source })?;
         let digest = self.writer.put_layer(&manifest).map_err(|source| ImportError::Layer { source })?;
-        let (files, bytes) = manifest.totals();
-        Ok(Imported {
-            digest,
-            entries: manifest.entries.len() as u64,
-            files,
-            bytes,
-            devices_skipped: self.devices_skipped,
-            sockets_skipped: 0,
-        })
+        Ok(Imported { devices_skipped: self.devices_skipped, ..Imported::of(digest, &manifest) })
     }
 }
 

@@ -1,7 +1,8 @@
-//! An import: a directory or a tar from elsewhere, stored as a layer.
+//! An import: a directory, a tar or an input root from elsewhere, stored as a layer.
 
 mod archive;
 mod members;
+mod reapi;
 mod tar;
 
 use std::io;
@@ -12,11 +13,12 @@ use thiserror::Error;
 use crate::digest::Digest;
 use crate::ids::IdMap;
 use crate::intake::{Devices, Intake, IntakeError, Rules, Take};
-use crate::manifest::ManifestError;
+use crate::manifest::{Manifest, ManifestError};
 use crate::store::{LayerStore, StoreError};
 
 pub use crate::intake::Owner;
 pub use archive::import_tar;
+pub use reapi::{MessageFault, ReapiError, RootDigest, RootDigestError, import_reapi};
 
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
@@ -27,11 +29,11 @@ pub struct ImportOptions {
     pub overlay: bool,
     /// Seconds since the epoch; later times are recorded as this.
     pub clamp_mtime: Option<i64>,
-    /// Most members of a tar.
+    /// Most members of a tar, and names of an input root.
     pub max_entries: u64,
-    /// Largest sum of the sizes of a tar's files, in bytes.
+    /// Largest sum of the sizes of their files, in bytes.
     pub max_bytes: u64,
-    /// Largest sum of its names, targets and attributes, in bytes.
+    /// Largest sum of a tar's names, targets and attributes, and of an input root's messages and paths, in bytes.
     pub max_words: u64,
     /// Most components of a name.
     pub max_depth: usize,
@@ -62,6 +64,8 @@ pub struct Imported {
     pub bytes: u64,
     pub devices_skipped: u64,
     pub sockets_skipped: u64,
+    /// Node properties of an input root that a layer has no place for.
+    pub properties_skipped: u64,
 }
 
 #[derive(Debug, Error)]
@@ -143,13 +147,19 @@ pub fn import_dir(
     };
     let intake =
         Intake::read(dir, &rules, store, |_| Ok(())).map_err(|source| ImportError::Directory { source })?;
-    let (files, bytes) = intake.manifest.totals();
     Ok(Imported {
-        digest: intake.digest,
-        entries: intake.manifest.entries.len() as u64,
-        files,
-        bytes,
         devices_skipped: intake.devices_skipped,
         sockets_skipped: intake.sockets,
+        ..Imported::of(intake.digest, &intake.manifest)
     })
+}
+
+impl Imported {
+    /// Nothing was skipped.
+    fn of(digest: Digest, manifest: &Manifest) -> Imported {
+        let (files, bytes) = manifest.totals();
+        let entries = manifest.entries.len() as u64;
+        let (devices_skipped, sockets_skipped, properties_skipped) = (0, 0, 0);
+        Imported { digest, entries, files, bytes, devices_skipped, sockets_skipped, properties_skipped }
+    }
 }

@@ -93,10 +93,7 @@ impl Export {
     }
 
     pub fn function(&self) -> DigestFunction {
-        match self.digest {
-            Some(Function::Blake3) => DigestFunction::Blake3,
-            _ => DigestFunction::Sha256,
-        }
+        self.digest.map(DigestFunction::from).unwrap_or_default()
     }
 
     /// Errors: an option that the format has no use for.
@@ -121,6 +118,15 @@ impl Export {
             }
         }
         Ok(())
+    }
+}
+
+impl From<Function> for DigestFunction {
+    fn from(function: Function) -> DigestFunction {
+        match function {
+            Function::Sha256 => DigestFunction::Sha256,
+            Function::Blake3 => DigestFunction::Blake3,
+        }
     }
 }
 

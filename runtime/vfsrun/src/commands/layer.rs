@@ -13,7 +13,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use vfsrun_layers::{
-    Digest, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, check_name, import_dir, import_tar,
+    Digest, DigestFunction, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, RootDigest,
+    check_name, import_dir, import_reapi, import_tar,
 };
 
 use vfsrun_sys::chain;
@@ -30,9 +31,11 @@ pub fn layer(command: &Layer, global: &Global) -> Outcome {
         .map_err(|error| Failure::own(&error))?;
     let store = LayerStore::open(&path).map_err(|error| Failure::own(&error))?;
     match command {
-        Layer::Import { name, source, overlay, devices } => {
+        Layer::Import { name, source, overlay, devices, reapi, digest } => {
             let options = ImportOptions { overlay: *overlay, devices: *devices, ..ImportOptions::default() };
-            import(&store, name, source, &options)
+            let input_root =
+                reapi.as_ref().map(|root| (root, digest.map(DigestFunction::from).unwrap_or_default()));
+            import(&store, name, source, input_root, &options)
         }
         Layer::Ls { json } => ls::ls(&store, *json),
         Layer::Show { layer, base: false } => show(&store, layer),
@@ -57,7 +60,13 @@ fn care(store: &LayerStore, command: &LayerCare) -> Outcome {
     }
 }
 
-fn import(store: &LayerStore, name: &str, source: &Path, options: &ImportOptions) -> Outcome {
+fn import(
+    store: &LayerStore,
+    name: &str,
+    source: &Path,
+    input_root: Option<(&RootDigest, DigestFunction)>,
+    options: &ImportOptions,
+) -> Outcome {
     check_name(name).map_err(|error| Failure::own(&error))?;
     let file = open(source).map_err(|error| Failure {
         message: format!("cannot open {}: {error}", source.display()),
@@ -74,13 +83,19 @@ fn import(store: &LayerStore, name: &str, source: &Path, options: &ImportOptions
     // A collection must not come between the layer and its name.
     let _adding = store.adding().map_err(|error| Failure::own(&error))?;
     let progress = Progress::of_bytes(&format!("importing {}", source.display()));
-    let imported = if is_directory {
-        import_dir(file.as_fd(), options, store)
-    } else {
-        import_tar(progress.reader(file), options, store)
+    let imported = match input_root {
+        Some((root, function)) => {
+            let stored = |size| progress.add(usize::try_from(size).unwrap_or(usize::MAX));
+            import_reapi(file.as_fd(), root, function, options, store, stored)
+                .map_err(|error| Failure::own(&error))
+        }
+        None if is_directory => {
+            import_dir(file.as_fd(), options, store).map_err(|error| Failure::own(&error))
+        }
+        None => import_tar(progress.reader(file), options, store).map_err(|error| Failure::own(&error)),
     };
     progress.end();
-    let imported = imported.map_err(|error| Failure::own(&error))?;
+    let imported = imported?;
     let replaced = store.set_name(name, &imported.digest).map_err(|error| Failure::own(&error))?;
     let skipped = match imported.devices_skipped + imported.sockets_skipped {
         0 => String::new(),
@@ -88,6 +103,9 @@ fn import(store: &LayerStore, name: &str, source: &Path, options: &ImportOptions
     };
     let (digest, files) = (imported.digest, imported.files);
     note(&format!("layer {name} {digest}: {files} files, {}{skipped}", bytes(imported.bytes)));
+    if imported.properties_skipped > 0 {
+        note(&format!("{} node properties are left out", imported.properties_skipped));
+    }
     tell_replaced(store, name, replaced.as_ref())?;
     let manifest = store.manifest(&digest).map_err(|error| Failure::own(&error))?;
     tell_odd_names(&OddNames::of(&manifest));
