@@ -1,8 +1,10 @@
 //! Capture: what a command wrote becomes a layer.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
-use vfsrun_tests::{Sandbox, Value, as_root_and_user, command, json};
+use vfsrun_tests::{Background, Sandbox, Value, as_root_and_user, command, json, processes};
 
 as_root_and_user!(
     what_was_written_is_in_the_layer,
@@ -31,6 +33,9 @@ as_root_and_user!(
     root_directory_of_the_next_run_is_fresh,
     raw_form_keeps_times,
     empty_upper_is_taken_over_by_the_next_run,
+    file_that_is_held_open_for_writing_is_refused_until_it_is_closed,
+    late_close_is_waited_for,
+    background_process_that_writes_ends_with_the_command_and_nobody_waits,
     ;
     root: full_disk_keeps_the_upper_and_says_how_to_recover_it,
 );
@@ -385,4 +390,61 @@ fn full_disk_keeps_the_upper_and_says_how_to_recover_it(sandbox: &Sandbox) {
     assert_eq!((line("listed "), line("full "), line("left ")), ("1".into(), "125".into(), "0".into()));
     assert!(read("full").contains("No space left on device"), "{}", read("full"));
     assert!(output.stdout.contains("/d/file"), "{}", output.stdout);
+}
+
+/// A command that has written `/build/out` and ends when there is a file `gate/go`, and that file, open for writing in this process, which
+/// no end of a pid namespace ends.
+fn held_from_outside(sandbox: &Sandbox) -> (Background, File) {
+    let gate = sandbox.dir("gate");
+    let mark = gate.display().to_string();
+    let script = format!(
+        ": {mark}; mkdir /build; echo first > /build/out; echo ready; while [ ! -e /gate/go ]; do sleep 0.01; done"
+    );
+    let vfs = json!({
+        "branches": [{ "path": "gate", "at": "/gate", "mode": "rw" }],
+        "capture": { "name": "held" },
+    });
+    let command = sandbox.start(&sandbox.shell_spec(&script, &vfs));
+    command.until_stdout_has("ready");
+    let shells = processes::mentioning(&mark);
+    let shell = shells.iter().find(|process| process.arguments.iter().any(|argument| argument == "-c"));
+    let out = format!("/proc/{}/root/build/out", shell.expect("the command runs").pid);
+    (command, OpenOptions::new().append(true).open(out).unwrap())
+}
+
+fn file_that_is_held_open_for_writing_is_refused_until_it_is_closed(sandbox: &Sandbox) {
+    let (command, mut held) = held_from_outside(sandbox);
+    sandbox.write("gate/go", "");
+    let output = command.wait().expect(125);
+    output.assert_stderr_has("\"build/out\" is still being written, or open for writing: end the process");
+    let recover = output.stderr.split('`').nth(1).expect("a command in backquotes").to_owned();
+    let arguments: Vec<_> = recover.split(' ').skip(1).collect();
+    sandbox.call(&arguments).expect(125).assert_stderr_has("\"build/out\" is still being written");
+    held.write_all(b"last").unwrap();
+    drop(held);
+    sandbox.call(&arguments).expect(0);
+    sandbox.call(&["layer", "export", "held", "held"]).expect(0);
+    assert_eq!(sandbox.sh("cat held/build/out"), "first\nlast");
+    sandbox.call(&["layer", "verify"]).expect(0);
+}
+
+fn late_close_is_waited_for(sandbox: &Sandbox) {
+    let (command, mut held) = held_from_outside(sandbox);
+    let shell = processes::mentioning(&sandbox.path("gate").display().to_string());
+    sandbox.write("gate/go", "");
+    processes::until("the command ends", || shell.iter().all(|shell| !processes::runs(shell.pid)));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    held.write_all(b"last").unwrap();
+    drop(held);
+    command.wait().expect(0);
+    sandbox.call(&["layer", "export", "held", "held"]).expect(0);
+    assert_eq!(sandbox.sh("cat held/build/out"), "first\nlast");
+}
+
+fn background_process_that_writes_ends_with_the_command_and_nobody_waits(sandbox: &Sandbox) {
+    let script = "mkdir /build; (exec 3> /build/held; setsid sleep 1000 > /dev/null 2>&1 &); \
+                  (setsid sh -c 'while :; do echo x >> /build/log; done' > /dev/null 2>&1 &); sleep 0.05";
+    let output = run(sandbox, script, &json!({ "capture": { "name": "background" } })).expect(0);
+    assert!(entry(&sandbox.show(&output.digest()), "/build/held").is_some());
+    sandbox.call(&["layer", "verify"]).expect(0);
 }

@@ -58,8 +58,8 @@ pub type Look<'a> = dyn Fn(&Manifest) -> Result<Vec<Seen>, Box<dyn std::error::E
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
 /// After success with [`Take::Move`] its files are gone.
 ///
-/// Errors: a file that cannot be read or stored (see [`crate::StoreError::is_full`]), one that somebody still writes,
-/// an owner outside of the map, a device, overlayfs's redirect or metacopy marks.
+/// Errors: a file that cannot be read or stored (see [`crate::StoreError::is_full`]), one that somebody writes or has open for writing
+/// and does not let go of within two seconds, an owner outside of the map, a device, overlayfs's redirect or metacopy marks.
 pub fn capture(
     upper: BorrowedFd<'_>,
     options: &CaptureOptions,
@@ -100,6 +100,7 @@ fn capture_of(
         overlay: true,
         // It has to be fast, and what it brings is nothing that anybody had put before.
         doubts: false,
+        without_writers: true,
         owner: &owner,
         clamp_mtime: options.clamp_mtime,
         devices: if options.devices { Devices::Record } else { Devices::Refuse },

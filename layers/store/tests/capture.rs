@@ -363,7 +363,68 @@ fn a_file_that_somebody_writes_is_refused() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         result.unwrap_err()
     });
-    assert_eq!(error.to_string(), "\"busy\" is still being written: a process of the action is alive");
+    assert_eq!(
+        error.to_string(),
+        "\"busy\" is still being written, or open for writing: end the process that has it from the action"
+    );
+}
+
+#[test]
+fn a_file_that_somebody_could_write_is_refused_and_captured_when_he_is_gone() {
+    for take in [Take::Move, Take::Copy] {
+        let world = World::new();
+        let upper = world.dir("upper");
+        make_upper(&upper);
+        for (name, size) in [("small", 9), ("large", 1 << 20)] {
+            let path = upper.join(name);
+            fs::write(&path, vec![7; size]).unwrap();
+            let before = snapshot(&upper);
+            let held = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            let options = CaptureOptions { take, devices: true, ..CaptureOptions::default() };
+            let error = world.capture(&upper, &options).unwrap_err();
+            assert!(
+                matches!(&error, CaptureError::StillWritten { path } if path == Path::new(name)),
+                "{error}"
+            );
+            assert_eq!(snapshot(&upper), before);
+            assert_eq!(world.store.list().unwrap().len(), 0);
+            drop(held);
+        }
+        let options = CaptureOptions { take, devices: true, ..CaptureOptions::default() };
+        let captured = world.capture(&upper, &options).unwrap();
+        world.store.check_blobs(&world.store.manifest(&captured.digest).unwrap()).unwrap();
+    }
+}
+
+/// What he writes at last is in the layer, and what was stored before he wrote is not believed.
+#[test]
+fn a_late_close_is_waited_for() {
+    for take in [Take::Move, Take::Copy] {
+        let world = World::new();
+        let upper = world.dir("upper");
+        // The first is stored when the second is found open; then it becomes another one, and the last is what it was.
+        for name in ["a", "b", "c"] {
+            fs::write(upper.join(name), "same").unwrap();
+        }
+        let held = fs::OpenOptions::new().append(true).open(upper.join("b")).unwrap();
+        let captured = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                fs::write(upper.join("a"), "late").unwrap();
+                std::io::Write::write_all(&mut &held, b"r").unwrap();
+                drop(held);
+            });
+            let options = CaptureOptions { take, ..CaptureOptions::default() };
+            world.capture(&upper, &options).unwrap()
+        });
+        let manifest = world.store.manifest(&captured.digest).unwrap();
+        world.store.check_blobs(&manifest).unwrap();
+        for (name, content) in [("a", &b"late"[..]), ("b", b"samer"), ("c", b"same")] {
+            let Kind::File { digest, .. } = find(&manifest, name).kind else { panic!("a file") };
+            assert_eq!(digest, Digest::of(content), "{name}");
+            assert_eq!(fs::read(world.blob_path(&digest)).unwrap(), content, "{name}");
+        }
+    }
 }
 
 #[test]

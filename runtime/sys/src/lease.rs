@@ -60,6 +60,31 @@ mod tests {
     }
 
     #[test]
+    fn a_writable_mapping_of_a_closed_file_is_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let reader = File::open(&path).unwrap();
+        let map = |protection| {
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            // SAFETY: a new mapping of a file of one byte; nothing reads or writes it.
+            let place = unsafe {
+                libc::mmap(std::ptr::null_mut(), 1, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            };
+            assert_ne!(place, libc::MAP_FAILED);
+            place
+        };
+        for protection in [libc::PROT_READ | libc::PROT_WRITE, libc::PROT_READ] {
+            // One that is read could be made writable later.
+            let place = map(protection);
+            assert_eq!(writer(&reader), Writer::Some);
+            // SAFETY: the mapping from above, which nothing refers to.
+            assert_eq!(unsafe { libc::munmap(place, 1) }, 0);
+            assert_eq!(writer(&reader), Writer::None);
+        }
+    }
+
+    #[test]
     fn a_directory_has_no_lease() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(writer(File::open(dir.path()).unwrap()), Writer::Unknown);

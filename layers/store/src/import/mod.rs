@@ -139,6 +139,8 @@ pub fn import_dir(
     let rules = Rules {
         overlay: options.overlay,
         doubts: true,
+        // Logs of a running system are open for ever, and nothing of it becomes a blob.
+        without_writers: false,
         owner: &options.owner,
         clamp_mtime: options.clamp_mtime,
         devices: if options.devices { Devices::Record } else { Devices::Skip },

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, OFlags, Stat};
+use vfsrun_sys::lease;
 
 use super::scan::FoundFile;
 use super::{IntakeError, Marks, Rules, Take, failed};
@@ -110,6 +111,10 @@ fn store_one(
 ) -> Result<Stored, IntakeError> {
     let path = file.path();
     let open = fsat::open_file(dir, &file.name).map_err(failed("open", &path))?;
+    // Before it is read: who opens it later changes its times, which are compared afterwards.
+    if rules.without_writers && lease::writer(&open) == lease::Writer::Some {
+        return Err(IntakeError::StillWritten { path });
+    }
     let attributes = xattrs::read(open.as_fd()).map_err(failed("read the attributes of", &path))?;
     let marks = Marks::read(&path, &attributes)?;
     let size = file.stat.st_size as u64;

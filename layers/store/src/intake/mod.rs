@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use thiserror::Error;
@@ -20,7 +22,7 @@ use crate::digest::Digest;
 use crate::ids::{IdMap, Unmapped};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::order;
-use crate::store::{LayerStore, StoreError};
+use crate::store::{LayerStore, StoreError, Writer};
 use crate::xattrs;
 use files::Stored;
 use scan::Scan;
@@ -47,9 +49,16 @@ pub enum IntakeError {
     Device { path: PathBuf },
     #[error("{path:?} has the {what} {id}, which the action's id map does not cover")]
     UnmappedId { path: PathBuf, what: &'static str, id: u32 },
-    #[error("{path:?} is still being written: a process of the action is alive")]
+    #[error(
+        "{path:?} is still being written, or open for writing: end the process that has it from the action"
+    )]
     StillWritten { path: PathBuf },
 }
+
+/// How long a capture waits for those who still write. A process that has ended may leave a file open for a moment: what io_uring
+/// or a message in a socket held is closed by the kernel later.
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// What becomes of the files of the tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +94,9 @@ pub(crate) struct Rules<'a> {
     pub overlay: bool,
     /// Blobs that the store has are read again before they are believed.
     pub doubts: bool,
+    /// A file that somebody has open for writing, or mapped, is waited for, and is an error in the end. Where files are moved the blob
+    /// would change otherwise, and a store through a mapping shows in no time of the file.
+    pub without_writers: bool,
     pub owner: &'a Owner,
     /// Seconds since the epoch; later times become this.
     pub clamp_mtime: Option<i64>,
@@ -116,15 +128,39 @@ impl Intake {
         store: &LayerStore,
         settle: impl FnOnce(&Intake) -> Result<(), IntakeError>,
     ) -> Result<Intake, IntakeError> {
-        let scan = Scan::read(root, rules)?;
         let writer = if rules.doubts { store.doubting_writer() } else { store.writer() };
         let writer = writer.map_err(|source| IntakeError::Layer { source })?;
-        let stored = files::store(root, &scan.files, rules, &writer)?;
+        let (scan, stored) = read_when_quiet(root, rules, &writer)?;
         let mut intake = assemble(&scan, &stored)?;
         intake.digest = writer.put_layer(&intake.manifest).map_err(|source| IntakeError::Layer { source })?;
         settle(&intake)?;
         files::finish_moves(root, &scan.files, &stored, &writer);
         Ok(intake)
+    }
+}
+
+/// Reads all of it again, as long as there is patience, after somebody was found writing: he may have changed more than that file.
+fn read_when_quiet(
+    root: BorrowedFd<'_>,
+    rules: &Rules<'_>,
+    writer: &Writer<'_>,
+) -> Result<(Scan, Vec<Stored>), IntakeError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let read = Scan::read(root, rules).and_then(|scan| {
+            let stored = files::store(root, &scan.files, rules, writer)?;
+            Ok((scan, stored))
+        });
+        match read {
+            Err(IntakeError::StillWritten { path }) if rules.without_writers && Instant::now() < deadline => {
+                tracing::debug!(?path, ?pause, "somebody writes it");
+                writer.forget();
+                thread::sleep(pause);
+                pause *= 2;
+            }
+            read => return read,
+        }
     }
 }
 

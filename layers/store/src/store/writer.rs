@@ -183,6 +183,11 @@ impl Writer<'_> {
         Ok(is_there)
     }
 
+    /// Believes no more that what it put and found is there: files that were linked may have been written since.
+    pub(crate) fn forget(&self) {
+        self.present().clear();
+    }
+
     /// Puts `bytes`, whose digest is known.
     pub(crate) fn put_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         if self.has(digest, bytes.len() as u64)? {
