@@ -315,18 +315,31 @@ fn what_is_accepted_has_one_encoding() {
 #[test]
 fn messages_that_stand_for_too_much_are_refused() {
     let cas = Cas::new();
-    let limits = ImportOptions { max_entries: 10_000, ..ImportOptions::default() };
-    // Two to the power of 60 directories in 60 messages.
+    // Two to the power of 100 directories in 100 messages, of which none is read twice.
     let mut message = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..100 {
         message = ["a", "b"].map(|name| cas.with(DIRECTORY, name, &message)).concat();
     }
     let root = cas.put(&message);
-    let error = cas.import_as(&root, &limits).unwrap_err();
-    assert!(matches!(error, ReapiError::TooManyEntries { limit: 10_000 }), "{error}");
-    let few_words = ImportOptions { max_words: 9_000, ..ImportOptions::default() };
-    let error = cas.import_as(&root, &few_words).unwrap_err();
-    assert!(matches!(error, ReapiError::TooManyWords), "{error}");
+    let error = cas.import(&root).unwrap_err();
+    assert!(matches!(error, ReapiError::TooManyEntries { limit: 4_000_000 }), "{error}");
+    // As many as are allowed, and one less.
+    let mut message = cas.with(FILE, "file", b"");
+    for _ in 0..10 {
+        message = ["a", "b"].map(|name| cas.with(DIRECTORY, name, &message)).concat();
+    }
+    let exact = cas.put(&message);
+    let names = 2 * 1024 + 1023;
+    let at_most = |max_entries| ImportOptions { max_entries, ..ImportOptions::default() };
+    assert_eq!(cas.import_as(&exact, &at_most(names)).unwrap().entries, names);
+    let error = cas.import_as(&exact, &at_most(names - 1)).unwrap_err();
+    assert!(matches!(error, ReapiError::TooManyEntries { .. }), "{error}");
+    // Paths count, too.
+    let few_words = |max_words| ImportOptions { max_words, ..ImportOptions::default() };
+    for (root, words) in [(&exact, 200_000), (&root, 9_000)] {
+        let error = cas.import_as(root, &few_words(words)).unwrap_err();
+        assert!(matches!(error, ReapiError::TooManyWords), "{error}");
+    }
     // One below the other.
     let mut message = Vec::new();
     for _ in 0..600 {
@@ -343,7 +356,7 @@ fn messages_that_stand_for_too_much_are_refused() {
     assert!(matches!(error, ReapiError::TooManyBytes { limit: 299 }), "{error}");
     // A Tree of nothing but directories that nobody needs.
     let tree = [field(1, b""), field(2, b"").repeat(9_000)].concat();
-    let error = cas.import_as(&cas.put(&tree), &ImportOptions { max_entries: 8_999, ..limits }).unwrap_err();
+    let error = cas.import_as(&cas.put(&tree), &at_most(8_999)).unwrap_err();
     assert!(
         matches!(error, ReapiError::NoRoot { tree: MessageFault::TooManyDirectories(8_999), .. }),
         "{error}"

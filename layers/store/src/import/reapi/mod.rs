@@ -2,11 +2,12 @@
 //! under their digests.
 //!
 //! Nothing is unpacked, and nothing is believed before it was hashed. Digests make circles impossible, and nothing else: a directory
-//! may be in others any number of times, so that a few messages can stand for more names than any machine holds. Names and bytes are
-//! counted as often as they are read.
+//! may be in others any number of times, so that a few messages can stand for more names than any machine holds. Names are counted before
+//! any is made, and bytes as often as they are read.
 
 mod blobs;
 mod messages;
+mod names;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use crate::manifest::{Entry, Kind, Manifest, ManifestError, Meta};
 use crate::order;
 use crate::store::{LayerStore, StoreError, Writer};
 use blobs::{Blobs, Content};
-use messages::{Node, NodeKind, Part, Properties, Tree, parts};
+use messages::{Node, NodeKind, Part, Properties, Sum, Tree, parts};
 
 pub use messages::MessageFault;
 
@@ -116,10 +117,12 @@ pub fn import_reapi(
     let blobs = Blobs::open(dir, function)?;
     let message = blobs.message(Path::new(""), &root.hash, root.size, options.max_words)?;
     let mut walk = Walk::new(options);
-    match root_of(&message, root, function, options)? {
-        Root::Directory => walk.all(&message, &Messages::Blobs(&blobs))?,
-        Root::Tree(tree) => walk.all(tree.root, &Messages::Tree(tree.children))?,
-    }
+    let (root, messages) = match root_of(&message, root, function, options)? {
+        Root::Directory => (&message[..], Messages::Blobs(&blobs)),
+        Root::Tree(tree) => (tree.root, Messages::Tree(tree.children)),
+    };
+    names::check(root, &messages, options)?;
+    walk.all(root, &messages)?;
     let Walk { mut found, contents, properties_skipped, .. } = walk;
     found.sort_by(|(a, _), (b, _)| order::compare(&a.path, &b.path));
     let (entries, content_of): (Vec<_>, Vec<_>) = found.into_iter().unzip();
@@ -193,6 +196,12 @@ struct Pending {
     size: u64,
 }
 
+impl Pending {
+    fn of(path: PathBuf, message: Sum<'_>) -> Pending {
+        Pending { path, hash: message.hash.to_owned(), size: message.size }
+    }
+}
+
 struct Walk<'a> {
     options: &'a ImportOptions,
     /// Entries, and the indexes of their contents in `contents`.
@@ -250,7 +259,7 @@ impl<'a> Walk<'a> {
         self.count(&path)?;
         match node.kind {
             NodeKind::Directory { message } => {
-                self.pending.push(Pending { path, hash: message.hash.to_owned(), size: message.size });
+                self.pending.push(Pending::of(path, message));
             }
             NodeKind::File { content, executable } => {
                 self.bytes = self.bytes.saturating_add(content.size);
