@@ -1,5 +1,7 @@
 //! Content: hashing and copying what a file holds.
 
+mod hash;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,31 +12,13 @@ use rustix::io::Errno;
 
 use crate::digest::Digest;
 
-/// Files up to this size are read at once and hashed by one thread; larger ones are hashed by all.
+pub use hash::hash;
+
+/// Files up to this size are read at once.
 pub const SMALL: u64 = 128 << 10;
 const CHUNK: usize = 2 << 20;
 /// What is left out of a file when it is zeros.
 const PIECE: usize = 256 << 10;
-
-/// The digest of an open file, from its beginning; the offset is left alone.
-pub fn hash(file: &OwnedFd) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; CHUNK];
-    let mut offset = 0;
-    loop {
-        let length = read_full(file, &mut buffer, offset)?;
-        // update_rayon pays from about 128 KiB on (its own documentation).
-        if length as u64 > SMALL {
-            hasher.update_rayon(&buffer[..length]);
-        } else {
-            hasher.update(&buffer[..length]);
-        }
-        offset += length as u64;
-        if length < buffer.len() {
-            return Ok(Digest::from_hash(hasher.finalize()));
-        }
-    }
-}
 
 /// The whole of a small file; one byte more than `expected` is asked for, so that growth is seen.
 pub fn read_small(file: &OwnedFd, expected: u64) -> io::Result<Vec<u8>> {
@@ -79,11 +63,13 @@ pub fn copy_hashed(reader: &mut impl Read, start: &[u8], target: &OwnedFd) -> io
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = fill(reader, &mut buffer)?;
-        hasher.update_rayon(&buffer[..length]);
-        for (index, piece) in buffer[..length].chunks(PIECE).enumerate() {
-            if !is_zeros(piece) {
-                file.write_all_at(piece, size + (index * PIECE) as u64)?;
-            }
+        let bytes = &buffer[..length];
+        // Neither is worth a thread for less.
+        if length > SMALL as usize {
+            rayon::join(|| hasher.update(bytes), || write_data(&file, bytes, size)).1?;
+        } else {
+            hasher.update(bytes);
+            write_data(&file, bytes, size)?;
         }
         size += length as u64;
         if length < buffer.len() {
@@ -91,6 +77,16 @@ pub fn copy_hashed(reader: &mut impl Read, start: &[u8], target: &OwnedFd) -> io
             return Ok((Digest::from_hash(hasher.finalize()), size));
         }
     }
+}
+
+/// Writes the pieces of `bytes` that are not zeros.
+fn write_data(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    for (index, piece) in bytes.chunks(PIECE).enumerate() {
+        if !is_zeros(piece) {
+            file.write_all_at(piece, offset + (index * PIECE) as u64)?;
+        }
+    }
+    Ok(())
 }
 
 /// By comparing the bytes with themselves, one further, which is one call of memcmp.

@@ -17,12 +17,12 @@ PACKAGES = ["less", "file", "bc", "tree", "jq", "rsync", "nano", "zip", "strace"
 
 
 class CaptureLarge(Row):
-    """A file of 1 GiB of random bytes that a command has copied into /out becomes a layer in a store of its own, beside one that reads
-    the file once (`cat`, from the page cache), and one that also waits until it is on disk, as the capture does: a layer is on
-    disk when its name appears."""
+    """A file of 1 GiB of random bytes becomes a layer in a store of its own. Once as a command has just copied it into /out: it is in the page
+    cache, and the capture waits until it is on disk, as one does that reads it and syncs it. And twice from an upper that was kept, on disk
+    already: with its content in the page cache, and without. Beside each a `cat` of a file in the same state."""
 
     title = "capturing a file of 1 GiB"
-    rounds = 4
+    rounds = 6
     warm_up = 1
 
     def __init__(self, workspace):
@@ -36,18 +36,56 @@ class CaptureLarge(Row):
         vfsrun = workspace.vfsrun("vfsrun", spec, who, ["--quiet"], result=True)
         vfsrun.before = new_store(workspace, vfsrun.argv)
         vfsrun.check = one_large_file
+        copy, kept = source.with_name("copy"), KeptUpper(workspace, who, source)
 
-        def copy(_number):
-            subprocess.run(["cp", "--reflink=never", source, source.with_name("copy")], check=True)
+        def cold(_number):
+            drop_pages(source)
 
         self.candidates = [
             Candidate("cat", who, ["sh", "-c", f"cat {source} > /dev/null"]),
-            # What was written a moment ago is read, and waited for.
-            Candidate("cat, sync", who, ["sh", "-c", f"cat {source.with_name('copy')} > /dev/null && sync {source.with_name('copy')}"], before=copy),
+            Candidate("cat, sync", who, ["sh", "-c", f"cat {copy} > /dev/null && sync {copy}"], before=lambda _: write_copy(source, copy)),
+            Candidate("cat, cold", who, ["sh", "-c", f"cat {source} > /dev/null"], before=cold),
             vfsrun,
+            Candidate("vfsrun, on disk", who, [], before=kept.warm, check=kept.is_captured),
+            Candidate("vfsrun, cold", who, [], before=kept.cold, check=kept.is_captured),
         ]
         capture = lambda s: s["result"]["seconds"]["capture"] if "result" in s else s["wall"]  # noqa: E731
-        self.metrics = [Metric("capture", capture, "cat, sync", {"vfsrun": Bar(1.1)}), Metric("beside a reading alone", capture, "cat")]
+        self.metrics = [
+            Metric("just written", capture, "cat, sync", {"vfsrun": Bar(1.1)}),
+            Metric("on disk and in the page cache", capture, "cat", {"vfsrun, on disk": Bar(1.1)}),
+            Metric("on disk alone", capture, "cat, cold", {"vfsrun, cold": Bar(1.1)}),
+        ]
+
+
+class KeptUpper:
+    """A store with one upper that was kept, in which there is a copy of `source`, and the command that captures it."""
+
+    def __init__(self, workspace, who, source):
+        self.places, self.numbers = workspace.place("large-kept"), itertools.count()
+        self.who, self.source = who, source
+
+    def warm(self, _number):
+        self.store, run = self.places / str(next(self.numbers)), "0123456789abcdef"
+        subprocess.run([self.who.vfsrun, "--store", self.store, "layer", "ls"], check=True, capture_output=True)
+        (self.store / "runs" / run / "work").mkdir(parents=True)
+        (self.store / "runs" / run / "upper").mkdir()
+        for name in ("keep", "lock"):
+            (self.store / "runs" / run / name).touch()
+        self.file = self.store / "runs" / run / "upper/file"
+        write_copy(self.source, self.file)
+        with open(self.file, "rb") as file:
+            os.fsync(file.fileno())
+        return [self.who.vfsrun, "--store", self.store, "layer", "recover", run, "--name", "large"]
+
+    def cold(self, number):
+        argv = self.warm(number)
+        drop_pages(self.file)
+        return argv
+
+    def is_captured(self, _sample):
+        listed = subprocess.run([self.who.vfsrun, "--store", self.store, "layer", "ls", "--json"], capture_output=True, check=True)
+        if [layer["bytes"] for layer in json.loads(listed.stdout)] != [SIZE]:
+            raise WrongResult(f"the store has {listed.stdout}")
 
 
 class ImportRoot(Row):
@@ -149,6 +187,17 @@ def write_random(path):
         for number in range(SIZE // len(CHUNK)):
             file.write(number.to_bytes(8, "little") + CHUNK[8:])
         os.fsync(file.fileno())
+
+
+def write_copy(source, copy):
+    """A new file: what is written over an old one ext4 brings to the disk when it is closed."""
+    copy.unlink(missing_ok=True)
+    subprocess.run(["cp", "--reflink=never", source, copy], check=True)
+
+
+def drop_pages(path):
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def new_store(workspace, argv):

@@ -158,8 +158,10 @@ impl Putting<'_> {
     }
 
     fn large(&self, may_move: bool) -> Result<(Digest, bool), IntakeError> {
-        let digest = content::hash(self.open).map_err(failed("read", self.path))?;
+        let hashed = content::hash(self.open);
+        // First, as it says more than that the file was cut short.
         self.check_unchanged()?;
+        let digest = hashed.map_err(failed("read", self.path))?;
         match self.link(&digest, may_move)? {
             Link::Impossible => {
                 let store = |source| self.not_stored(source);
