@@ -27,6 +27,7 @@ pub mod hanging;
 pub mod landlocked;
 pub mod left;
 pub mod podman;
+pub mod power;
 pub mod privileges;
 pub mod processes;
 pub mod program;

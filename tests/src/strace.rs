@@ -1,9 +1,22 @@
-//! What strace says that a process asked of paths: `strace -ff -y -s 4096 -e trace=%file,getdents64 -o PREFIX`.
+//! What strace says that a process asked of paths: `strace -ff -y -s 4096 -e trace=%file,getdents64 -o PREFIX`. And programs below it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The arguments before those that say where and what.
 pub const STRACE: &str = "strace -ff -y -s 4096 -e trace=%file,getdents64";
+
+/// `command` below strace, which has these arguments besides and writes to `log`.
+pub fn below(command: &Command, arguments: &[&str], log: &Path) -> Command {
+    let mut traced = Command::new("strace");
+    traced.args(["-qq", "-s", "4096"]).args(arguments).arg("-o").arg(log);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(directory) = command.get_current_dir() {
+        traced.current_dir(directory);
+    }
+    traced
+}
 
 /// A call that names a path, or lists what a descriptor stands for.
 #[derive(Clone, Debug)]

@@ -28,14 +28,18 @@ impl LayerStore {
 
     fn write_base(&self, file: &str, text: &str) -> io::Result<()> {
         // A store that an earlier version made has none.
-        fsat::make_dir(&self.root, DIRECTORY, 0o700)?;
+        if fsat::stat(&self.root, DIRECTORY)?.is_none() {
+            fsat::make_dir(&self.root, DIRECTORY, 0o700)?;
+            rustix::fs::fsync(&self.root)?;
+        }
         let bases = fsat::open_dir(&self.root, DIRECTORY)?;
         let scratch = LockedDir::create(&self.tmp)?;
         let written = || -> io::Result<()> {
             let temp = fsat::create(scratch.dir(), "base", 0o600)?;
             io::Write::write_all(&mut std::fs::File::from(temp.try_clone()?), text.as_bytes())?;
             rustix::fs::fdatasync(&temp)?;
-            Ok(rustix::fs::renameat(scratch.dir(), "base", &bases, file)?)
+            rustix::fs::renameat(scratch.dir(), "base", &bases, file)?;
+            Ok(rustix::fs::fsync(&bases)?)
         };
         let written = written();
         scratch.remove()?;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::LayerStore;
@@ -89,15 +89,29 @@ impl LayerStore {
             .map_err(StoreError::io("look at the blob", self.blob_path(digest)))
     }
 
-    /// Moves the file `name` of `dir` into place as the blob `digest`, over one that may be there.
-    pub(super) fn adopt_blob(&self, dir: &OwnedFd, name: &str, digest: &Digest) -> io::Result<()> {
+    /// Moves the file `name` of `dir`, open as `file`, into place as the blob `digest`. One that is there is replaced only by one that is on
+    /// disk: somebody may have waited for that and count on it.
+    pub(super) fn adopt_blob(
+        &self,
+        dir: &OwnedFd,
+        name: &str,
+        file: &OwnedFd,
+        digest: &Digest,
+    ) -> io::Result<()> {
         let target = file_name(digest);
-        match rustix::fs::renameat(dir, name, &self.blobs, &target) {
-            Err(Errno::NOENT) => {
-                fsat::make_dir(&self.blobs, &target[..2], 0o700)?;
-                Ok(rustix::fs::renameat(dir, name, &self.blobs, &target)?)
+        let adopt = |flags| rustix::fs::renameat_with(dir, name, &self.blobs, &target, flags);
+        let mut adopted = adopt(RenameFlags::NOREPLACE);
+        if adopted == Err(Errno::NOENT) {
+            fsat::make_dir(&self.blobs, &target[..2], 0o700)?;
+            adopted = adopt(RenameFlags::NOREPLACE);
+        }
+        match adopted {
+            // EINVAL: a file system that knows no such flag.
+            Err(Errno::EXIST | Errno::INVAL) => {
+                rustix::fs::fsync(file)?;
+                Ok(adopt(RenameFlags::empty())?)
             }
-            other => Ok(other?),
+            adopted => Ok(adopted?),
         }
     }
 

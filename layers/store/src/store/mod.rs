@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A blob counts as *settled* while it is a regular file with mode 0444, mtime 1 and one link. Any write changes the
-//! mtime; a blob that is not settled is hashed again before anybody believes in it.
+//! mtime; a blob that is not settled is hashed again before anybody believes in it. None is settled before it is on disk.
 
 mod bases;
 mod blobs;
@@ -217,9 +217,15 @@ fn write_version(root: &OwnedFd) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let file = fsat::create(root, &temp, 0o644)?;
-    io::Write::write_all(&mut std::fs::File::from(file), format!("{VERSION}\n").as_bytes())?;
+    let mut file = std::fs::File::from(fsat::create(root, &temp, 0o644)?);
+    io::Write::write_all(&mut file, format!("{VERSION}\n").as_bytes())?;
+    file.sync_data()?;
     rustix::fs::renameat(root, &temp, root, "version")?;
+    rustix::fs::fsync(root)?;
+    // The directory that it lies in may be one that we cannot read.
+    if let Ok(parent) = fsat::open_dir(root, "..") {
+        rustix::fs::fsync(parent)?;
+    }
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl LayerStore {
         // On disk before it has its name: after a crash the name leads to the old layer or the new one.
         rustix::fs::fdatasync(&temp)?;
         rustix::fs::renameat(scratch.dir(), "name", &self.names, file)?;
-        Ok(())
+        Ok(rustix::fs::fsync(&self.names)?)
     }
 
     /// Forgets `name`; the layer stays.

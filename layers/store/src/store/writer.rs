@@ -3,6 +3,8 @@
 //! It holds the store's lock shared, so that no removal takes a blob away between the moment it is found or written
 //! and the moment a manifest names it. Blobs are on disk before the manifest gets its name.
 
+mod disk;
+
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -13,6 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, Mode, Stat};
 use rustix::io::Errno;
 
+use self::disk::{How, Unsynced};
 use super::LayerStore;
 use super::blobs::{self, file_name};
 use super::error::StoreError;
@@ -20,9 +23,6 @@ use crate::digest::Digest;
 use crate::locked_dir::LockedDir;
 use crate::manifest::{Kind, Manifest};
 use crate::{content, fsat};
-
-/// Most new blobs that are synced one by one.
-const SYNC_EACH: usize = 64;
 
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -37,7 +37,7 @@ pub struct Writer<'a> {
     /// Blobs that are in the store for sure, because this writer put or found them there.
     present: Mutex<HashSet<Digest>>,
     /// Blobs that may not be on disk yet.
-    unsynced: Mutex<Vec<Digest>>,
+    unsynced: Mutex<Vec<Unsynced>>,
 }
 
 /// No removal until it is dropped; see [`LayerStore::adding`].
@@ -88,10 +88,13 @@ impl LayerStore {
         })
     }
 
-    /// Puts one blob. A removal may take it away again until a layer names it: where that matters, use one
+    /// Puts one blob, on disk. A removal may take it away again until a layer names it: where that matters, use one
     /// [`LayerStore::writer`] for the blobs and the layer.
     pub fn put_blob(&self, reader: impl Read) -> Result<(Digest, u64), StoreError> {
-        self.writer()?.put_blob(reader)
+        let writer = self.writer()?;
+        let put = writer.put_blob(reader)?;
+        writer.sync_blobs()?;
+        Ok(put)
     }
 
     /// Puts a layer whose blobs are in the store. Errors: one that is not; entries that no layer may hold.
@@ -135,6 +138,8 @@ impl Writer<'_> {
                 if let Some(fault) = fault {
                     return Err(StoreError::Blob { path: entry.path.clone(), blob: digest, fault });
                 }
+                // Whoever put it may not have waited for the disk yet.
+                self.is_put(&digest, How::Shared);
             }
         }
         let text = manifest.to_bytes();
@@ -144,7 +149,8 @@ impl Writer<'_> {
         // Put before. Whoever holds the layer has a lock on this very file, so that it must not be replaced, unless it is
         // damaged.
         if fsat::read(&self.store.layers, &name).is_ok_and(|old| old == text) {
-            self.sync_blobs().map_err(StoreError::io("sync the blobs of", &path))?;
+            self.sync_blobs()?;
+            self.sync_manifests()?;
             self.store.note_use(&digest);
             return Ok(digest);
         }
@@ -154,9 +160,10 @@ impl Writer<'_> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(blobs::MODE))
             .map_err(StoreError::io("write", &path))?;
         rustix::fs::fdatasync(&file).map_err(StoreError::io("write", &path))?;
-        self.sync_blobs().map_err(StoreError::io("sync the blobs of", &path))?;
+        self.sync_blobs()?;
         rustix::fs::renameat(self.scratch()?, &temp_name, &self.store.layers, &name)
             .map_err(StoreError::io("write", &path))?;
+        self.sync_manifests()?;
         Ok(digest)
     }
 
@@ -229,7 +236,11 @@ impl Writer<'_> {
         if stat.st_nlink > 1 {
             let blob = self.store.blob_stat(digest)?;
             let linked_before = blob.is_some_and(|blob| is_same(&blob, stat));
-            return Ok(if linked_before { Link::Linked } else { Link::Impossible });
+            if !linked_before {
+                return Ok(Link::Impossible);
+            }
+            self.is_put(digest, How::Shared);
+            return Ok(Link::Linked);
         }
         let mut linked = rustix::fs::linkat(dir, name, blobs, &target, AtFlags::empty());
         if linked == Err(Errno::NOENT) {
@@ -251,36 +262,31 @@ impl Writer<'_> {
             fsat::unlink(blobs, &target).map_err(self.failed(attempt))?;
             return Ok(Link::Changed);
         }
-        self.unsynced().push(*digest);
-        self.present().insert(*digest);
+        self.is_put(digest, How::Shared);
         Ok(Link::Linked)
     }
 
     /// Gives a linked blob the mode and mtime that blobs have. Its file must not be needed any more.
     pub(crate) fn settle(&self, digest: &Digest) -> Result<(), StoreError> {
-        let name = file_name(digest);
-        let fail = || StoreError::io("settle the blob", self.store.blob_path(digest));
-        rustix::fs::chmodat(&self.store.blobs, &name, Mode::from_raw_mode(blobs::MODE), AtFlags::empty())
-            .map_err(fail())?;
-        rustix::fs::utimensat(
-            &self.store.blobs,
-            name,
-            &fsat::times(blobs::MTIME, 0),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(fail())
+        let mode = Mode::from_raw_mode(blobs::MODE);
+        rustix::fs::chmodat(&self.store.blobs, file_name(digest), mode, AtFlags::empty())
+            .map_err(StoreError::io("settle the blob", self.store.blob_path(digest)))?;
+        self.mark(digest)
     }
 
     fn finish(&self, temp: &OwnedFd, name: &str, digest: &Digest) -> Result<(), StoreError> {
         let done = || -> io::Result<()> {
             rustix::fs::fchmod(temp, Mode::from_raw_mode(blobs::MODE))?;
-            rustix::fs::futimens(temp, &fsat::times(blobs::MTIME, 0))?;
-            self.store.adopt_blob(self.scratch_dir()?, name, digest)
+            self.store.adopt_blob(self.scratch_dir()?, name, temp, digest)
         };
         done().map_err(self.failed("store a blob in"))?;
-        self.unsynced().push(*digest);
-        self.present().insert(*digest);
+        self.is_put(digest, How::Copied);
         Ok(())
+    }
+
+    fn is_put(&self, digest: &Digest, how: How) {
+        self.unsynced().push(Unsynced { digest: *digest, how });
+        self.present().insert(*digest);
     }
 
     fn temporary(&self) -> Result<(String, OwnedFd), StoreError> {
@@ -305,22 +311,7 @@ impl Writer<'_> {
         Ok(self.scratch.get().expect("OnceLock: filled above, never emptied").dir())
     }
 
-    /// Puts on disk what this writer wrote. A few files one by one, so that nobody waits for what others wrote to
-    /// this file system; with many the whole file system at once is faster.
-    fn sync_blobs(&self) -> io::Result<()> {
-        let unsynced = std::mem::take(&mut *self.unsynced());
-        if unsynced.len() > SYNC_EACH {
-            return Ok(rustix::fs::syncfs(&self.store.root)?);
-        }
-        for digest in &unsynced {
-            let name = file_name(digest);
-            rustix::fs::fsync(fsat::open_file(&self.store.blobs, &name)?)?;
-            rustix::fs::fsync(fsat::open_dir(&self.store.blobs, &name[..2])?)?;
-        }
-        Ok(())
-    }
-
-    fn unsynced(&self) -> std::sync::MutexGuard<'_, Vec<Digest>> {
+    fn unsynced(&self) -> std::sync::MutexGuard<'_, Vec<Unsynced>> {
         // A list is whole after every push, whoever panicked.
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
