@@ -188,6 +188,34 @@ fn a_damaged_blob_is_named_by_its_path_and_the_stream_has_no_end() {
 }
 
 #[test]
+fn what_is_written_is_read_up_to_the_largest_header() {
+    let world = World::new();
+    let with = |last: usize| {
+        let mut entry = file("some", b"");
+        // As large as the kernel's largest attributes, and one that fills the header or is one byte longer.
+        let mut add = |name: &str, length| entry.meta.xattrs.insert(name.into(), vec![b'v'; length]);
+        for index in 10..25 {
+            add(&format!("user.a{index}"), 65536);
+        }
+        add("user.last", last);
+        Manifest::from_entries(vec![entry]).unwrap()
+    };
+    world.store.put_blob(&b""[..]).unwrap();
+    // `LENGTH SCHILY.xattr.user.aNN=` and a newline, fifteen times; the last has a name that is longer by one.
+    let fits = (1 << 20) - 15 * (65536 + 5 + 1 + 13 + 8 + 2) - (5 + 1 + 13 + 9 + 2);
+    let (tar, _) = export(&world, &with(fits), Compression::None);
+    let imported = import_tar(Cursor::new(tar), &ImportOptions::default(), &World::new().store).unwrap();
+    assert_eq!(imported.digest, with(fits).digest());
+    let (mut out, too_large) = (Vec::new(), with(fits + 1));
+    for whiteouts in [Whiteouts::Names, Whiteouts::Refuse] {
+        let error = export_tar(&too_large, &world.store, whiteouts, Compression::None, &mut out).unwrap_err();
+        let said = "cannot export \"some\": a tar cannot hold names and attributes of more than 1 MiB of one entry; a directory can";
+        assert_eq!(error.to_string(), said);
+    }
+    assert!(out.is_empty());
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_export() {
     struct Narrow(usize);
     impl Write for Narrow {

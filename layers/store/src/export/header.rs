@@ -14,6 +14,8 @@ pub(super) const BLOCK: usize = 512;
 /// What eleven and seven octal digits hold: sizes and times, and ids and device numbers.
 const MAX_LONG: u64 = (1 << 33) - 1;
 const MAX_SHORT: u32 = (1 << 21) - 1;
+/// Largest PAX header that programs read: ours and Go's, with which engines read images. In bytes.
+pub(crate) const MAX_RECORDS: u64 = 1 << 20;
 /// The name of the PAX header itself, of which only programs that know nothing of PAX take notice.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
@@ -59,6 +61,11 @@ impl Member<'_> {
         }
         finish(&mut header, &mut blocks, self.kind, self.size);
         blocks
+    }
+
+    /// More than other programs read, and ours.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.records().len() as u64 > MAX_RECORDS
     }
 
     /// Attributes last: there are programs that take a newline in a value for the end of its record.

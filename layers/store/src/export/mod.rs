@@ -22,6 +22,7 @@ use crate::store::StoreError;
 
 pub use dir::{Exported, export_dir};
 pub use file::write_file;
+pub(crate) use header::MAX_RECORDS;
 #[cfg(test)]
 pub(crate) use header::Member;
 pub use mtree::export_mtree;

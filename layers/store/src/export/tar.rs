@@ -55,6 +55,9 @@ fn refuse(entry: &Entry, whiteouts: Whiteouts) -> Result<(), ExportError> {
     if let Some(what) = header::unsayable(entry) {
         return unholdable(what, "a directory can");
     }
+    if described(entry).is_too_large() {
+        return unholdable("names and attributes of more than 1 MiB of one entry", "a directory can");
+    }
     match entry.kind {
         Kind::Whiteout if whiteouts == Whiteouts::Refuse => unholdable("whiteouts", "--format oci-layer can"),
         Kind::Directory { opaque: true } if whiteouts == Whiteouts::Refuse => {
@@ -65,6 +68,21 @@ fn refuse(entry: &Entry, whiteouts: Whiteouts) -> Result<(), ExportError> {
 }
 
 fn member(pieces: &mut Pieces, entry: &Entry, blobs: &mut Blobs<'_>) -> Result<(), Stop> {
+    pieces.write(&described(entry).header())?;
+    match &entry.kind {
+        Kind::Directory { opaque: true } => {
+            pieces.write(&whiteout(entry.path.join(".wh..wh..opq").as_path()).header())
+        }
+        Kind::File { size, .. } => {
+            let blob = blobs.next().expect("Blobs: one for each file, in this order")?;
+            pieces.blob(blob)?;
+            pieces.zeros((size.wrapping_neg() % BLOCK as u64) as usize)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn described(entry: &Entry) -> Member<'_> {
     let bare = Member {
         name: name(&entry.path),
         kind: EntryType::Regular,
@@ -73,33 +91,22 @@ fn member(pieces: &mut Pieces, entry: &Entry, blobs: &mut Blobs<'_>) -> Result<(
         device: (0, 0),
         meta: &entry.meta,
     };
-    let head = |pieces: &mut Pieces, member: Member<'_>| pieces.write(&member.header());
     match &entry.kind {
-        Kind::Directory { opaque } => {
-            head(pieces, Member { kind: EntryType::Directory, name: directory_name(&entry.path), ..bare })?;
-            if *opaque { head(pieces, whiteout(entry.path.join(".wh..wh..opq").as_path())) } else { Ok(()) }
+        Kind::Directory { .. } => {
+            Member { kind: EntryType::Directory, name: directory_name(&entry.path), ..bare }
         }
-        Kind::File { size, .. } => {
-            head(pieces, Member { size: *size, ..bare })?;
-            let blob = blobs.next().expect("Blobs: one for each file, in this order")?;
-            pieces.blob(blob)?;
-            pieces.zeros((size.wrapping_neg() % BLOCK as u64) as usize)
-        }
-        Kind::Symlink { target } => {
-            head(pieces, Member { kind: EntryType::Symlink, link: target.as_bytes(), ..bare })
-        }
-        Kind::HardLink { to } => {
-            head(pieces, Member { kind: EntryType::Link, link: to.as_os_str().as_bytes(), ..bare })
-        }
+        Kind::File { size, .. } => Member { size: *size, ..bare },
+        Kind::Symlink { target } => Member { kind: EntryType::Symlink, link: target.as_bytes(), ..bare },
+        Kind::HardLink { to } => Member { kind: EntryType::Link, link: to.as_os_str().as_bytes(), ..bare },
         Kind::Whiteout => {
             let mut name = b".wh.".to_vec();
             name.extend(entry.path.file_name().unwrap_or_default().as_bytes());
-            head(pieces, whiteout(&entry.path.with_file_name(std::ffi::OsStr::from_bytes(&name))))
+            whiteout(&entry.path.with_file_name(std::ffi::OsStr::from_bytes(&name)))
         }
-        Kind::Fifo => head(pieces, Member { kind: EntryType::Fifo, ..bare }),
+        Kind::Fifo => Member { kind: EntryType::Fifo, ..bare },
         Kind::Device { block, major, minor } => {
             let kind = if *block { EntryType::Block } else { EntryType::Char };
-            head(pieces, Member { kind, device: (*major, *minor), ..bare })
+            Member { kind, device: (*major, *minor), ..bare }
         }
     }
 }

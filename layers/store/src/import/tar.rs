@@ -7,8 +7,8 @@ use std::io::{self, Read};
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
 const BLOCK: usize = 512;
-/// Largest header of PAX or long name, in bytes; Go's reader has the same.
-const MAX_HEADER: u64 = 1 << 20;
+/// Largest header of PAX or long name, in bytes: as large as an export writes one.
+const MAX_HEADER: u64 = crate::export::MAX_RECORDS;
 /// Most pieces of a sparse file. Each takes 24 bytes of the tar at least, and 16 of memory.
 const MAX_PIECES: usize = 1 << 20;
 
