@@ -6,9 +6,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vfsrun_tests::stepped::{self, Death};
-use vfsrun_tests::{Sandbox, as_root, program};
+use vfsrun_tests::{Sandbox, as_root, json, program};
 
 as_root!(
+    run_that_is_killed_while_it_captures_loses_nothing,
     killed_capture_can_be_repeated,
     killed_import_of_a_directory_can_be_repeated,
     killed_import_of_a_tar_can_be_repeated,
@@ -23,6 +24,43 @@ const SAMPLE: usize = 40;
 const LAYERS: &str = "mkdir -p one two three/deep
     echo shared > one/shared; echo 1 > one/own; echo shared > two/shared; echo 2 > two/own
     echo shared > three/deep/shared; echo 3 > three/deep/own; ln three/deep/own three/deep/also; ln -s own three/deep/link";
+
+/// What of the action's files is in the store once the capture has begun can be had: as the layer, or by recovering it.
+fn run_that_is_killed_while_it_captures_loses_nothing(sandbox: &Sandbox) {
+    let script =
+        "mkdir /d; for i in 1 2 3 4 5 6 7 8; do echo content of $i > /d/$i; done; echo precious > /file";
+    let vfs = json!({ "capture": { "name": "wanted", "only": ["/"] } });
+    sandbox.write_json("spec.json", &sandbox.shell_spec(script, &vfs));
+    let command = sandbox.vfsrun(&["./spec.json"]);
+    sandbox.call(&["layer", "ls"]).expect(0);
+    sandbox.sh("cp -a ../store before");
+    let calls = stepped::run(&command, program::path(), None);
+    let expected = sandbox.show("wanted");
+    assert!(expected.contains("/d/8 ") && expected.contains("/file "), "{expected}");
+    let (mut recovered, mut in_place) = (0, 0);
+    // The capture is among the last things that it does.
+    for death in deaths(&calls[..1]).into_iter().filter(|death| death.call > calls[0] / 2) {
+        sandbox.sh("rm -rf ../store; cp -a before ../store");
+        stepped::run(&command, program::path(), Some(death));
+        // This one sweeps what is not kept.
+        sandbox.run_named("next.json", &sandbox.shell_spec("true", &json!({})), &[]).expect(0);
+        let has_begun = !sandbox.sh("find ../store/blobs -type f").is_empty();
+        let listed = sandbox.call(&["layer", "recover"]).expect(0).stdout;
+        if let Some(line) = listed.lines().nth(1) {
+            assert!(line.contains("this program was killed while it captured it"), "{line}");
+            sandbox.call(&["layer", "recover", line.split(' ').next().unwrap()]).expect(0);
+            recovered += 1;
+        } else if has_begun {
+            in_place += 1;
+        } else {
+            continue;
+        }
+        assert_eq!(sandbox.show("wanted"), expected, "{death:?} of {calls:?}");
+        sandbox.call(&["layer", "verify"]).expect(0);
+    }
+    println!("{calls:?} calls: {recovered} times recovered, {in_place} times in place");
+    assert!(recovered > 0);
+}
 
 fn killed_capture_can_be_repeated(sandbox: &Sandbox) {
     let id = "0123456789abcdef";

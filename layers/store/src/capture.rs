@@ -53,6 +53,15 @@ pub struct Captured {
 /// Says what was there before at the paths of a layer, parents first.
 pub type Look<'a> = dyn Fn(&Manifest) -> Result<Vec<Seen>, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
+/// What is done when a layer is in place, and nothing has been taken out of the upper yet. If it fails the capture has.
+#[derive(Clone, Copy, Default)]
+pub struct Hooks<'a> {
+    /// The layer's name keeps what this says.
+    pub look: Option<&'a Look<'a>>,
+    /// Called when it has its name.
+    pub in_place: Option<&'a dyn Fn() -> Result<(), StoreError>>,
+}
+
 /// Stores what lies in `upper`, to which nobody may be writing any more, as a layer.
 ///
 /// The upper is read directly. On an error it is complete and unchanged, so that it can be kept and captured again.
@@ -64,36 +73,7 @@ pub fn capture(
     upper: BorrowedFd<'_>,
     options: &CaptureOptions,
     store: &LayerStore,
-) -> Result<Captured, CaptureError> {
-    capture_of(upper, options, store, None, || Ok(()))
-}
-
-/// The same; the name keeps what `look` says was there before at the paths of the layer.
-pub fn capture_with_base(
-    upper: BorrowedFd<'_>,
-    options: &CaptureOptions,
-    store: &LayerStore,
-    look: &Look<'_>,
-) -> Result<Captured, CaptureError> {
-    capture_of(upper, options, store, Some(look), || Ok(()))
-}
-
-/// The same; `in_place` is called when the layer is there and has its name, and nothing is taken out of the upper yet.
-pub(crate) fn capture_and(
-    upper: BorrowedFd<'_>,
-    options: &CaptureOptions,
-    store: &LayerStore,
-    in_place: impl FnOnce() -> Result<(), StoreError>,
-) -> Result<Captured, CaptureError> {
-    capture_of(upper, options, store, None, in_place)
-}
-
-fn capture_of(
-    upper: BorrowedFd<'_>,
-    options: &CaptureOptions,
-    store: &LayerStore,
-    look: Option<&Look<'_>>,
-    in_place: impl FnOnce() -> Result<(), StoreError>,
+    hooks: Hooks<'_>,
 ) -> Result<Captured, CaptureError> {
     let owner = Owner::Keep(options.ids.clone());
     let rules = Rules {
@@ -109,9 +89,9 @@ fn capture_of(
     };
     let intake = Intake::read(upper, &rules, store, |intake| {
         if let Some(name) = &options.name {
-            give_name(name, intake, look, store)?;
+            give_name(name, intake, hooks.look, store)?;
         }
-        in_place().map_err(|source| CaptureError::Layer { source })
+        hooks.in_place.map_or(Ok(()), |in_place| in_place()).map_err(CaptureError::Keep)
     })?;
     let removed = intake.manifest.entries.iter().filter(|entry| entry.kind == Kind::Whiteout).count();
     let (files, bytes) = intake.manifest.totals();

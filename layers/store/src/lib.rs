@@ -34,7 +34,7 @@ pub mod tree;
 mod xattrs;
 
 pub use base::Base;
-pub use capture::{CaptureError, CaptureOptions, Captured, Take, capture, capture_with_base};
+pub use capture::{CaptureError, CaptureOptions, Captured, Hooks, Look, Take, capture};
 pub use digest::Digest;
 pub use digest_function::DigestFunction;
 pub use export::{

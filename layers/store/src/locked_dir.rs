@@ -6,9 +6,8 @@
 mod kept;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -29,10 +28,6 @@ const MOST_IDLE: usize = 8;
 const ID: usize = 16;
 const LOCK: &str = "lock";
 const KEEP: &str = "keep";
-/// Becomes `keep`.
-const RESERVE: &str = "reserve";
-/// Bytes of a record for which there is always room.
-pub const ROOM: usize = 4096;
 /// Names the process that the directory is kept for.
 const USER: &str = "user";
 
@@ -116,27 +111,6 @@ impl LockedDir {
         [&self.parent, &self.dir, &self.lock].map(AsFd::as_fd)
     }
 
-    /// Takes room for a record, so that there is some when the disk is full.
-    pub fn reserve(&self) -> io::Result<()> {
-        let file = fsat::create(&self.dir, RESERVE, 0o600)?;
-        File::from(file).write_all(&[b' '; ROOM])
-    }
-
-    /// From now on a sweep leaves the directory alone, also after its owner's death. The first of the `records` is
-    /// written that there is room for; without room for any of them the directory is kept all the same.
-    pub fn keep(&self, records: &[Vec<u8>]) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = File::from(rustix::fs::openat(&self.dir, RESERVE, flags, Mode::from_raw_mode(0o600))?);
-        let written = records.iter().find(|record| file.write_all_at(record, 0).is_ok());
-        file.set_len(written.map_or(0, |record| record.len() as u64))?;
-        Ok(rustix::fs::renameat(&self.dir, RESERVE, &self.dir, KEEP)?)
-    }
-
-    /// A sweep may remove the directory once its owner is dead.
-    pub fn unkeep(&self) -> io::Result<()> {
-        Ok(fsat::unlink(&self.dir, KEEP)?)
-    }
-
     /// So long as `process` lives a sweep leaves the directory alone, also after its owner's death.
     pub fn keep_while(&self, process: Process) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -153,12 +127,7 @@ impl LockedDir {
     }
 
     /// Removes the directory with all it holds.
-    pub fn remove(self) -> io::Result<()> {
-        self.clear()
-    }
-
-    /// As [`LockedDir::remove`], for an owner that is being dropped.
-    pub fn clear(&self) -> io::Result<()> {
+    pub fn remove(&self) -> io::Result<()> {
         remove_tree(self.parent.as_fd(), self.id.as_ref())
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{World, open};
-use vfsrun_layers::{CaptureOptions, Kind, LayerStore, capture};
+use vfsrun_layers::{CaptureOptions, Hooks, Kind, LayerStore, capture};
 
 const FILES: usize = 3000;
 const UPPER: &str = "VFSRUN_TEST_UPPER";
@@ -46,7 +46,8 @@ fn an_upper_of_many_files_is_captured() {
         }
     };
     let store = LayerStore::open(&store).unwrap();
-    let captured = capture(std::os::fd::AsFd::as_fd(&open(&upper)), &options(), &store).unwrap();
+    let captured =
+        capture(std::os::fd::AsFd::as_fd(&open(&upper)), &options(), &store, Hooks::default()).unwrap();
     assert_eq!(captured.files, FILES as u64);
 }
 

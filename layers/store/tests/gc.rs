@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{World, directory, file};
 use vfsrun_layers::{
-    CaptureOptions, Collected, Digest, Expiry, LayerStore, Manifest, Really, StoreError, Why, capture,
+    CaptureOptions, Collected, Digest, Expiry, Hooks, LayerStore, Manifest, Really, StoreError, Why, capture,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -256,9 +256,13 @@ fn captures_imports_and_collections_at_once_leave_a_sound_store() {
                         let name = format!("result-{number}");
                         let adding = store.adding().unwrap();
                         let options = CaptureOptions::default();
-                        let captured =
-                            capture(std::os::fd::AsFd::as_fd(&common::open(&upper)), &options, &store)
-                                .unwrap();
+                        let captured = capture(
+                            std::os::fd::AsFd::as_fd(&common::open(&upper)),
+                            &options,
+                            &store,
+                            Hooks::default(),
+                        )
+                        .unwrap();
                         store.set_name(&name, &captured.digest).unwrap();
                         drop(adding);
                         let hold = store.hold(&captured.digest).unwrap();

@@ -72,6 +72,41 @@ fn a_failed_recovery_costs_nothing_and_can_be_repeated() {
     world.store.claim_kept(&other).unwrap().capture(Some("yes"), &world.store).unwrap();
 }
 
+/// As long as the layer is not in place, nothing but the run has what was written.
+#[test]
+fn a_run_is_kept_while_it_is_captured() {
+    let world = World::new();
+    let run = world.store.new_run().unwrap();
+    fs::write(run.path().join("upper/file"), "precious").unwrap();
+    let record = KeptRecord { only: Vec::new(), ..record() };
+    let look = |_: &_| {
+        let kept = world.store.kept().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!((&*kept[0].id, kept[0].record.as_ref(), kept[0].is_busy), (run.id(), Some(&record), true));
+        Ok(Vec::new())
+    };
+    run.capture(&record, &world.store, &look).unwrap();
+    assert!(world.store.kept().unwrap().is_empty());
+    // The next action finds room for a record in it.
+    let id = run.id().to_owned();
+    run.remove().unwrap();
+    assert_eq!(world.store.new_run().unwrap().id(), id);
+    let reserved = fs::metadata(world.path("store/runs").join(&id).join("reserve")).unwrap();
+    assert!(reserved.len() >= 4096);
+}
+
+#[test]
+fn another_record_takes_the_place_of_the_first_whole() {
+    let world = World::new();
+    let run = world.store.new_run().unwrap();
+    for length in [10, 9000, 3, 5000, 0] {
+        let record = KeptRecord { why: "x".repeat(length), ..record() };
+        run.keep(&record).unwrap();
+        let kept = world.store.kept().unwrap().into_iter().find(|kept| kept.id == run.id()).unwrap();
+        assert_eq!(kept.record, Some(record));
+    }
+}
+
 #[test]
 fn two_do_not_recover_the_same() {
     let world = World::new();

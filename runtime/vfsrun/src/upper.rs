@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::{
-    CaptureError, CaptureOptions, Captured, IdExtent, IdMap, KeptRecord, LayerStore, Manifest, Run, Take,
-    capture_with_base,
+    CaptureError, CaptureOptions, Captured, Hooks, IdExtent, IdMap, KeptRecord, LayerStore, Manifest, Run,
+    Take,
 };
 use vfsrun_plan::Plan;
-use vfsrun_plan::plan::{self, Capture, Root, RootLayer, UpperOn};
+use vfsrun_plan::plan::{self, Root, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
 
 use crate::base::{self, Meanwhile};
@@ -99,15 +99,7 @@ impl Upper {
     pub fn keep(&self, plan: &Plan, why: String, name: Option<String>) -> Result<Option<Kept>, RunError> {
         match self {
             Upper::Disk(run) => {
-                let how = plan.capture.as_ref();
-                run.keep(&KeptRecord {
-                    why,
-                    command: plan.command.args.clone(),
-                    name,
-                    ids: id_map(plan),
-                    clamp_mtime: how.and_then(|how| how.clamp_time),
-                    only: how.map(|how| how.only.clone()).unwrap_or_default(),
-                })?;
+                run.keep(&record(plan, why, name))?;
                 Ok(Some(Kept { id: run.id().to_owned(), run: run.path().to_path_buf() }))
             }
             // What is the root's is where it belongs.
@@ -159,11 +151,22 @@ pub fn capture(
         // Nothing of it lies anywhere else.
         Root::Directory { .. } => Ok(Vec::new()),
     };
-    let options = options(plan, how, name.clone(), upper);
-    let Some(directory) = upper.directory() else {
-        return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
+    let killed = record(plan, "this program was killed while it captured it".to_owned(), name.clone());
+    let captured = match upper {
+        Upper::Disk(run) => run.capture(&killed, store, &look),
+        _ => {
+            let Some(directory) = upper.directory() else {
+                return Err(RunError::Upper { source: io::ErrorKind::NotFound.into() });
+            };
+            let options = CaptureOptions { take: Take::Copy, ..killed.options() };
+            vfsrun_layers::capture(
+                directory,
+                &options,
+                store,
+                Hooks { look: Some(&look), ..Hooks::default() },
+            )
+        }
     };
-    let captured = capture_with_base(directory, &options, store, &look);
     let why = |source: &CaptureError| vfsrun_sys::chain(source);
     let captured = captured.map_err(|source| match upper.keep(plan, why(&source), name.clone()) {
         Ok(Some(kept)) => RunError::Capture { kept, source },
@@ -173,14 +176,16 @@ pub fn capture(
     Ok((Some(captured), name))
 }
 
-fn options(plan: &Plan, how: &Capture, name: Option<String>, upper: &Upper) -> CaptureOptions {
-    CaptureOptions {
-        ids: id_map(plan),
-        clamp_mtime: how.clamp_time,
-        devices: false,
-        only: how.only.clone(),
-        take: if matches!(upper, Upper::Disk(_)) { Take::Move } else { Take::Copy },
+/// Of an upper: how it is to be captured, should that be done later.
+fn record(plan: &Plan, why: String, name: Option<String>) -> KeptRecord {
+    let how = plan.capture.as_ref();
+    KeptRecord {
+        why,
+        command: plan.command.args.clone(),
         name,
+        ids: id_map(plan),
+        clamp_mtime: how.and_then(|how| how.clamp_time),
+        only: how.map(|how| how.only.clone()).unwrap_or_default(),
     }
 }
 

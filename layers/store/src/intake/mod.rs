@@ -39,6 +39,8 @@ pub enum IntakeError {
     Name { name: String, source: StoreError },
     #[error("cannot say what was there before it changed; it gets no name")]
     Base { source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(transparent)]
+    Keep(StoreError),
     #[error("what was found is no layer")]
     Entries { source: ManifestError },
     #[error(

@@ -1,13 +1,20 @@
 //! Locked directories that were kept: they have outlived their owners, until somebody takes them over.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{KEEP, LOCK, LockedDir, PARENT_LOCK, is_owned, lock};
 use crate::fsat;
+
+/// What `keep` is while the directory is not kept.
+const RESERVE: &str = "reserve";
+/// Bytes of a record for which there is always room.
+const ROOM: usize = 4096;
 
 /// One that is kept, seen by somebody who does not own it.
 #[derive(Debug)]
@@ -28,6 +35,43 @@ pub enum Claimed {
 }
 
 impl LockedDir {
+    /// Takes room for a record, so that there is some when the disk is full.
+    pub fn reserve(&self) -> io::Result<()> {
+        let file = fsat::create(&self.dir, RESERVE, 0o600)?;
+        File::from(file).write_all_at(&padded(&[]), 0)
+    }
+
+    /// From now on a sweep leaves the directory alone, also after its owner's death. The first of the `records` is
+    /// written that there is room for; without room for any of them the directory is kept all the same. One that is kept
+    /// already gets another record. Nothing is synced.
+    pub fn keep(&self, records: &[Vec<u8>]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let (file, is_kept) = match rustix::fs::openat(&self.dir, KEEP, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                let mode = Mode::from_raw_mode(0o600);
+                (rustix::fs::openat(&self.dir, RESERVE, flags | OFlags::CREATE, mode)?, false)
+            }
+            opened => (opened?, true),
+        };
+        let file = File::from(file);
+        let records = records.iter().map(|record| padded(record));
+        let mut written =
+            records.filter_map(|record| file.write_all_at(&record, 0).is_ok().then_some(record.len()));
+        let length = written.next().unwrap_or(0) as u64;
+        if file.metadata()?.len() != length {
+            file.set_len(length)?;
+        }
+        if !is_kept {
+            rustix::fs::renameat(&self.dir, RESERVE, &self.dir, KEEP)?;
+        }
+        Ok(())
+    }
+
+    /// A sweep may remove the directory once its owner is dead. The room for a record stays.
+    pub fn unkeep(&self) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.dir, KEEP, &self.dir, RESERVE)?)
+    }
+
     /// The directories of `parent` that are kept.
     pub fn kept(parent: impl AsFd) -> io::Result<Vec<String>> {
         let names = fsat::names(&parent)?.into_iter().filter_map(|name| name.into_string().ok());
@@ -72,4 +116,12 @@ impl LockedDir {
         let parent = parent.as_fd().try_clone_to_owned()?;
         Ok(Claimed::Ours { dir: LockedDir { parent, id: id.to_owned(), dir, lock: own }, record })
     }
+}
+
+/// As much as there is room for at least: a record takes the place of another one whole, and gives back no room. JSON may
+/// have spaces behind it.
+fn padded(record: &[u8]) -> Vec<u8> {
+    let mut padded = record.to_vec();
+    padded.resize(record.len().max(ROOM), b' ');
+    padded
 }

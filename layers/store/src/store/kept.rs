@@ -1,7 +1,7 @@
 //! A kept run: what an action wrote, which could not be captured, and how it was to be.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::LayerStore;
 use super::error::StoreError;
-use crate::capture::{CaptureError, CaptureOptions, Captured, Take, capture_and};
+use super::run::Run;
+use crate::capture::{CaptureError, CaptureOptions, Captured, Hooks, Look, Take, capture};
 use crate::fsat;
 use crate::ids::IdMap;
 use crate::locked_dir::{Claimed, LockedDir};
@@ -53,6 +54,18 @@ pub struct ClaimedRun {
 }
 
 impl KeptRecord {
+    /// How it is to be captured.
+    pub fn options(&self) -> CaptureOptions {
+        CaptureOptions {
+            ids: self.ids.clone(),
+            clamp_mtime: self.clamp_mtime,
+            devices: false,
+            only: self.only.clone(),
+            take: Take::Move,
+            name: self.name.clone(),
+        }
+    }
+
     /// What is written down: all of it, or what there is always room for. How it is to be captured is more than what it was.
     pub(super) fn texts(&self) -> Vec<Vec<u8>> {
         let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
@@ -118,19 +131,9 @@ impl ClaimedRun {
         store: &LayerStore,
     ) -> Result<(Captured, Option<String>), CaptureError> {
         let record = self.record.clone().unwrap_or_default();
-        let name = name.map(str::to_owned).or(record.name);
-        let options = CaptureOptions {
-            ids: record.ids,
-            clamp_mtime: record.clamp_mtime,
-            devices: false,
-            only: record.only,
-            take: Take::Move,
-            name: name.clone(),
-        };
-        // From here on the upper may lack files, and must never be captured again.
-        let captured = capture_and(self.upper.as_fd(), &options, store, || {
-            self.dir.unkeep().map_err(StoreError::io("let go of", &self.path))
-        })?;
+        let name = name.map(str::to_owned).or(record.name.clone());
+        let record = KeptRecord { name: name.clone(), ..record };
+        let captured = capture_kept(&self.dir, self.upper.as_fd(), &record, store, None)?;
         if let Err(error) = self.dir.remove() {
             tracing::debug!(%error, "what was captured is left to the next sweep");
         }
@@ -143,6 +146,32 @@ impl ClaimedRun {
         self.dir.unkeep().map_err(failed())?;
         self.dir.remove().map_err(failed())
     }
+}
+
+impl Run {
+    /// Captures what was written as `record` says. From before the first step until the layer is in place the run is kept,
+    /// so that a death costs nothing; it is still kept when this has failed.
+    pub fn capture(
+        &self,
+        record: &KeptRecord,
+        store: &LayerStore,
+        look: &Look<'_>,
+    ) -> Result<Captured, CaptureError> {
+        self.keep(record).map_err(CaptureError::Keep)?;
+        capture_kept(self.locked(), self.upper(), record, store, Some(look))
+    }
+}
+
+fn capture_kept(
+    dir: &LockedDir,
+    upper: BorrowedFd<'_>,
+    record: &KeptRecord,
+    store: &LayerStore,
+    look: Option<&Look<'_>>,
+) -> Result<Captured, CaptureError> {
+    // From then on the upper may lack files, and must never be captured again.
+    let let_go = || dir.unkeep().map_err(StoreError::io("let go of", store.path.join("runs").join(dir.id())));
+    capture(upper, &record.options(), store, Hooks { look, in_place: Some(&let_go) })
 }
 
 fn size(upper: &OwnedFd) -> io::Result<u64> {

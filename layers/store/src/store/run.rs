@@ -99,6 +99,10 @@ impl Run {
         self.dir.dir().as_fd()
     }
 
+    pub(super) fn locked(&self) -> &LockedDir {
+        &self.dir
+    }
+
     pub fn upper(&self) -> BorrowedFd<'_> {
         self.upper.as_fd()
     }

@@ -333,7 +333,7 @@ fn is_same(a: &Stat, b: &Stat) -> bool {
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
         if let Some(scratch) = self.scratch.get()
-            && let Err(error) = scratch.clear()
+            && let Err(error) = scratch.remove()
         {
             tracing::debug!(%error, "a scratch directory is left to the next sweep");
         }

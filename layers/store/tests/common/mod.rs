@@ -13,7 +13,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use vfsrun_layers::{
-    CaptureError, CaptureOptions, Captured, Digest, Entry, Kind, LayerStore, Manifest, Meta, capture,
+    CaptureError, CaptureOptions, Captured, Digest, Entry, Hooks, Kind, LayerStore, Manifest, Meta, capture,
 };
 
 /// A store and a place for trees on the same file system.
@@ -45,7 +45,7 @@ impl World {
     }
 
     pub fn capture(&self, upper: &Path, options: &CaptureOptions) -> Result<Captured, CaptureError> {
-        capture(std::os::fd::AsFd::as_fd(&open(upper)), options, &self.store)
+        capture(std::os::fd::AsFd::as_fd(&open(upper)), options, &self.store, Hooks::default())
     }
 
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
