@@ -17,7 +17,7 @@ use vfsrun_sys::process::Process;
 use crate::fsat;
 use crate::remove_tree::remove_tree;
 
-pub use kept::Claimed;
+pub use kept::{Claimed, Lasting};
 
 pub const PARENT_LOCK: &str = ".lock";
 const DEAD: &str = ".dead-";
@@ -323,7 +323,7 @@ mod tests {
         let (_temp, parent) = parent();
         let swept = LockedDir::create(&parent).unwrap();
         let kept = LockedDir::create(&parent).unwrap();
-        kept.keep(&[]).unwrap();
+        kept.keep(&[], Lasting::Processes).unwrap();
         let (swept_id, kept_id) = (swept.id().to_owned(), kept.id().to_owned());
         drop((swept, kept));
         assert_eq!(sweep(&parent).unwrap(), 1);

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use common::{World, find};
 use vfsrun_layers::{IdExtent, IdMap, KeptRecord, LayerStore, StoreError};
 
+/// Set in the process that a test traces.
+const TRACED: &str = "VFSRUN_TEST_TRACED";
+
 /// A run that wrote something and is kept; its id.
 fn keep(world: &World, record: &KeptRecord) -> String {
     let run = world.store.new_run().unwrap();
@@ -82,7 +85,10 @@ fn a_run_is_kept_while_it_is_captured() {
     let look = |_: &_| {
         let kept = world.store.kept().unwrap();
         assert_eq!(kept.len(), 1);
-        assert_eq!((&*kept[0].id, kept[0].record.as_ref(), kept[0].is_busy), (run.id(), Some(&record), true));
+        let found = kept[0].record.clone().unwrap();
+        assert!(found.unsynced_in.is_some() && found.is_whole());
+        assert_eq!((&*kept[0].id, kept[0].is_busy), (run.id(), true));
+        assert_eq!(KeptRecord { unsynced_in: None, ..found }, record);
         Ok(Vec::new())
     };
     run.capture(&record, &world.store, &look).unwrap();
@@ -93,6 +99,47 @@ fn a_run_is_kept_while_it_is_captured() {
     assert_eq!(world.store.new_run().unwrap().id(), id);
     let reserved = fs::metadata(world.path("store/runs").join(&id).join("reserve")).unwrap();
     assert!(reserved.len() >= 4096);
+}
+
+/// Files may lack their content then: nobody is to take them for the result.
+#[test]
+fn an_upper_that_may_have_lost_something_gets_no_name_by_itself() {
+    for (boot, expected) in [(Some("another"), None), (Some(""), None), (None, Some("result"))] {
+        let world = World::new();
+        let unsynced_in = boot.map(str::to_owned);
+        let id = keep(&world, &KeptRecord { unsynced_in, ..record() });
+        assert_eq!(world.store.kept().unwrap()[0].record.as_ref().unwrap().is_whole(), boot.is_none());
+        let (_, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+        assert_eq!(name.as_deref(), expected, "{boot:?}");
+        let again = keep(&world, &record());
+        world.store.claim_kept(&again).unwrap().capture(Some("asked"), &world.store).unwrap();
+    }
+}
+
+/// After a power failure an upper that is kept has what was written, and its record.
+#[test]
+fn what_is_kept_is_on_disk_first() {
+    if std::env::var_os(TRACED).is_some() {
+        keep(&World::new(), &record());
+        return;
+    }
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=syncfs,fdatasync,fsync,rename,renameat,renameat2", "-o"]);
+    strace.arg(trace.path()).arg(std::env::current_exe().unwrap());
+    match strace.args(["--exact", "what_is_kept_is_on_disk_first"]).env(TRACED, "").output() {
+        Err(_) => return common::skip::this_test("strace is not installed"),
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+    }
+    let lines = fs::read_to_string(trace.path()).unwrap();
+    let calls: Vec<_> = lines.lines().filter(|line| line.contains("/store/runs/")).collect();
+    let call = |call: &str, what: &str| {
+        let found = calls.iter().position(|line| line.contains(call) && line.contains(what));
+        found.unwrap_or_else(|| panic!("{call} of {what} in {lines}"))
+    };
+    let (all, record, mark) =
+        (call("syncfs", ""), call("fdatasync", "/reserve>"), call("rename", "\"keep\""));
+    assert!(all < record && record < mark && mark < call("fsync(", ""), "{lines}");
 }
 
 #[test]

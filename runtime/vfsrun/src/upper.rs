@@ -186,6 +186,7 @@ fn record(plan: &Plan, why: String, name: Option<String>) -> KeptRecord {
         ids: id_map(plan),
         clamp_mtime: how.and_then(|how| how.clamp_time),
         only: how.map(|how| how.only.clone()).unwrap_or_default(),
+        unsynced_in: None,
     }
 }
 

@@ -16,6 +16,13 @@ const RESERVE: &str = "reserve";
 /// Bytes of a record for which there is always room.
 const ROOM: usize = 4096;
 
+/// What a mark outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    Processes,
+    PowerFailures,
+}
+
 /// One that is kept, seen by somebody who does not own it.
 #[derive(Debug)]
 pub struct KeptDir {
@@ -43,8 +50,8 @@ impl LockedDir {
 
     /// From now on a sweep leaves the directory alone, also after its owner's death. The first of the `records` is
     /// written that there is room for; without room for any of them the directory is kept all the same. One that is kept
-    /// already gets another record. Nothing is synced.
-    pub fn keep(&self, records: &[Vec<u8>]) -> io::Result<()> {
+    /// already gets another record. What lies in it is not synced, see [`LockedDir::sync`].
+    pub fn keep(&self, records: &[Vec<u8>], lasting: Lasting) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let (file, is_kept) = match rustix::fs::openat(&self.dir, KEEP, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
@@ -61,10 +68,21 @@ impl LockedDir {
         if file.metadata()?.len() != length {
             file.set_len(length)?;
         }
+        if lasting == Lasting::PowerFailures {
+            rustix::fs::fdatasync(&file)?;
+        }
         if !is_kept {
             rustix::fs::renameat(&self.dir, RESERVE, &self.dir, KEEP)?;
         }
+        if lasting == Lasting::PowerFailures {
+            rustix::fs::fsync(&self.dir)?;
+        }
         Ok(())
+    }
+
+    /// Puts on disk what lies in the directory, with all else on its file system.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.dir)?)
     }
 
     /// A sweep may remove the directory once its owner is dead. The room for a record stays.

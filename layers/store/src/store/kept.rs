@@ -14,7 +14,7 @@ use super::run::Run;
 use crate::capture::{CaptureError, CaptureOptions, Captured, Hooks, Look, Take, capture};
 use crate::fsat;
 use crate::ids::IdMap;
-use crate::locked_dir::{Claimed, LockedDir};
+use crate::locked_dir::{Claimed, Lasting, LockedDir};
 
 /// What is written down when an upper is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct KeptRecord {
     pub ids: IdMap,
     pub clamp_mtime: Option<i64>,
     pub only: Vec<PathBuf>,
+    /// The boot in which the upper was kept without being put on disk, for the time of its capture. Empty: an unknown one.
+    pub unsynced_in: Option<String>,
 }
 
 /// A run whose upper was kept.
@@ -64,6 +66,11 @@ impl KeptRecord {
             take: Take::Move,
             name: self.name.clone(),
         }
+    }
+
+    /// Whether the upper has all that was written: the machine has not gone down before that was on disk.
+    pub fn is_whole(&self) -> bool {
+        self.unsynced_in.as_ref().is_none_or(|boot| !boot.is_empty() && *boot == this_boot())
     }
 
     /// What is written down: all of it, or what there is always room for. How it is to be captured is more than what it was.
@@ -123,15 +130,15 @@ impl ClaimedRun {
         self.record.as_ref()
     }
 
-    /// Captures it as it was to be, under `name`, or the one that was asked for then. If this fails the run is kept as
-    /// before; after success, or if it is killed when the layer is in place, it goes with the next sweep.
+    /// Captures it as it was to be, under `name`, or the one that was asked for then; that is for an upper that is whole.
+    /// If this fails the run is kept as before; after success, or if it is killed when the layer is in place, it goes with the next sweep.
     pub fn capture(
         self,
         name: Option<&str>,
         store: &LayerStore,
     ) -> Result<(Captured, Option<String>), CaptureError> {
         let record = self.record.clone().unwrap_or_default();
-        let name = name.map(str::to_owned).or(record.name.clone());
+        let name = name.map(str::to_owned).or(record.name.clone().filter(|_| record.is_whole()));
         let record = KeptRecord { name: name.clone(), ..record };
         let captured = capture_kept(&self.dir, self.upper.as_fd(), &record, store, None)?;
         if let Err(error) = self.dir.remove() {
@@ -149,6 +156,23 @@ impl ClaimedRun {
 }
 
 impl Run {
+    /// The upper survives this process, every sweep and a power failure, until it is recovered or removed by somebody who
+    /// asks for that. On a full disk a long `record` is cut short.
+    pub fn keep(&self, record: &KeptRecord) -> Result<(), StoreError> {
+        match self.locked().sync() {
+            Ok(()) => self.mark_kept(record, Lasting::PowerFailures),
+            Err(error) => {
+                tracing::debug!(%error, "an upper is kept without being on disk");
+                let unsynced = KeptRecord { unsynced_in: Some(this_boot()), ..record.clone() };
+                self.mark_kept(&unsynced, Lasting::Processes)
+            }
+        }
+    }
+
+    fn mark_kept(&self, record: &KeptRecord, lasting: Lasting) -> Result<(), StoreError> {
+        self.locked().keep(&record.texts(), lasting).map_err(StoreError::io("keep", self.path()))
+    }
+
     /// Captures what was written as `record` says. From before the first step until the layer is in place the run is kept,
     /// so that a death costs nothing; it is still kept when this has failed.
     pub fn capture(
@@ -157,7 +181,9 @@ impl Run {
         store: &LayerStore,
         look: &Look<'_>,
     ) -> Result<Captured, CaptureError> {
-        self.keep(record).map_err(CaptureError::Keep)?;
+        // A sync would make every run wait for the disk; whether there was need of one is known afterwards.
+        let unsynced = KeptRecord { unsynced_in: Some(this_boot()), ..record.clone() };
+        self.mark_kept(&unsynced, Lasting::Processes).map_err(CaptureError::Keep)?;
         capture_kept(self.locked(), self.upper(), record, store, Some(look))
     }
 }
@@ -172,6 +198,12 @@ fn capture_kept(
     // From then on the upper may lack files, and must never be captured again.
     let let_go = || dir.unkeep().map_err(StoreError::io("let go of", store.path.join("runs").join(dir.id())));
     capture(upper, &record.options(), store, Hooks { look, in_place: Some(&let_go) })
+}
+
+/// Empty where that cannot be told.
+fn this_boot() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map(|boot| boot.trim_end().to_owned()).unwrap_or_default()
 }
 
 fn size(upper: &OwnedFd) -> io::Result<u64> {

@@ -11,7 +11,6 @@ use vfsrun_sys::process::Process;
 
 use super::LayerStore;
 use super::error::StoreError;
-use super::kept::KeptRecord;
 use crate::fsat;
 use crate::locked_dir::{self, LockedDir};
 use crate::remove_tree::remove_tree;
@@ -115,12 +114,6 @@ impl Run {
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 5] {
         let [parent, dir, lock] = self.dir.descriptors();
         [parent, dir, lock, self.upper(), self.work()]
-    }
-
-    /// The upper survives this process and every sweep, until it is recovered or removed by somebody who asks for that.
-    /// On a full disk a long `record` is cut short.
-    pub fn keep(&self, record: &KeptRecord) -> Result<(), StoreError> {
-        self.dir.keep(&record.texts()).map_err(StoreError::io("keep", &self.path))
     }
 
     /// So long as `process` lives the upper survives this process and every sweep.

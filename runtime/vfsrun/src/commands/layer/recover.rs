@@ -1,6 +1,6 @@
 //! `vfsrun layer recover`: what actions wrote that could not be captured.
 
-use vfsrun_layers::{Captured, Kept, LayerStore, check_name};
+use vfsrun_layers::{Captured, Kept, KeptRecord, LayerStore, check_name};
 
 use super::bytes;
 use super::ls::since;
@@ -34,15 +34,27 @@ fn line(kept: &Kept) -> String {
         Some(record) => format!("{}: {}", record.command.join(" "), record.why),
         None => "no record of it".to_owned(),
     };
-    let busy = if kept.is_busy { " (being recovered)" } else { "" };
-    format!("{:<16} {:<11} {size:>11}  {about}{busy}", kept.id, since(kept.since))
+    let is_whole = kept.record.as_ref().is_none_or(KeptRecord::is_whole);
+    let state = match (kept.is_busy, is_whole) {
+        (true, _) => " (being captured)",
+        (false, true) => "",
+        (false, false) => " (perhaps not whole)",
+    };
+    format!("{:<16} {:<11} {size:>11}  {about}{state}", kept.id, since(kept.since))
 }
 
 fn capture(store: &LayerStore, id: &str, name: Option<&str>) -> Outcome {
     name.map_or(Ok(()), check_name).map_err(|error| Failure::own(&error))?;
     let run = store.claim_kept(id).map_err(|error| Failure::own(&error))?;
-    if run.record().is_none() {
-        note("there is no record of how it was to be captured: owners and times are taken as they are");
+    match run.record() {
+        None => {
+            note("there is no record of how it was to be captured: owners and times are taken as they are")
+        }
+        Some(record) if !record.is_whole() => note(
+            "the machine has been restarted since, and not all of it may have been on disk: look whether its files are \
+             whole; only --name gives it a name",
+        ),
+        Some(_) => {}
     }
     let (captured, name) = run.capture(name, store).map_err(|error| Failure::own(&error))?;
     let Captured { digest, added, changed, removed, bytes: size, .. } = captured;
