@@ -1,5 +1,7 @@
 //! A view server that dies or hangs: the action is killed and nothing is captured, so that nobody takes an I/O error
-//! for "no such file" and goes on.
+//! for "no such file" and goes on. What was written is kept.
+
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use vfsrun_tests::{Background, Sandbox, as_root_and_user, json, processes};
@@ -8,6 +10,7 @@ as_root_and_user!(
     killed_server_ends_the_action,
     stopped_server_ends_the_action,
     action_inside_a_request_of_a_stopped_server_ends_too,
+    what_was_written_before_a_server_dies_at_the_end_is_kept,
     next_run_starts_a_new_server,
 );
 
@@ -37,13 +40,27 @@ fn assert_nothing_captured(sandbox: &Sandbox) {
     assert_eq!(stuck, 0);
 }
 
+/// What the action wrote is not swept by the next run, and becomes a layer without a name when that is asked for.
+fn assert_kept(sandbox: &Sandbox) {
+    sandbox.run_named("next.json", &sandbox.shell_spec("true", &json!({})), &[]).expect(0);
+    let listed = sandbox.call(&["layer", "recover"]).expect(0).stdout;
+    let line = listed.lines().nth(1).unwrap_or_else(|| panic!("nothing is kept"));
+    assert!(line.contains("/bin/sh -c") && line.contains("the view server"), "{listed}");
+    let digest = sandbox.call(&["layer", "recover", line.split(' ').next().unwrap()]).expect(0).stdout;
+    assert!(sandbox.show(digest.trim()).contains(" /f 2"));
+    sandbox.call(&["layer", "show", "n"]).expect(125);
+    sandbox.assert_nothing_left();
+}
+
 fn killed_server_ends_the_action(sandbox: &Sandbox) {
     let run = running(sandbox);
     processes::send(server(sandbox), Signal::SIGKILL);
     let output = run.wait().expect(125);
     output.assert_stderr_has("view server");
     output.assert_stderr_has("nothing is captured");
+    output.assert_stderr_has(" layer recover ");
     assert_nothing_captured(sandbox);
+    assert_kept(sandbox);
 }
 
 fn stopped_server_ends_the_action(sandbox: &Sandbox) {
@@ -52,6 +69,7 @@ fn stopped_server_ends_the_action(sandbox: &Sandbox) {
     let output = run.wait().expect(125);
     output.assert_stderr_has("did not answer");
     assert_nothing_captured(sandbox);
+    assert_kept(sandbox);
 }
 
 fn action_inside_a_request_of_a_stopped_server_ends_too(sandbox: &Sandbox) {
@@ -71,6 +89,23 @@ fn action_inside_a_request_of_a_stopped_server_ends_too(sandbox: &Sandbox) {
     assert_nothing_captured(sandbox);
 }
 
+fn what_was_written_before_a_server_dies_at_the_end_is_kept(sandbox: &Sandbox) {
+    let vfs = json!({ "stdin": true, "capture": { "name": "n" } });
+    sandbox.write_json("spec.json", &sandbox.shell_spec("echo x > /f; echo ready; read line; exit 0", &vfs));
+    let mut command = sandbox.vfsrun(&["./spec.json"]);
+    let mut run = Background::start(command.stdin(std::process::Stdio::piped()));
+    run.until_stdout_has("ready");
+    let server = server(sandbox);
+    processes::send(server, Signal::SIGSTOP);
+    std::io::Write::write_all(&mut run.stdin(), b"1\n").unwrap();
+    // The command has most likely ended, and the server is asked what has changed meanwhile.
+    std::thread::sleep(Duration::from_millis(500));
+    processes::send(server, Signal::SIGKILL);
+    run.wait().expect(125).assert_stderr_has("the view server");
+    assert_nothing_captured(sandbox);
+    assert_kept(sandbox);
+}
+
 fn next_run_starts_a_new_server(sandbox: &Sandbox) {
     let run = running(sandbox);
     let old = server(sandbox);
@@ -81,5 +116,7 @@ fn next_run_starts_a_new_server(sandbox: &Sandbox) {
     assert_eq!(output.stdout, "content");
     assert_eq!(output.warm(), vec![false; output.warm().len()]);
     assert_ne!(server(sandbox), old);
+    let listed = sandbox.call(&["layer", "recover"]).expect(0).stdout;
+    sandbox.call(&["layer", "recover", "--drop", &listed.lines().nth(1).unwrap()[..16]]).expect(0);
     sandbox.assert_nothing_left();
 }

@@ -122,7 +122,7 @@ fn is_owned_as_planned(plan: &Plan, directory: impl AsFd) -> Option<bool> {
     Some((ids.uid_inside(stat.st_uid).ok()?, ids.gid_inside(stat.st_gid).ok()?) == owner)
 }
 
-fn is_empty(directory: impl AsFd) -> io::Result<bool> {
+pub fn is_empty(directory: impl AsFd) -> io::Result<bool> {
     let mut names = rustix::fs::Dir::read_from(directory)?;
     Ok(names.all(|name| name.is_ok_and(|name| matches!(name.file_name().to_bytes(), b"." | b".."))))
 }

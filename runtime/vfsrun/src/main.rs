@@ -28,6 +28,7 @@ mod passwd;
 mod probe;
 mod progress;
 mod proxy;
+mod refused;
 mod result_file;
 mod rlimits;
 mod root;

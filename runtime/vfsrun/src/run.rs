@@ -12,6 +12,7 @@ use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
+use vfsrun_sys::chain;
 
 use crate::base::Meanwhile;
 use crate::container::{Action, ContainerError};
@@ -22,6 +23,7 @@ use crate::kept_root::{self, Stamp};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
 use crate::probe::reach::ReachError;
+use crate::refused::{refuse, unfinished};
 use crate::root_layer::RootLayerError;
 use crate::seccomp_agent::AgentError;
 use crate::stage::init::Prepared;
@@ -78,6 +80,8 @@ pub enum RunError {
     Faults { faults: Vec<String>, kept: Option<Kept> },
     #[error("inputs changed during the run (--strict): {}{}", some_of(.changed), kept_in(.kept))]
     InputsChanged { changed: Vec<PathBuf>, kept: Option<Kept> },
+    #[error("the action was not seen to its end; what it wrote is kept in {kept}")]
+    Unfinished { kept: Kept, source: Box<RunError> },
     #[error("cannot capture what the action wrote; it is kept in {kept}")]
     Capture { kept: Kept, source: CaptureError },
     #[error("cannot capture what the action wrote; its upper was in memory and is lost")]
@@ -116,7 +120,7 @@ impl RunError {
                 RunError::NotStarted { file: file.into(), code, message }
             }
             RunError::Supervise(SuperviseError::Hook(error)) => {
-                RunError::NotStarted { file: file.into(), code: 125, message: vfsrun_sys::chain(&error) }
+                RunError::NotStarted { file: file.into(), code: 125, message: chain(&error) }
             }
             other => other,
         }
@@ -188,14 +192,16 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let stopped = Instant::now();
     let mut acted = match acted {
         Ok(acted) => acted,
-        Err(error) => {
-            // Nothing was written that anybody may have.
-            upper.map(Upper::discard).transpose()?;
-            return Err(error.of(&decided.file));
-        }
+        Err(error) => return Err(unfinished(error.of(&decided.file), &decided.plan, upper)),
     };
     let segments = acted.view.as_ref().map(|view| view.segments.clone()).unwrap_or_default();
-    let (visit, trace) = look_back(&decided, acted.view.as_mut())?;
+    let (visit, trace) = match look_back(&decided, acted.view.as_mut()) {
+        Ok(looked) => looked,
+        Err(error) => {
+            acted.ended.wait_for_unmount();
+            return Err(unfinished(error, &decided.plan, upper));
+        }
+    };
     // What is not to be captured is nobody's: it is swept.
     refuse(&visit, decided.strict, &decided.plan, upper.as_ref())?;
     // Before the capture, which moves files out of the upper that the overlay knows.
@@ -383,33 +389,13 @@ pub fn look_back(
         Ok(traced) => Ok((visit, Some(traced))),
         Err(EndError::Client(_)) => Err(SuperviseError::ServerDied.into()),
         Err(error) => {
-            visit.faults.push(format!("{}: {}", trace.name(), vfsrun_sys::chain(&error)));
+            visit.faults.push(format!("{}: {}", trace.name(), chain(&error)));
             Ok((visit, None))
         }
     }
 }
 
-/// Whoever was told of an error because of a fault may have gone on as if that were true: what it wrote is no result,
-/// but it may be somebody's work, so it is kept if it was to be captured.
-pub fn refuse(visit: &Visit, strict: bool, plan: &Plan, upper: Option<&Upper>) -> Result<(), RunError> {
-    let refused = if !visit.faults.is_empty() {
-        RunError::Faults { faults: visit.faults.clone(), kept: None }
-    } else if strict && !visit.changed.is_empty() {
-        RunError::InputsChanged { changed: changed(visit), kept: None }
-    } else {
-        return Ok(());
-    };
-    let upper = upper.filter(|_| plan.capture.is_some());
-    // Without the name: that is for what can be relied on.
-    let kept = upper.map(|upper| upper.keep(plan, refused.to_string(), None)).transpose()?.flatten();
-    Err(match refused {
-        RunError::Faults { faults, .. } => RunError::Faults { faults, kept },
-        RunError::InputsChanged { changed, .. } => RunError::InputsChanged { changed, kept },
-        other => other,
-    })
-}
-
-fn changed(visit: &Visit) -> Vec<PathBuf> {
+pub fn changed(visit: &Visit) -> Vec<PathBuf> {
     visit.changed.iter().map(|path| Path::new("/").join(path)).collect()
 }
 

@@ -14,6 +14,7 @@ use vfsrun_plan::plan::{self, Root, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
 
 use crate::base::{self, Meanwhile};
+use crate::kept_root;
 use crate::root::view::UpperPlace;
 use crate::root_layer;
 use crate::run::RunError;
@@ -58,6 +59,11 @@ impl Upper {
             Upper::Memory { directory, .. } => directory.as_ref().map(AsFd::as_fd),
             Upper::Root(_) => None,
         }
+    }
+
+    /// Whether nothing was written, as far as that can be told.
+    pub fn is_empty(&self) -> bool {
+        self.directory().is_none_or(|directory| kept_root::is_empty(directory).unwrap_or(false))
     }
 
     /// All that it is reached by.

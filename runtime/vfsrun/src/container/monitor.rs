@@ -22,6 +22,7 @@ use super::{PATIENCE, gate};
 use crate::decide::Decided;
 use crate::launch::Init;
 use crate::result_file;
+use crate::run::RunError;
 use crate::supervise::SuperviseError;
 
 const FILE: &str = "monitor.json";
@@ -74,11 +75,14 @@ fn let_go_of_the_rest(needed: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 fn watch_over(directory: &Path, init: &Init, mut parts: Parts, decided: &Decided) -> Result<(), String> {
-    let watched = until_end(init, parts.view()).map_err(|error| chain(&error));
+    let watched = until_end(init, parts.view());
     // What was never started has written nothing that anybody means.
-    let settled =
-        if watched.is_ok() && gate::was_opened(directory) { parts.settle(decided) } else { parts.discard() };
-    watched.and(settled.map_err(|error| chain(&error)))
+    let settled = match (watched, gate::was_opened(directory)) {
+        (Ok(()), true) => parts.settle(decided),
+        (Err(error), true) => Err(parts.unfinished(error.into(), decided)),
+        (watched, false) => watched.map_err(RunError::from).and(parts.discard()),
+    };
+    settled.map_err(|error| chain(&error))
 }
 
 /// Until the container has ended. If the view cannot be trusted any more the container is killed.

@@ -120,8 +120,7 @@ fn see_through(
         }
         Err(error) => {
             supervise::end(&init);
-            laid.throw_away()?;
-            Err(error.into())
+            Err(laid.unfinished(error.into(), decided).into())
         }
     }
 }

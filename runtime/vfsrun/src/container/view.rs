@@ -11,6 +11,7 @@ use super::{Place, monitor};
 use crate::base::Meanwhile;
 use crate::decide::Decided;
 use crate::launch::Init;
+use crate::refused;
 use crate::run::{self, RunError};
 use crate::supervise;
 use crate::upper::{self, Upper};
@@ -105,11 +106,11 @@ impl Laid {
         }
     }
 
-    /// The same for one that was not to be.
-    pub fn throw_away(self) -> Result<(), RunError> {
+    /// The same when it was not seen to its end; see [`refused::unfinished`].
+    pub fn unfinished(self, error: RunError, decided: &Decided) -> RunError {
         match self {
-            Laid::View(parts) => parts.discard(),
-            Laid::Nothing | Laid::Left => Ok(()),
+            Laid::View(parts) => parts.unfinished(error, decided),
+            Laid::Nothing | Laid::Left => error,
         }
     }
 }
@@ -129,20 +130,27 @@ impl Parts {
         self.upper.discard()
     }
 
+    /// Of a container that was started.
+    pub fn unfinished(self, error: RunError, decided: &Decided) -> RunError {
+        if let Err(left) = self.upper.keep_no_longer() {
+            tracing::debug!(error = vfsrun_sys::chain(&left), "what a process is named for goes with it");
+        }
+        refused::unfinished(error, &decided.plan, Some(self.upper))
+    }
+
     /// What the container wrote becomes a layer where that is asked for, whatever its exit code, as most containers are ended
     /// from outside.
     pub fn settle(mut self, decided: &Decided) -> Result<(), RunError> {
         self.upper.keep_no_longer()?;
-        let settled = run::look_back(decided, Some(&mut self.view)).and_then(|(visit, _)| {
-            run::refuse(&visit, false, &decided.plan, Some(&self.upper))?;
-            match &decided.store {
-                Some(store) => {
-                    let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
-                    let from = (decided.file.as_path(), &meanwhile);
-                    upper::capture(&decided.plan, !visit.refused, &self.upper, store, from).map(drop)
-                }
-                None => Ok(()),
-            }
+        let visit = match run::look_back(decided, Some(&mut self.view)) {
+            Ok((visit, _)) => visit,
+            Err(error) => return Err(self.unfinished(error, decided)),
+        };
+        let settled = refused::refuse(&visit, false, &decided.plan, Some(&self.upper)).and_then(|()| {
+            let Some(store) = &decided.store else { return Ok(()) };
+            let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
+            let from = (decided.file.as_path(), &meanwhile);
+            upper::capture(&decided.plan, !visit.refused, &self.upper, store, from).map(drop)
         });
         match (settled, &self.upper) {
             (Err(error), Upper::Disk(_) | Upper::Memory { .. }) => Err(error),
