@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{World, directory, file, open};
-use vfsrun_layers::{BlobFault, Digest, KeptRecord, LayerStore, Manifest, StoreError};
+use vfsrun_layers::{Base, BlobFault, Digest, KeptRecord, LayerStore, Manifest, StoreError};
 
 /// Puts one layer that holds a file `name` with `content`.
 fn put(world: &World, name: &str, content: &[u8]) -> Digest {
@@ -82,6 +82,40 @@ fn a_name_is_repointed_and_forgotten() {
     world.store.remove_name("x").unwrap();
     assert!(matches!(world.store.remove_name("x"), Err(StoreError::NoSuchName { .. })));
     assert!(matches!(world.store.set_name("x", &Digest::of(b"?")), Err(StoreError::NoSuchLayer { .. })));
+}
+
+#[test]
+fn a_name_always_has_the_base_of_its_layer() {
+    let world = World::new();
+    let layers: Vec<_> = (0..4).map(|number| put(&world, "a", format!("{number}").as_bytes())).collect();
+    std::thread::scope(|scope| {
+        for layer in &layers {
+            let base = Base { layer: *layer, seen: Vec::new() };
+            let store = &world.store;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    store.set_name_with_base("same", &base).unwrap();
+                    assert!(store.base("same").unwrap().is_some());
+                }
+            });
+        }
+    });
+    let digest = world.store.resolve("same").unwrap();
+    assert_eq!(world.store.base("same").unwrap().unwrap().layer, digest);
+    // Whoever cannot point it leaves it as it was; without a base it has none.
+    assert!(matches!(world.store.set_name("same", &Digest::of(b"?")), Err(StoreError::NoSuchLayer { .. })));
+    assert!(world.store.base("same").unwrap().is_some());
+    world.store.set_name("same", &digest).unwrap();
+    assert_eq!(world.store.base("same").unwrap(), None);
+}
+
+#[test]
+fn the_longest_name_has_a_base() {
+    let world = World::new();
+    let base = Base { layer: put(&world, "a", b"one"), seen: Vec::new() };
+    let name = "x".repeat(200);
+    world.store.set_name_with_base(&name, &base).unwrap();
+    assert_eq!(world.store.base(&name).unwrap(), Some(base));
 }
 
 #[test]

@@ -90,9 +90,6 @@ impl LayerStore {
             Really::DryRun => expired,
         };
         (done.blobs, done.bytes) = self.remove_unused(&used, really)?;
-        if really == Really::Do {
-            self.sweep_bases()?;
-        }
         Ok(done)
     }
 

@@ -5,8 +5,7 @@
 //! lock               shared: somebody adds; exclusive: somebody removes
 //! blobs/ab/cdef…     contents, named by BLAKE3; 0444, mtime 1
 //! layers/<hex>       manifests, named by the BLAKE3 of their text
-//! names/<name>       a digest
-//! bases/<hex>.<name> what the changes in a named layer were made to
+//! names/<name>       a digest, and what the changes in the layer were made to
 //! config.json        how long layers without a name are kept
 //! runs/<id>/         upper, work and lock of one action
 //! tmp/<id>/          half-written files of one process
@@ -15,7 +14,6 @@
 //! A blob counts as *settled* while it is a regular file with mode 0444, mtime 1 and one link. Any write changes the
 //! mtime; a blob that is not settled is hashed again before anybody believes in it. None is settled before it is on disk.
 
-mod bases;
 mod blobs;
 mod config;
 mod error;
@@ -60,7 +58,7 @@ pub use writer::{Adding, Writer};
 const VERSION: u32 = 1;
 /// Fewest digits of an abbreviated digest.
 const MIN_PREFIX: usize = 8;
-const DIRECTORIES: [&str; 6] = ["bases", "blobs", "layers", "names", "runs", "tmp"];
+const DIRECTORIES: [&str; 5] = ["blobs", "layers", "names", "runs", "tmp"];
 
 /// An open store. All access goes through descriptors that were opened with it.
 #[derive(Debug)]

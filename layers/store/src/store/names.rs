@@ -1,7 +1,11 @@
-//! A layer name: a small file whose content is a digest, repointed by rename.
+//! A layer name: a file whose first line is a digest, repointed by rename. The rest of it, if there is any, is the base of the
+//! name's layer: whoever finds a name finds the base of what it points at, and two captures which gave equal layers have
+//! one each.
 //!
 //! A `/` in a name is `%` in the file's name (no name has a `%`), so that `a` and `a/b` can both be names.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -15,6 +19,8 @@ use crate::locked_dir::LockedDir;
 
 /// Bytes.
 pub const MAX_NAME: usize = 200;
+/// Bytes of the line that a name's file begins with.
+const LINE: u64 = "b3:".len() as u64 + 64 + 1;
 
 impl LayerStore {
     /// The layer that `text` means: a name, or `b3:` with all or at least the first 8 digits of a digest.
@@ -29,19 +35,15 @@ impl LayerStore {
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
     pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        file_name(name)?;
-        // Of another capture that gave the same layer.
-        self.forget_bases(name, |layer| layer == digest.hex())?;
-        self.point(name, digest)
+        self.point(name, digest, "")
     }
 
-    /// The same for the layer that `base` is the base of. Whoever finds the name finds that, too.
+    /// The same for the layer that `base` is the base of.
     pub fn set_name_with_base(&self, name: &str, base: &Base) -> Result<Option<Digest>, StoreError> {
-        self.put_base(name, base)?;
-        self.point(name, &base.layer)
+        self.point(name, &base.layer, &base.to_text())
     }
 
-    fn point(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
+    fn point(&self, name: &str, digest: &Digest, base: &str) -> Result<Option<Digest>, StoreError> {
         let file = file_name(name)?;
         let _guard = self.lock_shared()?;
         if !self.has_layer(digest)? {
@@ -52,19 +54,15 @@ impl LayerStore {
         // One that is damaged points at nothing.
         let before = self.resolve_name(name).ok().filter(|before| before != digest);
         let scratch = LockedDir::create(&self.tmp).map_err(fail())?;
-        let written = self.write_name(&scratch, &file, digest).map_err(fail());
+        let written = self.write_name(&scratch, &file, &format!("{digest}\n{base}")).map_err(fail());
         scratch.remove().map_err(fail())?;
         written?;
-        self.forget_bases(name, |layer| layer != digest.hex())?;
         Ok(before)
     }
 
-    fn write_name(&self, scratch: &LockedDir, file: &str, digest: &Digest) -> std::io::Result<()> {
+    fn write_name(&self, scratch: &LockedDir, file: &str, text: &str) -> io::Result<()> {
         let temp = fsat::create(scratch.dir(), "name", 0o644)?;
-        std::io::Write::write_all(
-            &mut std::fs::File::from(temp.try_clone()?),
-            format!("{digest}\n").as_bytes(),
-        )?;
+        File::from(temp.try_clone()?).write_all(text.as_bytes())?;
         // On disk before it has its name: after a crash the name leads to the old layer or the new one.
         rustix::fs::fdatasync(&temp)?;
         rustix::fs::renameat(scratch.dir(), "name", &self.names, file)?;
@@ -75,7 +73,7 @@ impl LayerStore {
     pub fn remove_name(&self, name: &str) -> Result<(), StoreError> {
         let file = file_name(name)?;
         match rustix::fs::unlinkat(&self.names, &file, rustix::fs::AtFlags::empty()) {
-            Ok(()) => self.forget_bases(name, |_| true),
+            Ok(()) => Ok(()),
             Err(Errno::NOENT) => Err(StoreError::NoSuchName { name: name.to_owned() }),
             Err(errno) => Err(StoreError::io("remove the name", self.path.join("names").join(file))(errno)),
         }
@@ -99,16 +97,42 @@ impl LayerStore {
     }
 
     pub(super) fn resolve_name(&self, name: &str) -> Result<Digest, StoreError> {
-        let file = file_name(name)?;
-        let bytes = match fsat::read(&self.names, &file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StoreError::NoSuchName { name: name.to_owned() });
-            }
-            other => other.map_err(StoreError::io("read", self.path.join("names").join(file)))?,
-        };
-        let text = str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
-        text.and_then(|text| text.parse().ok())
+        let start = self.read_name(name, LINE)?;
+        parse(&start)
+            .map(|(digest, _)| digest)
             .ok_or_else(|| StoreError::DamagedName { name: name.to_owned() })
+    }
+
+    /// What the changes that `name` holds were made to. `None` for a layer that nothing was recorded of: an import.
+    ///
+    /// Errors: no such name, a base that is damaged.
+    pub fn base(&self, name: &str) -> Result<Option<Base>, StoreError> {
+        let bytes = self.read_name(name, u64::MAX)?;
+        let Some((layer, base)) = parse(&bytes) else {
+            return Err(StoreError::DamagedName { name: name.to_owned() });
+        };
+        if base.is_empty() {
+            return Ok(None);
+        }
+        let path = || self.path.join("names").join(name.replace('/', "%"));
+        match Base::parse(base) {
+            Ok(base) if base.layer == layer => Ok(Some(base)),
+            Ok(_) => Err(StoreError::ForeignBase { path: path() }),
+            Err(source) => Err(StoreError::BadBase { path: path(), source }),
+        }
+    }
+
+    /// At most the first `most` bytes.
+    fn read_name(&self, name: &str, most: u64) -> Result<Vec<u8>, StoreError> {
+        let file = file_name(name)?;
+        let path = self.path.join("names").join(&file);
+        let open = match fsat::open_quietly(&self.names, &file) {
+            Err(Errno::NOENT) => return Err(StoreError::NoSuchName { name: name.to_owned() }),
+            other => File::from(other.map_err(StoreError::io("read", &path))?),
+        };
+        let mut bytes = Vec::new();
+        open.take(most).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        Ok(bytes)
     }
 
     fn resolve_digest(&self, text: &str, hex: &str) -> Result<Digest, StoreError> {
@@ -133,6 +157,13 @@ impl LayerStore {
     pub(super) fn layers_path(&self) -> PathBuf {
         self.path.join("layers")
     }
+}
+
+/// What a name points at, and what follows.
+fn parse(bytes: &[u8]) -> Option<(Digest, &[u8])> {
+    let (line, rest) = bytes.split_at_checked(LINE as usize)?;
+    let line = str::from_utf8(line).ok()?.strip_suffix('\n')?;
+    Some((line.parse().ok()?, rest))
 }
 
 /// Whether a layer may have the name; before the work is done that it is for.

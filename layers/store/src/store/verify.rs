@@ -30,7 +30,7 @@ pub struct Verified {
     pub unreferenced: (u64, u64),
     /// Sound blobs that are hashed whenever they are used, since their files were touched or have another name.
     pub unsettled: u64,
-    /// Directories, and bases of no name, that dead processes left. Only of a whole store.
+    /// Directories that dead processes left. Only of a whole store.
     pub dead: u64,
 }
 
@@ -58,7 +58,7 @@ impl LayerStore {
         }
         self.add_unreferenced(&mut wanted, &mut found)?;
         self.verify_blobs(wanted, progress, &mut found);
-        self.verify_bases(&mut found)?;
+        self.verify_bases(names.values().flatten(), &mut found);
         self.find_strays(&mut found)?;
         sort(&mut found.problems);
         Ok(found)
@@ -117,15 +117,17 @@ impl LayerStore {
         Ok(names)
     }
 
-    fn verify_bases(&self, found: &mut Verified) -> Result<(), StoreError> {
-        let (names, left) = self.list_bases()?;
-        found.dead += left.len() as u64;
+    fn verify_bases<'a>(&self, names: impl Iterator<Item = &'a String>, found: &mut Verified) {
         for name in names {
-            let Err(error) = self.base(&name) else { continue };
-            let (what, fault) = (What::Base(name), Fault::unreadable(&error));
-            found.problems.push(Problem { what, file: PathBuf::from("bases"), fault, uses: Vec::new() });
+            let Err(error) = self.base(name) else { continue };
+            // Removed or given anew since the directory was read.
+            if matches!(error, StoreError::NoSuchName { .. }) {
+                continue;
+            }
+            let (what, fault) = (What::Base(name.clone()), Fault::unreadable(&error));
+            let file = PathBuf::from("names").join(name.replace('/', "%"));
+            found.problems.push(Problem { what, file, fault, uses: Vec::new() });
         }
-        Ok(())
     }
 
     /// Adds the blobs of a layer to those that are `wanted`.

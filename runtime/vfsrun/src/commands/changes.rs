@@ -26,9 +26,13 @@ pub fn changes(name: &str, as_json: bool, global: &Global) -> Outcome {
 /// What the changes that `name` holds were made to. Errors: nobody knows, as no run gave the name.
 pub fn base(store: &LayerStore, name: &str) -> Result<Base, Failure> {
     let base = store.base(name).map_err(|error| Failure::own(&error))?;
-    let unknown =
-        || format!("{name}: nothing is known of what it was made from: it is no name that a run has given");
-    base.ok_or_else(|| Failure { message: unknown(), code: 125 })
+    base.ok_or_else(|| Failure {
+        message: format!(
+            "{name}: nothing is known of what it was made from: only a run that captures its layer records that, no import, tag or \
+             recovery"
+        ),
+        code: 125,
+    })
 }
 
 fn line(change: &Change<'_>) -> String {
