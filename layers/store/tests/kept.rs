@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use common::{World, find};
-use vfsrun_layers::{IdExtent, IdMap, KeptRecord, LayerStore, StoreError};
+use vfsrun_layers::{IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, StoreError};
 
 /// Set in the process that a test traces.
 const TRACED: &str = "VFSRUN_TEST_TRACED";
@@ -34,6 +34,10 @@ fn record() -> KeptRecord {
     }
 }
 
+fn named(name: &str) -> Recovery<'_> {
+    Recovery { name: Some(name), ..Recovery::default() }
+}
+
 #[test]
 fn a_kept_run_is_listed_with_its_record_and_captured_as_it_was_to_be() {
     let world = World::new();
@@ -42,7 +46,8 @@ fn a_kept_run_is_listed_with_its_record_and_captured_as_it_was_to_be() {
     let [kept] = kept.as_slice() else { panic!("{kept:?}") };
     assert_eq!((&kept.id, kept.record.as_ref(), kept.is_busy), (&id, Some(&record()), false));
     assert!(kept.bytes.unwrap() >= 8 && kept.upper.join("work/file").is_file());
-    let (captured, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+    let (captured, name) =
+        world.store.claim_kept(&id).unwrap().capture(Recovery::default(), &world.store).unwrap();
     assert_eq!(name.as_deref(), Some("result"));
     assert_eq!(world.store.resolve("result").unwrap(), captured.digest);
     let manifest = world.store.manifest(&captured.digest).unwrap();
@@ -61,18 +66,18 @@ fn a_failed_recovery_costs_nothing_and_can_be_repeated() {
     let ids = IdMap { uids: vec![extent], gids: vec![extent] };
     let id = keep(&world, &KeptRecord { ids, ..record() });
     for _ in 0..2 {
-        let error = world.store.claim_kept(&id).unwrap().capture(Some("mine"), &world.store).unwrap_err();
+        let error = world.store.claim_kept(&id).unwrap().capture(named("mine"), &world.store).unwrap_err();
         assert!(error.to_string().contains("id map"), "{error}");
         assert_eq!(world.store.sweep().unwrap().runs, 0);
     }
     // A name that cannot be set is found out before anything leaves the upper.
     let other = keep(&world, &record());
-    world.store.claim_kept(&other).unwrap().capture(Some("No"), &world.store).unwrap_err();
+    world.store.claim_kept(&other).unwrap().capture(named("No"), &world.store).unwrap_err();
     let upper = world.path("store/runs").join(&other).join("upper");
     assert_eq!(fs::read_to_string(upper.join("work/file")).unwrap(), "precious");
     let mode = fs::metadata(upper.join("work/file")).unwrap().mode();
     assert_ne!(mode & 0o200, 0, "it is as the action left it");
-    world.store.claim_kept(&other).unwrap().capture(Some("yes"), &world.store).unwrap();
+    world.store.claim_kept(&other).unwrap().capture(named("yes"), &world.store).unwrap();
 }
 
 /// As long as the layer is not in place, nothing but the run has what was written.
@@ -101,6 +106,27 @@ fn a_run_is_kept_while_it_is_captured() {
     assert!(reserved.len() >= 4096);
 }
 
+#[test]
+fn an_upper_with_a_device_is_recovered_when_that_is_asked_for() {
+    if !rustix::process::geteuid().is_root() {
+        return common::skip::this_test("device nodes are made by root only");
+    }
+    let world = World::new();
+    let id = keep(&world, &record());
+    let device = world.path("store/runs").join(&id).join("upper/work/null");
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, device, kind, mode, rustix::fs::makedev(1, 3)).unwrap();
+    let claimed = world.store.claim_kept(&id).unwrap();
+    let error = claimed.capture(Recovery::default(), &world.store).unwrap_err();
+    assert!(error.to_string().contains("`vfsrun layer recover --devices`"), "{error}");
+    let claimed = world.store.claim_kept(&id).unwrap();
+    let devices = Recovery { devices: true, ..Recovery::default() };
+    let (captured, name) = claimed.capture(devices, &world.store).unwrap();
+    assert_eq!(name.as_deref(), Some("result"));
+    let manifest = world.store.manifest(&captured.digest).unwrap();
+    assert_eq!(find(&manifest, "work/null").kind, Kind::Device { block: false, major: 1, minor: 3 });
+}
+
 /// Files may lack their content then: nobody is to take them for the result.
 #[test]
 fn an_upper_that_may_have_lost_something_gets_no_name_by_itself() {
@@ -109,10 +135,11 @@ fn an_upper_that_may_have_lost_something_gets_no_name_by_itself() {
         let unsynced_in = boot.map(str::to_owned);
         let id = keep(&world, &KeptRecord { unsynced_in, ..record() });
         assert_eq!(world.store.kept().unwrap()[0].record.as_ref().unwrap().is_whole(), boot.is_none());
-        let (_, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+        let (_, name) =
+            world.store.claim_kept(&id).unwrap().capture(Recovery::default(), &world.store).unwrap();
         assert_eq!(name.as_deref(), expected, "{boot:?}");
         let again = keep(&world, &record());
-        world.store.claim_kept(&again).unwrap().capture(Some("asked"), &world.store).unwrap();
+        world.store.claim_kept(&again).unwrap().capture(named("asked"), &world.store).unwrap();
     }
 }
 
@@ -184,7 +211,8 @@ fn a_record_that_is_damaged_or_missing_is_none() {
         fs::write(world.path("store/runs").join(&id).join("keep"), text).unwrap();
         assert_eq!(world.store.kept().unwrap()[0].record, None, "{text:?}");
     }
-    let (captured, name) = world.store.claim_kept(&id).unwrap().capture(None, &world.store).unwrap();
+    let (captured, name) =
+        world.store.claim_kept(&id).unwrap().capture(Recovery::default(), &world.store).unwrap();
     assert_eq!((captured.files, name), (2, None));
 }
 

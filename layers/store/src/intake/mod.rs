@@ -47,7 +47,7 @@ pub enum IntakeError {
         "{path:?} has overlayfs's mark {mark:?}: its content lies elsewhere; mount with redirect_dir=nofollow,metacopy=off"
     )]
     Redirected { path: PathBuf, mark: String },
-    #[error("{path:?} is a device, and devices are not to be recorded")]
+    #[error("{path:?} is a device: `vfsrun layer recover --devices` alone records those")]
     Device { path: PathBuf },
     #[error("{path:?} has the {what} {id}, which the action's id map does not cover")]
     UnmappedId { path: PathBuf, what: &'static str, id: u32 },

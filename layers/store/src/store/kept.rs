@@ -55,6 +55,15 @@ pub struct ClaimedRun {
     path: PathBuf,
 }
 
+/// How a kept run is captured now, where it was not said then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovery<'a> {
+    /// What the layer is to be called.
+    pub name: Option<&'a str>,
+    /// Devices are recorded; otherwise one is an error.
+    pub devices: bool,
+}
+
 impl KeptRecord {
     /// How it is to be captured.
     pub fn options(&self) -> CaptureOptions {
@@ -130,17 +139,17 @@ impl ClaimedRun {
         self.record.as_ref()
     }
 
-    /// Captures it as it was to be, under `name`, or the one that was asked for then; that is for an upper that is whole.
+    /// Captures it as it was to be, under the name that is asked for now, or then; that is for an upper that is whole.
     /// If this fails the run is kept as before; after success, or if it is killed when the layer is in place, it goes with the next sweep.
     pub fn capture(
         self,
-        name: Option<&str>,
+        how: Recovery<'_>,
         store: &LayerStore,
     ) -> Result<(Captured, Option<String>), CaptureError> {
         let record = self.record.clone().unwrap_or_default();
-        let name = name.map(str::to_owned).or(record.name.clone().filter(|_| record.is_whole()));
-        let record = KeptRecord { name: name.clone(), ..record };
-        let captured = capture_kept(&self.dir, self.upper.as_fd(), &record, store, None)?;
+        let name = how.name.map(str::to_owned).or(record.name.clone().filter(|_| record.is_whole()));
+        let options = CaptureOptions { name: name.clone(), devices: how.devices, ..record.options() };
+        let captured = capture_kept(&self.dir, self.upper.as_fd(), &options, store, None)?;
         if let Err(error) = self.dir.remove() {
             tracing::debug!(%error, "what was captured is left to the next sweep");
         }
@@ -184,20 +193,20 @@ impl Run {
         // A sync would make every run wait for the disk; whether there was need of one is known afterwards.
         let unsynced = KeptRecord { unsynced_in: Some(this_boot()), ..record.clone() };
         self.mark_kept(&unsynced, Lasting::Processes).map_err(CaptureError::Keep)?;
-        capture_kept(self.locked(), self.upper(), record, store, Some(look))
+        capture_kept(self.locked(), self.upper(), &record.options(), store, Some(look))
     }
 }
 
 fn capture_kept(
     dir: &LockedDir,
     upper: BorrowedFd<'_>,
-    record: &KeptRecord,
+    options: &CaptureOptions,
     store: &LayerStore,
     look: Option<&Look<'_>>,
 ) -> Result<Captured, CaptureError> {
     // From then on the upper may lack files, and must never be captured again.
     let let_go = || dir.unkeep().map_err(StoreError::io("let go of", store.path.join("runs").join(dir.id())));
-    capture(upper, &record.options(), store, Hooks { look, in_place: Some(&let_go) })
+    capture(upper, options, store, Hooks { look, in_place: Some(&let_go) })
 }
 
 /// Empty where that cannot be told.

@@ -45,7 +45,7 @@ use crate::{fsat, locked_dir};
 pub use config::Expiry;
 pub use error::{BlobFault, StoreError};
 pub use gc::{Collected, Expired, Why};
-pub use kept::{ClaimedRun, Kept, KeptRecord};
+pub use kept::{ClaimedRun, Kept, KeptRecord, Recovery};
 pub use list::LayerInfo;
 pub use names::check_name;
 pub use remove::{Really, Removed};

@@ -63,6 +63,9 @@ pub enum LayerCare {
         /// What the layer is to be called [default: as the action's capture would have]
         #[arg(long, requires = "id")]
         name: Option<String>,
+        /// Record devices; otherwise one is an error
+        #[arg(long, requires = "id")]
+        devices: bool,
         /// Remove what is kept
         #[arg(long, value_name = "ID", conflicts_with = "id")]
         drop: Option<String>,

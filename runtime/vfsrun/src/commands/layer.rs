@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use vfsrun_layers::{
-    Digest, DigestFunction, Entry, ImportOptions, Kind, LayerStore, OddNames, Removed, RootDigest,
+    Digest, DigestFunction, Entry, ImportOptions, Kind, LayerStore, OddNames, Recovery, Removed, RootDigest,
     check_name, import_dir, import_reapi, import_tar,
 };
 
@@ -54,8 +54,9 @@ fn care(store: &LayerStore, command: &LayerCare) -> Outcome {
         LayerCare::Gc { dry_run, keep_days, keep_bytes } => {
             gc::gc(store, *dry_run, *keep_days, keep_bytes.map(|size| size.0))
         }
-        LayerCare::Recover { id, name, drop } => {
-            recover::recover(store, id.as_deref(), name.as_deref(), drop.as_deref())
+        LayerCare::Recover { id, name, devices, drop } => {
+            let how = Recovery { name: name.as_deref(), devices: *devices };
+            recover::recover(store, id.as_deref(), how, drop.as_deref())
         }
     }
 }

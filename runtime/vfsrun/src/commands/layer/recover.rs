@@ -1,6 +1,6 @@
 //! `vfsrun layer recover`: what actions wrote that could not be captured.
 
-use vfsrun_layers::{Captured, Kept, KeptRecord, LayerStore, check_name};
+use vfsrun_layers::{Captured, Kept, KeptRecord, LayerStore, Recovery, check_name};
 
 use super::bytes;
 use super::ls::since;
@@ -8,11 +8,11 @@ use crate::commands::{Failure, Outcome, print_lines};
 use crate::log::note;
 use crate::{own_ids, probe};
 
-pub fn recover(store: &LayerStore, id: Option<&str>, name: Option<&str>, drop: Option<&str>) -> Outcome {
+pub fn recover(store: &LayerStore, id: Option<&str>, how: Recovery<'_>, drop: Option<&str>) -> Outcome {
     // The files belong to ids that actions have.
     own_ids::enter(&probe::caller()).map_err(|error| Failure::own(&error))?;
     match (id, drop) {
-        (Some(id), _) => capture(store, id, name),
+        (Some(id), _) => capture(store, id, how),
         (None, Some(id)) => remove(store, id),
         (None, None) => list(store),
     }
@@ -43,8 +43,8 @@ fn line(kept: &Kept) -> String {
     format!("{:<16} {:<11} {size:>11}  {about}{state}", kept.id, since(kept.since))
 }
 
-fn capture(store: &LayerStore, id: &str, name: Option<&str>) -> Outcome {
-    name.map_or(Ok(()), check_name).map_err(|error| Failure::own(&error))?;
+fn capture(store: &LayerStore, id: &str, how: Recovery<'_>) -> Outcome {
+    how.name.map_or(Ok(()), check_name).map_err(|error| Failure::own(&error))?;
     let run = store.claim_kept(id).map_err(|error| Failure::own(&error))?;
     match run.record() {
         None => {
@@ -56,7 +56,7 @@ fn capture(store: &LayerStore, id: &str, name: Option<&str>) -> Outcome {
         ),
         Some(_) => {}
     }
-    let (captured, name) = run.capture(name, store).map_err(|error| Failure::own(&error))?;
+    let (captured, name) = run.capture(how, store).map_err(|error| Failure::own(&error))?;
     let Captured { digest, added, changed, removed, bytes: size, .. } = captured;
     note(&format!(
         "layer {}{digest}: +{added} ~{changed} -{removed}, {}",
