@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use vfsrun_tests::{Background, Caller, Dialogue, Sandbox, Value, as_root_and_user, command, json};
+use vfsrun_tests::{Background, Caller, Dialogue, Sandbox, Value, as_root_and_user, command, json, skip};
 
 as_root_and_user!(
     verify_tells_what_is_damaged_and_how_to_mend_it,
@@ -22,7 +22,7 @@ as_root_and_user!(
     unusable_stores_are_one_error_each,
     name_that_is_too_long_is_refused_before_anything_is_read,
     ;
-    root: layer_of_a_mounted_view_survives_rm_and_gc, store_that_may_not_be_written_is_read, import_into_a_full_store_leaves_it_sound,
+    root: what_cannot_be_swept_is_told_and_stops_no_run, layer_of_a_mounted_view_survives_rm_and_gc, store_that_may_not_be_written_is_read, import_into_a_full_store_leaves_it_sound,
 );
 
 fn import(sandbox: &Sandbox, name: &str, content: &str) -> String {
@@ -330,6 +330,31 @@ fn dropped_upper_is_gone(sandbox: &Sandbox) {
     sandbox.call(&["layer", "recover"]).expect(0).assert_stderr_has("nothing is kept");
     sandbox.call(&["layer", "gc"]).expect(0);
     assert_eq!(sandbox.sh("find ../store/blobs -type f"), "");
+    sandbox.assert_nothing_left();
+}
+
+fn what_cannot_be_swept_is_told_and_stops_no_run(sandbox: &Sandbox) {
+    let spec = sandbox.shell_spec("true", &json!({}));
+    sandbox.run(&spec).expect(0);
+    sandbox.sh("for id in 0123456789abcde0 0123456789abcde1 0123456789abcde2; do
+             mkdir -p ../store/runs/$id/upper; touch ../store/runs/$id/lock ../store/runs/$id/upper/file
+         done");
+    let file = "$(find ../store/runs -path '*0123456789abcde1/upper/file')";
+    let mut chattr = sandbox.command("sh");
+    if !chattr.args(["-c", &format!("chattr +i {file}")]).status().is_ok_and(|status| status.success()) {
+        return skip::loudly(
+            "what_cannot_be_swept_is_told_and_stops_no_run",
+            "no file can be made immutable",
+        );
+    }
+    let told = sandbox.run(&spec);
+    let collected = sandbox.call(&["layer", "gc"]);
+    sandbox.sh(&format!("chattr -i {file}"));
+    for told in [told.expect(0), collected.expect(0)] {
+        told.assert_stderr_has("0123456789abcde1: Operation not permitted");
+    }
+    assert_eq!(sandbox.sh("ls -A ../store/runs | grep 0123456789abcde"), ".dead-0123456789abcde1\n");
+    assert!(!sandbox.run(&spec).expect(0).stderr.contains("dead actions"));
     sandbox.assert_nothing_left();
 }
 

@@ -143,30 +143,52 @@ pub fn count_dead(parent: impl AsFd) -> io::Result<usize> {
     Ok(dead)
 }
 
-/// Removes the directories in `parent` whose owners are dead and that are not to be kept. Returns their number.
-pub fn sweep(parent: impl AsFd) -> io::Result<usize> {
+/// What a sweep did.
+#[derive(Debug, Default)]
+pub struct Swept {
+    pub removed: usize,
+    /// The first directory that could not be removed.
+    pub left: Option<(String, io::Error)>,
+}
+
+/// Removes the directories in `parent` whose owners are dead and that are not to be kept, as many as can be.
+pub fn sweep(parent: impl AsFd) -> io::Result<Swept> {
+    let mut swept = Swept::default();
     let names = fsat::names(&parent)?;
     let names = || names.iter().filter_map(|name| name.to_str());
     let mut dead: Vec<String> = names().filter(|name| name.starts_with(DEAD)).map(str::to_owned).collect();
     if names().any(is_owned) {
         let _guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
         for id in names().filter(|name| is_owned(name)) {
-            if !is_dead(&parent, id)? {
-                continue;
-            }
             // The rename takes it away from everybody else; the slow part needs no lock.
             let name = format!("{DEAD}{id}");
-            match rustix::fs::renameat(&parent, id, &parent, &name) {
-                Ok(()) => dead.push(name),
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno.into()),
+            let taken = is_dead(&parent, id).and_then(|is_dead| match is_dead {
+                true => {
+                    rustix::fs::renameat(&parent, id, &parent, &name).map(|()| true).map_err(io::Error::from)
+                }
+                false => Ok(false),
+            });
+            match taken {
+                Ok(true) => dead.push(name),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => swept.leave(id, error),
             }
         }
     }
     for name in &dead {
-        remove_tree(parent.as_fd(), name.as_ref())?;
+        match remove_tree(parent.as_fd(), name.as_ref()) {
+            Ok(()) => swept.removed += 1,
+            Err(error) => swept.leave(name, error),
+        }
     }
-    Ok(dead.len())
+    Ok(swept)
+}
+
+impl Swept {
+    fn leave(&mut self, name: &str, error: io::Error) {
+        self.left.get_or_insert((name.to_owned(), error));
+    }
 }
 
 /// Whether a directory in the parent is one that this module made.
@@ -257,7 +279,7 @@ mod tests {
     fn a_living_owner_is_not_swept() {
         let (_temp, parent) = parent();
         let dir = LockedDir::create(&parent).unwrap();
-        assert_eq!(sweep(&parent).unwrap(), 0);
+        assert_eq!(sweep(&parent).unwrap().removed, 0);
         assert!(fsat::stat(&parent, dir.id()).unwrap().is_some());
     }
 
@@ -267,12 +289,12 @@ mod tests {
         let first = LockedDir::create(&parent).unwrap();
         let id = first.id().to_owned();
         first.retire().unwrap();
-        assert_eq!(sweep(&parent).unwrap(), 0);
+        assert_eq!(sweep(&parent).unwrap().removed, 0);
         let adopted = LockedDir::adopt(&parent).unwrap().unwrap();
         assert_eq!(adopted.id(), id);
         assert!(LockedDir::adopt(&parent).unwrap().is_none());
         drop(adopted);
-        assert_eq!(sweep(&parent).unwrap(), 1, "an owner that dies is swept as before");
+        assert_eq!(sweep(&parent).unwrap().removed, 1, "an owner that dies is swept as before");
     }
 
     #[test]
@@ -281,7 +303,7 @@ mod tests {
         let dir = LockedDir::create(&parent).unwrap();
         let id = dir.id().to_owned();
         let parts = dir.hand_over();
-        assert_eq!(sweep(&parent).unwrap(), 0);
+        assert_eq!(sweep(&parent).unwrap().removed, 0);
         let taken = LockedDir::take_over(&parent, &id, parts).unwrap().unwrap();
         assert_eq!(taken.id(), id);
         let parts = taken.hand_over();
@@ -312,10 +334,10 @@ mod tests {
         }
         dirs[1].keep_no_longer().unwrap();
         drop(dirs);
-        assert_eq!(sweep(&parent).unwrap(), 1);
+        assert_eq!(sweep(&parent).unwrap().removed, 1);
         user.kill().unwrap();
         user.wait().unwrap();
-        assert_eq!(sweep(&parent).unwrap(), 1);
+        assert_eq!(sweep(&parent).unwrap().removed, 1);
     }
 
     #[test]
@@ -326,7 +348,7 @@ mod tests {
         kept.keep(&[], Lasting::Processes).unwrap();
         let (swept_id, kept_id) = (swept.id().to_owned(), kept.id().to_owned());
         drop((swept, kept));
-        assert_eq!(sweep(&parent).unwrap(), 1);
+        assert_eq!(sweep(&parent).unwrap().removed, 1);
         assert!(fsat::stat(&parent, swept_id).unwrap().is_none());
         assert!(fsat::stat(&parent, kept_id).unwrap().is_some());
     }

@@ -17,12 +17,7 @@ const DEPTH: usize = 32;
 ///
 /// Errors: of the first thing that cannot be removed; the rest of the tree may be gone by then.
 pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let Some(top) = open_for_removal(parent, name)? else { return Ok(()) };
+    let Some(top) = remove_file_or_open(parent, name)? else { return Ok(()) };
     let mut moved = 0;
     // Each pass may leave directories that were moved up to the top.
     loop {
@@ -44,13 +39,7 @@ fn remove_below(
     depth: usize,
     moved: &mut u64,
 ) -> io::Result<()> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // Linux says EISDIR, POSIX allows EPERM; a file that may not be removed fails again below.
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let Some(child) = open_for_removal(dir, name)? else { return Ok(()) };
+    let Some(child) = remove_file_or_open(dir, name)? else { return Ok(()) };
     if depth >= DEPTH {
         drop(child);
         *moved += 1;
@@ -67,9 +56,20 @@ fn remove_below(
     remove_dir(dir, name)
 }
 
+/// Removes a file, or opens a directory. `None`: it is gone.
+fn remove_file_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+    let refused = match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        // Linux says EISDIR of a directory, POSIX allows EPERM, which is said of an immutable file, too.
+        Err(refused @ (Errno::ISDIR | Errno::PERM)) => refused,
+        Err(errno) => return Err(errno.into()),
+    };
+    open_for_removal(dir, name).map_err(|errno| if errno == Errno::NOTDIR { refused } else { errno }.into())
+}
+
 /// Opens a directory so that its names can be listed and removed; one without the owner's rights gets them first
 /// (overlayfs makes `work/work` with mode 000). `None`: it is gone.
-fn open_for_removal(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+fn open_for_removal(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -128,6 +128,31 @@ mod tests {
         fs::set_permissions(temp.path().join("tree/work"), Permissions::from_mode(0o555)).unwrap();
         remove_tree(open(temp.path()).as_fd(), OsStr::new("tree")).unwrap();
         assert!(!temp.path().join("tree").exists());
+    }
+
+    /// Of a file system that knows the flag, by root.
+    pub fn set_immutable(path: &Path, immutable: bool) -> Result<(), Errno> {
+        let file = open(path);
+        let flags = rustix::fs::ioctl_getflags(&file)?;
+        let flag = rustix::fs::IFlags::IMMUTABLE;
+        rustix::fs::ioctl_setflags(&file, if immutable { flags | flag } else { flags - flag })
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_removed_says_why() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir_all(temp.path().join("tree/sub")).unwrap();
+        let file = temp.path().join("tree/sub/file");
+        fs::write(&file, "x").unwrap();
+        if set_immutable(&file, true).is_err() {
+            return crate::skip::this_test(
+                "immutable files are made by root only, and not on every file system",
+            );
+        }
+        let error = remove_tree(open(temp.path()).as_fd(), OsStr::new("tree")).unwrap_err();
+        set_immutable(&file, false).unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::PERM.raw_os_error()));
+        remove_tree(open(temp.path()).as_fd(), OsStr::new("tree")).unwrap();
     }
 
     #[test]

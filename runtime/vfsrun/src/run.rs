@@ -22,6 +22,7 @@ use crate::hooks::Hooked;
 use crate::kept_root::{self, Stamp};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
+use crate::log::note;
 use crate::probe::reach::ReachError;
 use crate::refused::{refuse, unfinished};
 use crate::root_layer::RootLayerError;
@@ -242,7 +243,10 @@ pub fn ask(decided: &Decided) -> Result<Option<PendingView>, RunError> {
             let asked = view::ask(segments, key, &decided.facts, store, &decided.runtime, server, trace)
                 .map_err(|source| RunError::View { file: decided.file.clone(), source })?;
             // In the namespace whose ids dead actions' files belong to.
-            store.sweep()?;
+            if let Err(error) = store.sweep() {
+                // It is in nobody's way but its own.
+                note(&format!("what dead actions left stays: {}", chain(&error)));
+            }
             Ok(Some(asked))
         }
         _ => Ok(None),

@@ -75,12 +75,22 @@ impl LayerStore {
         Ok(taken.map(|dir| Run { dir, upper, work, path }))
     }
 
-    /// Removes what dead processes left: runs without a `keep` marker, half-written files. Files whose owner this
-    /// process cannot act as (subordinate ids outside of their user namespace) are an error of the first such file.
+    /// Removes what dead processes left: runs without a `keep` marker, half-written files.
+    ///
+    /// Errors: the first that cannot be removed, such as files whose owner this process cannot act as (subordinate ids
+    /// outside of their user namespace); the others are gone.
     pub fn sweep(&self) -> Result<Swept, StoreError> {
-        let runs = locked_dir::sweep(&self.runs).map_err(StoreError::io("sweep", self.path.join("runs")))?;
-        let scratch = locked_dir::sweep(&self.tmp).map_err(StoreError::io("sweep", self.path.join("tmp")))?;
-        Ok(Swept { runs, scratch })
+        let (runs, scratch) = (self.sweep_in(&self.runs, "runs"), self.sweep_in(&self.tmp, "tmp"));
+        Ok(Swept { runs: runs?, scratch: scratch? })
+    }
+
+    fn sweep_in(&self, parent: &OwnedFd, name: &str) -> Result<usize, StoreError> {
+        let path = self.path.join(name);
+        let swept = locked_dir::sweep(parent).map_err(StoreError::io("sweep", &path))?;
+        match swept.left {
+            Some((left, error)) => Err(StoreError::io("remove", path.join(left))(error)),
+            None => Ok(swept.removed),
+        }
     }
 }
 
