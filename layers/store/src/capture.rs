@@ -23,7 +23,8 @@ pub struct CaptureOptions {
     /// Devices are recorded; otherwise one is an error.
     pub devices: bool,
     /// Paths in the root of the action; only they and what lies below them is recorded. Their parents are recorded as
-    /// plain directories. Empty for everything.
+    /// plain directories, and if one of those was deleted or replaced, that what was wanted below it is gone. Empty for
+    /// everything.
     pub only: Vec<PathBuf>,
     pub take: Take,
     /// Is pointed at the layer, before anything is taken out of the upper.

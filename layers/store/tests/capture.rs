@@ -232,6 +232,56 @@ fn only_what_is_wanted_is_recorded() {
     assert!(upper.join("tmp/file").exists(), "what is not recorded stays");
 }
 
+/// What goes with a directory above is gone, too.
+#[test]
+fn what_is_wanted_is_gone_with_what_it_lay_in() {
+    for how in [Overlay::Trusted, Overlay::Userxattr] {
+        let world = World::new();
+        for dir in ["deleted", "remade", "replaced", "dir", "file", "deep/a", "deep/b", "deeper/a/b", "same"]
+        {
+            let dir = world.dir("lower").join(dir);
+            fs::create_dir_all(dir.join("out")).unwrap();
+            fs::write(dir.join("out/file"), "x").unwrap();
+        }
+        fs::set_permissions(world.path("lower/deeper"), Permissions::from_mode(0o1770)).unwrap();
+        let script = "rm -rf deleted; rm -rf remade; mkdir remade; rm -rf replaced; echo x > replaced
+            rm -rf dir; mkdir -p dir/out; echo y > dir/out/new; rm -rf file; mkdir file; echo x > file/out
+            rm -rf deep; mkdir -p deep/a; rm -rf deeper/a; touch same/other";
+        if !in_overlay(&world, how, script) {
+            return;
+        }
+        let only = [
+            "/deleted/out",
+            "deleted/out/",
+            "/deleted/out/below",
+            "/remade/out",
+            "/replaced/out",
+            "/dir/out",
+            "/file/out",
+            "/deep/a/out",
+            "/deep/b/out",
+            "/deeper/a/b/out",
+            "/same/out",
+            "/absent/out",
+        ];
+        let only = only.map(Into::into).to_vec();
+        let captured = world.capture(&world.path("upper"), &CaptureOptions { only, ..canonical() }).unwrap();
+        let manifest = world.store.manifest(&captured.digest).unwrap();
+        let of = |wanted: fn(&Kind) -> bool| {
+            let found = manifest.entries.iter().filter(|entry| wanted(&entry.kind));
+            found.map(|entry| entry.path.to_str().unwrap()).collect::<Vec<_>>()
+        };
+        let gone =
+            ["deep/a/out", "deep/b/out", "deeper/a/b/out", "deleted/out", "remade/out", "replaced/out"];
+        assert_eq!(of(|kind| *kind == Kind::Whiteout), gone);
+        assert_eq!(of(|kind| *kind == Kind::Directory { opaque: true }), ["dir/out"]);
+        assert_eq!(of(|kind| matches!(kind, Kind::File { .. })), ["dir/out/new", "file/out"]);
+        assert!(!paths(&manifest).contains(&"same"));
+        assert_eq!(find(&manifest, "deeper/a/b").meta.mode, 0o770, "as the one that it lay in");
+        assert_eq!(captured.removed, 6);
+    }
+}
+
 #[test]
 fn user_attributes_stay_and_others_go() {
     let world = World::new();

@@ -8,7 +8,7 @@
 mod files;
 mod scan;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -199,7 +199,7 @@ fn assemble(scan: &Scan, stored: &[Stored]) -> Result<Intake, IntakeError> {
 }
 
 /// A directory that was recorded only because a wanted subtree could lie in it goes when none does.
-fn drop_empty_ways(entries: &mut Vec<Entry>, on_the_way: &HashMap<PathBuf, ()>) {
+fn drop_empty_ways(entries: &mut Vec<Entry>, on_the_way: &HashSet<PathBuf>) {
     if on_the_way.is_empty() {
         return;
     }
@@ -207,7 +207,7 @@ fn drop_empty_ways(entries: &mut Vec<Entry>, on_the_way: &HashMap<PathBuf, ()>) 
     while let Some(entry) = entries.pop() {
         let leads_on = kept.last().is_some_and(|next| order::is_below(&next.path, &entry.path));
         let is_root = entry.path.as_os_str().is_empty();
-        if leads_on || is_root || !on_the_way.contains_key(&entry.path) {
+        if leads_on || is_root || !on_the_way.contains(&entry.path) {
             kept.push(entry);
         }
     }

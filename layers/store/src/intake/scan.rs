@@ -1,6 +1,6 @@
 //! A scan: the names and metadata of a tree; files are left for later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -30,14 +30,26 @@ pub(super) struct Scan {
     /// Grouped by directory.
     pub files: Vec<FoundFile>,
     /// Directories outside of the wanted subtrees that lead to them.
-    pub on_the_way: HashMap<PathBuf, ()>,
+    pub on_the_way: HashSet<PathBuf>,
     pub added: u64,
     pub sockets: u64,
     pub devices_skipped: u64,
     /// (device, inode) of files with several links → index in `files`.
     linked: HashMap<(u64, u64), usize>,
-    /// Directories to be read.
-    queue: Vec<PathBuf>,
+    /// Directories to be read, and whether one above, which is not recorded as opaque, hides what was in their place.
+    queue: Vec<(PathBuf, bool)>,
+}
+
+/// The subtrees to record, none below another one; no path at all for everything.
+struct Wanted(Vec<PathBuf>);
+
+/// A directory whose names are looked at.
+struct Parent<'a> {
+    dir: &'a OwnedFd,
+    path: &'a Path,
+    meta: &'a Meta,
+    /// It, or one above, is opaque, and was not recorded so.
+    hides: bool,
 }
 
 /// Where a path stands to the subtrees that are wanted.
@@ -51,43 +63,58 @@ enum Place {
 impl Scan {
     /// One directory is open at a time, so that depth costs no descriptors.
     pub(super) fn read(root: BorrowedFd<'_>, rules: &Rules<'_>) -> Result<Scan, IntakeError> {
-        let mut scan = Scan { queue: vec![PathBuf::new()], ..Scan::default() };
-        while let Some(path) = scan.queue.pop() {
-            scan.directory(root, &path, rules)?;
+        let mut scan = Scan { queue: vec![(PathBuf::new(), false)], ..Scan::default() };
+        let wanted = Wanted::of(rules.only);
+        while let Some((path, is_hidden)) = scan.queue.pop() {
+            scan.directory(root, &path, is_hidden, &wanted, rules)?;
         }
         Ok(scan)
     }
 
-    fn directory(&mut self, root: BorrowedFd<'_>, path: &Path, rules: &Rules<'_>) -> Result<(), IntakeError> {
+    fn directory(
+        &mut self,
+        root: BorrowedFd<'_>,
+        path: &Path,
+        is_hidden: bool,
+        wanted: &Wanted,
+        rules: &Rules<'_>,
+    ) -> Result<(), IntakeError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let dir = vfsrun_sys::beneath::open(root, path, flags).map_err(failed("open", path))?;
         let stat = rustix::fs::fstat(&dir).map_err(failed("look at", path))?;
         let attributes = xattrs::read(dir.as_fd()).map_err(failed("read the attributes of", path))?;
         let marks = Marks::read(path, &attributes)?;
-        let inside = place(rules.only, path) == Place::Inside;
+        let inside = wanted.place(path) == Place::Inside;
         if !inside {
-            self.on_the_way.insert(path.to_owned(), ());
+            self.on_the_way.insert(path.to_owned());
         } else if !marks.origin && !path.as_os_str().is_empty() {
             self.added += 1;
         }
-        let opaque = rules.overlay && marks.opaque && inside;
+        let hides = is_hidden || rules.overlay && marks.opaque;
         let meta = rules.meta(path, &stat, attributes)?;
-        self.entries.push(Entry { path: path.to_owned(), kind: Kind::Directory { opaque }, meta });
-        for name in fsat::names(&dir).map_err(failed("list", path))? {
-            self.name(&dir, path, name, rules)?;
+        let kind = Kind::Directory { opaque: hides && inside };
+        self.entries.push(Entry { path: path.to_owned(), kind, meta: meta.clone() });
+        let names = fsat::names(&dir).map_err(failed("list", path))?;
+        if hides && !inside {
+            self.gone_from(path, &names, wanted, &meta);
+        }
+        let parent = Parent { dir: &dir, path, meta: &meta, hides: hides && !inside };
+        for name in names {
+            self.name(&parent, name, wanted, rules)?;
         }
         Ok(())
     }
 
     fn name(
         &mut self,
-        dir: &OwnedFd,
-        parent: &Path,
+        parent: &Parent<'_>,
         name: OsString,
+        wanted: &Wanted,
         rules: &Rules<'_>,
     ) -> Result<(), IntakeError> {
-        let path = parent.join(&name);
-        let place = place(rules.only, &path);
+        let dir = parent.dir;
+        let path = parent.path.join(&name);
+        let place = wanted.place(&path);
         if place == Place::Outside {
             return Ok(());
         }
@@ -95,12 +122,18 @@ impl Scan {
         let Some(stat) = stat else { return Err(IntakeError::StillWritten { path }) };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                self.queue.push(path);
+                self.queue.push((path, parent.hides));
                 return Ok(());
             }
-            _ if place == Place::OnTheWay => return Ok(()),
+            _ if place == Place::OnTheWay => {
+                // A whiteout, or something else in the place of a directory.
+                if rules.overlay {
+                    wanted.below(&path).for_each(|gone| self.gone(parent.path, gone, parent.meta));
+                }
+                return Ok(());
+            }
             FileType::RegularFile => {
-                self.file(parent, name, stat);
+                self.file(parent.path, name, stat);
                 return Ok(());
             }
             FileType::Symlink => {
@@ -126,6 +159,29 @@ impl Scan {
         };
         self.entries.push(Entry { path, kind, meta });
         Ok(())
+    }
+
+    /// What is wanted below a directory that hides what was in its place, and is not there any more.
+    fn gone_from(&mut self, dir: &Path, names: &[OsString], wanted: &Wanted, meta: &Meta) {
+        for gone in wanted.below(dir) {
+            let next = gone.iter().nth(dir.iter().count()).expect("what lies below has a name more");
+            if !names.iter().any(|name| name == next) {
+                self.gone(dir, gone, meta);
+            }
+        }
+    }
+
+    /// Records a whiteout at a path that is wanted, with the directories that lead to it from `above`, which has an entry and
+    /// `meta`. Nobody says what they were: theirs is like that.
+    fn gone(&mut self, above: &Path, gone: &Path, meta: &Meta) {
+        let meta = Meta { mode: meta.mode & 0o777, xattrs: Attributes::new(), ..meta.clone() };
+        for way in gone.ancestors().skip(1).take_while(|way| *way != above) {
+            if self.on_the_way.insert(way.to_owned()) {
+                let kind = Kind::Directory { opaque: false };
+                self.entries.push(Entry { path: way.to_owned(), kind, meta: meta.clone() });
+            }
+        }
+        self.entries.push(Entry { path: gone.to_owned(), kind: Kind::Whiteout, meta: Meta::default() });
     }
 
     fn device(
@@ -178,16 +234,28 @@ impl FoundFile {
     }
 }
 
-fn place(only: &[PathBuf], path: &Path) -> Place {
-    if only.is_empty() {
-        return Place::Inside;
+impl Wanted {
+    fn of(only: &[PathBuf]) -> Wanted {
+        let mut all: Vec<PathBuf> =
+            only.iter().map(|path| path.strip_prefix("/").unwrap_or(path).components().collect()).collect();
+        // Parents come before what lies below them.
+        all.sort();
+        all.dedup_by(|path, before| path.starts_with(before));
+        Wanted(all)
     }
-    let wanted = || only.iter().map(|wanted| wanted.strip_prefix("/").unwrap_or(wanted));
-    if wanted().any(|wanted| path.starts_with(wanted)) {
-        Place::Inside
-    } else if wanted().any(|wanted| wanted.starts_with(path)) {
-        Place::OnTheWay
-    } else {
-        Place::Outside
+
+    fn place(&self, path: &Path) -> Place {
+        if self.0.is_empty() || self.0.iter().any(|wanted| path.starts_with(wanted)) {
+            Place::Inside
+        } else if self.below(path).next().is_some() {
+            Place::OnTheWay
+        } else {
+            Place::Outside
+        }
+    }
+
+    /// Those that lie below `path`.
+    fn below(&self, path: &Path) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(PathBuf::as_path).filter(move |wanted| *wanted != path && wanted.starts_with(path))
     }
 }
