@@ -14,6 +14,7 @@ as_root_and_user!(
     whiteouts_hold_in_the_next_run,
     a_chain_of_runs_is_a_build,
     name_points_to_the_last_success_only,
+    name_that_cannot_be_given_is_refused_before_the_command_runs,
     failed_command_is_captured_without_a_name,
     capture_false_keeps_nothing,
     only_what_is_asked_for_is_captured,
@@ -143,6 +144,19 @@ fn name_points_to_the_last_success_only(sandbox: &Sandbox) {
     assert!(sandbox.show("result").starts_with(&first.digest()));
     let second = run(sandbox, "echo 3 > /f", &named).expect(0);
     assert!(sandbox.show("result").starts_with(&second.digest()));
+}
+
+fn name_that_cannot_be_given_is_refused_before_the_command_runs(sandbox: &Sandbox) {
+    for (name, is_fine) in [("Bad", false), (&*"x".repeat(201), false), (&"x".repeat(200), true)] {
+        let output = run(sandbox, "echo ran; echo x > /f", &json!({ "capture": { "name": name } }));
+        let output = output.expect(if is_fine { 0 } else { 125 });
+        assert_eq!(output.stdout, if is_fine { "ran\n" } else { "" }, "{name}");
+        if is_fine {
+            assert!(sandbox.show(name).contains("/f"));
+        } else {
+            output.assert_stderr_has("spec.json: vfs.capture.name: ");
+        }
+    }
 }
 
 fn failed_command_is_captured_without_a_name(sandbox: &Sandbox) {

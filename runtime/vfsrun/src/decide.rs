@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use vfsrun_layers::LayerStore;
+use vfsrun_layers::{LayerStore, check_name};
 use vfsrun_plan::facts::CgroupManager;
 use vfsrun_plan::plan::{Root, Seccomp, Segment};
 use vfsrun_plan::{Facts, Plan};
@@ -195,6 +195,9 @@ fn agent(plan: &Plan, filter: Option<&Filter>, bundle: &Path) -> Result<Option<A
 pub fn planned(request: &Request) -> Result<Planned, RunError> {
     let Loaded { spec, file, store, facts } = load_all(request)?;
     let plan = Plan::new(&spec, &facts).map_err(|source| RunError::Plan { file: file.clone(), source })?;
+    if let Some(name) = plan.capture.as_ref().and_then(|capture| capture.name.as_ref()) {
+        check_name(name).map_err(|source| RunError::CaptureName { file: file.clone(), source })?;
+    }
     Ok(Planned { file, spec, facts, plan: Box::new(plan), store })
 }
 

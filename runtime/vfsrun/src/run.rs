@@ -45,6 +45,8 @@ pub enum RunError {
     Spec(#[from] SpecError),
     #[error("{}", file.display())]
     Plan { file: PathBuf, source: PlanError },
+    #[error("{}: vfs.capture.name", file.display())]
+    CaptureName { file: PathBuf, source: StoreError },
     #[error("{}: process: missing; a spec says what to run in process.args", file.display())]
     NoProcess { file: PathBuf },
     #[error("{}: {at}", file.display())]
