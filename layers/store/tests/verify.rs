@@ -163,6 +163,19 @@ fn a_name_that_is_damaged_or_leads_nowhere_can_be_removed_and_nothing_goes_with_
 }
 
 #[test]
+fn what_has_the_name_of_a_blob_that_no_layer_has_and_is_no_file_is_to_be_removed() {
+    let store = store();
+    let path = store.world.blob_path(&Digest::of(b"nobody's"));
+    fs::create_dir_all(&path).unwrap();
+    let problem = store.problem();
+    assert_eq!((&problem.what, &problem.fault), (&What::Stray, &Fault::NoFile));
+    assert!(problem.to_string().ends_with("is no file; it does not belong here: remove it"), "{problem}");
+    assert_eq!(store.verify().unreferenced, (0, 0));
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(store.verify().problems, []);
+}
+
+#[test]
 fn missing_shortened_and_replaced_blobs_are_found() {
     let store = store();
     let blob = Digest::of(b"other");
@@ -174,6 +187,7 @@ fn missing_shortened_and_replaced_blobs_are_found() {
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert_eq!(store.problem().fault, Fault::NoFile);
+    assert!(store.problem().remedy().starts_with("remove it: "), "an import puts no file over a directory");
     fs::remove_dir(&path).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .unwrap();

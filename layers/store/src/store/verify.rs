@@ -9,6 +9,8 @@ mod strays;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use rustix::fs::FileType;
+
 use super::error::StoreError;
 use super::{LayerStore, blobs};
 use crate::digest::Digest;
@@ -177,6 +179,12 @@ impl LayerStore {
     /// Blobs that nothing mentions are read as well: the next capture of their content would believe in them.
     fn add_unreferenced(&self, wanted: &mut Blobs, found: &mut Verified) -> Result<(), StoreError> {
         self.each_blob(|_, _, digest, stat| {
+            let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+            if !is_file && !wanted.contains_key(&digest) {
+                let file = PathBuf::from("blobs").join(blobs::file_name(&digest));
+                found.problems.push(Problem::of_file(file, Fault::NoFile));
+                return Ok(());
+            }
             wanted.entry(digest).or_insert_with(|| {
                 found.unreferenced.0 += 1;
                 found.unreferenced.1 += stat.st_size as u64;

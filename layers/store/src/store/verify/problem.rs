@@ -93,6 +93,9 @@ impl Problem {
             (_, Fault::Mode { .. }, _) => {
                 format!("`chmod 0444 {}` in the store mends it", self.file.display())
             }
+            (_, Fault::NoFile, Some(layer)) => format!(
+                "remove it: `vfsrun layer import` of the same source mends the layer then, or `vfsrun layer rm {layer}` removes it"
+            ),
             (_, _, Some(layer)) => format!(
                 "`vfsrun layer import` of the same source mends it, or `vfsrun layer rm {layer}` removes the layer"
             ),
