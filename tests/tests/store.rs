@@ -395,12 +395,14 @@ fn name_that_is_too_long_is_refused_before_anything_is_read(sandbox: &Sandbox) {
 fn store_that_may_not_be_written_is_read(sandbox: &Sandbox) {
     import(sandbox, "one", "content");
     age(sandbox, 3);
+    sandbox.sh("mkdir -p ../store/runs/0123456789abcde0 ../store/runs/0123456789abcde1; touch ../store/runs/0123456789abcde1/lock");
     let store = sandbox.store();
     let setup = format!("mount --bind '{0}' '{0}'; mount -o remount,bind,ro '{0}'", store.display());
-    let steps = "vfsrun layer verify && vfsrun layer ls && vfsrun layer export one out && cat out/file
+    let steps = "vfsrun layer verify 2>&1 && vfsrun layer recover && vfsrun layer ls && vfsrun layer export one out && cat out/file
                  code=0; vfsrun layer gc 2> message || code=$?; echo code $code";
     let output = command::run(&mut sandbox.script_in_namespace(&setup, steps)).expect(0);
     assert!(output.stdout.contains("content") && output.stdout.contains("code 125"), "{}", output.stdout);
+    assert!(output.stdout.contains("2 directories"), "{}", output.stdout);
     let message = std::fs::read_to_string(sandbox.path("message")).unwrap();
     assert!(message.contains("Read-only file system"), "{message}");
 }

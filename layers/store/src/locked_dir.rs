@@ -132,13 +132,17 @@ impl LockedDir {
     }
 }
 
-/// How many directories in `parent` a sweep would remove.
+/// How many directories in `parent` a sweep would remove, as far as the caller may look. Rights to read are enough.
 pub fn count_dead(parent: impl AsFd) -> io::Result<usize> {
+    let _guard = lock_to_look(&parent)?;
     let mut dead = 0;
     for name in fsat::names(&parent)? {
         let Some(name) = name.to_str() else { continue };
-        let is_dead = name.starts_with(DEAD) || is_owned(name) && is_dead(&parent, name)?;
-        dead += usize::from(is_dead);
+        let is_dead = || match is_dead(&parent, name) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            other => other,
+        };
+        dead += usize::from(name.starts_with(DEAD) || is_owned(name) && is_dead()?);
     }
     Ok(dead)
 }
@@ -210,7 +214,8 @@ fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {
     if fsat::stat(&dir, KEEP)?.is_some() {
         return Ok(false);
     }
-    match lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
+    // Without a lock its owner died before it made one: this is asked under the parent's.
+    match lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
         Ok(_) => Ok(!is_used(&dir)?),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
@@ -247,6 +252,23 @@ pub fn lock(dir: impl AsFd, name: &str, how: FlockOperation) -> Result<OwnedFd, 
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
     flock(&file, how).map(|()| file)
+}
+
+/// As [`lock`], for one who may only read; `None` if there is no such file.
+pub fn lock_if_there(dir: impl AsFd, name: &str, how: FlockOperation) -> Result<Option<OwnedFd>, Errno> {
+    match fsat::open_file(dir, name) {
+        Err(Errno::NOENT) => Ok(None),
+        file => file.and_then(|file| flock(&file, how).map(|()| Some(file))),
+    }
+}
+
+/// The parent's lock, for one who looks at directories and must not be taken for the owner of one. `None` if the caller may
+/// not even read it.
+fn lock_to_look(parent: impl AsFd) -> Result<Option<OwnedFd>, Errno> {
+    match lock_if_there(parent, PARENT_LOCK, FlockOperation::LockExclusive) {
+        Err(Errno::ACCESS) => Ok(None),
+        other => other,
+    }
 }
 
 /// flock(2), taken up again after a signal.

@@ -57,6 +57,27 @@ fn layers_without_a_name_expire_by_age_and_named_ones_do_not() {
 }
 
 #[test]
+fn a_listing_does_not_disturb_a_removal() {
+    let world = World::new();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let store = LayerStore::open(&world.path("store")).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                store.list().unwrap();
+            }
+        });
+        let removed = (0..200).all(|_| {
+            let layer = put(&world, b"content");
+            world.store.set_name("name", &layer).unwrap();
+            world.store.remove("name").unwrap().layer == Some(layer)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(removed);
+    });
+}
+
+#[test]
 fn the_least_recently_used_go_when_there_is_no_room() {
     let world = World::new();
     let layers_of: Vec<_> =

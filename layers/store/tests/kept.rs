@@ -4,35 +4,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::kept::{keep, record};
 use common::{World, find};
 use vfsrun_layers::{IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, StoreError};
-
-/// Set in the process that a test traces.
-const TRACED: &str = "VFSRUN_TEST_TRACED";
-
-/// A run that wrote something and is kept; its id.
-fn keep(world: &World, record: &KeptRecord) -> String {
-    let run = world.store.new_run().unwrap();
-    let upper = run.path().join("upper");
-    fs::create_dir(upper.join("work")).unwrap();
-    fs::write(upper.join("work/file"), "precious").unwrap();
-    fs::write(upper.join("other"), "not wanted").unwrap();
-    run.keep(record).unwrap();
-    run.id().to_owned()
-}
-
-fn record() -> KeptRecord {
-    KeptRecord {
-        why: "the disk was full".into(),
-        command: vec!["make".into(), "all".into()],
-        name: Some("result".into()),
-        clamp_mtime: Some(7),
-        only: vec![PathBuf::from("work")],
-        ..KeptRecord::default()
-    }
-}
 
 fn named(name: &str) -> Recovery<'_> {
     Recovery { name: Some(name), ..Recovery::default() }
@@ -143,32 +119,6 @@ fn an_upper_that_may_have_lost_something_gets_no_name_by_itself() {
     }
 }
 
-/// After a power failure an upper that is kept has what was written, and its record.
-#[test]
-fn what_is_kept_is_on_disk_first() {
-    if std::env::var_os(TRACED).is_some() {
-        keep(&World::new(), &record());
-        return;
-    }
-    let trace = tempfile::NamedTempFile::new().unwrap();
-    let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-y", "-e", "trace=syncfs,fdatasync,fsync,rename,renameat,renameat2", "-o"]);
-    strace.arg(trace.path()).arg(std::env::current_exe().unwrap());
-    match strace.args(["--exact", "what_is_kept_is_on_disk_first"]).env(TRACED, "").output() {
-        Err(_) => return common::skip::this_test("strace is not installed"),
-        Ok(output) => assert!(output.status.success(), "{output:?}"),
-    }
-    let lines = fs::read_to_string(trace.path()).unwrap();
-    let calls: Vec<_> = lines.lines().filter(|line| line.contains("/store/runs/")).collect();
-    let call = |call: &str, what: &str| {
-        let found = calls.iter().position(|line| line.contains(call) && line.contains(what));
-        found.unwrap_or_else(|| panic!("{call} of {what} in {lines}"))
-    };
-    let (all, record, mark) =
-        (call("syncfs", ""), call("fdatasync", "/reserve>"), call("rename", "\"keep\""));
-    assert!(all < record && record < mark && mark < call("fsync(", ""), "{lines}");
-}
-
 #[test]
 fn another_record_takes_the_place_of_the_first_whole() {
     let world = World::new();
@@ -191,6 +141,38 @@ fn two_do_not_recover_the_same() {
     drop(first);
     world.store.claim_kept(&id).unwrap().remove().unwrap();
     assert!(!world.path("store/runs").join(&id).exists());
+}
+
+/// Whoever looks is not taken for somebody who captures.
+#[test]
+fn looking_at_what_is_kept_disturbs_nobody() {
+    let world = World::new();
+    let id = keep(&world, &record());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let store = LayerStore::open(&world.path("store")).unwrap();
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(store.kept().unwrap().len(), 1);
+                }
+            });
+        }
+        let claimed = (0..300).all(|_| world.store.claim_kept(&id).is_ok());
+        is_over.store(true, Ordering::Relaxed);
+        assert!(claimed);
+    });
+}
+
+#[test]
+fn what_is_kept_and_not_being_captured_is_counted() {
+    let world = World::new();
+    let [first, _] = [(); 2].map(|()| keep(&world, &record()));
+    assert_eq!(world.store.kept_count().unwrap(), 2);
+    let claimed = world.store.claim_kept(&first).unwrap();
+    assert_eq!(world.store.kept_count().unwrap(), 1);
+    drop(claimed);
+    assert_eq!(world.store.kept_count().unwrap(), 2);
 }
 
 #[test]
@@ -226,41 +208,4 @@ fn what_cannot_be_looked_through_is_listed_all_the_same() {
     let kept = world.store.kept().unwrap();
     assert_eq!((kept.len(), kept[0].bytes.is_some()), (1, rustix::process::geteuid().is_root()));
     fs::set_permissions(&deep, fs::Permissions::from_mode(0o700)).unwrap();
-}
-
-/// The disk is full to the last byte, but for what was reserved.
-#[test]
-fn a_long_record_of_a_full_disk_is_cut_short() {
-    if !rustix::process::geteuid().is_root() {
-        return common::skip::this_test("a file system of a few pages is mounted by root only");
-    }
-    let test = std::env::current_exe().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=64k none {0} && VFSRUN_TEST_FULL={0} {1} --exact on_a_full_disk",
-        dir.path().display(),
-        test.display()
-    );
-    let status = std::process::Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
-/// In the mount namespace of the other test.
-#[test]
-fn on_a_full_disk() {
-    let Some(dir) = std::env::var_os("VFSRUN_TEST_FULL") else { return };
-    let store = LayerStore::open(&PathBuf::from(dir).join("store")).unwrap();
-    let run = store.new_run().unwrap();
-    let fill = fs::write(run.path().join("upper/fill"), vec![0; 1 << 20]);
-    assert_eq!(fill.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
-    let long = KeptRecord { why: "why ".repeat(3000), command: vec!["word ".repeat(100); 100], ..record() };
-    run.keep(&long).unwrap();
-    drop(run);
-    assert_eq!(store.sweep().unwrap().runs, 0);
-    let kept = store.kept().unwrap().remove(0).record.unwrap();
-    assert_eq!((kept.name, kept.only, kept.clamp_mtime), (long.name, long.only, long.clamp_mtime));
-    assert!(kept.why.starts_with("why why") && kept.why.len() < 1000);
 }

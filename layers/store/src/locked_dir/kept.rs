@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{KEEP, LOCK, LockedDir, PARENT_LOCK, is_owned, lock};
+use super::{KEEP, LOCK, LockedDir, PARENT_LOCK, is_owned, lock, lock_if_there, lock_to_look};
 use crate::fsat;
 
 /// What `keep` is while the directory is not kept.
@@ -102,14 +102,15 @@ impl LockedDir {
 
     /// What there is to know about one that is kept, if it is.
     pub fn look(parent: impl AsFd, id: &str) -> io::Result<Option<KeptDir>> {
+        let _guard = lock_to_look(&parent)?;
         let dir = match fsat::open_dir(&parent, id) {
             Err(Errno::NOENT) => return Ok(None),
             other => other?,
         };
         let Some(stat) = fsat::stat(&dir, KEEP)? else { return Ok(None) };
         let record = fsat::read(&dir, KEEP)?;
-        let is_busy =
-            matches!(lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+        let locked = lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive);
+        let is_busy = matches!(locked, Err(Errno::WOULDBLOCK));
         Ok(Some(KeptDir { dir, since: stat.st_mtime, record, is_busy }))
     }
 

@@ -118,6 +118,17 @@ impl LayerStore {
         Ok(all)
     }
 
+    /// How many kept runs there are that nobody is capturing.
+    pub fn kept_count(&self) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for id in LockedDir::kept(&self.runs).map_err(StoreError::io("list", self.path.join("runs")))? {
+            let found = LockedDir::look(&self.runs, &id);
+            let found = found.map_err(StoreError::io("look at", self.path.join("runs").join(id)))?;
+            count += usize::from(found.is_some_and(|found| !found.is_busy));
+        }
+        Ok(count)
+    }
+
     /// Takes over a kept run.
     ///
     /// Errors: none is kept under this id; somebody else is at it.

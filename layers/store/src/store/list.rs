@@ -31,6 +31,8 @@ pub struct LayerInfo {
 impl LayerStore {
     /// All layers, sorted by digest. A damaged one is listed without its figures.
     pub fn list(&self) -> Result<Vec<LayerInfo>, StoreError> {
+        // To ask whether a layer is in use is to take it for a moment.
+        let _guard = self.lock_for_reading()?;
         let names = self.names()?;
         let mut layers = Vec::new();
         let mut blobs = OwnBlobs::default();

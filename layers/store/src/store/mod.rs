@@ -152,7 +152,7 @@ impl LayerStore {
             .map_err(StoreError::io("lock", self.path.join("lock")))
     }
 
-    /// As [`LayerStore::lock_shared`]; not at all for one who may read the store and no more.
+    /// As [`LayerStore::lock_shared`]; not at all for one who may not even read the lock.
     fn lock_for_reading(&self) -> Result<Option<OwnedFd>, StoreError> {
         match self.lock_shared() {
             Err(StoreError::Io { source, .. })
@@ -161,7 +161,10 @@ impl LayerStore {
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
-                Ok(None)
+                match locked_dir::lock_if_there(&self.root, "lock", FlockOperation::LockShared) {
+                    Err(Errno::ACCESS) => Ok(None),
+                    locked => locked.map_err(StoreError::io("lock", self.path.join("lock"))),
+                }
             }
             locked => locked.map(Some),
         }
