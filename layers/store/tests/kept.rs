@@ -78,8 +78,11 @@ fn a_run_is_kept_while_it_is_captured() {
     let id = run.id().to_owned();
     run.remove().unwrap();
     assert_eq!(world.store.new_run().unwrap().id(), id);
-    let reserved = fs::metadata(world.path("store/runs").join(&id).join("reserve")).unwrap();
-    assert!(reserved.len() >= 4096);
+    let reserved = fs::read_to_string(world.path("store/runs").join(&id).join("reserve")).unwrap();
+    assert!(
+        reserved.len() == 4096 && reserved.trim().is_empty(),
+        "and nothing of this one's command: {reserved}"
+    );
 }
 
 #[test]

@@ -61,12 +61,8 @@ impl LockedDir {
             opened => (opened?, true),
         };
         let file = File::from(file);
-        let records = records.iter().map(|record| padded(record));
-        let mut written =
-            records.filter_map(|record| file.write_all_at(&record, 0).is_ok().then_some(record.len()));
-        let length = written.next().unwrap_or(0) as u64;
-        if file.metadata()?.len() != length {
-            file.set_len(length)?;
+        if !records.iter().any(|record| write_whole(&file, &padded(record)).is_ok()) {
+            file.set_len(0)?;
         }
         if lasting == Lasting::PowerFailures {
             rustix::fs::fdatasync(&file)?;
@@ -85,9 +81,13 @@ impl LockedDir {
         Ok(rustix::fs::syncfs(&self.dir)?)
     }
 
-    /// A sweep may remove the directory once its owner is dead. The room for a record stays.
+    /// A sweep may remove the directory once its owner is dead. The room for a record stays, the record goes: a command line
+    /// is nothing to leave behind.
     pub fn unkeep(&self) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.dir, KEEP, &self.dir, RESERVE)?)
+        rustix::fs::renameat(&self.dir, KEEP, &self.dir, RESERVE)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = File::from(rustix::fs::openat(&self.dir, RESERVE, flags, Mode::empty())?);
+        write_whole(&file, &padded(&[]))
     }
 
     /// The directories of `parent` that are kept.
@@ -135,6 +135,13 @@ impl LockedDir {
         let parent = parent.as_fd().try_clone_to_owned()?;
         Ok(Claimed::Ours { dir: LockedDir { parent, id: id.to_owned(), dir, lock: own }, record })
     }
+}
+
+/// Makes `content` all that is in the file, in place.
+fn write_whole(file: &File, content: &[u8]) -> io::Result<()> {
+    file.write_all_at(content, 0)?;
+    let length = content.len() as u64;
+    if file.metadata()?.len() == length { Ok(()) } else { file.set_len(length) }
 }
 
 /// As much as there is room for at least: a record takes the place of another one whole, and gives back no room. JSON may
