@@ -12,6 +12,7 @@ as_root_and_user!(
     what_cannot_change_is_told_by_its_branch,
     equal_layers_of_two_places_have_a_base_each,
     a_name_that_is_given_anew_has_the_new_base,
+    the_layers_below_are_recorded_in_their_order,
     an_import_has_none,
 );
 
@@ -128,6 +129,31 @@ fn what_cannot_change_is_told_by_its_branch(sandbox: &Sandbox) {
     assert_eq!((&line["t"], line.get("host")), (&json!("f"), None), "{line}");
     assert!(line["branch"]["name"].as_str().unwrap().contains("tree"), "{line}");
     assert!(line["branch"]["c"].as_str().unwrap().starts_with("b3:"), "{line}");
+}
+
+fn the_layers_below_are_recorded_in_their_order(sandbox: &Sandbox) {
+    sandbox.sh("mkdir low high src && echo 1 > low/f && echo 2 > high/g && echo 3 > src/h && sleep 0.1");
+    let import = |name: &str| {
+        sandbox.call(&["layer", "import", name, name]).expect(0);
+        json!(sandbox.show(name).lines().next().unwrap().split_whitespace().last().unwrap())
+    };
+    let (low, high) = (import("low"), import("high"));
+    let branches = json!([{ "path": "src", "at": "/src" }, { "layer": "high", "at": "/src" }, { "layer": "low" }, { "layer": "high" }]);
+    let capture =
+        |name: &str| json!({ "branches": branches, "capture": { "name": name, "only": ["/src/"] } });
+    let script = "echo 4 > /src/new";
+    sandbox.run(&sandbox.shell_spec(script, &capture("top"))).expect(0);
+    run(sandbox, script, "alone", src());
+    let listed: Value =
+        serde_json::from_str(&sandbox.call(&["layer", "ls", "--json"]).expect(0).stdout).unwrap();
+    let over = |name: &str| {
+        let has = |layer: &&Value| layer["names"].as_array().unwrap().contains(&json!(name));
+        listed.as_array().unwrap().iter().find(has).unwrap()["over"][name].clone()
+    };
+    assert_eq!((over("top"), over("alone"), over("low")), (json!([high, low]), json!([]), Value::Null));
+    let shown = sandbox.call(&["layer", "show", "--base", "top"]).expect(0).stdout;
+    let header: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
+    assert_eq!(header["over"], json!([high, low]));
 }
 
 fn equal_layers_of_two_places_have_a_base_each(sandbox: &Sandbox) {

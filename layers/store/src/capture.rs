@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use crate::base::{Base, Seen};
+use crate::base::Base;
 use crate::digest::Digest;
 use crate::ids::IdMap;
 use crate::intake::{Devices, Intake, Owner, Rules};
@@ -51,8 +51,8 @@ pub struct Captured {
     pub sockets_skipped: u64,
 }
 
-/// Says what was there before at the paths of a layer, parents first.
-pub type Look<'a> = dyn Fn(&Manifest) -> Result<Vec<Seen>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+/// Says what was there before at the paths of a layer, which has this digest.
+pub type Look<'a> = dyn Fn(Digest, &Manifest) -> Result<Base, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// What is done when a layer is in place, and nothing has been taken out of the upper yet. If it fails the capture has.
 #[derive(Clone, Copy, Default)]
@@ -116,8 +116,8 @@ fn give_name(
 ) -> Result<(), CaptureError> {
     let named = match look {
         Some(look) => {
-            let seen = look(&intake.manifest).map_err(|source| CaptureError::Base { source })?;
-            store.set_name_with_base(name, &Base { layer: intake.digest, seen })
+            let base = look(intake.digest, &intake.manifest);
+            store.set_name_with_base(name, &base.map_err(|source| CaptureError::Base { source })?)
         }
         None => store.set_name(name, &intake.digest),
     };

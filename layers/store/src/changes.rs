@@ -192,7 +192,7 @@ mod tests {
 
     fn told(entries: Vec<Entry>, seen: Vec<Seen>) -> Vec<String> {
         let layer = Manifest::from_entries(entries).unwrap();
-        let base = Base { layer: layer.digest(), seen };
+        let base = Base { layer: layer.digest(), over: Vec::new(), seen };
         changes(&layer, &base).iter().map(Change::to_string).collect()
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::kept::{keep, record};
 use common::{World, find};
-use vfsrun_layers::{IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, StoreError};
+use vfsrun_layers::{Base, IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, StoreError};
 
 fn named(name: &str) -> Recovery<'_> {
     Recovery { name: Some(name), ..Recovery::default() }
@@ -63,14 +63,14 @@ fn a_run_is_kept_while_it_is_captured() {
     let run = world.store.new_run().unwrap();
     fs::write(run.path().join("upper/file"), "precious").unwrap();
     let record = KeptRecord { only: Vec::new(), ..record() };
-    let look = |_: &_| {
+    let look = |layer, _: &_| {
         let kept = world.store.kept().unwrap();
         assert_eq!(kept.len(), 1);
         let found = kept[0].record.clone().unwrap();
         assert!(found.unsynced_in.is_some() && found.is_whole());
         assert_eq!((&*kept[0].id, kept[0].is_busy), (run.id(), true));
         assert_eq!(KeptRecord { unsynced_in: None, ..found }, record);
-        Ok(Vec::new())
+        Ok(Base { layer, over: Vec::new(), seen: Vec::new() })
     };
     run.capture(&record, &world.store, &look).unwrap();
     assert!(world.store.kept().unwrap().is_empty());

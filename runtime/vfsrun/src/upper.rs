@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vfsrun_layers::{
-    CaptureError, CaptureOptions, Captured, Hooks, IdExtent, IdMap, KeptRecord, LayerStore, Manifest, Run,
-    Take,
+    Base, CaptureError, CaptureOptions, Captured, Digest, Hooks, IdExtent, IdMap, KeptRecord, LayerStore,
+    Manifest, Run, Take,
 };
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{self, Root, RootLayer, UpperOn};
 use vfsrun_sys::process::Process;
+use vfsrun_union::describe::Source;
 
 use crate::base::{self, Meanwhile};
 use crate::kept_root;
@@ -150,12 +151,15 @@ pub fn capture(
 ) -> Result<(Option<Captured>, Option<String>), RunError> {
     let Some(how) = &plan.capture else { return Ok((None, None)) };
     let name = how.name.clone().filter(|_| names);
-    let look = |manifest: &Manifest| match &plan.root {
-        Root::View { segments, .. } => {
-            Ok(base::of(manifest, segments, store, file, &id_map(plan), meanwhile)?)
-        }
-        // Nothing of it lies anywhere else.
-        Root::Directory { .. } => Ok(Vec::new()),
+    let look = |layer: Digest, manifest: &Manifest| {
+        let seen = match &plan.root {
+            Root::View { segments, .. } => {
+                base::of(manifest, segments, store, file, &id_map(plan), meanwhile)?
+            }
+            // Nothing of it lies anywhere else.
+            Root::Directory { .. } => Vec::new(),
+        };
+        Ok(Base { layer, over: layers(&plan.root), seen })
     };
     let killed = record(plan, "this program was killed while it captured it".to_owned(), name.clone());
     let captured = match upper {
@@ -194,6 +198,21 @@ fn record(plan: &Plan, why: String, name: Option<String>) -> KeptRecord {
         only: how.map(|how| how.only.clone()).unwrap_or_default(),
         unsynced_in: None,
     }
+}
+
+/// Of which the root is made, first on top, each once.
+fn layers(root: &Root) -> Vec<Digest> {
+    let Root::View { segments, .. } = root else { return Vec::new() };
+    let mut layers = Vec::new();
+    for branch in segments.iter().flat_map(|segment| &segment.spec.branches) {
+        if let Source::Layer { digest, .. } = &branch.source
+            && let Ok(digest) = digest.parse()
+            && !layers.contains(&digest)
+        {
+            layers.push(digest);
+        }
+    }
+    layers
 }
 
 pub fn id_map(plan: &Plan) -> IdMap {

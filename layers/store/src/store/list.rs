@@ -1,6 +1,6 @@
 //! A listing: what `vfsrun layer ls` shows of each layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::StoreError;
@@ -26,6 +26,8 @@ pub struct LayerInfo {
     pub last_used: SystemTime,
     /// Somebody holds it now.
     pub in_use: bool,
+    /// Of each name that has a base, the layers that its changes were made over, first on top. One that is damaged is left out.
+    pub over: BTreeMap<String, Vec<Digest>>,
 }
 
 impl LayerStore {
@@ -46,8 +48,12 @@ impl LayerStore {
             if let Some(manifest) = &manifest {
                 blobs.add(layers.len(), manifest);
             }
+            let names: Vec<_> =
+                names.iter().filter(|name| name.1 == digest).map(|name| name.0.clone()).collect();
+            let over = |name: &String| Some((name.clone(), self.over(name).ok()??));
             layers.push(LayerInfo {
-                names: names.iter().filter(|name| name.1 == digest).map(|name| name.0.clone()).collect(),
+                over: names.iter().filter_map(over).collect(),
+                names,
                 digest,
                 files: totals.map(|totals| totals.0),
                 bytes: totals.map(|totals| totals.1),

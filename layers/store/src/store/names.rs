@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::StoreError;
 use super::{LayerStore, MIN_PREFIX};
-use crate::base::Base;
+use crate::base::{Base, BaseError};
 use crate::digest::Digest;
 use crate::fsat;
 use crate::locked_dir::LockedDir;
@@ -107,6 +107,19 @@ impl LayerStore {
     ///
     /// Errors: no such name, a base that is damaged.
     pub fn base(&self, name: &str) -> Result<Option<Base>, StoreError> {
+        self.parse_base(name, Base::parse)
+    }
+
+    /// The layers that `name`'s was made over, first on top. `None` and errors as for [`LayerStore::base`].
+    pub(super) fn over(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
+        Ok(self.parse_base(name, Base::parse_over)?.map(|base| base.over))
+    }
+
+    fn parse_base(
+        &self,
+        name: &str,
+        parse_text: impl Fn(&[u8]) -> Result<Base, BaseError>,
+    ) -> Result<Option<Base>, StoreError> {
         let bytes = self.read_name(name, u64::MAX)?;
         let Some((layer, base)) = parse(&bytes) else {
             return Err(StoreError::DamagedName { name: name.to_owned() });
@@ -115,7 +128,7 @@ impl LayerStore {
             return Ok(None);
         }
         let path = || self.path.join("names").join(name.replace('/', "%"));
-        match Base::parse(base) {
+        match parse_text(base) {
             Ok(base) if base.layer == layer => Ok(Some(base)),
             Ok(_) => Err(StoreError::ForeignBase { path: path() }),
             Err(source) => Err(StoreError::BadBase { path: path(), source }),

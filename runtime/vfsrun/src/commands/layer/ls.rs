@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use vfsrun_layers::{LayerInfo, LayerStore};
+use vfsrun_layers::{Digest, LayerInfo, LayerStore};
 
 use super::{bytes, elapsed};
 use crate::commands::{Failure, Outcome, print, print_lines};
@@ -64,7 +64,14 @@ fn object(layer: &LayerInfo) -> Value {
         "created": seconds(layer.created),
         "lastUsed": seconds(layer.last_used),
         "inUse": layer.in_use,
+        "over": over(layer),
     })
+}
+
+/// By name, since each is one user's hold on one capture.
+fn over(layer: &LayerInfo) -> Value {
+    let digests = |layers: &[Digest]| layers.iter().map(Digest::to_string).collect::<Vec<_>>();
+    layer.over.iter().map(|(name, layers)| (name.clone(), json!(digests(layers)))).collect()
 }
 
 /// Since the epoch.
