@@ -114,6 +114,11 @@ impl Disk {
         !self.dirty.contains(&file)
     }
 
+    /// Whether both names lead to one file.
+    pub fn is_same(&mut self, one: &Path, other: &Path) -> bool {
+        self.file(one) == self.file(other)
+    }
+
     /// Whether a power failure now leaves the file at `path`, with its content.
     pub fn has(&mut self, path: &Path) -> bool {
         self.has_content(path) && !path.ancestors().any(|path| self.lost_names.contains(path))

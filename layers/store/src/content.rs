@@ -23,8 +23,11 @@ const PIECE: usize = 256 << 10;
 /// The whole of a small file; one byte more than `expected` is asked for, so that growth is seen.
 pub fn read_small(file: &OwnedFd, expected: u64) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; expected as usize + 1];
-    let length = read_full(file, &mut buffer, 0)?;
-    buffer.truncate(length);
+    let first = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..], 0))?;
+    // Less than was asked for is the end: a file that has all that was expected is not asked again.
+    let rest =
+        if first as u64 >= expected { 0 } else { read_full(file, &mut buffer[first..], first as u64)? };
+    buffer.truncate(first + rest);
     Ok(buffer)
 }
 

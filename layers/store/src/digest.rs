@@ -29,6 +29,10 @@ impl Digest {
         decode(hex.as_bytes()).map(Digest).ok_or_else(|| DigestError { text: hex.to_owned() })
     }
 
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()

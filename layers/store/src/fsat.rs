@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
+use vfsrun_sys::fd_passing;
 
 /// Opens the directory `name` in `dir` for reading; a symlink is refused (ELOOP or ENOTDIR).
 pub fn open_dir(dir: impl AsFd, name: impl AsRef<OsStr>) -> Result<OwnedFd, Errno> {
@@ -56,6 +57,18 @@ pub fn stat(dir: impl AsFd, name: impl AsRef<OsStr>) -> Result<Option<Stat>, Err
 pub fn unlink(dir: impl AsFd, name: impl AsRef<OsStr>) -> Result<(), Errno> {
     match rustix::fs::unlinkat(dir, name.as_ref(), AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives an open file one more name in `dir`. Errors: ENOENT, too, for a file that has no name any more.
+pub fn link(file: &OwnedFd, dir: impl AsFd, name: &str) -> Result<(), Errno> {
+    match rustix::fs::linkat(file, "", &dir, name, AtFlags::EMPTY_PATH) {
+        // Before Linux 6.10 that takes CAP_DAC_READ_SEARCH.
+        Err(Errno::NOENT) => {
+            let path = fd_passing::magic_link(file.as_fd());
+            rustix::fs::linkat(rustix::fs::CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)
+        }
         other => other,
     }
 }

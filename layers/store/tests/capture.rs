@@ -398,9 +398,10 @@ fn a_file_that_somebody_writes_is_refused() {
     let upper = world.dir("upper");
     fs::write(upper.join("busy"), vec![0u8; 64 << 20]).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
+    // Who comes later waits until the file is captured.
+    let file = fs::OpenOptions::new().write(true).open(upper.join("busy")).unwrap();
     let error = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let file = fs::OpenOptions::new().write(true).open(upper.join("busy")).unwrap();
             let mut byte = 0u8;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 byte = byte.wrapping_add(1);

@@ -33,11 +33,18 @@ fn a_new_store_is_private_and_has_a_version() {
 }
 
 #[test]
-fn a_newer_store_and_a_directory_that_is_none_are_refused() {
+fn a_newer_store_one_without_a_version_and_a_directory_that_is_none_are_refused() {
     let world = World::new();
     fs::write(world.path("store/version"), "2\n").unwrap();
     let error = LayerStore::open(&world.path("store")).unwrap_err();
     assert!(error.to_string().contains("has format 2; this program knows up to 1"), "{error}");
+    for found in ["", "x\n", "0\n"] {
+        fs::write(world.path("store/version"), found).unwrap();
+        let error = LayerStore::open(&world.path("store")).unwrap_err();
+        let wanted =
+            format!("version holds {:?}, which is no format of a layer store: write 1 into it", found.trim());
+        assert!(error.to_string().contains(&wanted), "{error}");
+    }
     fs::write(world.dir("other").join("precious"), "").unwrap();
     let error = LayerStore::open(&world.path("other")).unwrap_err();
     assert!(error.to_string().contains("it is not a layer store"), "{error}");

@@ -19,25 +19,37 @@ pub enum Writer {
 /// Takes a read lease (fcntl(2), F_SETLEASE) on a regular file and gives it back at once. `file` must be open for
 /// reading only; a descriptor open for writing is itself the writer.
 ///
-/// A writer that comes in between waits until the lease is back, some microseconds. The signal that tells of it is
-/// set to SIGURG, whose default is to be ignored; the usual SIGIO would end the process.
+/// A writer that comes in between waits until the lease is back, some microseconds.
 pub fn writer(file: impl AsFd) -> Writer {
-    let fd = file.as_fd().as_raw_fd();
-    let control = |command: libc::c_int, argument: libc::c_int| {
-        // SAFETY: `fd` is open for the whole call, and these commands take an integer.
-        let result = unsafe { libc::fcntl(fd, command, argument) };
-        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    };
-    if control(F_SETSIG, libc::SIGURG).is_err() {
+    match hold(&file) {
+        // Closing the file would give it back, too; an error here changes nothing.
+        Writer::None => {
+            control(&file, libc::F_SETLEASE, libc::F_UNLCK).map_or(Writer::Unknown, |()| Writer::None)
+        }
+        other => other,
+    }
+}
+
+/// The same; if there is no writer the lease is kept until the file, with all copies of its descriptor, is closed. A
+/// writer that comes waits so long, but not longer than /proc/sys/fs/lease-break-time says, 45 seconds by default.
+///
+/// The signal that tells of it is set to SIGURG, whose default is to be ignored; the usual SIGIO would end the process.
+pub fn hold(file: impl AsFd) -> Writer {
+    if control(&file, F_SETSIG, libc::SIGURG).is_err() {
         return Writer::Unknown;
     }
-    match control(libc::F_SETLEASE, libc::F_RDLCK) {
-        // Closing the file would give it back, too; an error here changes nothing.
-        Ok(()) => control(libc::F_SETLEASE, libc::F_UNLCK).map_or(Writer::Unknown, |()| Writer::None),
+    match control(&file, libc::F_SETLEASE, libc::F_RDLCK) {
+        Ok(()) => Writer::None,
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EINVAL)) => Writer::Unknown,
         // EAGAIN, or the kernel is out of memory.
         Err(_) => Writer::Some,
     }
+}
+
+fn control(file: impl AsFd, command: libc::c_int, argument: libc::c_int) -> io::Result<()> {
+    // SAFETY: the file is open for the whole call, and the commands above take an integer.
+    let result = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, argument) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -82,6 +94,20 @@ mod tests {
             assert_eq!(unsafe { libc::munmap(place, 1) }, 0);
             assert_eq!(writer(&reader), Writer::None);
         }
+    }
+
+    #[test]
+    fn nobody_opens_a_held_file_for_writing_until_it_is_closed() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let open = || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        let held = File::open(&path).unwrap();
+        assert_eq!(hold(&held), Writer::None);
+        assert_eq!(open().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        open().unwrap();
     }
 
     #[test]

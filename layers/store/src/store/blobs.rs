@@ -1,12 +1,10 @@
 //! A blob: the content of one or more files, named by its BLAKE3.
 
 use std::collections::HashSet;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, RenameFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Stat};
 
 use super::LayerStore;
 use super::error::{BlobFault, StoreError};
@@ -89,32 +87,6 @@ impl LayerStore {
             .map_err(StoreError::io("look at the blob", self.blob_path(digest)))
     }
 
-    /// Moves the file `name` of `dir`, open as `file`, into place as the blob `digest`. One that is there is replaced only by one that is on
-    /// disk: somebody may have waited for that and count on it.
-    pub(super) fn adopt_blob(
-        &self,
-        dir: &OwnedFd,
-        name: &str,
-        file: &OwnedFd,
-        digest: &Digest,
-    ) -> io::Result<()> {
-        let target = file_name(digest);
-        let adopt = |flags| rustix::fs::renameat_with(dir, name, &self.blobs, &target, flags);
-        let mut adopted = adopt(RenameFlags::NOREPLACE);
-        if adopted == Err(Errno::NOENT) {
-            fsat::make_dir(&self.blobs, &target[..2], 0o700)?;
-            adopted = adopt(RenameFlags::NOREPLACE);
-        }
-        match adopted {
-            // EINVAL: a file system that knows no such flag.
-            Err(Errno::EXIST | Errno::INVAL) => {
-                rustix::fs::fsync(file)?;
-                Ok(adopt(RenameFlags::empty())?)
-            }
-            adopted => Ok(adopted?),
-        }
-    }
-
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs").join(Path::new(&file_name(digest)))
     }
@@ -129,9 +101,12 @@ pub fn file_name(digest: &Digest) -> String {
 /// Whether the file can be believed to hold what its name says without reading it. A second link may be an upper that
 /// is still being written to.
 pub fn is_settled(stat: &Stat, size: u64) -> bool {
+    has_marks(stat) && stat.st_nlink == 1 && stat.st_size as u64 == size
+}
+
+/// Whether the file has the mode and the time of a settled blob.
+pub fn has_marks(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_mode & 0o7777 == MODE
         && (stat.st_mtime, stat.st_mtime_nsec) == (MTIME, 0)
-        && stat.st_nlink == 1
-        && stat.st_size as u64 == size
 }

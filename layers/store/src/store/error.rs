@@ -16,7 +16,12 @@ pub enum StoreError {
     #[error("{} has files but no version file: it is not a layer store", path.display())]
     NotAStore { path: PathBuf },
     #[error("the layer store {} has format {found}; this program knows up to {known}: use a newer vfsrun", path.display())]
-    Newer { path: PathBuf, found: String, known: u32 },
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error(
+        "{} holds {found:?}, which is no format of a layer store: write 1 into it if the store was made by this program",
+        path.display()
+    )]
+    NoVersion { path: PathBuf, found: String },
     #[error(
         "{name:?} is not a layer name: a-z, 0-9, '.', '_', '-' and '/', starting with a letter or digit, \
          without '..', '//' or a '/' at the end, at most {} bytes",

@@ -149,6 +149,9 @@ impl LayerStore {
         used: &mut HashSet<Digest>,
     ) -> Result<Vec<Expired>, StoreError> {
         let mut gone = Vec::new();
+        if !expired.is_empty() {
+            self.sync_names()?;
+        }
         for layer in expired {
             if let Some(_claim) = self.claim(&layer.digest)? {
                 self.remove_manifest(&layer.digest)?;
@@ -158,7 +161,7 @@ impl LayerStore {
             }
         }
         if !gone.is_empty() {
-            self.sync_removals()?;
+            self.sync_layers()?;
         }
         Ok(gone)
     }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A blob counts as *settled* while it is a regular file with mode 0444, mtime 1 and one link. Any write changes the
-//! mtime; a blob that is not settled is hashed again before anybody believes in it. None is settled before it is on disk.
+//! mtime; a blob that is not settled is hashed again before anybody believes in it.
 
 mod blobs;
 mod config;
@@ -24,6 +24,7 @@ mod list;
 mod names;
 mod remove;
 mod run;
+mod unsynced;
 mod uses;
 pub mod verify;
 mod writer;
@@ -55,7 +56,7 @@ pub(crate) use writer::Link;
 pub use writer::{Adding, Writer};
 
 /// The format this program writes, and the newest it reads.
-const VERSION: u32 = 1;
+const VERSION: u64 = 1;
 /// Fewest digits of an abbreviated digest.
 const MIN_PREFIX: usize = 8;
 const DIRECTORIES: [&str; 5] = ["blobs", "layers", "names", "runs", "tmp"];
@@ -146,6 +147,16 @@ impl LayerStore {
         Ok(stat.map_err(StoreError::io("look at", self.layers_path().join(digest.hex())))?.is_some())
     }
 
+    /// What was added to the layers, and what was removed from them, is so after a power failure, too.
+    fn sync_layers(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.layers).map_err(StoreError::io("sync", self.layers_path()))
+    }
+
+    /// The same for the names.
+    fn sync_names(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.names).map_err(StoreError::io("sync", self.path.join("names")))
+    }
+
     /// Held while layers, blobs or names are added.
     fn lock_shared(&self) -> Result<OwnedFd, StoreError> {
         locked_dir::lock(&self.root, "lock", FlockOperation::LockShared)
@@ -184,9 +195,10 @@ fn check_version(root: &OwnedFd, path: &Path) -> Result<bool, StoreError> {
         other => other.map_err(StoreError::io("read", path.join("version")))?,
     };
     let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-    match text.parse::<u32>() {
-        Ok(1..=VERSION) => Ok(true),
-        _ => Err(StoreError::Newer { path: path.to_owned(), found: text, known: VERSION }),
+    match text.parse::<u64>() {
+        Ok(0) | Err(_) => Err(StoreError::NoVersion { path: path.join("version"), found: text }),
+        Ok(found) if found <= VERSION => Ok(true),
+        Ok(found) => Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION }),
     }
 }
 
@@ -218,16 +230,13 @@ fn write_version(root: &OwnedFd) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let mut file = std::fs::File::from(fsat::create(root, &temp, 0o644)?);
+    let file = fsat::create(root, &temp, 0o644)?;
+    let mut file = std::fs::File::from(file);
     io::Write::write_all(&mut file, format!("{VERSION}\n").as_bytes())?;
-    file.sync_data()?;
+    // On the disk before it has its name: a version that a power failure emptied would lock everybody out.
+    file.sync_all()?;
     rustix::fs::renameat(root, &temp, root, "version")?;
-    rustix::fs::fsync(root)?;
-    // The directory that it lies in may be one that we cannot read.
-    if let Ok(parent) = fsat::open_dir(root, "..") {
-        rustix::fs::fsync(parent)?;
-    }
-    Ok(())
+    Ok(rustix::fs::fsync(root)?)
 }
 
 /// Asks ext4 to give each run a block group of its own. In the store's group it would step, for each of the dozen files

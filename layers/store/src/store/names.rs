@@ -31,7 +31,8 @@ impl LayerStore {
         }
     }
 
-    /// Points `name` at `digest`, atomically, and returns what it pointed at before, if that is another layer.
+    /// Points `name` at `digest`, atomically, and returns what it pointed at before, if that is another layer. Name and layer
+    /// are on the disk then.
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
     pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
@@ -57,6 +58,7 @@ impl LayerStore {
         let written = self.write_name(&scratch, &file, &format!("{digest}\n{base}")).map_err(fail());
         scratch.remove().map_err(fail())?;
         written?;
+        self.sync_names()?;
         Ok(before)
     }
 
@@ -66,14 +68,14 @@ impl LayerStore {
         // On disk before it has its name: after a crash the name leads to the old layer or the new one.
         rustix::fs::fdatasync(&temp)?;
         rustix::fs::renameat(scratch.dir(), "name", &self.names, file)?;
-        Ok(rustix::fs::fsync(&self.names)?)
+        Ok(())
     }
 
     /// Forgets `name`; the layer stays.
     pub fn remove_name(&self, name: &str) -> Result<(), StoreError> {
         let file = file_name(name)?;
         match rustix::fs::unlinkat(&self.names, &file, rustix::fs::AtFlags::empty()) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.sync_names(),
             Err(Errno::NOENT) => Err(StoreError::NoSuchName { name: name.to_owned() }),
             Err(errno) => Err(StoreError::io("remove the name", self.path.join("names").join(file))(errno)),
         }

@@ -68,9 +68,12 @@ impl LayerStore {
             // Should this be killed between the name and the layer, the next collection goes on.
             self.forget_uses(&digest)?;
             self.remove_name(text)?;
+        } else {
+            // One that has left it may not be on the disk yet.
+            self.sync_names()?;
         }
         self.remove_manifest(&digest)?;
-        self.sync_removals()?;
+        self.sync_layers()?;
         let (blobs, bytes) = self.remove_unused(&used, Really::Do)?;
         Ok(Removed { name, layer: Some(digest), in_use: false, blobs, bytes })
     }
@@ -99,14 +102,11 @@ impl LayerStore {
         self.manifest(digest).map_err(unknown)
     }
 
+    /// No name may lead to it any more, after a power failure either: see [`LayerStore::sync_names`]. Its blobs stay until
+    /// the removal is on the disk: see [`LayerStore::sync_layers`].
     pub(super) fn remove_manifest(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.layers_path().join(digest.hex());
         fsat::unlink(&self.layers, digest.hex()).map_err(StoreError::io("remove", path))
-    }
-
-    /// Manifests are gone for good before any of their blobs goes: after a crash there is no layer that lacks one.
-    pub(super) fn sync_removals(&self) -> Result<(), StoreError> {
-        rustix::fs::fsync(&self.layers).map_err(StoreError::io("sync", self.layers_path()))
     }
 
     /// Removes the blobs that are not `used`; what has no blob's name is left to [`LayerStore::verify`]. Returns their

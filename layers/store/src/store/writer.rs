@@ -3,22 +3,19 @@
 //! It holds the store's lock shared, so that no removal takes a blob away between the moment it is found or written
 //! and the moment a manifest names it. Blobs are on disk before the manifest gets its name.
 
-mod disk;
-
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, Stat};
+use rustix::fs::{Mode, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use self::disk::{How, Unsynced};
 use super::LayerStore;
 use super::blobs::{self, file_name};
-use super::error::StoreError;
+use super::error::{BlobFault, StoreError};
+use super::unsynced::{Place, Put, Unsynced};
 use crate::digest::Digest;
 use crate::locked_dir::LockedDir;
 use crate::manifest::{Kind, Manifest};
@@ -30,14 +27,18 @@ pub struct Writer<'a> {
     /// Reads a blob again before it is believed to be there.
     doubts: bool,
     _lock: OwnedFd,
+    /// Uid of the store's directory.
+    owner: u32,
     /// Made when the first file is written.
     scratch: OnceLock<LockedDir>,
     making: Mutex<()>,
     next: AtomicU64,
+    /// One for each first byte of a digest, held while a blob gets its place: threads with equal files do not take each
+    /// other's place.
+    placing: [Mutex<()>; 256],
     /// Blobs that are in the store for sure, because this writer put or found them there.
     present: Mutex<HashSet<Digest>>,
-    /// Blobs that may not be on disk yet.
-    unsynced: Mutex<Vec<Unsynced>>,
+    unsynced: Mutex<Unsynced>,
 }
 
 /// No removal until it is dropped; see [`LayerStore::adding`].
@@ -55,7 +56,7 @@ pub(crate) enum Link {
     Present,
     /// Another file system, another owner, too many links: it must be copied.
     Impossible,
-    /// The name no longer leads to the file that was hashed.
+    /// The file has no name any more.
     Changed,
 }
 
@@ -76,24 +77,27 @@ impl LayerStore {
     }
 
     fn start_writer(&self, doubts: bool) -> Result<Writer<'_>, StoreError> {
+        let store = rustix::fs::fstat(&self.root).map_err(StoreError::io("look at", &self.path))?;
         Ok(Writer {
             store: self,
             doubts,
+            owner: store.st_uid,
             _lock: self.lock_shared()?,
             scratch: OnceLock::new(),
             making: Mutex::new(()),
             next: AtomicU64::new(0),
+            placing: [const { Mutex::new(()) }; 256],
             present: Mutex::new(HashSet::new()),
-            unsynced: Mutex::new(Vec::new()),
+            unsynced: Mutex::default(),
         })
     }
 
-    /// Puts one blob, on disk. A removal may take it away again until a layer names it: where that matters, use one
+    /// Puts one blob. A removal may take it away again until a layer names it: where that matters, use one
     /// [`LayerStore::writer`] for the blobs and the layer.
     pub fn put_blob(&self, reader: impl Read) -> Result<(Digest, u64), StoreError> {
         let writer = self.writer()?;
         let put = writer.put_blob(reader)?;
-        writer.sync_blobs()?;
+        writer.sync().map_err(StoreError::io("sync a blob of", &self.path))?;
         Ok(put)
     }
 
@@ -105,7 +109,7 @@ impl LayerStore {
 
 impl Writer<'_> {
     /// Puts what comes out of `reader`; returns its digest and size in bytes. Content that the store has is not
-    /// stored again.
+    /// stored again. The blob is on the disk, and believed without being read, once a layer was put.
     pub fn put_blob(&self, mut reader: impl Read) -> Result<(Digest, u64), StoreError> {
         let mut start = vec![0; content::SMALL as usize];
         let length = content::fill(&mut reader, &mut start)
@@ -119,27 +123,22 @@ impl Writer<'_> {
         let (name, temp) = self.temporary()?;
         let (digest, size) =
             content::copy_hashed(&mut reader, &start, &temp).map_err(self.failed("store a blob in"))?;
-        if self.has(&digest, size)? {
-            fsat::unlink(self.scratch()?, &name).map_err(self.failed("remove a temporary file from"))?;
-        } else {
-            self.finish(&temp, &name, &digest)?;
-        }
+        // If it is there by now, the copy goes.
+        self.has(&digest, size)?;
+        self.finish(&temp, &name, &digest)?;
         Ok((digest, size))
     }
 
-    /// Puts `manifest`, whose blobs are in the store, and returns the layer's digest.
+    /// Puts `manifest`, whose blobs are in the store, and returns the layer's digest. It is on the disk then.
     pub fn put_layer(&self, manifest: &Manifest) -> Result<Digest, StoreError> {
         manifest.check().map_err(|source| StoreError::InvalidLayer { source })?;
         for entry in &manifest.entries {
             let Kind::File { digest, size } = entry.kind else { continue };
             // What this writer has not put it has no content of to mend it with.
-            if !self.is_there(&digest, size, false)? {
-                let fault = self.store.blob_fault(&digest, size)?;
-                if let Some(fault) = fault {
-                    return Err(StoreError::Blob { path: entry.path.clone(), blob: digest, fault });
-                }
-                // Whoever put it may not have waited for the disk yet.
-                self.is_put(&digest, How::Shared);
+            if !self.is_there(&digest, size, false)?
+                && let Some(fault) = self.put_again(&digest, size)?
+            {
+                return Err(StoreError::Blob { path: entry.path.clone(), blob: digest, fault });
             }
         }
         let text = manifest.to_bytes();
@@ -149,8 +148,8 @@ impl Writer<'_> {
         // Put before. Whoever holds the layer has a lock on this very file, so that it must not be replaced, unless it is
         // damaged.
         if fsat::read(&self.store.layers, &name).is_ok_and(|old| old == text) {
-            self.sync_blobs()?;
-            self.sync_manifests()?;
+            self.sync().map_err(StoreError::io("sync the blobs of", &path))?;
+            self.store.sync_layers()?;
             self.store.note_use(&digest);
             return Ok(digest);
         }
@@ -160,10 +159,10 @@ impl Writer<'_> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(blobs::MODE))
             .map_err(StoreError::io("write", &path))?;
         rustix::fs::fdatasync(&file).map_err(StoreError::io("write", &path))?;
-        self.sync_blobs()?;
+        self.sync().map_err(StoreError::io("sync the blobs of", &path))?;
         rustix::fs::renameat(self.scratch()?, &temp_name, &self.store.layers, &name)
             .map_err(StoreError::io("write", &path))?;
-        self.sync_manifests()?;
+        self.store.sync_layers()?;
         Ok(digest)
     }
 
@@ -218,74 +217,120 @@ impl Writer<'_> {
         Ok(Copied { writer: self, name, temp, digest: *digest })
     }
 
-    /// Makes `name` in `dir`, whose stat and digest are known, the blob: a second link to the same file, which stays
-    /// where it is and as it is. Until [`Writer::settle`] nobody believes in such a blob without hashing it.
-    pub(crate) fn put_link(
-        &self,
-        digest: &Digest,
-        stat: &Stat,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> Result<Link, StoreError> {
-        if self.has(digest, stat.st_size as u64)? {
+    /// Makes `file`, whose stat and digest are known, the blob: a second link to the same file, which stays where it is
+    /// and as it is. Until [`Writer::settle`] nobody believes in such a blob without hashing it.
+    pub(crate) fn put_link(&self, digest: &Digest, stat: &Stat, file: &OwnedFd) -> Result<Link, StoreError> {
+        let _placing = self.placing(digest);
+        if self.present().contains(digest) {
             return Ok(Link::Present);
         }
-        let attempt = "link a blob into";
-        let target = file_name(digest);
-        let blobs = &self.store.blobs;
-        if stat.st_nlink > 1 {
-            let blob = self.store.blob_stat(digest)?;
-            let linked_before = blob.is_some_and(|blob| is_same(&blob, stat));
-            if !linked_before {
-                return Ok(Link::Impossible);
-            }
-            self.is_put(digest, How::Shared);
-            return Ok(Link::Linked);
-        }
-        let mut linked = rustix::fs::linkat(dir, name, blobs, &target, AtFlags::empty());
-        if linked == Err(Errno::NOENT) {
-            fsat::make_dir(blobs, &target[..2], 0o700).map_err(self.failed(attempt))?;
-            linked = rustix::fs::linkat(dir, name, blobs, &target, AtFlags::empty());
-        }
+        // A file with the marks of a settled blob would count as one as soon as it is alone, on the disk or not.
+        let may_be_linked = !blobs::has_marks(stat);
+        // An attempt costs less than to look first.
+        let linked = match may_be_linked && stat.st_nlink == 1 {
+            true => self.place(digest, |target| fsat::link(file, &self.store.blobs, target)),
+            false => Err(Errno::EXIST),
+        };
         match linked {
+            // Another writer may put a copy in its place at any time: then that is the blob.
             Ok(()) => {}
-            // EEXIST: a blob that is not settled, left by a capture that failed or in use by another one; the copy
+            Err(Errno::NOENT) => return Ok(Link::Changed),
+            // EEXIST: if it is not settled, it was left by a capture that failed or is in use by another one; a copy
             // takes its place. EPERM: fs.protected_hardlinks and a foreign owner, or an append-only file.
             Err(Errno::EXIST | Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => {
-                return Ok(Link::Impossible);
+                if self.has(digest, stat.st_size as u64)? {
+                    return Ok(Link::Present);
+                }
+                let blob = self.store.blob_stat(digest)?;
+                if !may_be_linked || !blob.is_some_and(|blob| is_same(&blob, stat)) {
+                    return Ok(Link::Impossible);
+                }
             }
-            Err(Errno::NOENT) => return Ok(Link::Changed),
-            Err(errno) => return Err(self.failed(attempt)(errno)),
+            Err(errno) => return Err(self.failed("link a blob into")(errno)),
         }
-        let blob = self.store.blob_stat(digest)?;
-        if !blob.is_some_and(|blob| is_same(&blob, stat)) {
-            fsat::unlink(blobs, &target).map_err(self.failed(attempt))?;
-            return Ok(Link::Changed);
-        }
-        self.is_put(digest, How::Shared);
+        self.note(digest, Place::Linked);
         Ok(Link::Linked)
     }
 
-    /// Gives a linked blob the mode and mtime that blobs have. Its file must not be needed any more.
-    pub(crate) fn settle(&self, digest: &Digest) -> Result<(), StoreError> {
-        let mode = Mode::from_raw_mode(blobs::MODE);
-        rustix::fs::chmodat(&self.store.blobs, file_name(digest), mode, AtFlags::empty())
-            .map_err(StoreError::io("settle the blob", self.store.blob_path(digest)))?;
-        self.mark(digest)
+    /// Gives a linked blob, whose file is open and has no writer, the owner, mode and mtime that blobs have. The file must
+    /// not be needed any more.
+    pub(crate) fn settle(&self, file: &OwnedFd, stat: &Stat) -> io::Result<()> {
+        if stat.st_uid != self.owner {
+            self.give(file);
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(blobs::MODE))?;
+        Ok(rustix::fs::futimens(file, &fsat::times(blobs::MTIME, 0))?)
     }
 
+    /// Nobody but the store's owner can set a blob's mtime back. That takes rights which not everybody has.
+    fn give(&self, file: &OwnedFd) {
+        let given = rustix::fs::fchown(file, Some(rustix::process::Uid::from_raw(self.owner)), None);
+        if let Err(error) = given {
+            tracing::debug!(%error, "a blob keeps its owner");
+        }
+    }
+
+    /// Puts a copy in the place of a blob, `file`, that somebody may write to, once it is [`sync`](Writer::sync)ed. Returns
+    /// what the copy hashes to; unless that is `digest`, nothing is done.
+    pub(crate) fn replace(&self, digest: &Digest, file: &OwnedFd, size: u64) -> Result<Digest, StoreError> {
+        let copied = self.put_copy(digest, file, size)?;
+        let found = copied.hash()?;
+        if found == *digest {
+            self.present().remove(digest);
+            copied.finish()?;
+        }
+        Ok(found)
+    }
+
+    /// A blob that is not settled, and that a content is not at hand of, is copied: nobody knows whether it is on the disk,
+    /// and if its file has another name, somebody may write to it. Returns what is wrong with it, if something is.
+    fn put_again(&self, digest: &Digest, size: u64) -> Result<Option<BlobFault>, StoreError> {
+        if let Some(fault) = self.store.blob_fault(digest, size)? {
+            return Ok(Some(fault));
+        }
+        let found = self.replace(digest, &self.store.open_blob(digest)?, size)?;
+        Ok((found != *digest).then_some(BlobFault::Content { found }))
+    }
+
+    /// Makes the temporary file `name` the blob `digest`.
     fn finish(&self, temp: &OwnedFd, name: &str, digest: &Digest) -> Result<(), StoreError> {
-        let done = || -> io::Result<()> {
-            rustix::fs::fchmod(temp, Mode::from_raw_mode(blobs::MODE))?;
-            self.store.adopt_blob(self.scratch_dir()?, name, temp, digest)
+        let _placing = self.placing(digest);
+        if self.present().contains(digest) {
+            return fsat::unlink(self.scratch()?, name).map_err(self.failed("remove a temporary file from"));
+        }
+        let scratch = self.scratch()?;
+        let attempt = "store a blob in";
+        if self.owner != rustix::process::geteuid().as_raw() {
+            self.give(temp);
+        }
+        rustix::fs::fchmod(temp, Mode::from_raw_mode(blobs::MODE)).map_err(self.failed(attempt))?;
+        let rename = |target: &str| {
+            rustix::fs::renameat_with(scratch, name, &self.store.blobs, target, RenameFlags::NOREPLACE)
         };
-        done().map_err(self.failed("store a blob in"))?;
-        self.is_put(digest, How::Copied);
+        match self.place(digest, rename) {
+            Ok(()) => self.note(digest, Place::Taken),
+            // EINVAL: a file system that cannot say whether one is there.
+            Err(Errno::EXIST | Errno::INVAL) => self.note(digest, Place::Waiting(name.to_owned())),
+            Err(errno) => return Err(self.failed(attempt)(errno)),
+        }
         Ok(())
     }
 
-    fn is_put(&self, digest: &Digest, how: How) {
-        self.unsynced().push(Unsynced { digest: *digest, how });
+    /// Gives a blob its place by `put`, which is told its name in `blobs`.
+    fn place(&self, digest: &Digest, put: impl Fn(&str) -> Result<(), Errno>) -> Result<(), Errno> {
+        let target = file_name(digest);
+        match put(&target) {
+            Err(Errno::NOENT) => {
+                fsat::make_dir(&self.store.blobs, &target[..2], 0o700)?;
+                put(&target)
+            }
+            other => other,
+        }
+    }
+
+    /// From now on the blob counts as put.
+    fn note(&self, digest: &Digest, place: Place) {
+        self.unsynced().push(Put { digest: *digest, place });
         self.present().insert(*digest);
     }
 
@@ -311,12 +356,23 @@ impl Writer<'_> {
         Ok(self.scratch.get().expect("OnceLock: filled above, never emptied").dir())
     }
 
-    fn unsynced(&self) -> std::sync::MutexGuard<'_, Vec<Unsynced>> {
-        // A list is whole after every push, whoever panicked.
+    /// Puts on the disk what this writer has put, and settles what nobody else has.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.unsynced().sync(self.store, self.scratch.get().map(LockedDir::dir))
+    }
+
+    fn placing(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        let lock = &self.placing[usize::from(digest.as_bytes()[0])];
+        // It guards nothing that could be half done.
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        // It is whole after every step, whoever panicked.
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn present(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+    fn present(&self) -> MutexGuard<'_, HashSet<Digest>> {
         // A set is whole after every insert, whoever panicked.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -349,6 +405,10 @@ pub(crate) struct Copied<'a> {
 }
 
 impl Copied<'_> {
+    pub(crate) fn hash(&self) -> Result<Digest, StoreError> {
+        content::hash(&self.temp).map_err(self.writer.failed("read a copy in"))
+    }
+
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         self.writer.finish(&self.temp, &self.name, &self.digest)
     }

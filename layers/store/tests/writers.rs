@@ -1,0 +1,122 @@
+//! Writers: several captures and imports that put the same contents at once, and what a dead one left.
+
+mod common;
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use common::{World, file, open};
+use rustix::fs::{XattrFlags, setxattr};
+use vfsrun_layers::{CaptureOptions, Captured, Digest, Hooks, LayerStore, Manifest, capture};
+
+fn options() -> CaptureOptions {
+    CaptureOptions { clamp_mtime: Some(1_000_000_000), ..CaptureOptions::default() }
+}
+
+/// As another process would: with descriptors of its own.
+fn capture_alone(world: &World, upper: &Path) -> Captured {
+    let store = LayerStore::open(&world.path("store")).unwrap();
+    capture(open(upper).as_fd(), &options(), &store, Hooks::default()).unwrap()
+}
+
+/// 64 contents, six times each.
+fn make_equal_files(upper: &Path, round: usize) {
+    for dir in 0..6 {
+        let dir = upper.join(format!("d{dir}"));
+        fs::create_dir_all(&dir).unwrap();
+        for file in 0..64 {
+            fs::write(dir.join(format!("f{file}")), format!("{file} of round {round}")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn equal_files_are_captured_by_all_threads_and_by_two_captures_at_once() {
+    let world = World::new();
+    for round in 0..6 {
+        let uppers = ["one", "two"].map(|name| world.dir(&format!("{name}{round}")));
+        uppers.iter().for_each(|upper| make_equal_files(upper, round));
+        let captured = std::thread::scope(|scope| {
+            let captures = uppers.each_ref().map(|upper| scope.spawn(|| capture_alone(&world, upper)));
+            captures.map(|capture| capture.join().unwrap())
+        });
+        assert_eq!(captured[0], captured[1]);
+        assert_eq!(captured[0].files, 6 * 64);
+    }
+    let verified = world.store.verify(&|_| ()).unwrap();
+    assert_eq!((verified.problems.as_slice(), verified.blobs, verified.unsettled), (&[][..], 6 * 64, 0));
+}
+
+/// The inode of a blob, and whether it is believed without being read.
+fn look(world: &World, content: &[u8]) -> (u64, bool) {
+    let stat = fs::metadata(world.blob_path(&Digest::of(content))).unwrap();
+    let marks = (stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec());
+    (stat.ino(), marks == (0o444, 1, 0) && stat.nlink() == 1)
+}
+
+fn layer_of(content: &[u8]) -> Manifest {
+    Manifest::from_entries(vec![file("file", content)]).unwrap()
+}
+
+#[test]
+fn a_blob_is_settled_when_it_is_on_the_disk_and_not_before() {
+    let world = World::new();
+    for content in [b"small".to_vec(), vec![7; 3 << 20], vec![0; 1 << 20]] {
+        let writer = world.store.writer().unwrap();
+        writer.put_blob(&content[..]).unwrap();
+        let (inode, is_settled) = look(&world, &content);
+        assert!(!is_settled, "{} bytes", content.len());
+        writer.put_layer(&layer_of(&content)).unwrap();
+        assert_eq!(look(&world, &content), (inode, true), "{} bytes", content.len());
+    }
+}
+
+#[test]
+fn what_a_dead_writer_has_not_synced_is_put_again() {
+    let world = World::new();
+    let content = vec![7u8; 1 << 20];
+    world.store.writer().unwrap().put_blob(&content[..]).unwrap();
+    let (lost, _) = look(&world, &content);
+    // As a power failure leaves it: the right size, and nothing in it.
+    let blob = world.blob_path(&Digest::of(&content));
+    let time = fs::metadata(&blob).unwrap().modified().unwrap();
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&blob, vec![0u8; content.len()]).unwrap();
+    fs::File::open(&blob).unwrap().set_modified(time).unwrap();
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o444)).unwrap();
+    let upper = world.dir("upper");
+    fs::write(upper.join("file"), &content).unwrap();
+    let captured = capture_alone(&world, &upper);
+    let (found, is_settled) = look(&world, &content);
+    assert!(found != lost && is_settled);
+    world.store.check_blobs(&world.store.manifest(&captured.digest).unwrap()).unwrap();
+    assert_eq!(fs::read(blob).unwrap(), content);
+}
+
+#[test]
+fn a_layer_of_blobs_that_nobody_has_synced_gets_copies() {
+    let world = World::new();
+    world.store.writer().unwrap().put_blob(&b"unsynced"[..]).unwrap();
+    let (unsynced, _) = look(&world, b"unsynced");
+    world.store.put_layer(&layer_of(b"unsynced")).unwrap();
+    let (found, is_settled) = look(&world, b"unsynced");
+    assert!(found != unsynced && is_settled);
+}
+
+#[test]
+fn a_file_that_looks_like_a_settled_blob_is_copied() {
+    let world = World::new();
+    let upper = world.dir("upper");
+    fs::write(upper.join("a"), "as in /nix/store").unwrap();
+    fs::set_permissions(upper.join("a"), fs::Permissions::from_mode(0o444)).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    fs::File::open(upper.join("a")).unwrap().set_modified(time).unwrap();
+    // Refused only after `a` was put.
+    fs::write(world.dir("upper/z").join("bad"), "x").unwrap();
+    setxattr(upper.join("z/bad"), "user.overlay.metacopy", b"", XattrFlags::empty()).unwrap();
+    capture(open(&upper).as_fd(), &options(), &world.store, Hooks::default()).unwrap_err();
+    fs::remove_dir_all(&upper).unwrap();
+    assert!(!look(&world, b"as in /nix/store").1, "nobody has synced it");
+}
