@@ -194,13 +194,18 @@ impl Run {
     }
 
     /// Captures what was written as `record` says. From before the first step until the layer is in place the run is kept,
-    /// so that a death costs nothing; it is still kept when this has failed.
+    /// if anything was written, so that a death costs nothing; it is still kept when this has failed.
     pub fn capture(
         &self,
         record: &KeptRecord,
         store: &LayerStore,
         look: &Look<'_>,
     ) -> Result<Captured, CaptureError> {
+        let names = fsat::names(self.upper()).map_err(StoreError::io("list", self.path().join("upper")));
+        if names.map_err(CaptureError::Keep)?.is_empty() {
+            let hooks = Hooks { look: Some(look), ..Hooks::default() };
+            return capture(self.upper(), &record.options(), store, hooks);
+        }
         // A sync would make every run wait for the disk; whether there was need of one is known afterwards.
         let unsynced = KeptRecord { unsynced_in: Some(this_boot()), ..record.clone() };
         self.mark_kept(&unsynced, Lasting::Processes).map_err(CaptureError::Keep)?;
