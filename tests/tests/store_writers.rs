@@ -120,7 +120,7 @@ fn success_is_told_when_it_lasts(sandbox: &Sandbox) {
     let gone = [("unlinkat", "/upper>, \"file\"")];
     assert_order(sandbox, &["layer", "recover", ONE, "--name", "one"], &[&lasts[..], &gone[..]].concat());
     keep(sandbox, TWO, "echo 3 > file");
-    let unnamed = [lasts[0], lasts[1], ("unlinkat", "\"keep\""), gone[0]];
+    let unnamed = [lasts[0], lasts[1], ("rename", "\"keep\""), gone[0]];
     assert_order(sandbox, &["layer", "recover", TWO], &unnamed);
 }
 
