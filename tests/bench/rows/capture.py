@@ -22,7 +22,7 @@ class Capture(Row):
         super().__init__(workspace)
         who = workspace.caller("own")
         source = make_files(workspace.place("files"))
-        new_place = places(workspace)
+        new_place = places(workspace, "places")
         spec = {"process": {"args": ["/bin/cp", "-a", "/in", "/out/files"]}, "vfs": {
             "branches": [{"path": str(source), "at": "/in"}, {"host": "tools"}], "capture": {"only": ["/out/"]}}}
         # The directory is there because a branch has it.
@@ -64,8 +64,8 @@ class CaptureChanged(Row):
     def __init__(self, workspace):
         super().__init__(workspace)
         who = workspace.caller("own")
-        source = make_files(workspace.place("files"))
-        new_place = places(workspace)
+        source = make_files(workspace.place("changed-files"))
+        new_place = places(workspace, "changed-places")
         script = "for file in /in/*/*; do echo changed >> $file; done"
         candidates = []
         for title, name in (("vfsrun", {}), ("vfsrun, named", {"name": "changed"})):
@@ -84,9 +84,9 @@ class CaptureChanged(Row):
         ]
 
 
-def places(workspace):
+def places(workspace, name):
     """What gives a new place each time, far from the last one, and removes nothing in between: see Workspace."""
-    places = workspace.place("places")
+    places = workspace.place(name)
     subprocess.run(["chattr", "+T", places], capture_output=True)
     numbers = itertools.count()
 
