@@ -1,7 +1,6 @@
 //! Changes: what became of each path that an action saw, told by its layer and the base of it. Where a layer says what lies at a
 //! path, and hides what lay there, a change says both.
 
-use std::cmp::Ordering;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -40,20 +39,10 @@ pub fn changes<'a>(layer: &'a Manifest, base: &'a Base) -> Vec<Change<'a>> {
 }
 
 fn told<'a>(layer: &'a Manifest, base: &'a Base) -> Vec<Change<'a>> {
-    let (mut entries, mut seen) = (layer.entries.iter().peekable(), base.seen.iter().peekable());
-    let mut changes = Vec::new();
-    loop {
-        let which = match (entries.peek(), seen.peek()) {
-            (None, None) => return changes,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(entry), Some(seen)) => order::compare(&entry.path, &seen.path),
-        };
-        let is = if which.is_le() { entries.next() } else { None };
-        let was = if which.is_ge() { seen.next() } else { None };
-        // The root is the program's own, whatever it was made of.
-        changes.extend(change(was, is).filter(|change| !change.path().as_os_str().is_empty()));
-    }
+    let pairs = order::join(&layer.entries, |entry| &entry.path, &base.seen, |seen| &seen.path);
+    let changes = pairs.filter_map(|(is, was)| change(was, is));
+    // The root is the program's own, whatever it was made of.
+    changes.filter(|change| !change.path().as_os_str().is_empty()).collect()
 }
 
 fn change<'a>(was: Option<&'a Seen>, is: Option<&'a Entry>) -> Option<Change<'a>> {

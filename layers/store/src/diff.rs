@@ -1,6 +1,5 @@
 //! A difference: what two layers have at one path, where that is not the same.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -47,17 +46,9 @@ pub enum Aspect {
 
 /// What differs between two layers, in the order of manifests.
 pub fn diff(first: &Manifest, second: &Manifest) -> Vec<Difference> {
-    let (mut one, mut two) = (first.entries.iter().peekable(), second.entries.iter().peekable());
     let mut differences = Vec::new();
-    loop {
-        let which = match (one.peek(), two.peek()) {
-            (None, None) => return differences,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => order::compare(&a.path, &b.path),
-        };
-        let left = if which.is_le() { one.next() } else { None };
-        let right = if which.is_ge() { two.next() } else { None };
+    let pairs = order::join(&first.entries, |entry| &entry.path, &second.entries, |entry| &entry.path);
+    for (left, right) in pairs {
         let change = match (left, right) {
             (Some(a), Some(b)) => {
                 let aspects = compare((first, a), (second, b));
@@ -72,6 +63,7 @@ pub fn diff(first: &Manifest, second: &Manifest) -> Vec<Difference> {
         let path = left.or(right).map(|entry| entry.path.clone()).unwrap_or_default();
         differences.push(Difference { path, change });
     }
+    differences
 }
 
 /// Entries of the same path, each with its layer.

@@ -25,6 +25,27 @@ pub fn is_below(path: &Path, dir: &Path) -> bool {
     path.len() > dir.len() && path[dir.len()] == b'/' && path.starts_with(dir)
 }
 
+/// The items of two lists that are in this order by `path` and `other_path`, those of one path side by side.
+pub fn join<'a, A, B>(
+    items: &'a [A],
+    path: impl Fn(&A) -> &Path,
+    others: &'a [B],
+    other_path: impl Fn(&B) -> &Path,
+) -> impl Iterator<Item = (Option<&'a A>, Option<&'a B>)> {
+    let (mut items, mut others) = (items.iter().peekable(), others.iter().peekable());
+    std::iter::from_fn(move || {
+        let which = match (items.peek(), others.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(item), Some(other)) => compare(path(item), other_path(other)),
+        };
+        let item = if which.is_le() { items.next() } else { None };
+        let other = if which.is_ge() { others.next() } else { None };
+        Some((item, other))
+    })
+}
+
 fn rank(byte: u8) -> u8 {
     // A path has no NUL, so 0 is free.
     if byte == b'/' { 0 } else { byte }

@@ -128,9 +128,16 @@ impl<'s> Below<'s, '_> {
         for (segment, dir) in &self.dir.parts {
             names.extend(segment.list(dir)?.into_iter().map(|entry| entry.name));
         }
-        // What a whiteout deletes is listed further down.
-        let spots = names.into_iter().map(|name| (self.lookup(&name), name));
-        Ok(spots.filter_map(|(spot, name)| Some((name, spot.ok()?))).collect())
+        let mut spots = BTreeMap::new();
+        for name in names {
+            match self.lookup(&name) {
+                Ok(spot) => drop(spots.insert(name, spot)),
+                // What a whiteout deletes is listed further down.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(spots)
     }
 
     /// [`Spot::source`] of `name`, which was found here.
