@@ -14,7 +14,16 @@ as_root_and_user!(
     a_name_that_is_given_anew_has_the_new_base,
     the_layers_below_are_recorded_in_their_order,
     an_import_has_none,
+    a_raw_capture_is_told,
+    what_files_held_is_kept_when_that_is_asked_for,
+    what_is_not_known_to_have_been_seen_is_not_kept,
 );
+
+/// The first line of the base of `name`.
+fn header(sandbox: &Sandbox, name: &str) -> Value {
+    let shown = sandbox.call(&["layer", "show", "--base", name]).expect(0).stdout;
+    serde_json::from_str(shown.lines().next().unwrap()).unwrap()
+}
 
 /// The lines of the base of `name`, by their path.
 fn base(sandbox: &Sandbox, name: &str) -> BTreeMap<String, Value> {
@@ -151,9 +160,7 @@ fn the_layers_below_are_recorded_in_their_order(sandbox: &Sandbox) {
         listed.as_array().unwrap().iter().find(has).unwrap()["over"][name].clone()
     };
     assert_eq!((over("top"), over("alone"), over("low")), (json!([high, low]), json!([]), Value::Null));
-    let shown = sandbox.call(&["layer", "show", "--base", "top"]).expect(0).stdout;
-    let header: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
-    assert_eq!(header["over"], json!([high, low]));
+    assert_eq!(header(sandbox, "top")["over"], json!([high, low]));
 }
 
 fn equal_layers_of_two_places_have_a_base_each(sandbox: &Sandbox) {
@@ -185,4 +192,75 @@ fn an_import_has_none(sandbox: &Sandbox) {
     let refused = sandbox.call(&["layer", "show", "--base", "tree"]).expect(125);
     refused.assert_stderr_has("tree: nothing is known of what it was made from");
     sandbox.call(&["layer", "show", "--base", "none"]).expect(125).assert_stderr_has("none");
+}
+
+fn a_raw_capture_is_told(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src && echo 1 > src/f && sleep 0.1");
+    for (form, raw) in [("raw", json!(true)), ("canonical", Value::Null)] {
+        let capture = json!({ "name": form, "form": form });
+        sandbox
+            .run(&sandbox.shell_spec("echo 2 > /src/f", &json!({ "branches": [src()], "capture": capture })))
+            .expect(0);
+        assert_eq!(header(sandbox, form)["raw"], raw);
+        assert_eq!(header(sandbox, form)["contents"], Value::Null, "unless it is asked for");
+    }
+}
+
+/// A run that keeps what the files of `src` held; the layer that has it.
+fn keep_contents(sandbox: &Sandbox, script: &str, vfs_branches: Value) -> Option<String> {
+    let capture = json!({ "name": "name", "only": ["/src/"], "base": "contents" });
+    let vfs = json!({ "branches": vfs_branches, "capture": capture });
+    sandbox.run(&sandbox.shell_spec(script, &vfs)).expect(0);
+    header(sandbox, "name")["contents"].as_str().map(str::to_owned)
+}
+
+fn export(sandbox: &Sandbox, layer: &str, to: &str) -> String {
+    sandbox.call(&["layer", "export", layer, to]).expect(0);
+    sandbox.sh(&format!("cd {to} && find . -type f | LC_ALL=C sort | xargs grep '' /dev/null"))
+}
+
+fn what_files_held_is_kept_when_that_is_asked_for(sandbox: &Sandbox) {
+    sandbox.sh(
+        "mkdir -p src/gone src/sub && cd src && echo 1 > written && echo 2 > replaced && echo 3 > gone/removed && \
+         echo 4 > sub/moved && echo 5 > left && ln -s left link && head -c 1048577 /dev/zero > large && \
+         echo x > denied && sleep 0.1",
+    );
+    let script = "cd /src; echo x >> written; echo y > new; mv new replaced; rm -r gone link; mv sub/moved .; echo > large; \
+                  rm denied";
+    let deny = json!([{ "match": "denied", "action": "deny" }]);
+    let branch = json!({ "path": "src", "at": "/src", "rules": deny });
+    let contents = keep_contents(sandbox, script, json!([branch])).expect("contents");
+    // Whatever becomes of the files, of other layers, and of the layer itself.
+    sandbox.sh("rm -r src && mkdir src && echo 9 > src/written");
+    sandbox.call(&["layer", "gc", "--keep-days", "0"]).expect(0);
+    let wanted = "./src/gone/removed:3\n./src/replaced:2\n./src/sub/moved:4\n./src/written:1\n";
+    assert_eq!(export(sandbox, &contents, "before"), wanted);
+    sandbox.call(&["layer", "verify"]).expect(0);
+    let listed = sandbox.call(&["layer", "ls"]).expect(0).stdout;
+    assert!(listed.lines().any(|line| line.starts_with("(name) ")), "{listed}");
+    let refused = sandbox.call(&["layer", "rm", &contents]).expect(125);
+    refused.assert_stderr_has("is in use by the name name");
+    sandbox.call(&["layer", "rm", "name"]).expect(0);
+    sandbox.call(&["layer", "show", &contents]).expect(125).assert_stderr_has("no layer has the digest");
+    assert_eq!(sandbox.sh(&format!("find {}/blobs -type f", sandbox.store().display())), "");
+}
+
+fn what_is_not_known_to_have_been_seen_is_not_kept(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src gate && echo 1 > src/saved && echo 2 > src/kept && echo 3 > src/unreadable && \
+         chmod 0 src/unreadable && sleep 0.1");
+    let branches = json!([src(), { "path": "gate", "at": "/gate", "mode": "rw" }]);
+    let script = "touch /gate/begun; until [ -e /gate/go ]; do sleep 0.01; done; rm /src/*";
+    let contents = std::thread::scope(|scope| {
+        let saver = scope.spawn(|| {
+            // The command has begun: this is no longer what it came to see.
+            sandbox.sh("until [ -e gate/begun ]; do sleep 0.01; done; echo 8 > src/saved; touch gate/go");
+        });
+        let contents = keep_contents(sandbox, script, branches);
+        saver.join().expect("the other program ends");
+        contents
+    });
+    assert_eq!(export(sandbox, &contents.expect("contents"), "before"), "./src/kept:2\n");
+    assert_eq!(base(sandbox, "name")["src/saved"]["host"]["changed"], json!(true));
+    // Nothing is left that could be kept, and a run is a run all the same.
+    assert_eq!(keep_contents(sandbox, "echo new > /src/new", json!([src()])), None);
 }

@@ -88,7 +88,8 @@ fn verify_as_json_has_every_field(sandbox: &Sandbox) {
     );
     let problem = &found["problems"][0];
     assert_eq!((&problem["what"], &problem["fault"]), (&json!("blob"), &json!("content")));
-    assert_eq!(problem["layers"], json!([{ "layer": digest, "names": ["one"], "path": "/file", "more": 0 }]));
+    let used = json!({ "layer": digest, "names": ["one"], "contentsOf": [], "path": "/file", "more": 0 });
+    assert_eq!(problem["layers"], json!([used]));
     assert!(blob(sandbox, "qrecious").ends_with(problem["file"].as_str().unwrap()));
 }
 

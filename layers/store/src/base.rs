@@ -4,7 +4,7 @@
 //! Its text is a header line and one JSON object per path, with strings escaped as in a manifest (see [`crate::escape`]):
 //!
 //! ```text
-//! {"vfsrun-base":1,"layer":"b3:…","over":["b3:…"],"lines":"b3:…"}
+//! {"vfsrun-base":1,"layer":"b3:…","raw":true,"over":["b3:…"],"contents":"b3:…","lines":"b3:…"}
 //! {"p":"src/main.rs","t":"f","m":"644","u":0,"g":0,"host":{"at":"/home/me/src/main.rs","dev":2049,"ino":17,"m":"644","s":120,"mt":[1700000000,5],"ct":[1700000000,5]}}
 //! {"p":"usr/bin/tool","t":"f","m":"755","u":0,"g":0,"branch":{"name":"layer debian-12","c":"b3:…"}}
 //! ```
@@ -25,8 +25,12 @@ const VERSION: u64 = 1;
 pub struct Base {
     /// Which changes it is the base of.
     pub layer: Digest,
+    /// The layer has times as they were written, which are comparable with those of the host.
+    pub raw: bool,
     /// The layers of which the root was made that they were made in, first on top.
     pub over: Vec<Digest>,
+    /// A layer that has, at their paths, what files of the host held; see [`crate::LayerStore::seen_contents`].
+    pub contents: Option<Digest>,
     /// Parents first. What the layer has and this has not was absent.
     pub seen: Vec<Seen>,
 }
@@ -162,8 +166,12 @@ struct Header {
     #[serde(rename = "vfsrun-base")]
     version: u64,
     layer: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    raw: bool,
     over: Vec<String>,
-    /// The digest of `over`, a line each, and of all that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "digest")]
+    contents: Option<Digest>,
+    /// See [`Header::seal`].
     lines: String,
 }
 
@@ -174,6 +182,11 @@ struct Version {
 }
 
 impl Base {
+    /// Of a layer with canonical times, at whose paths nothing was.
+    pub fn new(layer: Digest) -> Base {
+        Base { layer, raw: false, over: Vec::new(), contents: None, seen: Vec::new() }
+    }
+
     pub fn to_text(&self) -> String {
         let mut lines = String::new();
         for seen in &self.seen {
@@ -181,15 +194,16 @@ impl Base {
             writeln!(lines, "{line}").expect("a string takes what is written");
         }
         let over: Vec<_> = self.over.iter().map(Digest::to_string).collect();
-        let (layer, digest) = (self.layer.to_string(), seal(&over, &lines));
-        let header = Header { version: VERSION, layer, over, lines: digest };
+        let (layer, raw, contents) = (self.layer.to_string(), self.raw, self.contents);
+        let mut header = Header { version: VERSION, layer, raw, over, contents, lines: String::new() };
+        header.lines = header.seal(&lines);
         let header = serde_json::to_string(&header).expect("a header has strings and numbers alone");
         format!("{header}\n{lines}")
     }
 
     /// The same without what was seen, which takes a fraction of the time. Errors: the same, but for lines that are wrong in a
     /// text that is whole.
-    pub fn parse_over(bytes: &[u8]) -> Result<Base, BaseError> {
+    pub fn parse_header(bytes: &[u8]) -> Result<Base, BaseError> {
         Base::open(bytes).map(|(base, _)| base)
     }
 
@@ -222,16 +236,25 @@ impl Base {
         if version < VERSION {
             return Err(wrong(1));
         }
-        if header.lines != seal(&header.over, lines) {
+        if header.lines != header.seal(lines) {
             return Err(BaseError::Damaged);
         }
-        Ok((Base { layer, over, seen: Vec::new() }, lines))
+        Ok((Base { layer, raw: header.raw, over, contents: header.contents, seen: Vec::new() }, lines))
     }
 }
 
-fn seal(over: &[String], lines: &str) -> String {
-    let over: String = over.iter().map(|layer| format!("{layer}\n")).collect();
-    Digest::of(format!("{over}{lines}").as_bytes()).to_string()
+impl Header {
+    /// The digest of what the header says besides version and layer, a line each, and of all that follows.
+    fn seal(&self, lines: &str) -> String {
+        let mut sealed: String = self.over.iter().map(|layer| format!("{layer}\n")).collect();
+        if self.raw {
+            sealed.push_str("raw\n");
+        }
+        if let Some(contents) = self.contents {
+            writeln!(sealed, "contents {contents}").expect("a string takes what is written");
+        }
+        Digest::of(format!("{sealed}{lines}").as_bytes()).to_string()
+    }
 }
 
 /// As in a manifest.
@@ -308,6 +331,8 @@ mod tests {
         };
         Base {
             layer: Digest::of(b"layer"),
+            raw: true,
+            contents: Some(Digest::of(b"contents")),
             over: vec![Digest::of(b"top"), Digest::of(b"bottom")],
             seen: vec![
                 seen(Path::new(""), SeenKind::Directory, fixed(None)),
@@ -325,9 +350,15 @@ mod tests {
         let text = base.to_text();
         assert_eq!(Base::parse(text.as_bytes()).unwrap(), base);
         assert_eq!(text.lines().count(), 6, "{text}");
-        assert_eq!(Base::parse_over(text.as_bytes()).unwrap(), Base { seen: Vec::new(), ..base.clone() });
-        let empty = Base { seen: Vec::new(), over: Vec::new(), ..base };
-        assert_eq!(Base::parse(empty.to_text().as_bytes()).unwrap(), empty);
+        assert_eq!(Base::parse_header(text.as_bytes()).unwrap(), Base { seen: Vec::new(), ..base.clone() });
+        for (raw, contents) in [(true, None), (false, base.contents), (false, None)] {
+            let base = Base { raw, contents, ..base.clone() };
+            assert_eq!(Base::parse(base.to_text().as_bytes()).unwrap(), base);
+        }
+        let empty = Base::new(base.layer);
+        let text = empty.to_text();
+        assert_eq!(Base::parse(text.as_bytes()).unwrap(), empty);
+        assert!(!text.contains("raw") && !text.contains("contents"), "{text}");
     }
 
     #[test]
@@ -336,13 +367,24 @@ mod tests {
         let refused = |text: &str| Base::parse(text.as_bytes()).unwrap_err().to_string();
         let resealed = |text: String| {
             let (header, lines) = text.split_once('\n').unwrap();
-            let header = header.split_once(",\"lines\"").unwrap().0;
-            let over: Vec<_> = base().over.iter().map(Digest::to_string).collect();
-            format!("{header},\"lines\":\"{}\"}}\n{lines}", seal(&over, lines))
+            let mut header: Header = serde_json::from_str(header).unwrap();
+            header.lines = header.seal(lines);
+            format!("{}\n{lines}", serde_json::to_string(&header).unwrap())
         };
         assert_eq!(refused(""), "line 1 is wrong");
         assert_eq!(refused(&resealed(text.replace("\"ino\":17,", ""))), "line 3 is wrong");
         assert_eq!(refused(&resealed(text.replace("\"t\":\"l\"", "\"t\":\"x\""))), "line 4 is wrong");
+        // What the header says is under the seal, too.
+        let damaged = "it is damaged: its lines have another digest than its first one says";
+        let other = Digest::of(b"other").to_string();
+        assert_eq!(refused(&text.replace("\"raw\":true,", "")), damaged);
+        assert_eq!(refused(&text.replace(&Digest::of(b"contents").to_string(), &other)), damaged);
+        assert_eq!(
+            refused(&text.replace(&format!(",\"contents\":\"{}\"", Digest::of(b"contents")), "")),
+            damaged
+        );
+        let null = text.replace(&format!("\"{}\"", Digest::of(b"contents")), "null");
+        assert_eq!(refused(&null), "line 1 is wrong");
         let newer = "it has version 2; this program reads up to 1: use a newer vfsrun";
         assert_eq!(refused(&text.replace("base\":1", "base\":2")), newer);
     }

@@ -181,7 +181,7 @@ mod tests {
 
     fn told(entries: Vec<Entry>, seen: Vec<Seen>) -> Vec<String> {
         let layer = Manifest::from_entries(entries).unwrap();
-        let base = Base { layer: layer.digest(), over: Vec::new(), seen };
+        let base = Base { seen, ..Base::new(layer.digest()) };
         changes(&layer, &base).iter().map(Change::to_string).collect()
     }
 

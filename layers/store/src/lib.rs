@@ -52,6 +52,6 @@ pub use odd_names::{OddNames, without_case};
 pub use protobuf::Malformed;
 pub use store::{
     Adding, BlobFault, ClaimedRun, Collected, Expired, Expiry, Hold, Kept, KeptRecord, LayerInfo, LayerStore,
-    Really, Recovery, Removed, Run, StoreError, Swept, Why, Writer, check_name, flags, verify,
+    MAX_SEEN_FILE, Really, Recovery, Removed, Run, StoreError, Swept, Why, Writer, check_name, flags, verify,
 };
 pub use tree::Tree;

@@ -32,7 +32,7 @@ fn world() -> (World, PathBuf, PathBuf) {
 fn capture_and(world: &World, intrude: impl Fn()) -> Captured {
     let look = |layer, _: &_| {
         intrude();
-        Ok(Base { layer, over: Vec::new(), seen: Vec::new() })
+        Ok(Base::new(layer))
     };
     let hooks = Hooks { look: Some(&look), ..Hooks::default() };
     capture(open(&world.path("upper")).as_fd(), &options(), &world.store, hooks).unwrap()

@@ -70,7 +70,7 @@ fn a_run_is_kept_while_it_is_captured() {
         assert!(found.unsynced_in.is_some() && found.is_whole());
         assert_eq!((&*kept[0].id, kept[0].is_busy), (run.id(), true));
         assert_eq!(KeptRecord { unsynced_in: None, ..found }, record);
-        Ok(Base { layer, over: Vec::new(), seen: Vec::new() })
+        Ok(Base::new(layer))
     };
     run.capture(&record, &world.store, &look).unwrap();
     assert!(world.store.kept().unwrap().is_empty());

@@ -97,7 +97,7 @@ fn a_name_always_has_the_base_of_its_layer() {
     let layers: Vec<_> = (0..4).map(|number| put(&world, "a", format!("{number}").as_bytes())).collect();
     std::thread::scope(|scope| {
         for layer in &layers {
-            let base = Base { layer: *layer, over: Vec::new(), seen: Vec::new() };
+            let base = Base::new(*layer);
             let store = &world.store;
             scope.spawn(move || {
                 for _ in 0..20 {
@@ -119,7 +119,7 @@ fn a_name_always_has_the_base_of_its_layer() {
 #[test]
 fn the_longest_name_has_a_base() {
     let world = World::new();
-    let base = Base { layer: put(&world, "a", b"one"), over: Vec::new(), seen: Vec::new() };
+    let base = Base::new(put(&world, "a", b"one"));
     let name = "x".repeat(200);
     world.store.set_name_with_base(&name, &base).unwrap();
     assert_eq!(world.store.base(&name).unwrap(), Some(base));

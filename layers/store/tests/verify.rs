@@ -281,7 +281,7 @@ fn directories_of_living_processes_are_no_problem_and_those_of_dead_ones_are_tol
 #[test]
 fn a_flipped_bit_of_a_base_is_found_and_its_name_still_leads_to_the_layer() {
     let store = store();
-    let base = Base { layer: store.one, over: vec![store.unnamed], seen: Vec::new() };
+    let base = Base { over: vec![store.unnamed], ..Base::new(store.one) };
     store.world.store.set_name_with_base("one", &base).unwrap();
     assert_eq!(store.verify().problems, []);
     let file = store.path("names/one");
@@ -295,7 +295,7 @@ fn a_flipped_bit_of_a_base_is_found_and_its_name_still_leads_to_the_layer() {
     fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     assert_eq!(store.problem().what, What::Base("one".into()), "cut short");
     fs::write(&file, &whole).unwrap();
-    let other = Base { layer: store.unnamed, over: Vec::new(), seen: Vec::new() };
+    let other = Base::new(store.unnamed);
     fs::write(&file, format!("{}\n{}", store.one, other.to_text())).unwrap();
     assert!(store.problem().to_string().contains("is the base of another layer"));
     fs::write(&file, &whole).unwrap();

@@ -40,7 +40,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use vfsrun_spec::oci::{GROUPS_ANNOTATION, IdMapping, NamespaceType};
-use vfsrun_spec::vfs::CaptureForm;
+use vfsrun_spec::vfs::{CaptureBase, CaptureForm};
 use vfsrun_spec::{Linux, Process, Spec, Vfs};
 
 use plan::{
@@ -369,5 +369,6 @@ fn capture(vfs: &Vfs, process: &Process) -> Option<Capture> {
         only: layer.only.clone().unwrap_or_default(),
         name: layer.name.clone(),
         clamp_time: (layer.form == CaptureForm::Canonical).then_some(epoch),
+        keep_contents: layer.base == CaptureBase::Contents,
     })
 }

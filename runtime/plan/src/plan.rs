@@ -546,4 +546,6 @@ pub struct Capture {
     pub name: Option<String>,
     /// Times later than this are recorded as this, so that equal runs give equal digests; seconds. `None`: as they are.
     pub clamp_time: Option<i64>,
+    /// What the host's files held is kept where the command changed them.
+    pub keep_contents: bool,
 }

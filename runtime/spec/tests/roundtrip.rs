@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureForm, CaptureLayer, Enforce, FileType, FsRight,
-    HIGHEST_ABI, Landlock, LandlockAccess, LandlockRules, Live, NameRule, Names, NetPort, NetRight, Network,
-    OneOrMore, Order, Owner, Passthrough, PathBeneath, Policy, Predicates, Right, Rule, RuleAction, Ruleset,
-    Scope, ScopeRight, Size, SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts, XattrRule, Xattrs,
+    Access, Branch, BranchSource, Capture, CaptureBase, CaptureForm, CaptureLayer, Enforce, FileType,
+    FsRight, HIGHEST_ABI, Landlock, LandlockAccess, LandlockRules, Live, NameRule, Names, NetPort, NetRight,
+    Network, OneOrMore, Order, Owner, Passthrough, PathBeneath, Policy, Predicates, Right, Rule, RuleAction,
+    Ruleset, Scope, ScopeRight, Size, SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
+    XattrRule, Xattrs,
 };
 use vfsrun_spec::{Process, Root, SCHEMA, Spec, Vfs};
 
@@ -144,8 +145,9 @@ fn branch() -> impl Strategy<Value = Branch> {
 
 fn capture() -> impl Strategy<Value = Capture> {
     let form = prop_oneof![Just(CaptureForm::Canonical), Just(CaptureForm::Raw)];
-    let layer = (option::of(vec(path_in_root(), 1..3)), option::of("[a-z0-9.-]{1,8}"), form)
-        .prop_map(|(only, name, form)| Capture::Layer(CaptureLayer { only, name, form }));
+    let base = prop_oneof![Just(CaptureBase::State), Just(CaptureBase::Contents)];
+    let layer = (option::of(vec(path_in_root(), 1..3)), option::of("[a-z0-9.-]{1,8}"), form, base)
+        .prop_map(|(only, name, form, base)| Capture::Layer(CaptureLayer { only, name, form, base }));
     prop_oneof![1 => Just(Capture::Discard), 4 => layer]
 }
 

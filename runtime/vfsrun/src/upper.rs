@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use vfsrun_layers::base::Seen;
 use vfsrun_layers::{
     Base, CaptureError, CaptureOptions, Captured, Digest, Hooks, IdExtent, IdMap, KeptRecord, LayerStore,
     Manifest, Run, Take,
@@ -16,6 +17,7 @@ use vfsrun_union::describe::Source;
 
 use crate::base::{self, Meanwhile};
 use crate::kept_root;
+use crate::log::note;
 use crate::root::view::UpperPlace;
 use crate::root_layer;
 use crate::run::RunError;
@@ -159,7 +161,8 @@ pub fn capture(
             // Nothing of it lies anywhere else.
             Root::Directory { .. } => Vec::new(),
         };
-        Ok(Base { layer, over: layers(&plan.root), seen })
+        let contents = if how.keep_contents { contents(store, &seen) } else { None };
+        Ok(Base { layer, raw: how.clamp_time.is_none(), over: layers(&plan.root), contents, seen })
     };
     let killed = record(plan, "this program was killed while it captured it".to_owned(), name.clone());
     let captured = match upper {
@@ -184,6 +187,14 @@ pub fn capture(
         Err(error) => error,
     })?;
     Ok((Some(captured), name))
+}
+
+/// The changes are worth as much without what was there before, so that no failure is the run's.
+fn contents(store: &LayerStore, seen: &[Seen]) -> Option<Digest> {
+    store.put_seen_contents(seen).unwrap_or_else(|error| {
+        note(&format!("what the command saw is not kept: {}", vfsrun_sys::chain(&error)));
+        None
+    })
 }
 
 /// Of an upper: how it is to be captured, should that be done later.

@@ -68,6 +68,11 @@ pub enum StoreError {
         "nothing can be removed while layer {digest} is damaged, as its blobs are unknown: remove it first"
     )]
     UnknownBlobs { digest: Digest, source: Box<StoreError> },
+    #[error(
+        "nothing can be removed while it is unknown what {name} was made to: `vfsrun layer tag {name} {name}` \
+         forgets that"
+    )]
+    UnknownContents { name: String, source: Box<StoreError> },
 }
 
 /// What is wrong with a blob.

@@ -1,6 +1,6 @@
 //! A collection: layers without a name that have expired go, and whatever nobody needs or dead processes have left.
 //!
-//! Kept are layers that have a name or are in use. Of the others those that were used lately are, the latest first, as
+//! Kept are layers that a name holds, the contents of its base included, or that are in use. Of the others those that were used lately are, the latest first, as
 //! long as what only they hold fits into the room that they have. Manifests go before their blobs, so that a collection
 //! that is killed leaves blobs which the next one finds.
 
@@ -79,7 +79,10 @@ impl LayerStore {
             Err(error) => done.not_swept = Some(error),
         }
         let _guard = self.lock_exclusive()?;
-        let named: HashSet<Digest> = self.names()?.into_iter().map(|(_, digest)| digest).collect();
+        let mut named = HashSet::new();
+        for hold in self.holds()? {
+            named.extend(hold.layers()?);
+        }
         let (unnamed, kept) = self.unnamed(&named)?;
         done.in_use = kept.iter().filter(|digest| !named.contains(digest)).count() as u64;
         let mut used = self.blobs_of(kept.iter())?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::StoreError;
+use super::names::NameHold;
 use super::{LayerStore, remove};
 use crate::digest::Digest;
 use crate::fsat;
@@ -28,6 +29,8 @@ pub struct LayerInfo {
     pub in_use: bool,
     /// Of each name that has a base, the layers that its changes were made over, first on top. One that is damaged is left out.
     pub over: BTreeMap<String, Vec<Digest>>,
+    /// Names, sorted, in whose bases it is what the files of the host held; they hold it.
+    pub contents_of: Vec<String>,
 }
 
 impl LayerStore {
@@ -35,7 +38,7 @@ impl LayerStore {
     pub fn list(&self) -> Result<Vec<LayerInfo>, StoreError> {
         // To ask whether a layer is in use is to take it for a moment.
         let _guard = self.lock_for_reading()?;
-        let names = self.names()?;
+        let holds = self.holds()?;
         let mut layers = Vec::new();
         let mut blobs = OwnBlobs::default();
         for digest in self.digests()? {
@@ -48,12 +51,16 @@ impl LayerStore {
             if let Some(manifest) = &manifest {
                 blobs.add(layers.len(), manifest);
             }
-            let names: Vec<_> =
-                names.iter().filter(|name| name.1 == digest).map(|name| name.0.clone()).collect();
-            let over = |name: &String| Some((name.clone(), self.over(name).ok()??));
+            let of = |is: fn(&NameHold) -> Option<Digest>| {
+                holds.iter().filter(move |hold| is(hold) == Some(digest))
+            };
+            let named = || of(|hold| Some(hold.layer));
+            let over =
+                |hold: &NameHold| Some((hold.name.clone(), hold.base.as_ref().ok()?.as_ref()?.over.clone()));
             layers.push(LayerInfo {
-                over: names.iter().filter_map(over).collect(),
-                names,
+                names: named().map(|hold| hold.name.clone()).collect(),
+                over: named().filter_map(over).collect(),
+                contents_of: of(NameHold::contents).map(|hold| hold.name.clone()).collect(),
                 digest,
                 files: totals.map(|totals| totals.0),
                 bytes: totals.map(|totals| totals.1),

@@ -16,6 +16,7 @@
 
 mod blobs;
 mod config;
+mod contents;
 mod error;
 mod gc;
 mod inputs;
@@ -44,6 +45,7 @@ use crate::manifest::Manifest;
 use crate::{fsat, locked_dir};
 
 pub use config::Expiry;
+pub use contents::MAX_SEEN_FILE;
 pub use error::{BlobFault, StoreError};
 pub use gc::{Collected, Expired, Why};
 pub use kept::{ClaimedRun, Kept, KeptRecord, Recovery};

@@ -36,20 +36,23 @@ impl LayerStore {
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
     pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        self.point(name, digest, "")
+        self.point(name, digest, None)
     }
 
-    /// The same for the layer that `base` is the base of.
+    /// The same for the layer that `base` is the base of. The layer with its contents is held by the name as well.
     pub fn set_name_with_base(&self, name: &str, base: &Base) -> Result<Option<Digest>, StoreError> {
-        self.point(name, &base.layer, &base.to_text())
+        self.point(name, &base.layer, Some(base))
     }
 
-    fn point(&self, name: &str, digest: &Digest, base: &str) -> Result<Option<Digest>, StoreError> {
+    fn point(&self, name: &str, digest: &Digest, base: Option<&Base>) -> Result<Option<Digest>, StoreError> {
         let file = file_name(name)?;
         let _guard = self.lock_shared()?;
-        if !self.has_layer(digest)? {
-            return Err(StoreError::NoSuchLayer { text: digest.to_string() });
+        for layer in [Some(*digest), base.and_then(|base| base.contents)].into_iter().flatten() {
+            if !self.has_layer(&layer)? {
+                return Err(StoreError::NoSuchLayer { text: layer.to_string() });
+            }
         }
+        let base = base.map(Base::to_text).unwrap_or_default();
         let path = self.path.join("names").join(&file);
         let fail = || StoreError::io("set the name", &path);
         // One that is damaged points at nothing.
@@ -83,19 +86,37 @@ impl LayerStore {
 
     /// All names and what they point at, sorted by name.
     pub fn names(&self) -> Result<Vec<(String, Digest)>, StoreError> {
+        self.each_name(|name| Ok((name.to_owned(), self.resolve_name(name)?)))
+    }
+
+    /// The same with the headers of their bases.
+    pub(super) fn holds(&self) -> Result<Vec<NameHold>, StoreError> {
+        self.each_name(|name| self.name_hold(name))
+    }
+
+    pub(super) fn name_hold(&self, name: &str) -> Result<NameHold, StoreError> {
+        let bytes = self.read_name(name, u64::MAX)?;
+        let (layer, base) = parse(&bytes).ok_or_else(|| StoreError::DamagedName { name: name.to_owned() })?;
+        let base = self.parse_base(name, &layer, base, Base::parse_header);
+        Ok(NameHold { name: name.to_owned(), layer, base })
+    }
+
+    /// Sorted by name.
+    fn each_name<T>(&self, look: impl Fn(&str) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
         let files = fsat::names(&self.names).map_err(StoreError::io("list", self.path.join("names")))?;
-        let mut names = Vec::new();
-        for file in files {
-            let Some(name) = file.to_str().map(|file| file.replace('%', "/")) else { continue };
-            match self.resolve_name(&name) {
-                Ok(digest) => names.push((name, digest)),
+        let mut names: Vec<_> =
+            files.iter().filter_map(|file| Some(file.to_str()?.replace('%', "/"))).collect();
+        names.sort();
+        let mut found = Vec::new();
+        for name in names {
+            match look(&name) {
+                Ok(looked) => found.push(looked),
                 // Removed meanwhile, or no file of ours.
                 Err(StoreError::NoSuchName { .. } | StoreError::BadName { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(found)
     }
 
     pub(super) fn resolve_name(&self, name: &str) -> Result<Digest, StoreError> {
@@ -109,29 +130,26 @@ impl LayerStore {
     ///
     /// Errors: no such name, a base that is damaged.
     pub fn base(&self, name: &str) -> Result<Option<Base>, StoreError> {
-        self.parse_base(name, Base::parse)
-    }
-
-    /// The layers that `name`'s was made over, first on top. `None` and errors as for [`LayerStore::base`].
-    pub(super) fn over(&self, name: &str) -> Result<Option<Vec<Digest>>, StoreError> {
-        Ok(self.parse_base(name, Base::parse_over)?.map(|base| base.over))
+        let bytes = self.read_name(name, u64::MAX)?;
+        match parse(&bytes) {
+            Some((layer, base)) => self.parse_base(name, &layer, base, Base::parse),
+            None => Err(StoreError::DamagedName { name: name.to_owned() }),
+        }
     }
 
     fn parse_base(
         &self,
         name: &str,
+        layer: &Digest,
+        text: &[u8],
         parse_text: impl Fn(&[u8]) -> Result<Base, BaseError>,
     ) -> Result<Option<Base>, StoreError> {
-        let bytes = self.read_name(name, u64::MAX)?;
-        let Some((layer, base)) = parse(&bytes) else {
-            return Err(StoreError::DamagedName { name: name.to_owned() });
-        };
-        if base.is_empty() {
+        if text.is_empty() {
             return Ok(None);
         }
         let path = || self.path.join("names").join(name.replace('/', "%"));
-        match parse_text(base) {
-            Ok(base) if base.layer == layer => Ok(Some(base)),
+        match parse_text(text) {
+            Ok(base) if base.layer == *layer => Ok(Some(base)),
             Ok(_) => Err(StoreError::ForeignBase { path: path() }),
             Err(source) => Err(StoreError::BadBase { path: path(), source }),
         }
@@ -171,6 +189,32 @@ impl LayerStore {
 
     pub(super) fn layers_path(&self) -> PathBuf {
         self.path.join("layers")
+    }
+}
+
+/// A name, and what it keeps from being removed.
+#[derive(Debug)]
+pub(super) struct NameHold {
+    pub name: String,
+    pub layer: Digest,
+    /// Without what was seen. An error if it is damaged.
+    pub base: Result<Option<Base>, StoreError>,
+}
+
+impl NameHold {
+    /// The layer with what was seen. `None` where there is none, and where nobody knows whether there is.
+    pub fn contents(&self) -> Option<Digest> {
+        self.base.as_ref().ok()?.as_ref()?.contents
+    }
+
+    /// The layers that have to stay.
+    ///
+    /// Errors: a base that is damaged, as it may hold any.
+    pub fn layers(self) -> Result<impl Iterator<Item = Digest>, StoreError> {
+        match self.base {
+            Ok(base) => Ok(std::iter::once(self.layer).chain(base.and_then(|base| base.contents))),
+            Err(source) => Err(StoreError::UnknownContents { name: self.name, source: Box::new(source) }),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::LayerStore;
 use super::error::StoreError;
+use super::names::NameHold;
 use crate::digest::Digest;
 use crate::fsat;
 use crate::manifest::{Kind, Manifest};
@@ -34,53 +35,94 @@ pub enum Really {
 }
 
 impl LayerStore {
-    /// Removes a name, and its layer unless another name points at it or it is in use; or, by digest, a layer without a
-    /// name. Waits for captures and imports in progress: their blobs have no manifest yet.
+    /// Removes a name, and what it held, its layer and the contents of its base, unless another name holds that or it is in
+    /// use; or, by digest, a layer that no name holds. Waits for captures and imports in progress: their blobs have no
+    /// manifest yet.
     ///
-    /// Errors: a digest that a name points at, or that is in use; another layer whose manifest is damaged, as its blobs
-    /// are unknown.
+    /// Errors: a digest that a name holds, or that is in use; another layer whose manifest is damaged, as its blobs are
+    /// unknown; another name whose base is damaged, as its contents are.
     pub fn remove(&self, text: &str) -> Result<Removed, StoreError> {
         let _guard = self.lock_exclusive()?;
-        let is_name = !text.starts_with("b3:");
-        let digest = match self.resolve(text) {
-            // What it was the name of nobody knows: nothing else goes with it.
-            Err(StoreError::DamagedName { .. }) => return self.remove_name_alone(text),
-            other => other?,
-        };
-        let all = self.names()?.into_iter().filter(|(name, to)| *to == digest && !(is_name && name == text));
-        let others: Vec<String> = all.map(|(name, _)| name).collect();
-        if !is_name && !others.is_empty() {
-            return Err(StoreError::Named { digest, names: others });
-        }
-        if !others.is_empty() || is_name && !self.has_layer(&digest)? {
-            return self.remove_name_alone(text);
-        }
-        let Some(_claim) = self.claim(&digest)? else {
-            if !is_name {
-                return Err(StoreError::InUse { digest });
-            }
-            self.forget_uses(&digest)?;
-            return self.remove_name_alone(text).map(|removed| Removed { in_use: true, ..removed });
-        };
-        let used = self.blobs_of(self.digests()?.iter().filter(|other| **other != digest))?;
-        let name = is_name.then(|| text.to_owned());
-        if is_name {
-            // Should this be killed between the name and the layer, the next collection goes on.
-            self.forget_uses(&digest)?;
-            self.remove_name(text)?;
-        } else {
-            // One that has left it may not be on the disk yet.
-            self.sync_names()?;
-        }
-        self.remove_manifest(&digest)?;
-        self.sync_layers()?;
-        let (blobs, bytes) = self.remove_unused(&used, Really::Do)?;
-        Ok(Removed { name, layer: Some(digest), in_use: false, blobs, bytes })
+        if text.starts_with("b3:") { self.remove_layer(text) } else { self.remove_name_and_layers(text) }
     }
 
-    fn remove_name_alone(&self, name: &str) -> Result<Removed, StoreError> {
+    fn remove_layer(&self, text: &str) -> Result<Removed, StoreError> {
+        let digest = self.resolve(text)?;
+        let mut names = Vec::new();
+        for hold in self.holds()? {
+            let name = hold.name.clone();
+            if hold.layers()?.any(|layer| layer == digest) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            return Err(StoreError::Named { digest, names });
+        }
+        let Some(_claim) = self.claim(&digest)? else { return Err(StoreError::InUse { digest }) };
+        let used = self.blobs_of_all_but(&[digest])?;
+        // A name that has left it may not be on the disk yet.
+        self.sync_names()?;
+        let (blobs, bytes) = self.remove_layers(&[digest], &used)?;
+        Ok(Removed { layer: Some(digest), blobs, bytes, ..Removed::default() })
+    }
+
+    fn remove_name_and_layers(&self, name: &str) -> Result<Removed, StoreError> {
+        let digest = match self.resolve(name) {
+            // What it was the name of nobody knows: nothing else goes with it.
+            Err(StoreError::DamagedName { .. }) => {
+                self.remove_name(name)?;
+                return Ok(Removed { name: Some(name.to_owned()), ..Removed::default() });
+            }
+            other => other?,
+        };
+        let (own, others): (Vec<_>, Vec<_>) = self.holds()?.into_iter().partition(|hold| hold.name == name);
+        let mut held = HashSet::new();
+        for hold in others {
+            held.extend(hold.layers()?);
+        }
+        // Contents that a damaged base had expire.
+        let contents = own.iter().find_map(NameHold::contents).filter(|contents| *contents != digest);
+        let (mut going, mut claims, mut used_now) = (Vec::new(), Vec::new(), Vec::new());
+        for layer in std::iter::once(digest).chain(contents) {
+            if held.contains(&layer) || !self.has_layer(&layer)? {
+                continue;
+            }
+            match self.claim(&layer)? {
+                Some(claim) => {
+                    claims.push(claim);
+                    going.push(layer);
+                }
+                None => used_now.push(layer),
+            }
+        }
+        let used = if going.is_empty() { HashSet::new() } else { self.blobs_of_all_but(&going)? };
+        // Should this be killed between the name and the layers, the next collection goes on.
+        for layer in going.iter().chain(&used_now) {
+            self.forget_uses(layer)?;
+        }
         self.remove_name(name)?;
-        Ok(Removed { name: Some(name.to_owned()), ..Removed::default() })
+        let (blobs, bytes) = if going.is_empty() { (0, 0) } else { self.remove_layers(&going, &used)? };
+        Ok(Removed {
+            name: Some(name.to_owned()),
+            layer: going.contains(&digest).then_some(digest),
+            in_use: used_now.contains(&digest),
+            blobs,
+            bytes,
+        })
+    }
+
+    /// Which are claimed, and which no name leads to, after a power failure either.
+    fn remove_layers(&self, layers: &[Digest], used: &HashSet<Digest>) -> Result<(u64, u64), StoreError> {
+        for layer in layers {
+            self.remove_manifest(layer)?;
+        }
+        self.sync_layers()?;
+        self.remove_unused(used, Really::Do)
+    }
+
+    /// Blobs that are used when these layers are gone.
+    fn blobs_of_all_but(&self, layers: &[Digest]) -> Result<HashSet<Digest>, StoreError> {
+        self.blobs_of(self.digests()?.iter().filter(|other| !layers.contains(other)))
     }
 
     /// All blobs of these layers. Errors: one whose manifest cannot be read.

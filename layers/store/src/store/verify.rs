@@ -46,6 +46,15 @@ struct Wanted {
 
 type Blobs = BTreeMap<Digest, Wanted>;
 
+/// What holds a layer.
+#[derive(Clone, Debug, Default)]
+struct Holders {
+    names: Vec<String>,
+    contents_of: Vec<String>,
+}
+
+type Held = HashMap<Digest, Holders>;
+
 impl LayerStore {
     /// Reads the whole store again. `progress` is told of bytes that were read, by several threads.
     ///
@@ -53,14 +62,14 @@ impl LayerStore {
     pub fn verify(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Verified, StoreError> {
         let _guard = self.lock_for_reading()?;
         let mut found = Verified::default();
-        let names = self.verify_names(&mut found)?;
+        let held = self.verify_names(&mut found)?;
         let mut wanted = Blobs::new();
         for digest in self.digests()? {
-            self.verify_manifest(&digest, &names, &mut wanted, &mut found);
+            self.verify_manifest(&digest, &held, &mut wanted, &mut found);
         }
         self.add_unreferenced(&mut wanted, &mut found)?;
         self.verify_blobs(wanted, progress, &mut found);
-        self.verify_bases(names.values().flatten(), &mut found);
+        self.verify_bases(held.values().flat_map(|holders| &holders.names), &mut found);
         self.find_strays(&mut found)?;
         sort(&mut found.problems);
         Ok(found)
@@ -77,19 +86,19 @@ impl LayerStore {
         let _guard = self.lock_for_reading()?;
         let mut found = Verified::default();
         let digests = layers.iter().map(|layer| self.resolve(layer)).collect::<Result<BTreeSet<_>, _>>()?;
-        let names = self.verify_names(&mut Verified::default())?;
+        let held = self.verify_names(&mut Verified::default())?;
         let mut wanted = Blobs::new();
         for digest in digests {
-            self.verify_manifest(&digest, &names, &mut wanted, &mut found);
+            self.verify_manifest(&digest, &held, &mut wanted, &mut found);
         }
         self.verify_blobs(wanted, progress, &mut found);
         sort(&mut found.problems);
         Ok(found)
     }
 
-    /// The names of each layer.
-    fn verify_names(&self, found: &mut Verified) -> Result<HashMap<Digest, Vec<String>>, StoreError> {
-        let mut names: HashMap<Digest, Vec<String>> = HashMap::new();
+    /// What holds each layer.
+    fn verify_names(&self, found: &mut Verified) -> Result<Held, StoreError> {
+        let mut held = Held::new();
         let files = fsat::names(&self.names).map_err(StoreError::io("list", self.path.join("names")))?;
         for file in files {
             let path = PathBuf::from("names").join(&file);
@@ -101,7 +110,11 @@ impl LayerStore {
             };
             let fault = match resolved {
                 Ok(digest) if self.has_layer(&digest)? => {
-                    names.entry(digest).or_default().push(name);
+                    // A base that is damaged is a problem of its own.
+                    if let Some(contents) = self.name_hold(&name).ok().and_then(|hold| hold.contents()) {
+                        held.entry(contents).or_default().contents_of.push(name.clone());
+                    }
+                    held.entry(digest).or_default().names.push(name);
                     continue;
                 }
                 Ok(digest) => Fault::Dangling { digest },
@@ -116,34 +129,40 @@ impl LayerStore {
             };
             found.problems.push(Problem { what: What::Name(name), file: path, fault, uses: Vec::new() });
         }
-        Ok(names)
+        Ok(held)
     }
 
     fn verify_bases<'a>(&self, names: impl Iterator<Item = &'a String>, found: &mut Verified) {
         for name in names {
-            let Err(error) = self.base(name) else { continue };
-            // Removed or given anew since the directory was read.
-            if matches!(error, StoreError::NoSuchName { .. }) {
-                continue;
-            }
-            let (what, fault) = (What::Base(name.clone()), Fault::unreadable(&error));
+            let fault = match self.base(name) {
+                // Removed or given anew since the directory was read.
+                Ok(None) | Err(StoreError::NoSuchName { .. }) => continue,
+                Ok(Some(base)) => match base.contents.map(|contents| (contents, self.has_layer(&contents))) {
+                    None | Some((_, Ok(true))) => continue,
+                    Some((digest, Ok(false))) => Fault::Dangling { digest },
+                    Some((_, Err(error))) => Fault::unreadable(&error),
+                },
+                Err(error) => Fault::unreadable(&error),
+            };
+            let what = What::Base(name.clone());
             let file = PathBuf::from("names").join(name.replace('/', "%"));
             found.problems.push(Problem { what, file, fault, uses: Vec::new() });
         }
     }
 
     /// Adds the blobs of a layer to those that are `wanted`.
-    fn verify_manifest(
-        &self,
-        digest: &Digest,
-        names: &HashMap<Digest, Vec<String>>,
-        wanted: &mut Blobs,
-        found: &mut Verified,
-    ) {
+    fn verify_manifest(&self, digest: &Digest, held: &Held, wanted: &mut Blobs, found: &mut Verified) {
         found.layers += 1;
-        let names = names.get(digest).cloned().unwrap_or_default();
+        let Holders { names, contents_of } = held.get(digest).cloned().unwrap_or_default();
+        let used = |path| Use {
+            layer: *digest,
+            names: names.clone(),
+            contents_of: contents_of.clone(),
+            path,
+            more: 0,
+        };
         let mut problem = |fault| {
-            let uses = vec![Use { layer: *digest, names: names.clone(), path: None, more: 0 }];
+            let uses = vec![used(None)];
             let file = PathBuf::from("layers").join(digest.hex());
             found.problems.push(Problem { what: What::Layer(*digest), file, fault, uses });
         };
@@ -165,12 +184,7 @@ impl LayerStore {
             match blob.uses.last_mut() {
                 Some(last) if last.layer == *digest => last.more += 1,
                 _ => {
-                    blob.uses.push(Use {
-                        layer: *digest,
-                        names: names.clone(),
-                        path: Some(entry.path),
-                        more: 0,
-                    });
+                    blob.uses.push(used(Some(entry.path)));
                 }
             }
         }

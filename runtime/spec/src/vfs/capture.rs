@@ -30,6 +30,8 @@ pub struct CaptureLayer {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub form: CaptureForm,
+    #[serde(skip_serializing_if = "is_default")]
+    pub base: CaptureBase,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,17 @@ pub enum CaptureForm {
     Canonical,
     /// Times as they were written, by which make goes on where the command ended.
     Raw,
+}
+
+/// What is recorded with the name of what the command saw where it changed something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CaptureBase {
+    /// Which file it was, and in which state.
+    #[default]
+    State,
+    /// What the host's files held, too.
+    Contents,
 }
 
 impl Default for Capture {

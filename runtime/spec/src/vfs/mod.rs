@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
-pub use capture::{Capture, CaptureForm, CaptureLayer};
+pub use capture::{Capture, CaptureBase, CaptureForm, CaptureLayer};
 pub use landlock::{
     Enforce, LANDLOCK_ANNOTATION, Landlock, LandlockRules, NetPort, NoVariables, PathBeneath, Ruleset,
 };

@@ -34,6 +34,8 @@ pub enum What {
 pub struct Use {
     pub layer: Digest,
     pub names: Vec<String>,
+    /// Names in whose bases the layer is what was seen.
+    pub contents_of: Vec<String>,
     /// The first file of the layer with this content.
     pub path: Option<PathBuf>,
     /// How many other files of the layer have it.
@@ -76,7 +78,7 @@ impl Problem {
 
     /// The layers that are affected: names, or the digest of one that has none.
     fn users(&self) -> Vec<String> {
-        self.uses.iter().map(Use::named).collect()
+        self.uses.iter().map(|used| format!("{}{}", used.named(), used.held_by())).collect()
     }
 
     /// What to do about it, as an instruction.
@@ -92,6 +94,11 @@ impl Problem {
             }
             (_, Fault::Mode { .. }, _) => {
                 format!("`chmod 0444 {}` in the store mends it", self.file.display())
+            }
+            (_, _, Some(_)) if let Some(name) = self.uses.iter().find_map(Use::contents_alone) => {
+                format!(
+                    "`vfsrun layer tag {name} {name}` forgets what it was made to, and `vfsrun layer gc` removes it then"
+                )
             }
             (_, Fault::NoFile, Some(layer)) => format!(
                 "remove it: `vfsrun layer import` of the same source mends the layer then, or `vfsrun layer rm {layer}` removes it"
@@ -129,12 +136,24 @@ impl Use {
     fn named(&self) -> String {
         self.names.first().cloned().unwrap_or_else(|| self.layer.to_string())
     }
+
+    /// Of a layer without a name: which ones hold it.
+    fn held_by(&self) -> String {
+        self.contents_alone()
+            .map(|_| format!(" (contents of {})", self.contents_of.join(", ")))
+            .unwrap_or_default()
+    }
+
+    /// The name that holds a layer which has none.
+    fn contents_alone(&self) -> Option<&String> {
+        self.names.is_empty().then(|| self.contents_of.first())?
+    }
 }
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = if self.names.is_empty() { self.layer.to_string() } else { self.names.join(" = ") };
-        write!(f, "{names}")?;
+        write!(f, "{names}{}", self.held_by())?;
         if let Some(path) = &self.path {
             write!(f, " {}", escape::shown_path(path))?;
         }

@@ -32,7 +32,7 @@ fn key(layer: &LayerInfo) -> impl Ord {
 fn row(layer: &LayerInfo) -> String {
     let size = |size: Option<u64>| size.map_or_else(String::new, bytes);
     line([
-        if layer.names.is_empty() { "-".to_owned() } else { layer.names.join(",") },
+        names(layer),
         layer.digest.to_string()[..SHORT].to_owned(),
         layer.files.map_or("damaged".to_owned(), |files| files.to_string()),
         size(layer.bytes),
@@ -40,6 +40,15 @@ fn row(layer: &LayerInfo) -> String {
         since(layer.created),
         if layer.in_use { "now".to_owned() } else { since(layer.last_used) },
     ])
+}
+
+/// A layer without one is marked by the names that hold it all the same.
+fn names(layer: &LayerInfo) -> String {
+    match (layer.names.is_empty(), layer.contents_of.is_empty()) {
+        (false, _) => layer.names.join(","),
+        (true, false) => format!("({})", layer.contents_of.join(",")),
+        (true, true) => "-".to_owned(),
+    }
 }
 
 fn line([name, digest, files, size, own, age, used]: [String; 7]) -> String {
@@ -65,6 +74,7 @@ fn object(layer: &LayerInfo) -> Value {
         "lastUsed": seconds(layer.last_used),
         "inUse": layer.in_use,
         "over": over(layer),
+        "contentsOf": layer.contents_of,
     })
 }
 

@@ -74,7 +74,13 @@ fn object(problem: &Problem) -> Value {
     };
     let layer = |used: &Use| {
         let path = used.path.as_deref().map(escape::shown_path);
-        json!({ "layer": used.layer.to_string(), "names": used.names, "path": path, "more": used.more })
+        json!({
+            "layer": used.layer.to_string(),
+            "names": used.names,
+            "contentsOf": used.contents_of,
+            "path": path,
+            "more": used.more,
+        })
     };
     json!({
         "what": problem.what.kind(),
