@@ -13,6 +13,7 @@ use crate::acl::{self, List};
 use crate::attr::FileKind;
 use crate::branch::{Branch, Content};
 use crate::describe::{Whiteouts, XattrRule, Xattrs};
+use crate::fingerprint;
 use crate::host;
 use crate::layer::is_overlay_mark;
 use crate::merge::Found;
@@ -150,8 +151,17 @@ impl Segment {
         if are_shown { self.open_origin(node, origin) } else { Ok(None) }
     }
 
+    /// A directory that names have come to or gone from last has the same time twice: what is asked for here did not change
+    /// then.
     fn refuse_what_changed(&self, node: &Node) -> Result<(), Errno> {
-        let same = |found: &Found| found.object == node.object() && found.print == node.served.print();
+        let has_other_names = |found: &Found| {
+            node.kind() == FileKind::Directory
+                && found.changed == found.attr.mtime
+                && fingerprint::rights(&found.attr) == node.served.rights()
+        };
+        let same = |found: &Found| {
+            found.object == node.object() && (found.print == node.served.print() || has_other_names(found))
+        };
         match self.resolve_again(node) {
             Ok(found) if same(&found) => Ok(()),
             Ok(_) | Err(Errno::STALE) => Err(self.refuse_changed(node)),

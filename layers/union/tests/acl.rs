@@ -119,6 +119,27 @@ fn a_list_that_was_changed_or_taken_away_is_an_error_and_never_another_one() {
     }
 }
 
+/// Or nothing could be written in a busy directory: an overlay reads the attributes of what it copies up.
+#[test]
+fn attributes_of_a_directory_outlast_a_change_of_its_names() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("d/", "")]);
+    let given = list(6, (12, 6), 0, 6, 0);
+    if !set(&tree.join("d"), &given) {
+        return;
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let branches = vec![passing(world.host(&tree))];
+    let segment = world.build(branches);
+    let node = get(&segment, "d").unwrap();
+    std::fs::write(tree.join("d/new"), "").unwrap();
+    assert_eq!(segment.get_xattr(&node, OsStr::new(ACCESS)), Ok(given));
+    assert!(segment.list_xattrs(&node).unwrap().iter().any(|name| name == ACCESS));
+    std::fs::set_permissions(tree.join("d"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::write(tree.join("d/newer"), "").unwrap();
+    assert_eq!(segment.get_xattr(&node, OsStr::new(ACCESS)), Err(Errno::IO));
+}
+
 #[test]
 fn a_list_that_names_somebody_who_does_not_exist_here_is_not_shown() {
     if let Some(tree) = user_namespace::tree_to_look_at() {
