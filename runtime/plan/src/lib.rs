@@ -265,11 +265,13 @@ fn refuse_no_ids(user: &vfsrun_spec::oci::User, can_set_groups: bool) -> Result<
     if can_set_groups || user.additional_gids.is_empty() { Ok(()) } else { Err(PlanError::Groups) }
 }
 
-/// HOME lies in the fresh /tmp, so nobody has made it yet.
+/// HOME lies in a fresh /tmp, so nobody has made it yet.
 fn home(config: &Spec, command: &Command) -> Vec<Directory> {
     let home = command.env.iter().find_map(|entry| entry.strip_prefix("HOME="));
+    let is_fresh = config.vfs.is_some()
+        && config.mounts.iter().any(|mount| mount.destination == Path::new("/tmp") && !paths::is_bind(mount));
     match home {
-        Some(path) if config.vfs.is_some() && paths::is_below(Path::new(path), Path::new("/tmp")) => {
+        Some(path) if is_fresh && paths::is_below(Path::new(path), Path::new("/tmp")) => {
             vec![Directory { path: path.into(), uid: command.uid, gid: command.gid }]
         }
         _ => Vec::new(),
@@ -368,6 +370,7 @@ fn capture(vfs: &Vfs, process: &Process) -> Option<Capture> {
     Some(Capture {
         only: layer.only.clone().unwrap_or_default(),
         name: layer.name.clone(),
+        when: layer.when,
         clamp_time: (layer.form == CaptureForm::Canonical).then_some(epoch),
         keep_contents: layer.base == CaptureBase::Contents,
     })

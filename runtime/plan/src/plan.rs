@@ -10,7 +10,7 @@ use vfsrun_cgroup::{Limit, Place, resctrl};
 use vfsrun_seccomp::Profile;
 use vfsrun_spec::Hooks;
 use vfsrun_spec::oci::{NamespaceType, RlimitType, TimeOffset};
-use vfsrun_spec::vfs::{FsRight, NetRight, ScopeRight};
+use vfsrun_spec::vfs::{CaptureWhen, FsRight, NetRight, ScopeRight};
 use vfsrun_union::describe::{LogRule, SegmentSpec};
 
 use crate::ids::Extent;
@@ -544,6 +544,8 @@ pub struct Capture {
     /// Empty: everything.
     pub only: Vec<PathBuf>,
     pub name: Option<String>,
+    /// After which command it gets the name.
+    pub when: CaptureWhen,
     /// Times later than this are recorded as this, so that equal runs give equal digests; seconds. `None`: as they are.
     pub clamp_time: Option<i64>,
     /// What the host's files held is kept where the command changed them.

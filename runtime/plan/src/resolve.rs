@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use vfsrun_spec::merge;
 use vfsrun_spec::oci::{Capabilities, IdMapping, NamespaceType, Rlimit, RlimitType, User};
-use vfsrun_spec::vfs::{Access, BranchSource, Network};
+use vfsrun_spec::vfs::{Access, BranchSource, Environment, Network};
 use vfsrun_spec::{Linux, Mount, Process, Root, Spec, Vfs};
 
 use crate::facts::{Facts, PathKind};
@@ -19,7 +19,7 @@ pub fn resolve<'a>(spec: &'a Spec, facts: &Facts) -> Result<Cow<'a, Spec>, PlanE
     let mut config = spec.clone();
     config.oci_version.get_or_insert_with(|| "1.0.2".to_owned());
     config.root.get_or_insert_with(|| Root { path: "rootfs".into(), readonly: false });
-    let process = process(spec.process.clone().unwrap_or_default(), facts);
+    let process = process(spec.process.clone().unwrap_or_default(), vfs, facts);
     let user = process.user.clone().unwrap_or_default();
     config.linux = Some(linux(spec.linux.clone().unwrap_or_default(), vfs, &user, facts)?);
     config.process = Some(process);
@@ -64,8 +64,10 @@ pub fn complete(spec: &Spec, facts: &Facts) -> Result<Spec, PlanError> {
     Ok(config)
 }
 
-fn process(mut process: Process, facts: &Facts) -> Process {
-    process.env = merge::env(&defaults::env(), &process.env);
+fn process(mut process: Process, vfs: &Vfs, facts: &Facts) -> Process {
+    if vfs.env == Environment::Hermetic {
+        process.env = merge::env(&defaults::env(), &process.env);
+    }
     process.cwd.get_or_insert_with(|| "/".into());
     let caller = User { uid: facts.caller.uid, gid: facts.caller.gid, ..User::default() };
     let user = process.user.get_or_insert(caller);

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
 use vfsrun_spec::vfs::{
-    Access, Branch, BranchSource, Capture, CaptureBase, CaptureForm, CaptureLayer, Enforce, FileType,
-    FsRight, HIGHEST_ABI, Landlock, LandlockAccess, LandlockRules, Live, NameRule, Names, NetPort, NetRight,
-    Network, OneOrMore, Order, Owner, Passthrough, PathBeneath, Policy, Predicates, Right, Rule, RuleAction,
-    Ruleset, Scope, ScopeRight, Size, SizeRange, Symlinks, TypeConflict, Upper, UpperOn, Whiteouts,
-    XattrRule, Xattrs,
+    Access, Branch, BranchSource, Capture, CaptureBase, CaptureForm, CaptureLayer, CaptureWhen, Enforce,
+    Environment, FileType, FsRight, HIGHEST_ABI, Landlock, LandlockAccess, LandlockRules, Live, NameRule,
+    Names, NetPort, NetRight, Network, OneOrMore, Order, Owner, Passthrough, PathBeneath, Policy, Predicates,
+    Right, Rule, RuleAction, Ruleset, Scope, ScopeRight, Size, SizeRange, Symlinks, TypeConflict, Upper,
+    UpperOn, Whiteouts, XattrRule, Xattrs,
 };
 use vfsrun_spec::{Process, Root, SCHEMA, Spec, Vfs};
 
@@ -146,8 +146,11 @@ fn branch() -> impl Strategy<Value = Branch> {
 fn capture() -> impl Strategy<Value = Capture> {
     let form = prop_oneof![Just(CaptureForm::Canonical), Just(CaptureForm::Raw)];
     let base = prop_oneof![Just(CaptureBase::State), Just(CaptureBase::Contents)];
-    let layer = (option::of(vec(path_in_root(), 1..3)), option::of("[a-z0-9.-]{1,8}"), form, base)
-        .prop_map(|(only, name, form, base)| Capture::Layer(CaptureLayer { only, name, form, base }));
+    let when = prop_oneof![Just(CaptureWhen::Success), Just(CaptureWhen::Always)];
+    let layer = (option::of(vec(path_in_root(), 1..3)), option::of("[a-z0-9.-]{1,8}"), when, form, base)
+        .prop_map(|(only, name, when, form, base)| {
+            Capture::Layer(CaptureLayer { only, name, when, form, base })
+        });
     prop_oneof![1 => Just(Capture::Discard), 4 => layer]
 }
 
@@ -210,6 +213,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
     let network = prop_oneof![Just(Network::None), Just(Network::Loopback), Just(Network::Host)];
     let passthrough =
         prop_oneof![Just(Passthrough::Auto), Just(Passthrough::Always), Just(Passthrough::Never)];
+    let env = prop_oneof![Just(Environment::Hermetic), Just(Environment::Exact)];
     let seconds = || option::of((1_u64..100_000_000_000).prop_map(Duration::from_millis));
     (
         vec(branch(), 1..4).prop_filter("one root", |branches| has_one_root(branches)),
@@ -220,7 +224,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
         landlock(),
         option::of(network),
         (seconds(), seconds()),
-        (any::<bool>(), any::<bool>(), passthrough),
+        (any::<bool>(), env, any::<bool>(), passthrough),
     )
         .prop_map(
             |(
@@ -232,7 +236,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 landlock,
                 network,
                 (time_limit, deadline),
-                (stdin, provenance, passthrough),
+                (stdin, env, provenance, passthrough),
             )| Vfs {
                 branches,
                 rules,
@@ -247,6 +251,7 @@ fn vfs() -> impl Strategy<Value = Vfs> {
                 time_limit,
                 deadline,
                 stdin,
+                env,
                 provenance,
                 passthrough,
             },

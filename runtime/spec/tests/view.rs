@@ -63,6 +63,7 @@ fn what_the_config_says_otherwise_is_no_part_of_it() {
         ("network", json!("none"), "the container's namespaces decide"),
         ("stdin", json!(true), "the container's caller decides"),
         ("timeLimit", json!(1), "the container's caller decides"),
+        ("env", json!("exact"), "the container's config has its environment"),
         ("landlock", json!({}), "the annotation run.vfsrun.landlock has the rules"),
     ] {
         refused(&json!({ field: value }), &format!(".{field}"), &format!("is for specs with vfs; {why}"));

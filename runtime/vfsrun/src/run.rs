@@ -12,6 +12,7 @@ use vfsrun_plan::plan::Root;
 use vfsrun_plan::{Plan, PlanError};
 use vfsrun_seccomp::SeccompError;
 use vfsrun_spec::SpecError;
+use vfsrun_spec::vfs::CaptureWhen;
 use vfsrun_sys::chain;
 
 use crate::base::Meanwhile;
@@ -213,7 +214,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
         untouched.filter(|(upper, stamp)| kept_root::is_untouched(&decided.plan, upper, *stamp)).is_some();
     let (captured, named) = match (&upper, &decided.store) {
         (Some(upper), Some(store)) => {
-            let names = !visit.refused && acted.ended.has_succeeded();
+            let names = !visit.refused && (acted.ended.has_succeeded() || is_named_always(&decided.plan));
             let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
             upper::capture(&decided.plan, names, upper, store, (&decided.file, &meanwhile))? // writes become a layer
         }
@@ -230,6 +231,10 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let inputs_changed = changed(&visit);
     let plan = *decided.plan;
     Ok(Outcome { plan, ended, captured, named, segments, inputs_changed, root_was_kept, trace, times })
+}
+
+fn is_named_always(plan: &Plan) -> bool {
+    plan.capture.as_ref().is_some_and(|capture| capture.when == CaptureWhen::Always)
 }
 
 /// Asks for what the root is composed of.

@@ -61,6 +61,7 @@ pub(crate) fn annotated_view(path: &str, view: &Vfs, raw: &Value) -> Result<(), 
         ("network", "the container's namespaces decide"),
         ("stdin", "the container's caller decides"),
         ("timeLimit", "the container's caller decides"),
+        ("env", "the container's config has its environment"),
         ("landlock", "the annotation run.vfsrun.landlock has the rules"),
     ];
     if let Some((field, why)) = elsewhere.into_iter().find(|(field, _)| raw.get(field).is_some()) {

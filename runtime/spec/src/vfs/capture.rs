@@ -25,13 +25,26 @@ pub struct CaptureLayer {
     /// Absolute path prefixes: what is written elsewhere is not captured, and not writable. `None` is everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only: Option<Vec<PathBuf>>,
-    /// The name in the store that points to the layer when the command ended with status 0; `None` is no name.
+    /// The name in the store that points to the layer; `None` is no name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub when: CaptureWhen,
     #[serde(skip_serializing_if = "is_default")]
     pub form: CaptureForm,
     #[serde(skip_serializing_if = "is_default")]
     pub base: CaptureBase,
+}
+
+/// `when`: after which command the layer gets its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CaptureWhen {
+    /// One that ended with status 0.
+    #[default]
+    Success,
+    /// Any that ended.
+    Always,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use branch::{Access, Branch, BranchSource, Live, Owner, Scope, Symlinks, Whiteouts, image_parts};
-pub use capture::{Capture, CaptureBase, CaptureForm, CaptureLayer};
+pub use capture::{Capture, CaptureBase, CaptureForm, CaptureLayer, CaptureWhen};
 pub use landlock::{
     Enforce, LANDLOCK_ANNOTATION, Landlock, LandlockRules, NetPort, NoVariables, PathBeneath, Ruleset,
 };
@@ -84,6 +84,9 @@ pub struct Vfs {
     /// Whether the command reads the caller's standard input; false is /dev/null.
     #[serde(skip_serializing_if = "is_default")]
     pub stdin: bool,
+    /// What the environment is besides what the spec says.
+    #[serde(skip_serializing_if = "is_default")]
+    pub env: Environment,
     /// Whether each name tells by extended attributes which branch and file it comes from.
     #[serde(skip_serializing_if = "is_default")]
     pub provenance: bool,
@@ -121,6 +124,17 @@ pub enum Policy {
     Newest,
     /// They are reported and the name gives EIO.
     Error,
+}
+
+/// `env`: what the command's environment has besides `process.env`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// The variables of hermetic actions.
+    #[default]
+    Hermetic,
+    /// Nothing.
+    Exact,
 }
 
 /// `passthrough`: where the kernel reads files of layers, images and frozen branches from where they lie, so that it keeps their
