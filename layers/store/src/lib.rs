@@ -28,6 +28,7 @@ mod sha256;
 #[cfg(test)]
 #[path = "../../../tests/src/skip.rs"]
 mod skip;
+pub mod stack;
 pub mod store;
 mod text;
 pub mod tree;
