@@ -1,7 +1,7 @@
 //! Changes: what became of each path that an action saw, told by its layer and the base of it. Where a layer says what lies at a
 //! path, and hides what lay there, a change says both.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{fmt, io};
@@ -94,13 +94,22 @@ fn is_idle(change: &Change<'_>, layer: &Manifest) -> bool {
 
 /// Whether the host's file, if it is still the one that was seen, has this content and these attributes.
 fn has(path: &Path, was: &Identity, content: &Digest, meta: &Meta) -> io::Result<bool> {
-    let root = fsat::open_dir(rustix::fs::CWD, "/")?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = vfsrun_sys::beneath::open(root, path.strip_prefix("/").unwrap_or(path), flags)?;
+    let file = open_host(path)?;
     let is_it = || -> io::Result<bool> { Ok(Identity::of(&rustix::fs::fstat(&file)?) == *was) };
     let mut attributes = xattrs::read(file.as_fd())?;
     attributes.retain(|name, _| xattrs::is_kept(name.as_bytes()));
     Ok(is_it()? && attributes == meta.xattrs && content::hash(&file)? == *content && is_it()?)
+}
+
+/// Opens a file of the host for reading, by a path without links. Never blocks on a fifo.
+pub(crate) fn open_host(path: &Path) -> io::Result<OwnedFd> {
+    open_host_as(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+}
+
+/// The same for what is not read: a link.
+pub(crate) fn open_host_as(path: &Path, how: OFlags) -> io::Result<OwnedFd> {
+    let root = fsat::open_dir(rustix::fs::CWD, "/")?;
+    vfsrun_sys::beneath::open(root, path.strip_prefix("/").unwrap_or(path), how | OFlags::NOFOLLOW)
 }
 
 fn access(entry: &Entry) -> Access {

@@ -24,6 +24,7 @@ mod odd_names;
 pub mod order;
 mod protobuf;
 mod remove_tree;
+pub mod review;
 mod sha256;
 #[cfg(test)]
 #[path = "../../../tests/src/skip.rs"]

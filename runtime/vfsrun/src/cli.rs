@@ -1,5 +1,6 @@
 //! The command line.
 
+mod diff;
 mod export;
 mod interval;
 mod layer_care;
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_layers::RootDigest;
 use vfsrun_plan::facts;
 
+pub use self::diff::{Diff, When};
 use self::export::Function;
 pub use self::export::{Export, Format};
 pub use self::layer_care::LayerCare;
@@ -180,6 +182,9 @@ pub enum Command {
         /// What the spec's capture.name says
         name: String,
     },
+    /// Show what a run's layer changes of what its command saw, with contents: as text, as a patch for git, as JSON
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(Diff),
     /// Import, list, compare, check, export and remove layers
     #[command(subcommand)]
     Layer(Layer),

@@ -87,7 +87,7 @@ impl LayerStore {
             .map_err(StoreError::io("look at the blob", self.blob_path(digest)))
     }
 
-    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs").join(Path::new(&file_name(digest)))
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 pub mod kept;
+pub mod reviewed;
 #[path = "../../../../tests/src/skip.rs"]
 pub mod skip;
 

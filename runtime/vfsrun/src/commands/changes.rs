@@ -69,6 +69,6 @@ fn object(change: &Change<'_>) -> Value {
 }
 
 /// Whether what was there is known to be what the command saw.
-fn is_known(change: &Change<'_>) -> bool {
+pub fn is_known(change: &Change<'_>) -> bool {
     !matches!(change.was().map(|was| &was.place), Some(Place::Lost {} | Place::Host { changed: true, .. }))
 }

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod container;
+pub mod diff;
 pub mod doctor;
 pub mod features;
 pub mod inputs;

@@ -1,0 +1,139 @@
+//! A choice: of which changes a smaller layer is made, and of which hunks of a text.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::text::{Hunk, TextDiff};
+use crate::base::Base;
+use crate::manifest::{Entry, Kind, Manifest};
+use crate::order;
+use crate::store::{LayerStore, StoreError};
+
+/// What is chosen. A path that is not here is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub chosen: BTreeMap<PathBuf, Chosen>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    Whole,
+    /// Of a file that was there some of the hunks, with or without its new mode and owner.
+    Half {
+        content: Vec<u8>,
+        access: bool,
+    },
+}
+
+/// The hunks of a text, to be chosen from.
+#[derive(Debug)]
+pub struct Hunks<'a> {
+    diff: TextDiff<'a>,
+    hunks: Vec<Hunk>,
+}
+
+impl<'a> Hunks<'a> {
+    /// With `context` lines around each.
+    pub fn new(before: &'a [u8], after: &'a [u8], context: usize) -> Hunks<'a> {
+        let diff = TextDiff::new(before, after);
+        let hunks = diff.hunks(context);
+        Hunks { diff, hunks }
+    }
+
+    pub fn diff(&self) -> &TextDiff<'a> {
+        &self.diff
+    }
+
+    pub fn hunks(&self) -> &[Hunk] {
+        &self.hunks
+    }
+
+    /// Puts a hunk for each of its changes in the place of hunk `index`; returns how many they are.
+    pub fn split(&mut self, index: usize) -> usize {
+        let parts = self.hunks[index].split();
+        let count = parts.len();
+        self.hunks.splice(index..=index, parts);
+        count
+    }
+
+    /// The text before, with the chosen hunks in it. `is_chosen` has a word on each hunk, in their order.
+    pub fn chosen(&self, is_chosen: &[bool]) -> Vec<u8> {
+        let chosen = self.hunks.iter().zip(is_chosen).filter(|(_, is_chosen)| **is_chosen);
+        let starts: Vec<(usize, usize)> = chosen
+            .flat_map(|(hunk, _)| hunk.parts())
+            .filter(|part| !part.is_same)
+            .map(|part| (part.old.start, part.new.start))
+            .collect();
+        let mut text = Vec::new();
+        for part in self.diff.parts() {
+            let is_new = !part.is_same && starts.binary_search(&(part.old.start, part.new.start)).is_ok();
+            let lines = if is_new { &self.diff.new[part.new] } else { &self.diff.old[part.old] };
+            lines.iter().for_each(|line| text.extend_from_slice(line));
+        }
+        text
+    }
+
+    /// Writes hunk `index` as a unified diff has it.
+    pub fn write(&self, index: usize, out: &mut super::Out<'_>) -> std::io::Result<()> {
+        let hunk = &self.hunks[index];
+        super::patch::write_hunk(&self.diff, hunk, self.diff.heading(hunk, 0, None), out)
+    }
+}
+
+/// `layer` with the halves of `selection` in the place of their files, whose contents are put into `store`. A name that was one more
+/// of such a file keeps what it has. Which paths stay is not decided here.
+///
+/// The blobs are kept until a layer names them only while a [`LayerStore::adding`] is held.
+pub fn half_chosen(
+    store: &LayerStore,
+    layer: &Manifest,
+    base: &Base,
+    selection: &Selection,
+) -> Result<Manifest, StoreError> {
+    let mut entries = layer.entries.clone();
+    for (path, chosen) in &selection.chosen {
+        let Chosen::Half { content, access } = chosen else { continue };
+        let Some(index) = position(&entries, path) else { continue };
+        let (digest, size) = store.put_blob(&content[..])?;
+        part_from_links(&mut entries, index);
+        let entry = &mut entries[index];
+        entry.kind = Kind::File { digest, size };
+        let seen = base.seen.binary_search_by(|seen| order::compare(&seen.path, path));
+        if let (false, Ok(seen)) = (*access, seen) {
+            let was = base.seen[seen].access;
+            (entry.meta.mode, entry.meta.uid, entry.meta.gid) = (was.mode, was.uid, was.gid);
+        }
+    }
+    Manifest::from_entries(entries).map_err(|source| StoreError::InvalidLayer { source })
+}
+
+/// Makes the file at `index` one of its own: the first of its other names, if it is theirs, becomes the file.
+fn part_from_links(entries: &mut [Entry], index: usize) {
+    let Entry { path, kind: file @ Kind::File { .. }, meta } = entries[index].clone() else {
+        let to = match &entries[index].kind {
+            Kind::HardLink { to } => to.clone(),
+            _ => return,
+        };
+        if let Some(file) = position(entries, &to) {
+            entries[index].meta = entries[file].meta.clone();
+        }
+        return;
+    };
+    let mut first: Option<PathBuf> = None;
+    for entry in entries {
+        if !matches!(&entry.kind, Kind::HardLink { to } if *to == path) {
+            continue;
+        }
+        match &first {
+            None => {
+                first = Some(entry.path.clone());
+                (entry.kind, entry.meta) = (file.clone(), meta.clone());
+            }
+            Some(first) => entry.kind = Kind::HardLink { to: first.clone() },
+        }
+    }
+}
+
+fn position(entries: &[Entry], path: &Path) -> Option<usize> {
+    entries.binary_search_by(|entry| order::compare(&entry.path, path)).ok()
+}
