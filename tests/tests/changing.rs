@@ -2,9 +2,10 @@
 //! otherwise see two states of one file.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
-use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
+use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json, processes};
 
 as_root_and_user!(
     unchanged_inputs_are_no_news,
@@ -26,6 +27,7 @@ as_root_and_user!(
     frozen_branch_is_not_looked_at,
     file_that_was_saved_meanwhile_is_no_base,
     what_came_or_went_meanwhile_is_no_base,
+    what_comes_or_goes_during_the_capture_is_no_base,
 );
 
 const CHANGED: &str = "inputs changed during the run: ";
@@ -69,6 +71,21 @@ impl Paused {
     fn change(self, sandbox: &Sandbox, change: &str) -> Paused {
         sandbox.sh(change);
         self
+    }
+
+    /// Goes on, and does `change` when the visit is over and the upper is about to be read: it is kept by then, and nothing is added to
+    /// the store while somebody removes something from it.
+    fn change_during_capture(self, sandbox: &Sandbox, change: &str) -> Output {
+        let lock = File::open(sandbox.store().join("lock")).expect("a store has a lock");
+        lock.lock().expect("a file can be locked");
+        sandbox.write(format!("gate/{}.go", self.name), "");
+        processes::until("the upper is captured", || {
+            let runs = std::fs::read_dir(sandbox.store().join("runs")).expect("a store has runs");
+            runs.flatten().any(|run| run.path().join("keep").exists())
+        });
+        sandbox.sh(change);
+        drop(lock);
+        self.go_on(sandbox)
     }
 
     fn go_on(self, sandbox: &Sandbox) -> Output {
@@ -296,6 +313,31 @@ fn what_came_or_went_meanwhile_is_no_base(sandbox: &Sandbox) {
     {
         assert!(base.contains_key(path) && !known.contains(&path), "{path}: {base:?}");
     }
+}
+
+/// Nor is what somebody does when the command is over and the upper is read.
+fn what_comes_or_goes_during_the_capture_is_no_base(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p src/left src/gone src/again src/now-file && \
+         for f in edited left/file gone/file again/old now-file/file; do echo 1 > src/$f; done");
+    let script = "cd /src; for f in edited left/file gone/file now-file/file; do echo mine >> $f; done; \
+                  cat again/old; rm -r again; mkdir again; echo mine > again/old; pause";
+    // From then on the store has what is locked below.
+    sandbox.call(&["layer", "import", "earlier", "src"]).expect(0);
+    let action = start(sandbox, "one", script, &source(), &[]);
+    let change = "rm -r src/edited src/gone src/again/old src/now-file; echo theirs > src/now-file; echo theirs > src/left/new; \
+                  echo theirs > src/new";
+    action.change_during_capture(sandbox, change).expect(0);
+    let base = base(sandbox);
+    let how: Vec<_> = base.iter().map(|(path, how)| (path.as_str(), how.as_str())).collect();
+    // A name more in a directory is no change to another.
+    assert!(how.contains(&("src/left/file", "known")), "{how:?}");
+    for path in ["src/edited", "src/gone", "src/gone/file", "src/again/old", "src/now-file/file"] {
+        assert!(how.contains(&(path, "lost")), "{path}: {how:?}");
+    }
+    assert!(how.contains(&("src/now-file", "changed")), "{how:?}");
+    let told = sandbox.call(&["changes", "out"]).expect(0).stdout;
+    assert!(told.contains("! /src/edited (changed meanwhile by somebody else)\n"), "{told}");
+    assert!(told.contains("~ /src/left/file\n"), "{told}");
 }
 
 /// The paths of the base of `out`, and what is known of each.

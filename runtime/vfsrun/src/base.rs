@@ -1,14 +1,17 @@
 //! What an action saw at the paths that it changed: the base of its changes, recorded with the layer's name.
 //!
-//! It is looked up when the action is over. That it is what the action saw is the view server's to say, which tells what of that
-//! has changed since, and the ctimes', for what is there of which the action saw nothing.
+//! It is looked up when the action is over. That it is what the action saw is the view server's to say, which is asked afterwards what
+//! of that has changed since, and the ctimes', for what is there of which the action saw nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use thiserror::Error;
+use vfsrun_fuse::Visit;
 use vfsrun_layers::base::{Access, Identity, Place, Seen, SeenKind};
 use vfsrun_layers::{Entry, IdMap, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
@@ -16,7 +19,7 @@ use vfsrun_union::spot::{Source, Spot};
 use vfsrun_union::{Attr, FileKind, Time};
 
 use crate::segments::{self, SegmentsError};
-use crate::view::{FileLimit, ViewError};
+use crate::view::{AttachedView, FileLimit, ViewError};
 
 #[derive(Debug, Error)]
 pub enum BaseError {
@@ -30,10 +33,10 @@ pub enum BaseError {
 
 /// What is known of the time since the command came to see the root.
 pub struct Meanwhile<'a> {
-    /// Paths of the root that it was shown in another state than that in which they are now.
-    pub changed: &'a BTreeSet<std::ffi::OsString>,
-    /// What has changed since it came has this ctime or a later one; `None` if nothing can change.
-    pub began: Option<Time>,
+    /// When it was over.
+    visit: &'a Visit,
+    /// Of which more is known by now.
+    view: RefCell<Option<&'a mut AttachedView>>,
 }
 
 /// Of the changes in `manifest`, parents first.
@@ -48,7 +51,7 @@ pub fn of(
     let _limit = FileLimit::raise()?;
     let segments = segments::build(segments, Some(store), file)?;
     let root = Spot::root(&segments).map_err(|errno| failed(Path::new(""), errno))?;
-    let mut looker = Looker { ids, meanwhile, seen: Vec::new(), left: Vec::new() };
+    let mut looker = Looker { ids, visit: meanwhile.visit, seen: Vec::new(), left: Vec::new() };
     looker.look_at(PathBuf::new(), root.source(), root, &manifest.entries, 0);
     // However deep it is, one directory is open at a time.
     while let Some((path, dir, changes)) = looker.left.pop() {
@@ -56,13 +59,19 @@ pub fn of(
     }
     let mut seen = looker.seen;
     seen.sort_by(|a, b| order::compare(&a.path, &b.path));
-    meanwhile.mark_late(&mut seen);
+    // Whatever has come or gone by the time of the look is known only now.
+    let changed = meanwhile.changed();
+    changed.mark(&mut seen);
+    let mut lost = changed.lost(manifest, &seen);
+    seen.append(&mut lost);
+    seen.sort_by(|a, b| order::compare(&a.path, &b.path));
+    meanwhile.mark_late(&mut seen, &changed);
     Ok(seen)
 }
 
 struct Looker<'a> {
     ids: &'a IdMap,
-    meanwhile: &'a Meanwhile<'a>,
+    visit: &'a Visit,
     seen: Vec<Seen>,
     /// Directories in which something changed.
     left: Vec<(PathBuf, Spot<'a>, Changes<'a>)>,
@@ -100,9 +109,9 @@ impl<'a> Looker<'a> {
                     let source = below.source(name, &found);
                     self.look_at(path, source, found, group, spot.follows());
                 }
-                Err(Errno::NOENT | Errno::NOTDIR) if !self.meanwhile.has_changed(&path) => {}
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
                 // Of what the command saw nothing is left to look at.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => self.seen.extend(group.iter().map(lost)),
+                Err(Errno::ACCESS) => self.seen.extend(group.iter().map(lost)),
                 Err(errno) => return Err(failed(&path, errno)),
             }
         }
@@ -143,9 +152,8 @@ impl<'a> Looker<'a> {
                 Ok(stat) => {
                     let is_another = SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
                     // Names come and go in a directory that is the same; see below.
-                    let is_late = kind != SeenKind::Directory && self.meanwhile.is_late(&stat);
-                    let changed = is_another || is_late || self.meanwhile.has_changed(path);
-                    Place::Host { path: host, was: Identity::of(&stat), changed }
+                    let is_late = kind != SeenKind::Directory && is_late(self.visit, &stat);
+                    Place::Host { path: host, was: Identity::of(&stat), changed: is_another || is_late }
                 }
                 // Gone since: whatever is there later is another one.
                 Err(_) => Place::Host { path: host, was: Identity::default(), changed: true },
@@ -164,26 +172,36 @@ impl<'a> Looker<'a> {
     }
 }
 
-impl Meanwhile<'_> {
-    /// The root stands for more than could be told.
-    fn has_changed(&self, path: &Path) -> bool {
-        [path, Path::new("")].into_iter().any(|path| self.changed.contains(path.as_os_str()))
+impl<'a> Meanwhile<'a> {
+    /// `visit` is how the one to `view` was when the command was over.
+    pub fn new(visit: &'a Visit, view: Option<&'a mut AttachedView>) -> Meanwhile<'a> {
+        Meanwhile { visit, view: RefCell::new(view) }
     }
 
-    fn is_late(&self, stat: &Stat) -> bool {
-        let changed = Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 };
-        self.began.is_some_and(|began| changed >= began)
+    /// What it was shown in another state than that in which it is now.
+    fn changed(&self) -> Changed {
+        let mut changed = self.visit.changed.clone();
+        match self.view.borrow_mut().as_mut().map(|view| view.visit()) {
+            None => {}
+            Some(Ok(visit)) => changed.extend(visit.changed),
+            // What the command did is worth no less if nobody can say what has become of what it saw.
+            Some(Err(error)) => {
+                tracing::debug!(error = vfsrun_sys::chain(&error), "all that it saw may have changed");
+                changed.insert(OsString::new());
+            }
+        }
+        Changed(changed)
     }
 
     /// Whether the directory has come to be where it is since then: moved, or made. What lies in it may be as old as anything.
     /// If all that has happened is that names in it came or went, it has the same time twice, and it was shown before.
-    fn has_come(&self, path: &Path, stat: &Stat) -> bool {
+    fn has_come(&self, path: &Path, stat: &Stat, changed: &Changed) -> bool {
         let is_moved = (stat.st_ctime, stat.st_ctime_nsec) != (stat.st_mtime, stat.st_mtime_nsec);
-        self.is_late(stat) && (is_moved || !self.changed.contains(path.as_os_str()))
+        is_late(self.visit, stat) && (is_moved || !changed.0.contains(path.as_os_str()))
     }
 
     /// Directories are looked at when all that lies in them has been.
-    fn mark_late(&self, seen: &mut [Seen]) {
+    fn mark_late(&self, seen: &mut [Seen], of: &Changed) {
         let mut late: Option<PathBuf> = None;
         for Seen { path, kind, place, .. } in seen {
             let Place::Host { path: host, was, changed } = place else { continue };
@@ -191,12 +209,52 @@ impl Meanwhile<'_> {
             let is_late = !is_below
                 && *kind == SeenKind::Directory
                 && rustix::fs::lstat(&*host)
-                    .map_or(true, |stat| self.has_come(path, &stat) || Identity::of(&stat) != *was);
+                    .map_or(true, |stat| self.has_come(path, &stat, of) || Identity::of(&stat) != *was);
             *changed |= is_below || is_late;
             if is_late {
                 late = Some(path.clone());
             }
         }
+    }
+}
+
+/// What has changed since it began has a ctime from then on; nothing has if nothing can change.
+fn is_late(visit: &Visit, stat: &Stat) -> bool {
+    let changed = Time { sec: stat.st_ctime, nsec: stat.st_ctime_nsec as u32 };
+    visit.began.is_some_and(|began| changed >= began)
+}
+
+/// Paths of the root.
+struct Changed(BTreeSet<OsString>);
+
+impl Changed {
+    /// The root stands for more than could be told.
+    fn has(&self, path: &Path) -> bool {
+        [path, Path::new("")].into_iter().any(|path| self.0.contains(path.as_os_str()))
+    }
+
+    fn mark(&self, seen: &mut [Seen]) {
+        for Seen { path, place, .. } in seen {
+            if let Place::Host { changed, .. } = place {
+                *changed |= self.has(path);
+            }
+        }
+    }
+
+    /// Of what nothing was found to look at, that of which the command saw something.
+    fn lost(&self, manifest: &Manifest, seen: &[Seen]) -> Vec<Seen> {
+        let pairs = order::join(&manifest.entries, |entry| &entry.path, seen, |seen| &seen.path);
+        let (mut all, mut top) = (Vec::new(), None::<&Path>);
+        for entry in pairs.filter_map(|(entry, seen)| entry.filter(|_| seen.is_none())) {
+            // Below a directory of which nothing was found nothing else was.
+            top = top
+                .filter(|top| entry.path.starts_with(top))
+                .or(self.has(&entry.path).then_some(&entry.path));
+            if top.is_some() {
+                all.push(lost(entry));
+            }
+        }
+        all
     }
 }
 

@@ -215,7 +215,7 @@ fn carry_out(decided: Decided, hooked: &Hooked, began: Instant) -> Result<Outcom
     let (captured, named) = match (&upper, &decided.store) {
         (Some(upper), Some(store)) => {
             let names = !visit.refused && (acted.ended.has_succeeded() || is_named_always(&decided.plan));
-            let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
+            let meanwhile = Meanwhile::new(&visit, acted.view.as_mut());
             upper::capture(&decided.plan, names, upper, store, (&decided.file, &meanwhile))? // writes become a layer
         }
         _ => (None, None),
@@ -393,8 +393,7 @@ pub fn look_back(
     view: Option<&mut AttachedView>,
 ) -> Result<(Visit, Option<Traced>), RunError> {
     let Some(attached) = view else { return Ok((Visit::default(), None)) };
-    let names: Vec<_> = attached.segments.iter().map(|segment| segment.segment.as_str()).collect();
-    let mut visit = attached.view.visit(&names).map_err(|_| SuperviseError::ServerDied)?;
+    let mut visit = attached.visit().map_err(|_| SuperviseError::ServerDied)?;
     let Some(trace) = &decided.trace else { return Ok((visit, None)) };
     match trace::end(trace, &mut attached.view) {
         Ok(traced) => Ok((visit, Some(traced))),

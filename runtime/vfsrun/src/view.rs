@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vfsrun_fuse::domain::Domain;
-use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, TraceMode, View};
+use vfsrun_fuse::{AttachedSegment, ClientError, Mounts, ServerOptions, TraceMode, View, Visit};
 use vfsrun_layers::{LayerStore, StoreError};
 use vfsrun_plan::Facts;
 use vfsrun_plan::plan::{Open, Segment};
@@ -118,6 +118,12 @@ impl AttachedView {
     /// Mounts of the segments, where a kept root is of no use.
     pub fn mounts(&mut self) -> Result<Vec<OwnedFd>, ViewError> {
         Ok(self.view.mounts_of_last(self.segments.len())?)
+    }
+
+    /// How the visit to the segments has been until now.
+    pub fn visit(&mut self) -> Result<Visit, ClientError> {
+        let names: Vec<_> = self.segments.iter().map(|segment| segment.segment.as_str()).collect();
+        self.view.visit(&names)
     }
 }
 

@@ -148,7 +148,7 @@ impl Parts {
         };
         let settled = refused::refuse(&visit, false, &decided.plan, Some(&self.upper)).and_then(|()| {
             let Some(store) = &decided.store else { return Ok(()) };
-            let meanwhile = Meanwhile { changed: &visit.changed, began: visit.began };
+            let meanwhile = Meanwhile::new(&visit, Some(&mut self.view));
             let from = (decided.file.as_path(), &meanwhile);
             upper::capture(&decided.plan, !visit.refused, &self.upper, store, from).map(drop)
         });
