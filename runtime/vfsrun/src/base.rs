@@ -90,7 +90,11 @@ impl<'a> Looker<'a> {
         let mut entries = match changes {
             Changes::Some(entries) => entries,
             Changes::All => {
-                for (name, found) in below.list().map_err(|errno| failed(dir, errno))? {
+                let Some(found) = found(dir, below.list())? else {
+                    self.lose(dir);
+                    return Ok(());
+                };
+                for (name, found) in found {
                     let (path, source) = (dir.join(&name), below.source(&name, &found));
                     self.note(&path, source, found.attr());
                     self.enter(path, found, Changes::All, spot.follows());
@@ -104,15 +108,16 @@ impl<'a> Looker<'a> {
             let length = entries.partition_point(|entry| entry.path.starts_with(&path));
             let (group, rest) = entries.split_at(length);
             entries = rest;
-            match below.lookup(name) {
-                Ok(found) => {
+            let looked = below.lookup(name);
+            if let Err(Errno::NOENT | Errno::NOTDIR) = looked {
+                continue;
+            }
+            match found(&path, looked)? {
+                Some(found) => {
                     let source = below.source(name, &found);
                     self.look_at(path, source, found, group, spot.follows());
                 }
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
-                // Of what the command saw nothing is left to look at.
-                Err(Errno::ACCESS) => self.seen.extend(group.iter().map(lost)),
-                Err(errno) => return Err(failed(&path, errno)),
+                None => self.seen.extend(group.iter().map(lost)),
             }
         }
         Ok(())
@@ -160,6 +165,16 @@ impl<'a> Looker<'a> {
             },
         };
         self.seen.push(Seen { path: path.to_owned(), kind, access: self.access(shown), place });
+    }
+
+    /// What the command saw in the directory cannot be looked at any more.
+    fn lose(&mut self, dir: &Path) {
+        for Seen { place, .. } in self.seen.iter_mut().filter(|seen| seen.path == dir) {
+            match place {
+                Place::Host { changed, .. } => *changed = true,
+                Place::Fixed { .. } | Place::Lost {} => *place = Place::Lost {},
+            }
+        }
     }
 
     /// The owner as inside; one that has no id there is shown as nobody, which is what stat says.
@@ -262,6 +277,14 @@ fn lost(entry: &Entry) -> Seen {
     Seen { path: entry.path.clone(), kind: SeenKind::Other, access: Access::default(), place: Place::Lost {} }
 }
 
+/// `None`: it cannot be looked at any more, which is often because it is gone. Errors: it could be, if this process lacked nothing.
+fn found<T>(path: &Path, looked: Result<T, Errno>) -> Result<Option<T>, BaseError> {
+    match looked {
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(failed(path, errno)),
+        looked => Ok(looked.ok()),
+    }
+}
+
 fn failed(path: &Path, errno: Errno) -> BaseError {
     BaseError::Look { path: path.to_owned(), source: errno.into() }
 }
@@ -272,5 +295,77 @@ fn seen_kind(kind: FileKind) -> SeenKind {
         FileKind::Regular => SeenKind::File,
         FileKind::Symlink => SeenKind::Symlink,
         FileKind::Fifo | FileKind::Socket | FileKind::Whiteout => SeenKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use vfsrun_layers::{Digest, Meta};
+    use vfsrun_union::describe::{self, BranchSpec, SegmentSpec};
+    use vfsrun_union::{Context, Described, Segment};
+
+    use super::*;
+
+    fn segment(root: &Path) -> Segment {
+        let host = describe::Source::Host { root: 0, host: None };
+        let spec = SegmentSpec { branches: vec![BranchSpec::new(host, "host")], ..SegmentSpec::default() };
+        let described = Described::read(spec, vec![File::open(root).unwrap().into()]).unwrap();
+        Segment::build(described, &Context::default()).unwrap()
+    }
+
+    fn entry(path: &str, kind: Kind) -> Entry {
+        Entry { path: path.into(), kind, meta: Meta::default() }
+    }
+
+    fn directory() -> Kind {
+        Kind::Directory { opaque: false }
+    }
+
+    fn file() -> Kind {
+        Kind::File { digest: Digest::of(b""), size: 0 }
+    }
+
+    #[test]
+    fn what_lay_in_a_directory_that_goes_during_the_look_is_lost() {
+        let temp = tempfile::tempdir().unwrap();
+        for dir in ["edited", "removed", "replaced"] {
+            fs::create_dir(temp.path().join(dir)).unwrap();
+            fs::write(temp.path().join(dir).join("file"), "old").unwrap();
+        }
+        let segments = [segment(temp.path())];
+        let entries = [
+            entry("", directory()),
+            entry("edited", directory()),
+            entry("edited/file", file()),
+            entry("removed", Kind::Whiteout),
+            entry("replaced", directory()),
+            entry("replaced/file", file()),
+        ];
+        let (ids, visit) = (IdMap::default(), Visit::default());
+        let mut looker = Looker { ids: &ids, visit: &visit, seen: Vec::new(), left: Vec::new() };
+        let root = Spot::root(&segments).unwrap();
+        looker.look_at(PathBuf::new(), root.source(), root, &entries, 0);
+        let (path, root, changes) = looker.left.pop().unwrap();
+        looker.look_below(&path, &root, changes).unwrap();
+        for dir in ["edited", "removed", "replaced"] {
+            fs::rename(temp.path().join(dir), temp.path().join(dir).with_extension("old")).unwrap();
+        }
+        fs::create_dir(temp.path().join("replaced")).unwrap();
+        fs::write(temp.path().join("replaced/file"), "another").unwrap();
+        while let Some((path, dir, changes)) = looker.left.pop() {
+            looker.look_below(&path, &dir, changes).unwrap();
+        }
+        let changed = |path: &str| {
+            let seen = looker.seen.iter().find(|seen| seen.path == Path::new(path)).unwrap();
+            match seen.place {
+                Place::Host { changed, .. } => Some(changed),
+                _ => None,
+            }
+        };
+        assert_eq!((changed("edited/file"), changed("replaced/file")), (None, None));
+        // What lay in it is nowhere, so that the directory has to say it.
+        assert_eq!(changed("removed"), Some(true));
     }
 }
