@@ -81,17 +81,23 @@ impl<'s> Spot<'s> {
         Ok(OsString::from_vec(segment.read_link(node)?).into())
     }
 
-    /// The branch that has its attributes and content.
-    pub fn source(&self) -> Source {
+    /// The branch that has its attributes and content. Errors: the host file that it is cannot be opened, as when it has gone since.
+    pub fn source(&self) -> Result<Source, Errno> {
         self.source_or(|_, _| None)
     }
 
     /// If what lies behind it is not known without a look.
-    fn source_or(&self, known: impl FnOnce(&Segment, &Origin) -> Option<Provenance>) -> Source {
+    fn source_or(
+        &self,
+        known: impl FnOnce(&Segment, &Origin) -> Option<Provenance>,
+    ) -> Result<Source, Errno> {
         let (segment, node) = self.top();
-        let Some(origin) = self.origin() else { return Source::default() };
-        let provenance = known(segment, &origin).or_else(|| segment.provenance(node, &origin).ok());
-        (segment.branch(origin.branch).label.clone(), provenance.unwrap_or_default())
+        let Some(origin) = self.origin() else { return Ok(Source::default()) };
+        let provenance = match known(segment, &origin) {
+            Some(known) => known,
+            None => segment.provenance(node, &origin)?,
+        };
+        Ok((segment.branch(origin.branch).label.clone(), provenance))
     }
 
     fn top(&self) -> &(&'s Segment, Arc<Node>) {
@@ -141,7 +147,7 @@ impl<'s> Below<'s, '_> {
     }
 
     /// [`Spot::source`] of `name`, which was found here.
-    pub fn source(&self, name: &OsStr, found: &Spot<'s>) -> Source {
+    pub fn source(&self, name: &OsStr, found: &Spot<'s>) -> Result<Source, Errno> {
         found.source_or(|segment, origin| {
             let Provenance { path, digest, live } = self.provenance_beneath(segment, origin)?;
             Some(Provenance { path: Some(path?.join(name)), digest, live })

@@ -274,7 +274,7 @@ proptest! {
             prop_assert_eq!(spot.as_ref().map(|spot| (spot.kind(), spot.is_denied())).map_err(|errno| *errno), outcome, "{}", path);
             let shown = explained.accounts.into_iter().find(|account| account.fate == Fate::Shown);
             if let (Ok(spot), Some(shown)) = (spot, shown) {
-                prop_assert_eq!(spot.source(), (shown.label, shown.provenance), "{}", path);
+                prop_assert_eq!(spot.source(), Ok((shown.label, shown.provenance)), "{}", path);
             }
         }
         let mut left = vec![(String::new(), root)];

@@ -9,6 +9,7 @@ use rustix::fs::XattrFlags;
 use support::*;
 use vfsrun_layers::{Digest, Kind};
 use vfsrun_union::describe::{BranchSpec, RuleAction, SegmentSpec, Xattrs};
+use vfsrun_union::spot::Spot;
 use vfsrun_union::{Described, Errno, Segment};
 
 fn named(label: &str, branch: BranchSpec) -> BranchSpec {
@@ -113,4 +114,20 @@ fn a_label_is_part_of_the_identity_where_it_is_told() {
     assert_eq!(identity("one", false), identity("other", false));
     assert_ne!(identity("one", true), identity("other", true));
     assert_ne!(identity("one", true), identity("one", false));
+}
+
+/// Nothing would say of it that it may change.
+#[test]
+fn what_has_gone_since_it_was_looked_up_comes_from_nowhere() {
+    let mut world = World::new();
+    let tree = world.dir("tree", &[("dir/file", "x"), ("other", "x")]);
+    let host = world.host(&tree);
+    let segments = [world.build(vec![host])];
+    let dir = Spot::at(&segments, Path::new("dir")).unwrap();
+    let below = dir.below();
+    let file = below.lookup("file".as_ref()).unwrap();
+    std::fs::remove_dir_all(tree.join("dir")).unwrap();
+    assert_eq!(dir.source(), Err(Errno::NOENT));
+    assert_eq!(file.source(), Err(Errno::NOENT));
+    assert_eq!(below.source("file".as_ref(), &file), Err(Errno::NOENT));
 }

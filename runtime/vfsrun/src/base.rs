@@ -16,7 +16,7 @@ use vfsrun_layers::base::{Access, Identity, Place, Seen, SeenKind};
 use vfsrun_layers::{Entry, IdMap, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
 use vfsrun_union::spot::{Source, Spot};
-use vfsrun_union::{Attr, FileKind, Time};
+use vfsrun_union::{Attr, FileKind, Provenance, Time};
 
 use crate::segments::{self, SegmentsError};
 use crate::view::{AttachedView, FileLimit, ViewError};
@@ -52,7 +52,7 @@ pub fn of(
     let segments = segments::build(segments, Some(store), file)?;
     let root = Spot::root(&segments).map_err(|errno| failed(Path::new(""), errno))?;
     let mut looker = Looker { ids, visit: meanwhile.visit, seen: Vec::new(), left: Vec::new() };
-    looker.look_at(PathBuf::new(), root.source(), root, &manifest.entries, 0);
+    looker.look_at(PathBuf::new(), root.source(), root, &manifest.entries, 0)?;
     // However deep it is, one directory is open at a time.
     while let Some((path, dir, changes)) = looker.left.pop() {
         looker.look_below(&path, &dir, changes)?;
@@ -96,7 +96,7 @@ impl<'a> Looker<'a> {
                 };
                 for (name, found) in found {
                     let (path, source) = (dir.join(&name), below.source(&name, &found));
-                    self.note(&path, source, found.attr());
+                    self.note(&path, source, found.attr())?;
                     self.enter(path, found, Changes::All, spot.follows());
                 }
                 return Ok(());
@@ -115,7 +115,7 @@ impl<'a> Looker<'a> {
             match found(&path, looked)? {
                 Some(found) => {
                     let source = below.source(name, &found);
-                    self.look_at(path, source, found, group, spot.follows());
+                    self.look_at(path, source, found, group, spot.follows())?;
                 }
                 None => self.seen.extend(group.iter().map(lost)),
             }
@@ -124,13 +124,20 @@ impl<'a> Looker<'a> {
     }
 
     /// `group` is the entry of the path, if it has one, and those below it; `follows` as in [`Looker::enter`].
-    fn look_at(&mut self, path: PathBuf, source: Source, found: Spot<'a>, group: &'a [Entry], follows: u8) {
+    fn look_at(
+        &mut self,
+        path: PathBuf,
+        source: Result<Source, Errno>,
+        found: Spot<'a>,
+        group: &'a [Entry],
+        follows: u8,
+    ) -> Result<(), BaseError> {
         let (own, below) = match group.split_first() {
             Some((first, rest)) if first.path == path => (Some(&first.kind), rest),
             _ => (None, group),
         };
         if own.is_some() {
-            self.note(&path, source, found.attr());
+            self.note(&path, source, found.attr())?;
         }
         let changes = match own {
             None | Some(Kind::Directory { opaque: false }) => Changes::Some(below),
@@ -138,6 +145,7 @@ impl<'a> Looker<'a> {
             Some(_) => Changes::All,
         };
         self.enter(path, found, changes, follows);
+        Ok(())
     }
 
     /// `follows` is the number of links on the way to the directory above.
@@ -149,11 +157,11 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn note(&mut self, path: &Path, (branch, provenance): Source, shown: &Attr) {
+    fn note(&mut self, path: &Path, source: Result<Source, Errno>, shown: &Attr) -> Result<(), BaseError> {
         let kind = seen_kind(shown.kind);
-        let place = match provenance.path.filter(|_| provenance.live) {
-            None => Place::Fixed { name: branch, content: provenance.digest },
-            Some(host) => match rustix::fs::lstat(&host) {
+        let place = match found(path, source)? {
+            None => Place::Lost {},
+            Some((_, Provenance { path: Some(host), live: true, .. })) => match rustix::fs::lstat(&host) {
                 Ok(stat) => {
                     let is_another = SeenKind::of(FileType::from_raw_mode(stat.st_mode)) != kind;
                     // Names come and go in a directory that is the same; see below.
@@ -163,8 +171,10 @@ impl<'a> Looker<'a> {
                 // Gone since: whatever is there later is another one.
                 Err(_) => Place::Host { path: host, was: Identity::default(), changed: true },
             },
+            Some((branch, provenance)) => Place::Fixed { name: branch, content: provenance.digest },
         };
         self.seen.push(Seen { path: path.to_owned(), kind, access: self.access(shown), place });
+        Ok(())
     }
 
     /// What the command saw in the directory cannot be looked at any more.
@@ -346,7 +356,7 @@ mod tests {
         let (ids, visit) = (IdMap::default(), Visit::default());
         let mut looker = Looker { ids: &ids, visit: &visit, seen: Vec::new(), left: Vec::new() };
         let root = Spot::root(&segments).unwrap();
-        looker.look_at(PathBuf::new(), root.source(), root, &entries, 0);
+        looker.look_at(PathBuf::new(), root.source(), root, &entries, 0).unwrap();
         let (path, root, changes) = looker.left.pop().unwrap();
         looker.look_below(&path, &root, changes).unwrap();
         for dir in ["edited", "removed", "replaced"] {
