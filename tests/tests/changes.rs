@@ -6,7 +6,7 @@ as_root_and_user!(
     every_change_is_told_once,
     what_has_what_it_had_is_no_change,
     what_is_another_file_by_now_is_a_change,
-    a_layer_s_file_is_compared_by_its_digest,
+    what_a_layer_has_is_compared_by_its_digest,
     a_name_that_no_run_gave_is_refused,
 );
 
@@ -82,11 +82,13 @@ fn what_is_another_file_by_now_is_a_change(sandbox: &Sandbox) {
     assert_eq!(changes(sandbox), ["~ /src/file", "~ /src/other"]);
 }
 
-fn a_layer_s_file_is_compared_by_its_digest(sandbox: &Sandbox) {
-    sandbox.sh("mkdir tree && echo 1 > tree/same && echo 1 > tree/other");
+fn what_a_layer_has_is_compared_by_its_digest(sandbox: &Sandbox) {
+    sandbox
+        .sh("mkdir tree && cd tree && echo 1 > same && echo 1 > other && ln -s x link && ln -s x elsewhere");
     sandbox.call(&["layer", "import", "tree", sandbox.path("tree").to_str().unwrap()]).expect(0);
-    run(sandbox, "cd /src; echo 1 > same; echo 2 > other", json!({ "layer": "tree", "at": "/src" }));
-    assert_eq!(changes(sandbox), ["~ /src/other"]);
+    let script = "cd /src; echo 1 > same; echo 2 > other; ln -sfn x link; ln -sfn y elsewhere";
+    run(sandbox, script, json!({ "layer": "tree", "at": "/src" }));
+    assert_eq!(changes(sandbox), ["~ /src/elsewhere", "~ /src/other"]);
 }
 
 fn a_name_that_no_run_gave_is_refused(sandbox: &Sandbox) {

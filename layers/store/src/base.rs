@@ -94,7 +94,7 @@ pub enum Place {
     Fixed {
         /// The label of the branch.
         name: String,
-        /// Of a file, where it is known.
+        /// Of a file, or a symlink's target, where it is known.
         #[serde(rename = "c", default, skip_serializing_if = "Option::is_none", with = "digest")]
         content: Option<Digest>,
     },

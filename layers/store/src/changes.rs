@@ -81,6 +81,9 @@ fn is_idle(change: &Change<'_>, layer: &Manifest) -> bool {
             // Which attributes it had is not known.
             content == digest && is.meta.xattrs.is_empty()
         }
+        (Place::Fixed { content: Some(content), .. }, Kind::Symlink { target }) => {
+            *content == Digest::of(target.as_encoded_bytes())
+        }
         (Place::Host { path, was, changed: false }, Kind::File { digest, size }) => {
             was.size == *size && has(path, was, digest, &is.meta).unwrap_or(false)
         }

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 use vfsrun_fuse::Visit;
 use vfsrun_layers::base::{Access, Identity, Place, Seen, SeenKind};
-use vfsrun_layers::{Entry, IdMap, Kind, LayerStore, Manifest, order};
+use vfsrun_layers::{Digest, Entry, IdMap, Kind, LayerStore, Manifest, order};
 use vfsrun_plan::plan;
 use vfsrun_union::spot::{Source, Spot};
 use vfsrun_union::{Attr, FileKind, Provenance, Time};
@@ -96,7 +97,7 @@ impl<'a> Looker<'a> {
                 };
                 for (name, found) in found {
                     let (path, source) = (dir.join(&name), below.source(&name, &found));
-                    self.note(&path, source, found.attr())?;
+                    self.note(&path, source, &found)?;
                     self.enter(path, found, Changes::All, spot.follows());
                 }
                 return Ok(());
@@ -137,7 +138,7 @@ impl<'a> Looker<'a> {
             _ => (None, group),
         };
         if own.is_some() {
-            self.note(&path, source, found.attr())?;
+            self.note(&path, source, &found)?;
         }
         let changes = match own {
             None | Some(Kind::Directory { opaque: false }) => Changes::Some(below),
@@ -157,8 +158,8 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn note(&mut self, path: &Path, source: Result<Source, Errno>, shown: &Attr) -> Result<(), BaseError> {
-        let kind = seen_kind(shown.kind);
+    fn note(&mut self, path: &Path, source: Result<Source, Errno>, spot: &Spot<'_>) -> Result<(), BaseError> {
+        let kind = seen_kind(spot.kind());
         let place = match found(path, source)? {
             None => Place::Lost {},
             Some((_, Provenance { path: Some(host), live: true, .. })) => match rustix::fs::lstat(&host) {
@@ -171,9 +172,12 @@ impl<'a> Looker<'a> {
                 // Gone since: whatever is there later is another one.
                 Err(_) => Place::Host { path: host, was: Identity::default(), changed: true },
             },
-            Some((branch, provenance)) => Place::Fixed { name: branch, content: provenance.digest },
+            Some((branch, provenance)) => {
+                let target = || spot.read_link().ok().map(|target| Digest::of(target.as_os_str().as_bytes()));
+                Place::Fixed { name: branch, content: provenance.digest.or_else(target) }
+            }
         };
-        self.seen.push(Seen { path: path.to_owned(), kind, access: self.access(shown), place });
+        self.seen.push(Seen { path: path.to_owned(), kind, access: self.access(spot.attr()), place });
         Ok(())
     }
 
@@ -312,7 +316,7 @@ fn seen_kind(kind: FileKind) -> SeenKind {
 mod tests {
     use std::fs::{self, File};
 
-    use vfsrun_layers::{Digest, Meta};
+    use vfsrun_layers::Meta;
     use vfsrun_union::describe::{self, BranchSpec, SegmentSpec};
     use vfsrun_union::{Context, Described, Segment};
 
