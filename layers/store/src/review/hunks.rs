@@ -107,27 +107,19 @@ pub fn half_chosen(
     Manifest::from_entries(entries).map_err(|source| StoreError::InvalidLayer { source })
 }
 
-/// Makes the file at `index` one of its own: the first of its other names, if it is theirs, becomes the file.
+/// Makes the name at `index` a file of its own: if others are names of it, the first of them is the file from now on.
 fn part_from_links(entries: &mut [Entry], index: usize) {
-    let Entry { path, kind: file @ Kind::File { .. }, meta } = entries[index].clone() else {
-        let to = match &entries[index].kind {
-            Kind::HardLink { to } => to.clone(),
-            _ => return,
-        };
-        if let Some(file) = position(entries, &to) {
-            entries[index].meta = entries[file].meta.clone();
-        }
-        return;
-    };
+    let Entry { path, kind, .. } = entries[index].clone();
     let mut first: Option<PathBuf> = None;
     for entry in entries {
         if !matches!(&entry.kind, Kind::HardLink { to } if *to == path) {
             continue;
         }
         match &first {
+            // It has the metadata of its file.
             None => {
                 first = Some(entry.path.clone());
-                (entry.kind, entry.meta) = (file.clone(), meta.clone());
+                entry.kind = kind.clone();
             }
             Some(first) => entry.kind = Kind::HardLink { to: first.clone() },
         }

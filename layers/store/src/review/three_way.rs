@@ -61,12 +61,12 @@ impl<'a> ThreeWay<'a> {
         while let Some(region) = regions.next() {
             let base = region.base_range();
             if region.resolution() == MergeResolution::Unchanged {
-                same = base;
+                // What is between two hunks stands in one of them.
+                same = base.start.max(same.end)..base.end;
                 continue;
             }
             let head = same.end.saturating_sub(context).max(same.start)..same.end;
             let next = regions.peek().filter(|next| next.resolution() == MergeResolution::Unchanged);
-            // What is between two hunks stands in one of them.
             let tail = next.map_or(base.end..base.end, |next| {
                 let range = next.base_range();
                 range.start..range.end.min(range.start + context)
