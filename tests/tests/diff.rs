@@ -12,6 +12,7 @@ as_root_and_user!(
     paths_are_those_of_the_root_or_of_the_host,
     changes_are_counted_named_and_told_to_programs,
     what_is_not_known_any_more_is_in_no_patch,
+    some_hunks_are_chosen_and_brought_to_the_tree,
     a_conflict_shows_both_sides,
     what_was_kept_makes_three_ways_of_a_conflict,
     no_terminal_obeys_what_is_shown_on_it,
@@ -256,6 +257,32 @@ conflict /src/f: overlap
     // A diff is of what the command saw.
     let shown = diff(sandbox, &["/src/clean", "-U0"]).expect(0).stdout;
     assert!(shown.ends_with("@@ -9 +9 @@\n-9\n+nine\n"), "{shown}");
+}
+
+fn some_hunks_are_chosen_and_brought_to_the_tree(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src && cd src && seq 1 30 > f && echo 1 > gone && echo 1 > mode");
+    run(
+        sandbox,
+        "cd /src; sed -i 's/^3$/three/; s/^20$/twenty/' f; rm gone; chmod 755 mode; echo x > mode; mkdir d; echo n > d/new",
+    );
+    let words =
+        [sandbox.caller.program(), sandbox.store(), sandbox.runtime()].map(|path| path.display().to_string());
+    let [program, store, runtime] = words;
+    let answered = |answers: &str, arguments: &str| {
+        let script = format!(
+            "cd src && printf '{answers}' | {program} --store {store} --root {runtime} diff out --pick {arguments} 2> ../asked"
+        );
+        sandbox.sh(&script)
+    };
+    // d/new; two hunks of f; gone; mode, and its content.
+    sandbox.write("patch", answered("y\\nn\\ny\\nn\\nn\\ny\\n", "--git"));
+    let asked = sandbox.sh("cat asked");
+    assert!(asked.contains("(1/1) Take the new /src/d/new [y,n,q,a,d,?]? "), "{asked}");
+    assert!(asked.contains("(2/2) Take this hunk of /src/mode [y,n,q,a,d,g,/,?]? "), "{asked}");
+    assert_eq!(answered("q\\n", "--exit-code"), "");
+    assert!(answered("y", "--stat").starts_with(" /src/d/new |   1 +\n 1 file changed"), "the answers end");
+    let left = "git apply ../patch && sed -n '3p;20p' f && cat gone mode d/new && stat -c %a mode";
+    assert_eq!(sandbox.sh(&format!("cd src && {left}")), "3\ntwenty\n1\nx\nn\n644\n");
 }
 
 /// Runs the program on a terminal, and returns what comes there.

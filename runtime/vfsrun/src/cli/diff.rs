@@ -8,10 +8,11 @@ pub const EXAMPLES: &str = "\
 Exit status 0; with --exit-code 1 if there are changes; with --git 1 if a change is not in the patch, which stderr names.
 
 Examples:
-  vfsrun fmt.json && vfsrun diff formatted       look at what it proposes
-  vfsrun diff formatted src/main.rs --stat       count lines of one file
-  vfsrun diff --git formatted | git apply        bring it to the work tree
-  vfsrun diff --conflicts formatted              what changed on both sides";
+  vfsrun fmt.json && vfsrun diff formatted           look at what it proposes
+  vfsrun diff formatted src/main.rs --stat           count lines of one file
+  vfsrun diff --git formatted | git apply            bring it to the work tree
+  vfsrun diff --pick --git formatted | git apply     bring some of it there
+  vfsrun diff --conflicts formatted                  what changed on both sides";
 
 #[derive(Debug, Args)]
 pub struct Diff {
@@ -37,6 +38,9 @@ pub struct Diff {
     /// Show, of each path that is not any more what the command saw, what both sides made of it
     #[arg(long)]
     pub conflicts: bool,
+    /// Ask about each change and each hunk, as `git add -p` does, and show what was chosen; questions are on stderr, answers on stdin
+    #[arg(short, long, conflicts_with = "conflicts")]
+    pub pick: bool,
     /// Show a renamed file as a removed and an added one
     #[arg(long)]
     pub no_renames: bool,

@@ -3,20 +3,20 @@
 mod conflicts;
 mod json;
 mod pager;
-mod paint;
 mod places;
 mod stat;
 
 use std::io::{self, IsTerminal};
 
-use vfsrun_layers::review::{Form, Patch, Review, ReviewError};
+use vfsrun_layers::review::{Form, Patch, Review, ReviewError, half_chosen};
 use vfsrun_layers::{Base, LayerStore, Manifest, escape};
 
 use self::pager::Pager;
-use self::paint::Paint;
 use self::places::Places;
+use super::paint::Paint;
+use super::pick::pick;
 use super::{Failure, Outcome, changes, print, print_lines};
-use crate::cli::{Diff, Global, When};
+use crate::cli::{Diff, Global};
 use crate::log::note;
 use crate::{directories, probe};
 
@@ -56,10 +56,22 @@ fn show(arguments: &Diff, store: &LayerStore, layer: &Manifest, base: &Base) -> 
     let pager = is_paged(arguments).then(Pager::prepare);
     let renames = !arguments.no_renames && !arguments.conflicts;
     let review = Review::new(store, layer, base, |path| places.has(base, path), renames)?;
+    if !arguments.pick {
+        return present(arguments, &review, pager);
+    }
+    let selection = pick(&review, arguments.context, arguments.color)?;
+    // The halves that are put are needed to the end.
+    let _adding = store.adding()?;
+    let chosen = half_chosen(store, layer, base, &selection)?;
+    let review = Review::new(store, &chosen, base, |path| selection.has(path), renames)?;
+    present(arguments, &review, pager)
+}
+
+fn present(arguments: &Diff, review: &Review<'_>, pager: Option<Pager>) -> Result<u8, Stop> {
     let told = || review.told().map(|item| escape::shown_path(item.change.path()));
     let code = u8::from(arguments.exit_code && !review.items.is_empty());
     if arguments.json {
-        let array = json::array(&review, arguments.context)?;
+        let array = json::array(review, arguments.context)?;
         print(&serde_json::to_string_pretty(&array).map_err(io::Error::from)?).map_err(Stop::Failed)?;
         return Ok(code);
     }
@@ -72,7 +84,7 @@ fn show(arguments: &Diff, store: &LayerStore, layer: &Manifest, base: &Base) -> 
     }
     let mut pager = pager.map(Pager::start).transpose()?;
     let mut paint = paint(arguments, pager.as_mut());
-    let written = write(arguments, &review, &mut paint);
+    let written = write(arguments, review, &mut paint);
     // The pager waits for the end.
     drop(paint);
     if let Some(pager) = pager {
@@ -107,28 +119,16 @@ fn write(arguments: &Diff, review: &Review<'_>, paint: &mut Paint) -> Result<u8,
 }
 
 fn is_paged(arguments: &Diff) -> bool {
-    let is_for_programs = arguments.json || arguments.name_only || arguments.no_pager;
+    let is_for_programs = arguments.json || arguments.name_only || arguments.no_pager || arguments.pick;
     !is_for_programs && io::stdout().is_terminal()
 }
 
 fn paint(arguments: &Diff, pager: Option<&mut Pager>) -> Paint {
-    let is_terminal = io::stdout().is_terminal();
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let is_coloured = match arguments.color {
-        When::Always => true,
-        When::Never => false,
-        When::Auto => {
-            is_terminal
-                && variable("NO_COLOR").is_none()
-                && variable("TERM").is_none_or(|term| term != "dumb")
-        }
-    };
     let out: Box<dyn io::Write> = match pager.and_then(Pager::input) {
         Some(input) => Box::new(input),
         None => Box::new(io::stdout()),
     };
-    // What has colours ends on a terminal.
-    Paint::new(out, is_coloured, is_terminal || is_coloured)
+    Paint::new(out, arguments.color, io::stdout().is_terminal())
 }
 
 /// Whether nobody reads any more (`| head`, a pager that was left).

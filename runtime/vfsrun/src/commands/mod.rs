@@ -9,6 +9,8 @@ pub mod inputs;
 pub mod layer;
 pub mod new;
 pub mod odd;
+pub mod paint;
+pub mod pick;
 pub mod plan;
 pub mod ps;
 pub mod run;

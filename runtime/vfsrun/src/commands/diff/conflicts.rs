@@ -5,7 +5,7 @@ use vfsrun_layers::review::{
     Item, LineKind, Review, ReviewError, Side, ThreeWay, Verdict, host_path, is_as_seen, on_host,
 };
 
-use super::paint::Paint;
+use super::Paint;
 
 pub fn write(review: &Review<'_>, context: usize, paint: &mut Paint) -> Result<(), ReviewError> {
     for item in review.told() {

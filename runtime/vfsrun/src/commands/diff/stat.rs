@@ -3,7 +3,7 @@
 use vfsrun_layers::escape;
 use vfsrun_layers::review::{Item, LineKind, Review, ReviewError, Stat, stat};
 
-use super::paint::Paint;
+use super::Paint;
 
 /// Columns, where nobody says how many there are.
 const WIDTH: usize = 80;

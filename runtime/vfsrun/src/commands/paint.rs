@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Write};
 
 use vfsrun_layers::review::{LineKind, is_unseen};
 
+use crate::cli::When;
+
 pub struct Paint {
     out: BufWriter<Box<dyn Write>>,
     is_coloured: bool,
@@ -12,8 +14,19 @@ pub struct Paint {
 }
 
 impl Paint {
-    pub fn new(out: Box<dyn Write>, is_coloured: bool, is_harmless: bool) -> Paint {
-        Paint { out: BufWriter::new(out), is_coloured, is_harmless }
+    /// `is_terminal`: what is written ends there, maybe by way of a pager. So does what has colours.
+    pub fn new(out: Box<dyn Write>, colour: When, is_terminal: bool) -> Paint {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let is_coloured = match colour {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => {
+                is_terminal
+                    && variable("NO_COLOR").is_none()
+                    && variable("TERM").is_none_or(|term| term != "dumb")
+            }
+        };
+        Paint { out: BufWriter::new(out), is_coloured, is_harmless: is_terminal || is_coloured }
     }
 
     pub fn line(&mut self, kind: LineKind, line: &[u8]) -> io::Result<()> {
@@ -27,6 +40,12 @@ impl Paint {
             self.out.write_all(line)?;
         }
         self.out.write_all(if colour.is_some() { b"\x1b[m\n" } else { b"\n" })
+    }
+
+    /// What the next line on the terminal begins with.
+    pub fn prompt(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(harmless(text.as_bytes()).as_bytes())?;
+        self.out.flush()
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
