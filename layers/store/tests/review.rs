@@ -336,6 +336,24 @@ new file mode 100644
 }
 
 #[test]
+fn many_equal_and_many_similar_files_come_to_an_end() {
+    let mut reviewed = Reviewed::new();
+    let text: String = (0..4000).map(|n| format!("line {n}\n")).collect();
+    for n in 0..2000 {
+        reviewed.had(format!("old-{n}"), "same\n").lost(format!("old-{n}")).has(format!("new-{n}"), "same\n");
+    }
+    for n in 0..300 {
+        let (old, new) = (format!("{text}old {n}\n"), format!("{text}new {n}\n"));
+        reviewed.had(format!("x-{n}"), old).lost(format!("x-{n}")).has(format!("y-{n}"), new);
+    }
+    let (layer, base) = (reviewed.layer(), reviewed.base());
+    let review = Review::new(&reviewed.world.store, &layer, &base, |_| true, true).unwrap();
+    let renamed = review.items.iter().filter(|item| item.from.is_some_and(|from| from.similarity == 100));
+    assert_eq!(renamed.count(), 2000);
+    assert_eq!(review.items.len(), 2000 + 600, "300 and 300 texts are more than is compared");
+}
+
+#[test]
 fn names_and_lines_begin_no_other_line_and_bytes_stay_as_they_are() {
     let mut reviewed = Reviewed::new();
     reviewed.has(b"a\n+++ b", b"\xFF\x1b[2J\r\n".as_slice());

@@ -1,6 +1,7 @@
 //! A rename: a file that was removed and one that was added with the same content, or most of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -19,6 +20,8 @@ use crate::store::StoreError;
 const MOST_COMPARED: usize = 1000;
 /// Nor are they among files of more bytes than this: each removed one is compared with each added one.
 const MOST_COMPARED_BYTES: u64 = 1 << 20;
+/// Nor if comparing them all would take reading more bytes than this.
+const MOST_WORK: u64 = 512 << 20;
 /// In percent.
 const LEAST_SIMILARITY: u8 = 50;
 
@@ -33,45 +36,71 @@ impl<'a> Review<'a> {
     }
 
     fn find_equal(&mut self, gone: &mut HashSet<&'a Path>) {
-        let mut added: HashMap<Digest, Vec<usize>> = HashMap::new();
+        let mut added: HashMap<Digest, VecDeque<usize>> = HashMap::new();
+        let mut named: HashMap<(Digest, Option<&OsStr>), VecDeque<usize>> = HashMap::new();
         let mut sizes = HashSet::new();
         for (index, item) in self.items.iter().enumerate() {
             // That an empty file is one of several others says nothing.
             if let Some((digest, size)) = self.added_file(item).filter(|(_, size)| *size > 0) {
-                added.entry(digest).or_default().push(index);
+                added.entry(digest).or_default().push_back(index);
+                named.entry((digest, item.change.path().file_name())).or_default().push_back(index);
                 sizes.insert(size);
             }
         }
         let removed: Vec<&'a Seen> = removed_files(&self.items).collect();
         let digests: Vec<_> = removed.par_iter().map(|was| seen_digest(was, &sizes)).collect();
+        let removed: Vec<(&'a Seen, Digest)> =
+            removed.into_iter().zip(digests).filter_map(|(was, digest)| Some((was, digest?))).collect();
         // A file that kept its name comes first.
-        for same_name in [true, false] {
-            for (was, digest) in removed.iter().zip(&digests) {
-                let found = digest.and_then(|digest| added.get_mut(&digest));
-                let Some(candidates) = found.filter(|_| !gone.contains(was.path.as_path())) else { continue };
-                let fits = |index: &usize| {
-                    !same_name || self.items[*index].change.path().file_name() == was.path.file_name()
-                };
-                let Some(position) = candidates.iter().position(fits) else { continue };
-                let index = candidates.remove(position);
-                self.items[index].from = Some(Renamed { was, similarity: 100 });
-                gone.insert(&was.path);
+        for &(was, digest) in &removed {
+            let index = named.get_mut(&(digest, was.path.file_name())).and_then(VecDeque::pop_front);
+            self.pair(was, index, 100, gone);
+        }
+        for (was, digest) in removed {
+            if gone.contains(was.path.as_path()) {
+                continue;
             }
+            let Some(candidates) = added.get_mut(&digest) else { continue };
+            let mut left = std::iter::from_fn(|| candidates.pop_front());
+            let index = left.find(|index| self.items[*index].from.is_none());
+            self.pair(was, index, 100, gone);
+        }
+    }
+
+    fn pair(&mut self, was: &'a Seen, index: Option<usize>, similarity: u8, gone: &mut HashSet<&'a Path>) {
+        if let Some(index) = index
+            && self.items[index].from.is_none()
+            && gone.insert(&was.path)
+        {
+            self.items[index].from = Some(Renamed { was, similarity });
         }
     }
 
     /// The best pairs first. Text alone.
     fn find_similar(&mut self, gone: &mut HashSet<&'a Path>) -> Result<(), StoreError> {
-        let removed: Vec<&'a Seen> =
-            removed_files(&self.items).filter(|was| !gone.contains(was.path.as_path())).collect();
-        let is_left = |item: &Item<'a>| item.from.is_none() && self.added_file(item).is_some();
+        let removed = removed_files(&self.items).filter(|was| !gone.contains(was.path.as_path()));
+        let removed: Vec<&'a Seen> = removed.collect();
+        let is_small =
+            |item: &Item<'a>| self.added_file(item).is_some_and(|(_, size)| size <= MOST_COMPARED_BYTES);
+        let is_left = |item: &Item<'a>| item.from.is_none() && is_small(item);
         let added: Vec<usize> = (0..self.items.len()).filter(|index| is_left(&self.items[*index])).collect();
-        if removed.is_empty()
-            || removed.len() > MOST_COMPARED
-            || added.is_empty()
-            || added.len() > MOST_COMPARED
-        {
+        if removed.is_empty() || removed.len() > MOST_COMPARED || added.len() > MOST_COMPARED {
             return Ok(());
+        }
+        let added_bytes: u64 =
+            added.iter().filter_map(|index| self.added_file(&self.items[*index])).map(|(_, size)| size).sum();
+        let mut work = added_bytes * removed.len() as u64;
+        let mut old_texts = Vec::new();
+        for was in removed {
+            if work > MOST_WORK {
+                return Ok(());
+            }
+            if seen_size(was).is_none_or(|size| size <= MOST_COMPARED_BYTES)
+                && let Some(text) = small_text(self.before.side(was))
+            {
+                work += (text.len() * added.len()) as u64;
+                old_texts.push((was, text));
+            }
         }
         let mut new_texts = Vec::new();
         for index in added {
@@ -80,12 +109,6 @@ impl<'a> Review<'a> {
                 new_texts.push((index, text));
             }
         }
-        let before = &self.before;
-        let old_texts: Vec<_> = removed
-            .par_iter()
-            .filter(|was| seen_size(was).is_none_or(|size| size <= MOST_COMPARED_BYTES))
-            .filter_map(|was| Some((*was, small_text(before.side(was))?)))
-            .collect();
         let mut pairs: Vec<(u8, &'a Seen, usize)> = old_texts
             .par_iter()
             .flat_map_iter(|(was, old)| {
@@ -93,14 +116,11 @@ impl<'a> Review<'a> {
             })
             .filter(|(similarity, ..)| *similarity >= LEAST_SIMILARITY)
             .collect();
-        let items = &self.items;
-        let keeps_name =
-            |was: &Seen, index: usize| items[index].change.path().file_name() == was.path.file_name();
-        pairs.sort_by_key(|(similarity, was, index)| (100 - similarity, !keeps_name(was, *index)));
+        let name = |index: usize| self.items[index].change.path().file_name();
+        pairs
+            .sort_by_key(|(similarity, was, index)| (100 - similarity, name(*index) != was.path.file_name()));
         for (similarity, was, index) in pairs {
-            if self.items[index].from.is_none() && gone.insert(&was.path) {
-                self.items[index].from = Some(Renamed { was, similarity });
-            }
+            self.pair(was, Some(index), similarity, gone);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use vfsrun_layers::review::{Item, LineKind, Review, ReviewError, Stat, stat};
 
 use super::Paint;
 
-/// Columns, where nobody says how many there are.
+/// Columns where there is no terminal.
 const WIDTH: usize = 80;
 /// Columns of the signs at most.
 const MOST_SIGNS: usize = 40;
@@ -18,13 +18,22 @@ pub fn write(review: &Review<'_>, paint: &mut Paint) -> Result<(), ReviewError> 
     let most = rows.iter().map(|(_, stat)| lines(stat)).max().unwrap_or(0);
     let digits = most.to_string().len().max(3);
     let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let name_width = longest.min(WIDTH - digits - 4 - 12);
-    let signs = (WIDTH - digits - 4 - name_width).min(MOST_SIGNS);
+    let room = width() - digits - 4;
+    let name_width = longest.min(room - 12);
+    let signs = (room - name_width).min(MOST_SIGNS);
     for (name, stat) in &rows {
         let row = format!(" {} | {}", fitted(name, name_width), told(stat, digits, most, signs));
         paint.line(LineKind::Same, row.trim_end().as_bytes())?;
     }
     Ok(paint.line(LineKind::Same, total(&rows).as_bytes())?)
+}
+
+/// Columns of the terminal, if it is one.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    // 0: one that does not know.
+    let columns = size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    columns.unwrap_or(WIDTH).clamp(40, 400)
 }
 
 fn name(item: &Item<'_>) -> String {
