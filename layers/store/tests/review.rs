@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 
 use common::reviewed::Reviewed;
-use vfsrun_layers::Kind;
 use vfsrun_layers::base::{Place, SeenKind};
 use vfsrun_layers::review::{Content, Form, MOST_BYTES, MOST_LINES, Patch, Review, Side, Stat, stat};
+use vfsrun_layers::{Digest, Entry, Kind, Manifest, Meta};
 
 fn link(target: &str) -> Kind {
     Kind::Symlink { target: target.into() }
@@ -239,7 +239,7 @@ fn what_a_layer_s_file_held_comes_from_the_store() {
     let (digest, _) = reviewed.world.store.put_blob(&b"layer\n"[..]).unwrap();
     let fixed = |content| Place::Fixed { name: "layer".into(), content: Some(content) };
     reviewed.seen("f", |seen| seen.place = fixed(digest));
-    reviewed.seen("unknown", |seen| seen.place = fixed(vfsrun_layers::Digest::of(b"elsewhere")));
+    reviewed.seen("unknown", |seen| seen.place = fixed(Digest::of(b"elsewhere")));
     let people = reviewed.people();
     assert!(
         people.starts_with("diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-layer\n+new\n"),
@@ -247,6 +247,35 @@ fn what_a_layer_s_file_held_comes_from_the_store() {
     );
     assert!(
         people.contains("b/unknown\nWhat the command saw here is not known: it cannot be read: "),
+        "{people}"
+    );
+}
+
+#[test]
+fn a_layer_s_link_is_known_by_its_target_s_digest() {
+    let mut reviewed = Reviewed::new();
+    reviewed.had_link("l", "host").left("l", link("new"), 0o777).had_link("other", "host").left(
+        "other",
+        link("new"),
+        0o777,
+    );
+    let links = ["one", "two"].map(|name| {
+        let meta = Meta { mode: 0o777, ..Meta::default() };
+        Entry { path: name.into(), kind: link(&format!("to-{name}")), meta }
+    });
+    let lower = Manifest::from_entries(links.into()).unwrap();
+    reviewed.over.push(reviewed.world.store.put_layer(&lower).unwrap());
+    let fixed =
+        |target: &str| Place::Fixed { name: "layer".into(), content: Some(Digest::of(target.as_bytes())) };
+    reviewed
+        .seen("l", |seen| seen.place = fixed("to-two"))
+        .seen("other", |seen| seen.place = fixed("to-three"));
+    let people = reviewed.people();
+    assert!(people.contains("@@ -1 +1 @@\n-to-two\n"), "{people}");
+    assert!(
+        people.contains(
+            "b/other\nWhat the command saw here is not known: nothing of its content is recorded by layer"
+        ),
         "{people}"
     );
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -13,6 +13,7 @@ use super::side::{self, Content, Side, Unknown};
 use crate::base::{Base, Identity, Place, Seen, SeenKind};
 use crate::changes::{open_host, open_host_as};
 use crate::digest::Digest;
+use crate::manifest::{Entry, Kind};
 use crate::order;
 use crate::store::LayerStore;
 
@@ -25,11 +26,13 @@ pub struct Before<'a> {
     base: &'a Base,
     /// What was kept of files: their content and size in bytes.
     kept: OnceLock<HashMap<PathBuf, (Digest, u64)>>,
+    /// Targets of the links in the layers below.
+    targets: OnceLock<HashMap<Digest, Vec<u8>>>,
 }
 
 impl<'a> Before<'a> {
     pub fn new(store: &'a LayerStore, base: &'a Base) -> Before<'a> {
-        Before { store, base, kept: OnceLock::new() }
+        Before { store, base, kept: OnceLock::new(), targets: OnceLock::new() }
     }
 
     /// What was at the path of `seen`, which is of the base.
@@ -48,9 +51,28 @@ impl<'a> Before<'a> {
                 Err(error) if is_absent(&error) => self.kept_or(seen, Unknown::ChangedSince),
                 Err(error) => self.kept_or(seen, Unknown::unreadable(&error)),
             },
+            Place::Fixed { content: Some(digest), name } if seen.kind == SeenKind::Symlink => {
+                match self.targets().get(digest) {
+                    Some(target) => Side::Symlink(target.clone()),
+                    None => Side::Unknown(Unknown::NotRecorded { branch: name.clone() }),
+                }
+            }
             Place::Fixed { content: Some(digest), .. } => stored(self.store, digest),
             Place::Fixed { name, .. } => Side::Unknown(Unknown::NotRecorded { branch: name.clone() }),
         }
+    }
+
+    /// Of a layer's link the digest of its target is recorded: it tells which of those in the layers it is.
+    fn targets(&self) -> &HashMap<Digest, Vec<u8>> {
+        self.targets.get_or_init(|| {
+            let layers = self.base.over.iter().filter_map(|layer| self.store.manifest(layer).ok());
+            let entries = layers.flat_map(|layer| layer.entries);
+            let target = |entry: Entry| match entry.kind {
+                Kind::Symlink { target } => Some((Digest::of(target.as_bytes()), target.into_vec())),
+                _ => None,
+            };
+            entries.filter_map(target).collect()
+        })
     }
 
     /// What was kept of it when the command had ended.

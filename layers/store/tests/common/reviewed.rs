@@ -14,6 +14,7 @@ use super::World;
 
 pub struct Reviewed {
     pub world: World,
+    pub over: Vec<Digest>,
     contents: Option<Digest>,
     entries: Vec<Entry>,
     seen: Vec<Seen>,
@@ -21,8 +22,13 @@ pub struct Reviewed {
 
 impl Reviewed {
     pub fn new() -> Reviewed {
-        let mut reviewed =
-            Reviewed { world: World::new(), contents: None, entries: Vec::new(), seen: Vec::new() };
+        let mut reviewed = Reviewed {
+            world: World::new(),
+            over: Vec::new(),
+            contents: None,
+            entries: Vec::new(),
+            seen: Vec::new(),
+        };
         reviewed.world.dir("host");
         reviewed.note(Path::new(""));
         reviewed
@@ -110,7 +116,7 @@ impl Reviewed {
     pub fn base(&self) -> Base {
         let mut seen = self.seen.clone();
         seen.sort_by(|a, b| order::compare(&a.path, &b.path));
-        Base { seen, contents: self.contents, ..Base::new(self.layer().digest()) }
+        Base { seen, over: self.over.clone(), contents: self.contents, ..Base::new(self.layer().digest()) }
     }
 
     pub fn people(&self) -> String {
