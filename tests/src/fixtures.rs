@@ -106,6 +106,20 @@ pub fn escape(sandbox: &Sandbox, relative: &str) -> PathBuf {
     escape
 }
 
+/// A directory for PATH with `vfsrun`, and `cargo run --release --` in the place of cargo, both with this sandbox's directories.
+pub fn commands(sandbox: &Sandbox) -> PathBuf {
+    let words =
+        [sandbox.caller.program(), sandbox.store(), sandbox.runtime()].map(|path| path.display().to_string());
+    let [program, store, runtime] = words;
+    let vfsrun =
+        format!("#!/bin/sh\nexport VFSRUN_STORE='{store}'\nexec '{program}' --root '{runtime}' \"$@\"\n");
+    let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"cargo: not in tests: $*\" >&2; exit 1; }\nshift 3\nexec vfsrun \"$@\"\n";
+    for (name, text) in [("vfsrun", vfsrun.as_str()), ("cargo", cargo)] {
+        script(sandbox, &format!("commands/{name}"), text);
+    }
+    sandbox.path("commands")
+}
+
 /// A shell script at `relative` in the sandbox that the host executes.
 pub fn script(sandbox: &Sandbox, relative: &str, text: &str) -> PathBuf {
     let written = sandbox.write(format!("{relative}.text"), text);

@@ -2,7 +2,7 @@
 //! they name are there.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vfsrun_tests::blocks::{self, Block};
 use vfsrun_tests::program::repository;
@@ -87,27 +87,13 @@ fn run_document(sandbox: &Sandbox, document: &Path) {
     let relative =
         clone.strip_prefix(sandbox.scratch()).expect("made in the scratch directory").to_path_buf();
     sandbox.copy_dir(&repository().join("oci-examples"), relative.join("oci-examples"));
-    let tools = commands(sandbox);
+    let tools = fixtures::commands(sandbox);
     for block in blocks {
         if block.name.ends_with("(root)") && sandbox.caller != Caller::Root {
             continue;
         }
         run_block(sandbox, &format!("{at}, line {}: {}", block.line, block.name), &block, &clone, &tools);
     }
-}
-
-/// A directory with `vfsrun`, and `cargo run --release --` in the place of cargo, both with this sandbox's directories.
-fn commands(sandbox: &Sandbox) -> PathBuf {
-    let words =
-        [sandbox.caller.program(), sandbox.store(), sandbox.runtime()].map(|path| path.display().to_string());
-    let [program, store, runtime] = words;
-    let vfsrun =
-        format!("#!/bin/sh\nexport VFSRUN_STORE='{store}'\nexec '{program}' --root '{runtime}' \"$@\"\n");
-    let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"cargo: not in tests: $*\" >&2; exit 1; }\nshift 3\nexec vfsrun \"$@\"\n";
-    for (name, text) in [("vfsrun", vfsrun.as_str()), ("cargo", cargo)] {
-        fixtures::script(sandbox, &format!("commands/{name}"), text);
-    }
-    sandbox.path("commands")
 }
 
 fn run_block(sandbox: &Sandbox, at: &str, block: &Block, clone: &Path, tools: &Path) {

@@ -1,11 +1,12 @@
 //! The examples of oci-examples, as their READMEs show them.
 
 use vfsrun_tests::program::repository;
-use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, command, fixtures, json, skip};
+use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, caller, command, fixtures, json, skip};
 
 as_root_and_user!(
     compile_and_chain,
     filter,
+    formatter,
     landlock,
     inputs,
     nix_profile,
@@ -44,6 +45,36 @@ fn filter(sandbox: &Sandbox) {
     output.assert_stderr_has("cat: secret.key: Permission denied");
     output.assert_stderr_has("cat: build.log: No such file or directory");
     output.assert_stderr_has("'/usr/bin/find': No such file or directory");
+}
+
+fn formatter(sandbox: &Sandbox) {
+    example(sandbox, "formatter");
+    let tree = || sandbox.sh("cd formatter/project && find . -printf '%p %m %s %T@ %C@\\n' | sort && cat *");
+    let before = tree();
+    let path = format!("{}:{}", fixtures::commands(sandbox).display(), caller::PATH);
+    command::run(sandbox.command(sandbox.path("formatter/propose").to_str().unwrap()).env("PATH", path))
+        .expect(0);
+    assert_eq!(tree(), before, "nobody wrote to the source");
+    let changes = |name: &str| sandbox.call(&["changes", name]).expect(0).stdout;
+    assert_eq!(changes("trimmed"), "~ /project/main.c\n");
+    assert_eq!(changes("sorted"), "~ /project/words.txt\n");
+    assert_eq!(changes("built"), "+ /project/main\n");
+    // Whatever becomes of the source, a proposal has both sides of itself.
+    sandbox.sh("rm -r formatter");
+    let proposed = |name: &str| {
+        let base = sandbox.call(&["layer", "show", "--base", name]).expect(0).stdout;
+        let header: Value = serde_json::from_str(base.lines().next().unwrap()).unwrap();
+        assert_eq!(header["raw"], true, "{header}");
+        sandbox.call(&["layer", "export", header["contents"].as_str().unwrap(), "before"]).expect(0);
+        sandbox.call(&["layer", "export", name, "after"]).expect(0);
+        // The file names stay out of it.
+        let both = sandbox.sh("cd before && find . -type f | sort | while read -r file; do cat \"$file\" && cat \"../after/$file\"; done");
+        sandbox.sh("rm -r before after");
+        both
+    };
+    assert_eq!(proposed("sorted"), "plum\napple\nplum\npear\napple\npear\nplum\n");
+    let trimmed = proposed("trimmed");
+    assert!(trimmed.contains("<stdio.h>  \n") && trimmed.contains("<stdio.h>\n"), "{trimmed}");
 }
 
 fn landlock(sandbox: &Sandbox) {
