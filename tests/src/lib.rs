@@ -33,6 +33,7 @@ pub mod processes;
 pub mod program;
 pub mod random_changes;
 pub mod random_stack;
+pub mod receiver;
 pub mod room;
 pub mod sandbox;
 pub mod skip;

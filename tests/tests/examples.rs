@@ -1,10 +1,12 @@
 //! The examples of oci-examples, as their READMEs show them.
 
 use vfsrun_tests::program::repository;
+use vfsrun_tests::receiver::{Post, Receiver};
 use vfsrun_tests::{Caller, Output, Sandbox, Value, as_root_and_user, caller, command, fixtures, json, skip};
 
 as_root_and_user!(
     compile_and_chain,
+    bot,
     filter,
     formatter,
     landlock,
@@ -75,6 +77,54 @@ fn formatter(sandbox: &Sandbox) {
     assert_eq!(proposed("sorted"), "plum\napple\nplum\npear\napple\npear\nplum\n");
     let trimmed = proposed("trimmed");
     assert!(trimmed.contains("<stdio.h>  \n") && trimmed.contains("<stdio.h>\n"), "{trimmed}");
+}
+
+fn bot(sandbox: &Sandbox) {
+    if let Some(missing) = ["python3", "git"].iter().find(|program| !fixtures::has(program)) {
+        return skip::loudly("examples::bot", &format!("{missing} is not installed"));
+    }
+    example(sandbox, "bot");
+    sandbox.sh("cp -a bot/project clone && git init -q clone && sleep 0.1");
+    let receiver = Receiver::start();
+    let said = call_bot(sandbox, "spec.json", &receiver).expect(0).stdout;
+    assert!(said.ends_with("posted to /patches/1\n"), "{said}");
+    let [Post { path, body }] = &receiver.received()[..] else { panic!("one patch is posted") };
+    assert_eq!(path, "/patches");
+    sandbox.write("patch", body);
+    sandbox.sh("cd clone && git apply --check ../patch && git apply ../patch");
+    assert_eq!(sandbox.sh("ls clone"), "notes.md\nrun.sh\n");
+    let notes = "# Notes\n\nThe colour of the build is green.\nA line without blanks.\n";
+    assert_eq!(sandbox.sh("cat clone/notes.md; clone/run.sh"), format!("{notes}the colour is green\n"));
+    assert!(sandbox.path("bot/project/notes.md.orig").exists(), "the source is as it was");
+    // Nothing to change is nothing to post.
+    sandbox.sh("rm -r bot/project && mv clone bot/project && sleep 0.1");
+    let said = call_bot(sandbox, "spec.json", &receiver).expect(0).stdout;
+    assert_eq!((said.as_str(), receiver.received()), ("nothing to change\n", vec![]));
+    // As if somebody saved a file meanwhile: here the command does that, too.
+    let text = std::fs::read_to_string(sandbox.path("bot/spec.json")).unwrap();
+    let mut spec: Value = serde_json::from_str(&text).unwrap();
+    let branch = json!({ "path": "./project", "at": "/saved", "mode": "rw" });
+    spec["vfs"]["branches"].as_array_mut().unwrap().push(branch);
+    let script = "echo mine >> /saved/notes.md; echo proposed > notes.md";
+    spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    sandbox.write_json("bot/saved.json", &spec);
+    let refused = call_bot(sandbox, "saved.json", &receiver).expect(1);
+    refused.assert_stderr_has("changed while the command ran, run it again: /project/notes.md");
+    // A command that fails proposes nothing, whatever an earlier one did.
+    spec["process"]["args"] = json!(["/bin/sh", "-c", "echo proposed > new; exit 3"]);
+    sandbox.write_json("bot/failed.json", &spec);
+    call_bot(sandbox, "failed.json", &receiver).expect(1).assert_stderr_has("the command ended with 3");
+    assert_eq!(receiver.received(), vec![]);
+}
+
+fn call_bot(sandbox: &Sandbox, spec: &str, receiver: &Receiver) -> Output {
+    let path = format!("{}:{}", fixtures::commands(sandbox).display(), caller::PATH);
+    let mut command = sandbox.command(sandbox.path("bot/bot").to_str().unwrap());
+    command::run(command.env("PATH", path).args([
+        &format!("bot/{spec}"),
+        "bot/project",
+        &receiver.url("patches"),
+    ]))
 }
 
 fn landlock(sandbox: &Sandbox) {
