@@ -2,7 +2,7 @@
 //! they name are there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vfsrun_tests::blocks::{self, Block};
 use vfsrun_tests::program::repository;
@@ -50,27 +50,43 @@ fn is_a_test(quoted: &str) -> bool {
     before.is_some_and(|before| before.trim_end().ends_with("#[test]") || is_listed(before))
 }
 
+/// A mark that nothing looks for would be an example that nobody tries. Those of specs are runtime/spec/tests/docs.rs's.
+#[test]
+fn every_mark_is_one_that_a_test_goes_by() {
+    let specs = ["docs/spec.md", "docs/oci.md"].map(|document| repository().join(document));
+    let mut marks = 0;
+    for document in documents().chain(examples()).chain([repository().join("README.md")]) {
+        let text = fs::read_to_string(&document).expect("a document can be read");
+        for mark in text.lines().filter(|line| line.trim_start().starts_with("<!--")) {
+            let is_specs = mark.starts_with("<!-- example: ") && specs.contains(&document);
+            assert!(is_specs || mark.starts_with("<!-- test: "), "{}: {mark}", document.display());
+            marks += 1;
+        }
+    }
+    assert!(marks > 40, "only {marks} marks were found");
+}
+
 fn marked_blocks_of_the_readme_run(sandbox: &Sandbox) {
     run_document(sandbox, &repository().join("README.md"));
 }
 
 fn marked_blocks_of_docs_run(sandbox: &Sandbox) {
-    for entry in fs::read_dir(repository().join("docs")).expect("docs can be listed").flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "md") {
-            run_document(sandbox, &entry.path());
-        }
-    }
+    documents().for_each(|document| run_document(sandbox, &document));
 }
 
 fn marked_blocks_of_examples_run(sandbox: &Sandbox) {
-    for entry in
-        fs::read_dir(repository().join("oci-examples")).expect("oci-examples can be listed").flatten()
-    {
-        let readme = entry.path().join("README.md");
-        if readme.exists() {
-            run_document(sandbox, &readme);
-        }
-    }
+    examples().for_each(|document| run_document(sandbox, &document));
+}
+
+/// The READMEs of oci-examples.
+fn examples() -> impl Iterator<Item = PathBuf> {
+    let directories = fs::read_dir(repository().join("oci-examples")).expect("oci-examples can be listed");
+    directories.flatten().map(|entry| entry.path().join("README.md")).filter(|readme| readme.exists())
+}
+
+fn documents() -> impl Iterator<Item = PathBuf> {
+    let files = fs::read_dir(repository().join("docs")).expect("docs can be listed").flatten();
+    files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "md"))
 }
 
 /// Runs the marked blocks of a document in their order, in a copy of what a clone has for its reader.

@@ -1,4 +1,5 @@
-//! Every JSON block of docs/spec.md is marked as what it is, parses, and satisfies the schema.
+//! Every JSON block of docs/spec.md is marked as what it is, parses, and satisfies the schema, and so do those of docs/oci.md that are
+//! marked.
 //!
 //! The line before a block is `<!-- example: whole spec -->`, or `<!-- example: vfs -->` for an object of `vfs`
 //! fields, which is tried in a spec around it, or `<!-- example: refused -->` for a whole spec that must fail.
@@ -9,10 +10,11 @@ use serde_json::{Value, json};
 use vfsrun_spec::{SCHEMA, Spec};
 
 const DOCS: &str = include_str!("../../../docs/spec.md");
+const OCI: &str = include_str!("../../../docs/oci.md");
 
 /// (mark, text of the block) of each JSON block, in order.
-fn blocks() -> Vec<(&'static str, String)> {
-    let lines: Vec<&str> = DOCS.lines().collect();
+fn blocks(document: &'static str) -> Vec<(&'static str, String)> {
+    let lines: Vec<&str> = document.lines().collect();
     let starts = lines.iter().enumerate().filter(|(_, line)| **line == "```json");
     starts
         .map(|(start, _)| {
@@ -30,7 +32,12 @@ fn around(fields: &str) -> String {
     if vfs.get("branches").is_none() {
         vfs["branches"] = json!([{"host": "tools"}]);
     }
-    json!({"process": {"args": ["true"]}, "vfs": vfs}).to_string()
+    let has_root = vfs["branches"].as_array().is_some_and(|all| all.contains(&json!({"root": true})));
+    let mut spec = json!({"process": {"args": ["true"]}, "vfs": vfs});
+    if has_root {
+        spec["root"] = json!({"path": "rootfs"});
+    }
+    spec.to_string()
 }
 
 #[test]
@@ -38,7 +45,8 @@ fn every_json_block_is_what_its_mark_says() {
     let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     let schema = jsonschema::validator_for(&schema).expect("the schema compiles");
     let (mut whole, mut fragments, mut refused) = (0, 0, 0);
-    for (mark, text) in blocks() {
+    let others = blocks(OCI).into_iter().filter(|(mark, _)| mark.starts_with("<!--"));
+    for (mark, text) in blocks(DOCS).into_iter().chain(others) {
         let (spec, is_good) = match mark {
             "<!-- example: whole spec -->" => (text.clone(), true),
             "<!-- example: vfs -->" => (around(&text), true),
@@ -69,7 +77,7 @@ fn every_json_block_is_what_its_mark_says() {
 /// Each row of the table of errors: a line in a `text` block after a refused example.
 #[test]
 fn refused_example_gives_the_error_that_is_shown() {
-    for (mark, text) in blocks() {
+    for (mark, text) in blocks(DOCS) {
         if mark != "<!-- example: refused -->" {
             continue;
         }
