@@ -1,5 +1,6 @@
 //! What a power failure leaves: a model of a disk that has what was synced and nothing else, fed with the system calls of a
-//! program as strace tells them. A name counts as lost until its directory is synced, content until its file is.
+//! program as strace tells them. A name counts as lost until its directory is synced, content until its file is; one that was
+//! removed counts as still there until then.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,8 @@ pub struct Disk {
     files: HashMap<PathBuf, usize>,
     dirty: HashSet<usize>,
     lost_names: HashSet<PathBuf>,
+    /// Names that were on the disk, and whose removal may not be.
+    returning_names: HashSet<PathBuf>,
     next: usize,
 }
 
@@ -124,6 +127,11 @@ impl Disk {
         self.has_content(path) && !path.ancestors().any(|path| self.lost_names.contains(path))
     }
 
+    /// Whether the name is there, or is again after a power failure now. Of names that no call is about it is not known.
+    pub fn may_have_name(&self, path: &Path) -> bool {
+        self.files.contains_key(path) || self.returning_names.contains(path)
+    }
+
     pub fn apply(&mut self, call: &Call) {
         match (call.name.as_str(), call.paths.as_slice()) {
             ("openat" | "openat2", [path, ..]) if call.has("O_EXCL") => self.make(path),
@@ -141,12 +149,15 @@ impl Disk {
                 let file = self.file(path);
                 self.dirty.remove(&file);
                 if call.name == "fsync" {
-                    self.lost_names.retain(|name| name.parent() != Some(path));
+                    for names in [&mut self.lost_names, &mut self.returning_names] {
+                        names.retain(|name| name.parent() != Some(path));
+                    }
                 }
             }
             ("syncfs", _) | ("sync", _) => {
                 self.dirty.clear();
                 self.lost_names.clear();
+                self.returning_names.clear();
             }
             ("linkat", [old, new]) => {
                 let file = self.file(old);
@@ -175,11 +186,15 @@ impl Disk {
     fn name(&mut self, path: &Path, file: usize) {
         self.files.insert(path.to_owned(), file);
         self.lost_names.insert(path.to_owned());
+        self.returning_names.remove(path);
     }
 
     fn forget(&mut self, path: &Path) {
+        self.file(path);
         self.files.remove(path);
-        self.lost_names.remove(path);
+        if !self.lost_names.remove(path) {
+            self.returning_names.insert(path.to_owned());
+        }
     }
 
     fn file(&mut self, path: &Path) -> usize {

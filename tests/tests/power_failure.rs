@@ -61,8 +61,7 @@ fn a_capture_of_a_kept_upper_does(sandbox: &Sandbox) {
         sandbox,
         "echo 1 > $upper/one; mkdir $upper/d; echo 2 > $upper/d/two; head -c 3000000 /dev/urandom > $upper/large",
     );
-    let seen =
-        check(sandbox, &["layer", "recover", RUN, "--name", "kept"], "kept", &[sandbox.store().join("runs")]);
+    let seen = check(sandbox, &["layer", "recover", RUN, "--name", "kept"], "kept", &[upper(sandbox)]);
     assert_eq!((seen.blobs, seen.settled), (3, 3));
     assert!(seen.removed >= 3, "{seen:?}");
 }
@@ -78,7 +77,7 @@ fn a_capture_of_an_upper_that_an_earlier_one_linked_does(sandbox: &Sandbox) {
         shown(blob.parent()),
         shown(Some(&blob))
     ));
-    let unsynced = [sandbox.store().join("runs"), sandbox.store().join("blobs")];
+    let unsynced = [upper(sandbox), sandbox.store().join("blobs")];
     // It is settled by its name in the upper, of which the disk does not know that it is the same file.
     let seen = check(sandbox, &["layer", "recover", RUN, "--name", "kept"], "kept", &unsynced);
     assert_eq!(seen.blobs, 1);
@@ -98,7 +97,7 @@ fn a_blob_that_somebody_else_has_just_put_is_waited_for(sandbox: &Sandbox) {
             shown(Some(&blob))
         ));
     }
-    let unsynced = [sandbox.store().join("runs"), sandbox.store().join("blobs")];
+    let unsynced = [upper(sandbox), sandbox.store().join("blobs")];
     let seen = check(sandbox, &["layer", "recover", RUN, "--name", "kept"], "kept", &unsynced);
     assert_eq!((seen.blobs, seen.replaced), (1, 1));
     let seen = check(sandbox, &["layer", "import", "tree", "tree"], "tree", &unsynced);
@@ -239,9 +238,12 @@ impl Store {
                 seen.settled += 1;
             }
         }
-        let is_of_upper = || below("runs") && target.iter().any(|part| part == "upper");
-        if call.name == "unlinkat" && is_of_upper() {
+        let upper = target.ancestors().find(|path| below("runs") && path.ends_with("upper"));
+        if let Some(upper) = upper.filter(|_| call.name == "unlinkat") {
             on_disk(disk, [&self.manifest, &self.name], &call.line)?;
+            if disk.may_have_name(&upper.with_file_name("keep")) {
+                return Err(format!("an upper that lacks files may be kept after {}", call.line));
+            }
             seen.removed += 1;
         }
         Ok(())
@@ -257,6 +259,11 @@ fn on_disk<'a>(
         Some(lost) => Err(format!("{} may be lost when it comes to {when}", lost.display())),
         None => Ok(()),
     }
+}
+
+/// That of [`keep_upper`], which is kept on the disk, though what lies in it may not be there.
+fn upper(sandbox: &Sandbox) -> PathBuf {
+    sandbox.store().join("runs").join(RUN).join("upper")
 }
 
 /// An upper that waits to be captured. `$upper` is its path in `script`.

@@ -82,9 +82,13 @@ impl LockedDir {
     }
 
     /// A sweep may remove the directory once its owner is dead. The room for a record stays, the record goes: a command line
-    /// is nothing to leave behind.
-    pub fn unkeep(&self) -> io::Result<()> {
+    /// is nothing to leave behind. What is removed from a directory that was kept for good must not be missed after a power failure,
+    /// so that this has to be as lasting.
+    pub fn unkeep(&self, lasting: Lasting) -> io::Result<()> {
         rustix::fs::renameat(&self.dir, KEEP, &self.dir, RESERVE)?;
+        if lasting == Lasting::PowerFailures {
+            rustix::fs::fsync(&self.dir)?;
+        }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = File::from(rustix::fs::openat(&self.dir, RESERVE, flags, Mode::empty())?);
         write_whole(&file, &padded(&[]))

@@ -160,7 +160,8 @@ impl ClaimedRun {
         let record = self.record.clone().unwrap_or_default();
         let name = how.name.map(str::to_owned).or(record.name.clone().filter(|_| record.is_whole()));
         let options = CaptureOptions { name: name.clone(), devices: how.devices, ..record.options() };
-        let captured = capture_kept(&self.dir, self.upper.as_fd(), &options, store, None)?;
+        let (dir, upper) = (&self.dir, self.upper.as_fd());
+        let captured = capture_kept((dir, Lasting::PowerFailures), upper, &options, store, None)?;
         if let Err(error) = self.dir.remove() {
             tracing::debug!(%error, "what was captured is left to the next sweep");
         }
@@ -170,7 +171,7 @@ impl ClaimedRun {
     /// Removes what was kept.
     pub fn remove(self) -> Result<(), StoreError> {
         let failed = || StoreError::io("remove", &self.path);
-        self.dir.unkeep().map_err(failed())?;
+        self.dir.unkeep(Lasting::PowerFailures).map_err(failed())?;
         self.dir.remove().map_err(failed())
     }
 }
@@ -209,19 +210,22 @@ impl Run {
         // A sync would make every run wait for the disk; whether there was need of one is known afterwards.
         let unsynced = KeptRecord { unsynced_in: Some(this_boot()), ..record.clone() };
         self.mark_kept(&unsynced, Lasting::Processes).map_err(CaptureError::Keep)?;
-        capture_kept(self.locked(), self.upper(), &record.options(), store, Some(look))
+        // Whose record says after a power failure that files may be missing.
+        let kept = (self.locked(), Lasting::Processes);
+        capture_kept(kept, self.upper(), &record.options(), store, Some(look))
     }
 }
 
 fn capture_kept(
-    dir: &LockedDir,
+    (dir, lasting): (&LockedDir, Lasting),
     upper: BorrowedFd<'_>,
     options: &CaptureOptions,
     store: &LayerStore,
     look: Option<&Look<'_>>,
 ) -> Result<Captured, CaptureError> {
     // From then on the upper may lack files, and must never be captured again.
-    let let_go = || dir.unkeep().map_err(StoreError::io("let go of", store.path.join("runs").join(dir.id())));
+    let path = || store.path.join("runs").join(dir.id());
+    let let_go = || dir.unkeep(lasting).map_err(StoreError::io("let go of", path()));
     capture(upper, options, store, Hooks { look, in_place: Some(&let_go) })
 }
 
