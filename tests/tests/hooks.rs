@@ -28,6 +28,7 @@ as_root_and_user!(
     creator_of_a_user_namespace_takes_its_hooks_along,
     forced_delete_ends_a_creator_that_waits_for_a_hook,
     action_runs_its_hooks,
+    what_was_written_before_a_hook_of_the_start_failed_is_kept,
     ;
     root:
     runc_runs_them_in_the_same_places,
@@ -599,6 +600,33 @@ fn action_runs_its_hooks(sandbox: &Sandbox) {
     assert!(!output.stderr.contains("poststart"), "{}", output.stderr);
     spec["process"]["args"] = json!(["/bin/sleep", "100"]);
     sandbox.run(&spec).expect(125).assert_stderr_has("spec.json: hooks.poststart[0]: /bin/sh exited with 3");
+    if sandbox.caller == Caller::Root {
+        sandbox.assert_nothing_left();
+    }
+}
+
+/// As what a command wrote is whose view failed: nobody has seen it to its end.
+fn what_was_written_before_a_hook_of_the_start_failed_is_kept(sandbox: &Sandbox) {
+    sandbox.sh("mkdir work gate");
+    let vfs = json!({
+        "branches": [{ "path": "./work", "at": "/work" }, { "path": "./gate", "at": "/gate", "mode": "rw" }],
+        "capture": { "name": "out", "only": ["/work/"] },
+    });
+    let mut spec = sandbox.shell_spec("echo new > /work/new; touch /gate/written; sleep 1000", &vfs);
+    let written = sandbox.path("gate/written").display().to_string();
+    let waits = hook(&format!("until [ -e {written} ]; do sleep 0.01; done; exit 3"));
+    spec["hooks"] = json!({ "poststart": [waits] });
+    let output = sandbox.run(&spec).expect(125);
+    output.assert_stderr_has("spec.json: hooks.poststart[0]: /bin/sh exited with 3");
+    output.assert_stderr_has("what it wrote is kept in ");
+    let listed = sandbox.call(&["layer", "recover"]).expect(0).stdout;
+    let id = &listed.lines().nth(1).expect("an upper is kept")[..16];
+    let digest = sandbox.call(&["layer", "recover", id]).expect(0).stdout;
+    assert!(sandbox.show(digest.trim()).contains("work/new"));
+    // Of what was not executed nothing is kept.
+    spec["hooks"] = json!({ "createRuntime": [hook("exit 3")] });
+    sandbox.run(&spec).expect(125);
+    assert_eq!(sandbox.call(&["layer", "recover"]).expect(0).stdout.lines().count(), 0);
     if sandbox.caller == Caller::Root {
         sandbox.assert_nothing_left();
     }

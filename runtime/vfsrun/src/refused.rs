@@ -6,7 +6,6 @@ use vfsrun_plan::Plan;
 use vfsrun_sys::chain;
 
 use crate::run::{RunError, changed};
-use crate::supervise::SuperviseError;
 use crate::upper::Upper;
 
 /// Whoever was told of an error because of a fault may have gone on as if that were true.
@@ -30,11 +29,11 @@ pub fn refuse(visit: &Visit, strict: bool, plan: &Plan, upper: Option<&Upper>) -
 /// The same of an action that was not seen to its end. Nothing may be mounted on its upper any more. Returns why the run fails.
 pub fn unfinished(error: RunError, plan: &Plan, upper: Option<Upper>) -> RunError {
     let Some(upper) = upper else { return error };
-    let was_started = !matches!(
-        error,
-        RunError::NotStarted { .. }
-            | RunError::Supervise(SuperviseError::NotStarted { .. } | SuperviseError::Hook(_))
-    );
+    let was_started = match &error {
+        RunError::NotStarted { .. } => false,
+        RunError::Supervise(error) => !error.is_before_command(),
+        _ => true,
+    };
     if was_started && plan.capture.is_some() && !upper.is_empty() {
         match upper.keep(plan, chain(&error), None) {
             Ok(Some(kept)) => return RunError::Unfinished { kept, source: Box::new(error) },

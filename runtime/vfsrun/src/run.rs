@@ -19,7 +19,7 @@ use crate::base::Meanwhile;
 use crate::container::{Action, ContainerError};
 use crate::decide::{self, Decided, Request};
 use crate::directories::DirectoryError;
-use crate::hooks::Hooked;
+use crate::hooks::{HookError, Hooked};
 use crate::kept_root::{self, Stamp};
 use crate::keyring::Keyring;
 use crate::launch::{self, Init, LaunchError};
@@ -80,6 +80,8 @@ pub enum RunError {
     Supervise(#[from] SuperviseError),
     #[error("{}: {message}", file.display())]
     NotStarted { file: PathBuf, code: u8, message: String },
+    #[error("{}", file.display())]
+    HookOfStart { file: PathBuf, source: HookError },
     #[error("the view could not serve what the spec promised, so nothing is captured: {}{}", faults.join("; "), kept_in(.kept))]
     Faults { faults: Vec<String>, kept: Option<Kept> },
     #[error("inputs changed during the run (--strict): {}{}", some_of(.changed), kept_in(.kept))]
@@ -125,6 +127,9 @@ impl RunError {
             }
             RunError::Supervise(SuperviseError::Hook(error)) => {
                 RunError::NotStarted { file: file.into(), code: 125, message: chain(&error) }
+            }
+            RunError::Supervise(SuperviseError::HookOfStart(source)) => {
+                RunError::HookOfStart { file: file.into(), source }
             }
             other => other,
         }

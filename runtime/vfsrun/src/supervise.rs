@@ -48,8 +48,12 @@ pub enum SuperviseError {
     Mute(i32),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// One that is run before the command.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// One that is run when the command is executed.
+    #[error(transparent)]
+    HookOfStart(HookError),
     #[error(transparent)]
     Notify(#[from] NotifyError),
     #[error(transparent)]
@@ -57,6 +61,17 @@ pub enum SuperviseError {
 }
 
 impl SuperviseError {
+    /// Whether the command was not executed; otherwise it may have been.
+    pub fn is_before_command(&self) -> bool {
+        matches!(
+            self,
+            SuperviseError::NotStarted { .. }
+                | SuperviseError::Hook(_)
+                | SuperviseError::Agent(_)
+                | SuperviseError::Record(_)
+        )
+    }
+
     /// Why the action has to end, if it has.
     pub fn of(verdict: Verdict) -> Option<SuperviseError> {
         match verdict {
@@ -301,7 +316,7 @@ impl Action<'_> {
             return Ok(());
         }
         let pid = self.init.child.pid.as_raw_nonzero().get();
-        Ok(while_interruptible(|| hooked.started(pid))??)
+        while_interruptible(|| hooked.started(pid))?.map_err(SuperviseError::HookOfStart)
     }
 
     /// SIGTERM at the limit, SIGKILL a little later.
