@@ -22,6 +22,7 @@ as_root_and_user!(
     action_that_came_afterwards_is_not_told,
     strict_run_fails_and_keeps_what_was_written,
     strict_run_of_unchanged_inputs_succeeds,
+    what_cannot_be_kept_is_told_beside_why_it_was_to_be,
     torn_file_is_an_error_and_names_no_layer,
     torn_file_beside_files_that_are_passed_through_is_an_error,
     frozen_branch_is_not_looked_at,
@@ -228,6 +229,23 @@ fn strict_run_fails_and_keeps_what_was_written(sandbox: &Sandbox) {
     assert!(command.contains(" layer recover "), "{command}");
     assert_eq!(std::fs::read_to_string(Path::new(kept).join("made")).unwrap(), "written\n");
     sandbox.call(&["layer", "show", "out"]).expect(125);
+}
+
+fn what_cannot_be_kept_is_told_beside_why_it_was_to_be(sandbox: &Sandbox) {
+    sandbox.write("src/f", "old");
+    let script = "cat /src/f; echo written > /made; pause";
+    // Where its record would be written.
+    let spoil = "for r in ../store/runs/*/reserve; do rm $r; mkdir $r; done";
+    let refused = run(sandbox, script, &source(), &["--strict"], &format!("echo new > src/f; {spoil}"));
+    let refused = refused.expect(125);
+    refused.assert_stderr_has("inputs changed during the run (--strict): /src/f; what was written is in ");
+    assert_eq!(refused.result["inputsChangedDuringRun"], json!(["/src/f"]));
+    let failed = run(sandbox, script, &source(), &[], spoil).expect(125);
+    failed.assert_stderr_has("cannot capture what the action wrote; it is in ");
+    for output in [refused, failed] {
+        output.assert_stderr_has("/upper and cannot be kept (cannot keep ");
+        output.assert_stderr_has("Is a directory (os error 21)); copy it: the next run may remove it");
+    }
 }
 
 fn strict_run_of_unchanged_inputs_succeeds(sandbox: &Sandbox) {

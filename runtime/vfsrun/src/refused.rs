@@ -18,7 +18,7 @@ pub fn refuse(visit: &Visit, strict: bool, plan: &Plan, upper: Option<&Upper>) -
         return Ok(());
     };
     let upper = upper.filter(|_| plan.capture.is_some());
-    let kept = upper.map(|upper| upper.keep(plan, refused.to_string(), None)).transpose()?.flatten();
+    let kept = upper.and_then(|upper| upper.keep(plan, refused.to_string(), None));
     Err(match refused {
         RunError::Faults { faults, .. } => RunError::Faults { faults, kept },
         RunError::InputsChanged { changed, .. } => RunError::InputsChanged { changed, kept },
@@ -34,12 +34,12 @@ pub fn unfinished(error: RunError, plan: &Plan, upper: Option<Upper>) -> RunErro
         RunError::Supervise(error) => !error.is_before_command(),
         _ => true,
     };
-    if was_started && plan.capture.is_some() && !upper.is_empty() {
-        match upper.keep(plan, chain(&error), None) {
-            Ok(Some(kept)) => return RunError::Unfinished { kept, source: Box::new(error) },
-            Ok(None) => {}
-            Err(failed) => return failed,
-        }
+    if was_started
+        && plan.capture.is_some()
+        && !upper.is_empty()
+        && let Some(kept) = upper.keep(plan, chain(&error), None)
+    {
+        return RunError::Unfinished { kept, source: Box::new(error) };
     }
     if let Err(left) = upper.discard() {
         tracing::debug!(error = chain(&left), "what was written is left to the next sweep");

@@ -86,9 +86,9 @@ pub enum RunError {
     Faults { faults: Vec<String>, kept: Option<Kept> },
     #[error("inputs changed during the run (--strict): {}{}", some_of(.changed), kept_in(.kept))]
     InputsChanged { changed: Vec<PathBuf>, kept: Option<Kept> },
-    #[error("the action was not seen to its end; what it wrote is kept in {kept}")]
+    #[error("the action was not seen to its end; what it wrote {kept}")]
     Unfinished { kept: Kept, source: Box<RunError> },
-    #[error("cannot capture what the action wrote; it is kept in {kept}")]
+    #[error("cannot capture what the action wrote; it {kept}")]
     Capture { kept: Kept, source: CaptureError },
     #[error("cannot capture what the action wrote; its upper was in memory and is lost")]
     CaptureMemory { source: CaptureError },
@@ -115,7 +115,7 @@ pub fn first_of(mut words: impl Iterator<Item = String>) -> String {
 }
 
 fn kept_in(kept: &Option<Kept>) -> String {
-    kept.as_ref().map(|kept| format!("; what was written is kept in {kept}")).unwrap_or_default()
+    kept.as_ref().map(|kept| format!("; what was written {kept}")).unwrap_or_default()
 }
 
 impl RunError {

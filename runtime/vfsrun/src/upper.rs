@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use vfsrun_layers::base::Seen;
 use vfsrun_layers::{
     Base, CaptureError, CaptureOptions, Captured, Digest, Hooks, IdExtent, IdMap, KeptRecord, LayerStore,
-    Manifest, Run, Take,
+    Manifest, Run, StoreError, Take,
 };
 use vfsrun_plan::Plan;
 use vfsrun_plan::plan::{self, Root, RootLayer, UpperOn};
@@ -104,15 +104,15 @@ impl Upper {
         }
     }
 
-    /// Leaves what was written where it is, and says how it is got at; an upper in memory is gone with its action.
-    pub fn keep(&self, plan: &Plan, why: String, name: Option<String>) -> Result<Option<Kept>, RunError> {
+    /// Leaves what was written where it is, because of an error, and says how it is got at; an upper in memory is gone with its action.
+    pub fn keep(&self, plan: &Plan, why: String, name: Option<String>) -> Option<Kept> {
         match self {
             Upper::Disk(run) => {
-                run.keep(&record(plan, why, name))?;
-                Ok(Some(Kept { id: run.id().to_owned(), run: run.path().to_path_buf() }))
+                let failed = run.keep(&record(plan, why, name)).err().map(Box::new);
+                Some(Kept { id: run.id().to_owned(), run: run.path().to_path_buf(), failed })
             }
             // What is the root's is where it belongs.
-            Upper::Memory { .. } | Upper::Root(_) => Ok(None),
+            Upper::Memory { .. } | Upper::Root(_) => None,
         }
     }
 }
@@ -123,15 +123,25 @@ pub struct Kept {
     id: String,
     /// Its directory in the store.
     run: PathBuf,
+    /// Why it could not be marked as kept. That is told beside the error which it was to be kept because of, never instead.
+    failed: Option<Box<StoreError>>,
 }
 
 /// Where it is, and the command that makes a layer of it.
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let upper = self.run.join("upper");
+        if let Some(error) = &self.failed {
+            let why = vfsrun_sys::chain(error);
+            let upper = upper.display();
+            return write!(
+                f,
+                "is in {upper} and cannot be kept ({why}); copy it: the next run may remove it"
+            );
+        }
         let store = self.run.ancestors().nth(2).unwrap_or(Path::new("/"));
         let command = format!("vfsrun --store {} layer recover {}", in_shell(store), self.id);
-        write!(f, "{}, and `{command}` makes it a layer", upper.display())
+        write!(f, "is kept in {}, and `{command}` makes it a layer", upper.display())
     }
 }
 
@@ -182,9 +192,8 @@ pub fn capture(
     };
     let why = |source: &CaptureError| vfsrun_sys::chain(source);
     let captured = captured.map_err(|source| match upper.keep(plan, why(&source), name.clone()) {
-        Ok(Some(kept)) => RunError::Capture { kept, source },
-        Ok(None) => RunError::CaptureMemory { source },
-        Err(error) => error,
+        Some(kept) => RunError::Capture { kept, source },
+        None => RunError::CaptureMemory { source },
     })?;
     Ok((Some(captured), name))
 }
