@@ -62,6 +62,24 @@ impl Sandbox {
         self.directory.join("scratch")
     }
 
+    /// Holds back whatever adds to the store, as long as the file is open: so does somebody who removes something from it.
+    pub fn hold_store(&self) -> File {
+        // From then on the store has what is locked.
+        self.dir("earlier");
+        self.call(&["layer", "import", "earlier", "earlier"]).expect(0);
+        let lock = File::open(self.store().join("lock")).expect("a store has a lock");
+        lock.lock().expect("a file can be locked");
+        lock
+    }
+
+    /// Waits until a capture begins, which the upper is kept from.
+    pub fn until_kept(&self) {
+        processes::until("an upper that is kept", || {
+            let runs = std::fs::read_dir(self.store().join("runs")).expect("a store has runs");
+            runs.flatten().any(|run| run.path().join("keep").exists())
+        });
+    }
+
     pub fn store(&self) -> PathBuf {
         self.directory.join("store")
     }

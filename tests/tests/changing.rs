@@ -2,10 +2,9 @@
 //! otherwise see two states of one file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
-use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json, processes};
+use vfsrun_tests::{Background, Output, Sandbox, Value, as_root_and_user, json};
 
 as_root_and_user!(
     unchanged_inputs_are_no_news,
@@ -74,18 +73,13 @@ impl Paused {
         self
     }
 
-    /// Goes on, and does `change` when the visit is over and the upper is about to be read: it is kept by then, and nothing is added to
-    /// the store while somebody removes something from it.
+    /// Goes on, and does `change` when the visit is over and the upper is about to be read.
     fn change_during_capture(self, sandbox: &Sandbox, change: &str) -> Output {
-        let lock = File::open(sandbox.store().join("lock")).expect("a store has a lock");
-        lock.lock().expect("a file can be locked");
+        let held = sandbox.hold_store();
         sandbox.write(format!("gate/{}.go", self.name), "");
-        processes::until("the upper is captured", || {
-            let runs = std::fs::read_dir(sandbox.store().join("runs")).expect("a store has runs");
-            runs.flatten().any(|run| run.path().join("keep").exists())
-        });
+        sandbox.until_kept();
         sandbox.sh(change);
-        drop(lock);
+        drop(held);
         self.go_on(sandbox)
     }
 
@@ -339,8 +333,6 @@ fn what_comes_or_goes_during_the_capture_is_no_base(sandbox: &Sandbox) {
          for f in edited left/file gone/file again/old now-file/file; do echo 1 > src/$f; done");
     let script = "cd /src; for f in edited left/file gone/file now-file/file; do echo mine >> $f; done; \
                   cat again/old; rm -r again; mkdir again; echo mine > again/old; pause";
-    // From then on the store has what is locked below.
-    sandbox.call(&["layer", "import", "earlier", "src"]).expect(0);
     let action = start(sandbox, "one", script, &source(), &[]);
     let change = "rm -r src/edited src/gone src/again/old src/now-file; echo theirs > src/now-file; echo theirs > src/left/new; \
                   echo theirs > src/new";

@@ -15,6 +15,7 @@ as_root_and_user!(
     name_that_nothing_has_is_told_and_leaves_nothing,
     what_is_no_file_describes_no_view_and_is_not_opened,
     container_whose_monitor_is_killed_goes_on_and_is_not_captured,
+    container_whose_monitor_is_killed_while_it_captures_is_kept,
     monitor_has_nothing_that_its_creators_caller_waits_for,
     server_rests_while_its_containers_do,
     creator_that_is_killed_leaves_nothing,
@@ -159,6 +160,30 @@ fn container_whose_monitor_is_killed_goes_on_and_is_not_captured(sandbox: &Sandb
         !servers.is_empty()
     };
     processes::until("the end of the containers' server", || !of_containers());
+}
+
+fn container_whose_monitor_is_killed_while_it_captures_is_kept(sandbox: &Sandbox) {
+    if !bundle(sandbox, "echo new > /work/new", &captured(sandbox)) {
+        return;
+    }
+    created(sandbox, "web");
+    let held = sandbox.hold_store();
+    sandbox.call(&["start", "web"]).expect(0);
+    sandbox.until_kept();
+    let monitor = monitor(sandbox);
+    processes::send(monitor, Signal::SIGKILL);
+    processes::until("the end of the monitor", || !processes::runs(monitor));
+    drop(held);
+    ended(sandbox, "web");
+    let told = sandbox.call(&["delete", "web"]).expect(0);
+    let (_, kept) = told.stderr.split_once("which is kept in ").unwrap_or_else(|| panic!("{}", told.stderr));
+    let (_, command) = kept.split_once(", and `vfsrun --store ").expect("the command that makes it a layer");
+    let id = command.split_once(" layer recover ").and_then(|(_, id)| id.get(..16)).expect("an id");
+    sandbox.call(&["layer", "recover", id]).expect(0);
+    sandbox.call(&["layer", "export", "out", "exported"]).expect(0);
+    assert_eq!(std::fs::read_to_string(sandbox.path("exported/work/new")).unwrap(), "new\n");
+    assert_nothing_left(sandbox);
+    sandbox.assert_nothing_left();
 }
 
 /// Takes what is sent to a socket, and keeps it.

@@ -64,6 +64,14 @@ impl Upper {
         }
     }
 
+    /// The directory in the store where it lies.
+    pub fn run(&self) -> Option<&Path> {
+        match self {
+            Upper::Disk(run) => Some(run.path()),
+            Upper::Memory { .. } | Upper::Root(_) => None,
+        }
+    }
+
     /// Whether nothing was written, as far as that can be told.
     pub fn is_empty(&self) -> bool {
         self.directory().is_none_or(|directory| kept_root::is_empty(directory).unwrap_or(false))
@@ -125,6 +133,18 @@ pub struct Kept {
     run: PathBuf,
     /// Why it could not be marked as kept. That is told beside the error which it was to be kept because of, never instead.
     failed: Option<Box<StoreError>>,
+}
+
+impl Kept {
+    /// That of an action whose process was killed, if it is kept in `run`. What cannot be looked at is not.
+    pub fn look(run: &Path) -> Option<Kept> {
+        // A store is made where none is.
+        let run = Some(run).filter(|run| run.is_absolute() && run.is_dir())?;
+        let (store, id) = (run.ancestors().nth(2)?, run.file_name()?.to_str()?);
+        let kept = LayerStore::open(store).and_then(|store| store.kept()).ok()?;
+        let is_kept = kept.iter().any(|kept| kept.id == id);
+        is_kept.then(|| Kept { id: id.to_owned(), run: run.to_owned(), failed: None })
+    }
 }
 
 /// Where it is, and the command that makes a layer of it.

@@ -24,9 +24,19 @@ use crate::launch::Init;
 use crate::result_file;
 use crate::run::RunError;
 use crate::supervise::SuperviseError;
+use crate::upper::Kept;
 
 const FILE: &str = "monitor.json";
 const OUTCOME: &str = "outcome.json";
+
+/// What is written down of one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Monitor {
+    #[serde(flatten)]
+    process: Process,
+    /// The directory in the store that has the upper. `None`: none has, or its path is no text.
+    run: Option<String>,
+}
 
 /// How it went.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,8 +49,9 @@ pub struct Outcome {
 pub fn leave(directory: &Path, init: &Init, parts: Parts, decided: &Decided) -> io::Result<()> {
     match clone(Namespaces::NONE)? {
         Cloned::Parent(child) => {
-            let monitor = serde_json::to_string(&Process::of(child.pid)?)?;
-            let written = result_file::write(&directory.join(FILE), &monitor);
+            let run = parts.run().and_then(Path::to_str).map(str::to_owned);
+            let monitor = Monitor { process: Process::of(child.pid)?, run };
+            let written = result_file::write(&directory.join(FILE), &serde_json::to_string(&monitor)?);
             if written.is_err() {
                 let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
             }
@@ -118,12 +129,12 @@ fn end(pidfd: &OwnedFd) -> io::Result<()> {
 /// Whether the container in `directory` had a monitor that is not there any more.
 pub fn is_gone(directory: &Path) -> io::Result<bool> {
     Ok(match read(directory)? {
-        Some(monitor) => monitor.open()?.is_none(),
+        Some(monitor) => monitor.process.open()?.is_none(),
         None => false,
     })
 }
 
-fn read(directory: &Path) -> io::Result<Option<Process>> {
+fn read(directory: &Path) -> io::Result<Option<Monitor>> {
     match std::fs::read(directory.join(FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => Ok(Some(serde_json::from_slice(&read?)?)),
@@ -135,7 +146,8 @@ pub enum WaitError {
     #[error(transparent)]
     Read(#[from] io::Error),
     #[error(
-        "process {pid} has not worked for {} s: end it (kill -9 {pid}) and delete the container again, of which nothing is captured then",
+        "process {pid} has not worked for {} s: end it (kill -9 {pid}) and delete the container again; \
+         what it wrote is not captured then, and kept only if that had begun",
         PATIENCE.as_secs()
     )]
     Idle { pid: i32 },
@@ -144,15 +156,21 @@ pub enum WaitError {
 /// Waits for the monitor of the container in `directory`, whose process has ended, as long as it works. Returns what is to be told.
 pub fn wait(directory: &Path) -> Result<Option<String>, WaitError> {
     let Some(monitor) = read(directory)? else { return Ok(None) };
-    if let Some(open) = monitor.open()?
-        && !monitor.ends_or_idles(&open, PATIENCE)?
+    let process = monitor.process;
+    if let Some(open) = process.open()?
+        && !process.ends_or_idles(&open, PATIENCE)?
     {
-        return Err(WaitError::Idle { pid: monitor.pid });
+        return Err(WaitError::Idle { pid: process.pid });
     }
     match std::fs::read(directory.join(OUTCOME)) {
         Ok(text) => Ok(serde_json::from_slice::<Outcome>(&text).map_err(io::Error::from)?.error),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(Some("its monitor was killed, so what it wrote is not captured".to_owned()))
+            Ok(Some(match monitor.run.and_then(|run| Kept::look(run.as_ref())) {
+                Some(kept) => format!("its monitor was killed while it captured what it wrote, which {kept}"),
+                None => {
+                    "its monitor was killed, so what it wrote is not captured unless that was over".to_owned()
+                }
+            }))
         }
         Err(error) => Err(error.into()),
     }

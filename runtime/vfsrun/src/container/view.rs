@@ -2,6 +2,7 @@
 //! ended.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use vfsrun_fuse::View;
 use vfsrun_sys::process::Process;
@@ -118,6 +119,11 @@ impl Laid {
 impl Parts {
     pub fn view(&mut self) -> &mut View {
         &mut self.view.view
+    }
+
+    /// The directory in the store that has the upper, if one has.
+    pub fn run(&self) -> Option<&Path> {
+        self.upper.run()
     }
 
     /// All that they are reached by.
