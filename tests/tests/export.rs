@@ -258,6 +258,13 @@ fn input_root_comes_back_by_its_digest_and_by_that_of_its_tree(sandbox: &Sandbox
             assert_eq!(digest(sandbox, "again"), digest(sandbox, "hello"));
         }
     }
+    // One that says nothing of its root is not that layer, and that layer is what comes back.
+    sandbox.sh("tar --owner=0 --group=0 --mtime=@0 -C tree -cf rootless.tar d file link");
+    sandbox.call(&["layer", "import", "rootless", "rootless.tar"]).expect(0);
+    assert_ne!(digest(sandbox, "rootless"), digest(sandbox, "hello"));
+    let said = sandbox.call(&["layer", "export", "--format", "reapi", "rootless", "out"]).expect(0).stdout;
+    sandbox.call(&["layer", "import", "--reapi", said.lines().next().unwrap(), "again", "out"]).expect(0);
+    assert_eq!(digest(sandbox, "again"), digest(sandbox, "hello"));
 }
 
 fn input_root_that_is_not_what_it_should_be_says_which_path(sandbox: &Sandbox) {
