@@ -44,24 +44,27 @@ impl LockedDir {
     /// Makes a directory with mode 0700 in `parent`, named so that nobody else's is.
     pub fn create(parent: impl AsFd) -> io::Result<LockedDir> {
         let guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
-        let id = make_unique(&parent)?;
+        let id = unique(|id| rustix::fs::mkdirat(&parent, id, Mode::from_raw_mode(0o700)))?;
         let dir = fsat::open_dir(&parent, &id)?;
         let own = lock(&dir, LOCK, FlockOperation::LockExclusive)?;
         drop(guard);
         Ok(LockedDir { parent: parent.as_fd().try_clone_to_owned()?, id, dir, lock: own })
     }
 
-    /// An idle directory of `parent` with all that its last owner left in it, if there is one.
+    /// An idle directory of `parent` with all that its last owner left in it, if there is one. It gets an id that nobody has
+    /// had, so that nothing of the last owner's is taken for the next one's: see [`LockedDir::keep`].
     pub fn adopt(parent: impl AsFd) -> io::Result<Option<LockedDir>> {
         let _guard = lock(&parent, PARENT_LOCK, FlockOperation::LockExclusive)?;
         for name in fsat::names(&parent)? {
-            let Some(id) = name.to_str().and_then(|name| name.strip_prefix(IDLE)) else { continue };
+            if !name.as_encoded_bytes().starts_with(IDLE.as_bytes()) {
+                continue;
+            }
             let dir = fsat::open_dir(&parent, &name)?;
             // Its last owner may be about to let go of it.
             let Ok(own) = lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) else { continue };
-            rustix::fs::renameat(&parent, &name, &parent, id)?;
+            let id = unique(|id| rustix::fs::renameat(&parent, &name, &parent, id))?;
             let parent = parent.as_fd().try_clone_to_owned()?;
-            return Ok(Some(LockedDir { parent, id: id.to_owned(), dir, lock: own }));
+            return Ok(Some(LockedDir { parent, id, dir, lock: own }));
         }
         Ok(None)
     }
@@ -234,14 +237,15 @@ fn is_used(dir: &OwnedFd) -> io::Result<bool> {
     Ok(process.open()?.is_some())
 }
 
-fn make_unique(parent: impl AsFd) -> Result<String, Errno> {
+/// Gives a directory an id that nobody has by `put`, and that nobody has had, as clocks go.
+fn unique(put: impl Fn(&str) -> Result<(), Errno>) -> Result<String, Errno> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut number = now.as_nanos() as u64;
     loop {
         let id = format!("{number:0ID$x}");
-        match rustix::fs::mkdirat(&parent, &id, Mode::from_raw_mode(0o700)) {
+        match put(&id) {
             Ok(()) => return Ok(id),
-            Err(Errno::EXIST) => number = number.wrapping_add(1),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => number = number.wrapping_add(1),
             Err(errno) => return Err(errno),
         }
     }
@@ -309,11 +313,12 @@ mod tests {
     fn a_retired_directory_is_adopted_once_and_not_swept() {
         let (_temp, parent) = parent();
         let first = LockedDir::create(&parent).unwrap();
-        let id = first.id().to_owned();
+        let (id, inode) = (first.id().to_owned(), rustix::fs::fstat(first.dir()).unwrap().st_ino);
         first.retire().unwrap();
         assert_eq!(sweep(&parent).unwrap().removed, 0);
         let adopted = LockedDir::adopt(&parent).unwrap().unwrap();
-        assert_eq!(adopted.id(), id);
+        assert_ne!(adopted.id(), id, "what it leaves is told from what the first one did");
+        assert_eq!(rustix::fs::fstat(adopted.dir()).unwrap().st_ino, inode);
         assert!(LockedDir::adopt(&parent).unwrap().is_none());
         drop(adopted);
         assert_eq!(sweep(&parent).unwrap().removed, 1, "an owner that dies is swept as before");

@@ -4,11 +4,12 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::kept::{keep, record};
 use common::{World, find};
-use vfsrun_layers::{Base, IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, StoreError};
+use vfsrun_layers::{Base, IdExtent, IdMap, KeptRecord, Kind, LayerStore, Recovery, Run, StoreError};
 
 fn named(name: &str) -> Recovery<'_> {
     Recovery { name: Some(name), ..Recovery::default() }
@@ -75,14 +76,71 @@ fn a_run_is_kept_while_it_is_captured() {
     run.capture(&record, &world.store, &look).unwrap();
     assert!(world.store.kept().unwrap().is_empty());
     // The next action finds room for a record in it.
-    let id = run.id().to_owned();
-    run.remove().unwrap();
-    assert_eq!(world.store.new_run().unwrap().id(), id);
-    let reserved = fs::read_to_string(world.path("store/runs").join(&id).join("reserve")).unwrap();
+    let (first, next) = reused(&world, run);
+    assert_ne!(first, next.id());
+    let reserved = fs::read_to_string(next.path().join("reserve")).unwrap();
     assert!(
         reserved.len() == 4096 && reserved.trim().is_empty(),
         "and nothing of this one's command: {reserved}"
     );
+}
+
+/// Ends a run; its id, and the next run, which has its directory.
+fn reused(world: &World, run: Run) -> (String, Run) {
+    let inode = |run: &Run| fs::metadata(run.path()).unwrap().ino();
+    let (id, first) = (run.id().to_owned(), inode(&run));
+    run.remove().unwrap();
+    let next = world.store.new_run().unwrap();
+    assert_eq!(inode(&next), first);
+    (id, next)
+}
+
+/// What is not synced is lost by a power failure: `keep` may have its name and hold what an action before had written there.
+#[test]
+fn the_record_of_another_action_says_nothing_of_this_one() {
+    let world = World::new();
+    let run = world.store.new_run().unwrap();
+    fs::write(run.path().join("upper/work"), "first").unwrap();
+    let stale = std::cell::OnceCell::new();
+    let look = |layer, _: &_| {
+        stale.set(fs::read(run.path().join("keep")).unwrap()).unwrap();
+        Ok(Base::new(layer))
+    };
+    run.capture(&record(), &world.store, &look).unwrap();
+    let (_, run) = reused(&world, run);
+    fs::write(run.path().join("upper/elsewhere"), "second").unwrap();
+    run.keep(&KeptRecord { only: Vec::new(), ..record() }).unwrap();
+    fs::write(run.path().join("keep"), stale.get().unwrap()).unwrap();
+    let id = run.id().to_owned();
+    drop(run);
+    assert_eq!(world.store.kept().unwrap()[0].record, None);
+    let claimed = world.store.claim_kept(&id).unwrap();
+    assert_eq!(claimed.record(), None);
+    let (captured, name) = claimed.capture(Recovery::default(), &world.store).unwrap();
+    assert_eq!(name, None);
+    find(&world.store.manifest(&captured.digest).unwrap(), "elsewhere");
+}
+
+#[test]
+fn a_record_that_was_written_in_part_is_none() {
+    let world = World::new();
+    // Of two blocks, as long as the one before.
+    let [one, two] = ["one", "two"].map(|only| KeptRecord {
+        why: "x".repeat(5000),
+        only: vec![PathBuf::from(only); 500],
+        ..record()
+    });
+    let run = world.store.new_run().unwrap();
+    let keep = run.path().join("keep");
+    let texts = [one, two].map(|record| {
+        run.keep(&record).unwrap();
+        fs::read(&keep).unwrap()
+    });
+    assert_eq!(texts[0].len(), texts[1].len());
+    for (start, end) in [(0, 1), (1, 0)] {
+        fs::write(&keep, [&texts[start][..4096], &texts[end][4096..]].concat()).unwrap();
+        assert!(world.store.kept().unwrap()[0].record.is_none());
+    }
 }
 
 #[test]

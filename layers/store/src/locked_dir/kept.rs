@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{KEEP, LOCK, LockedDir, PARENT_LOCK, is_owned, lock, lock_if_there, lock_to_look};
+use crate::digest::Digest;
 use crate::fsat;
 
 /// What `keep` is while the directory is not kept.
@@ -29,14 +30,15 @@ pub struct KeptDir {
     pub dir: OwnedFd,
     /// Seconds since the epoch.
     pub since: i64,
-    pub record: Vec<u8>,
+    /// `None` for one that is not whole, or of another owner.
+    pub record: Option<Vec<u8>>,
     /// It has an owner.
     pub is_busy: bool,
 }
 
 #[derive(Debug)]
 pub enum Claimed {
-    Ours { dir: LockedDir, record: Vec<u8> },
+    Ours { dir: LockedDir, record: Option<Vec<u8>> },
     Busy,
     NotKept,
 }
@@ -45,12 +47,15 @@ impl LockedDir {
     /// Takes room for a record, so that there is some when the disk is full.
     pub fn reserve(&self) -> io::Result<()> {
         let file = fsat::create(&self.dir, RESERVE, 0o600)?;
-        File::from(file).write_all_at(&padded(&[]), 0)
+        File::from(file).write_all_at(&padded(Vec::new()), 0)
     }
 
     /// From now on a sweep leaves the directory alone, also after its owner's death. The first of the `records` is
     /// written that there is room for; without room for any of them the directory is kept all the same. One that is kept
     /// already gets another record. What lies in it is not synced, see [`LockedDir::sync`].
+    ///
+    /// A file that had another record before has that again after a power failure, unless `lasting` says otherwise: each is
+    /// sealed with the directory's id.
     pub fn keep(&self, records: &[Vec<u8>], lasting: Lasting) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let (file, is_kept) = match rustix::fs::openat(&self.dir, KEEP, flags, Mode::empty()) {
@@ -61,7 +66,7 @@ impl LockedDir {
             opened => (opened?, true),
         };
         let file = File::from(file);
-        if !records.iter().any(|record| write_whole(&file, &padded(record)).is_ok()) {
+        if !records.iter().any(|record| write_whole(&file, &padded(sealed(&self.id, record))).is_ok()) {
             file.set_len(0)?;
         }
         if lasting == Lasting::PowerFailures {
@@ -91,7 +96,7 @@ impl LockedDir {
         }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = File::from(rustix::fs::openat(&self.dir, RESERVE, flags, Mode::empty())?);
-        write_whole(&file, &padded(&[]))
+        write_whole(&file, &padded(Vec::new()))
     }
 
     /// The directories of `parent` that are kept.
@@ -112,7 +117,7 @@ impl LockedDir {
             other => other?,
         };
         let Some(stat) = fsat::stat(&dir, KEEP)? else { return Ok(None) };
-        let record = fsat::read(&dir, KEEP)?;
+        let record = unsealed(id, &fsat::read(&dir, KEEP)?);
         let locked = lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive);
         let is_busy = matches!(locked, Err(Errno::WOULDBLOCK));
         Ok(Some(KeptDir { dir, since: stat.st_mtime, record, is_busy }))
@@ -135,7 +140,7 @@ impl LockedDir {
             Err(Errno::WOULDBLOCK) => return Ok(Claimed::Busy),
             other => other?,
         };
-        let record = fsat::read(&dir, KEEP)?;
+        let record = unsealed(id, &fsat::read(&dir, KEEP)?);
         let parent = parent.as_fd().try_clone_to_owned()?;
         Ok(Claimed::Ours { dir: LockedDir { parent, id: id.to_owned(), dir, lock: own }, record })
     }
@@ -148,10 +153,25 @@ fn write_whole(file: &File, content: &[u8]) -> io::Result<()> {
     if file.metadata()?.len() == length { Ok(()) } else { file.set_len(length) }
 }
 
-/// As much as there is room for at least: a record takes the place of another one whole, and gives back no room. JSON may
-/// have spaces behind it.
-fn padded(record: &[u8]) -> Vec<u8> {
-    let mut padded = record.to_vec();
-    padded.resize(record.len().max(ROOM), b' ');
-    padded
+/// A record of the directory `id`: a line that says so, and the record.
+fn sealed(id: &str, record: &[u8]) -> Vec<u8> {
+    let record = record.trim_ascii_end();
+    [format!("{}\n", seal(id, record)).as_bytes(), record].concat()
+}
+
+/// `None` if it is another directory's record, or not whole.
+fn unsealed(id: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let record = bytes[end + 1..].trim_ascii_end();
+    (bytes[..end] == *seal(id, record).as_bytes()).then(|| record.to_vec())
+}
+
+fn seal(id: &str, record: &[u8]) -> String {
+    Digest::of(&[id.as_bytes(), b"\n", record].concat()).to_string()
+}
+
+/// As much as there is room for at least: a record takes the place of another one whole, and gives back no room.
+fn padded(mut record: Vec<u8>) -> Vec<u8> {
+    record.resize(record.len().max(ROOM), b' ');
+    record
 }

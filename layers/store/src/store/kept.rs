@@ -40,7 +40,7 @@ pub struct Kept {
     pub since: SystemTime,
     /// On the disk. `None`: it cannot be looked through, as files of ids that this process cannot act as.
     pub bytes: Option<u64>,
-    /// `None` if there was no room to write it down, or an earlier version kept the upper.
+    /// `None` if there was no room to write it down, or if it was not on the disk when the machine went down.
     pub record: Option<KeptRecord>,
     /// Somebody is capturing or removing it.
     pub is_busy: bool,
@@ -108,7 +108,7 @@ impl LayerStore {
             all.push(Kept {
                 since: UNIX_EPOCH + Duration::from_secs(found.since.try_into().unwrap_or(0)),
                 bytes: bytes.ok(),
-                record: serde_json::from_slice(&found.record).ok(),
+                record: parse(found.record),
                 is_busy: found.is_busy,
                 upper: run.join("upper"),
                 id,
@@ -141,7 +141,7 @@ impl LayerStore {
             Claimed::NotKept => return Err(StoreError::NotKept { id: id.to_owned() }),
         };
         let upper = fsat::open_dir(dir.dir(), "upper").map_err(StoreError::io("open", path.join("upper")))?;
-        Ok(ClaimedRun { upper, record: serde_json::from_slice(&record).ok(), path, dir })
+        Ok(ClaimedRun { upper, record: parse(record), path, dir })
     }
 }
 
@@ -227,6 +227,10 @@ fn capture_kept(
     let path = || store.path.join("runs").join(dir.id());
     let let_go = || dir.unkeep(lasting).map_err(StoreError::io("let go of", path()));
     capture(upper, options, store, Hooks { look, in_place: Some(&let_go) })
+}
+
+fn parse(record: Option<Vec<u8>>) -> Option<KeptRecord> {
+    serde_json::from_slice(&record?).ok()
 }
 
 /// Empty where that cannot be told.
