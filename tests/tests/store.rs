@@ -19,6 +19,7 @@ as_root_and_user!(
     refused_result_is_kept_and_recovered,
     recovered_layer_has_the_owners_that_the_action_saw,
     dropped_upper_is_gone,
+    upper_without_a_record_is_told_as_perhaps_not_whole,
     unusable_stores_are_one_error_each,
     name_that_is_too_long_is_refused_before_anything_is_read,
     ;
@@ -332,6 +333,15 @@ fn dropped_upper_is_gone(sandbox: &Sandbox) {
     sandbox.call(&["layer", "gc"]).expect(0);
     assert_eq!(sandbox.sh("find ../store/blobs -type f"), "");
     sandbox.assert_nothing_left();
+}
+
+fn upper_without_a_record_is_told_as_perhaps_not_whole(sandbox: &Sandbox) {
+    let id = keep(sandbox, "echo work > /work/file");
+    sandbox.sh(&format!(": > ../store/runs/{id}/keep"));
+    let listed = sandbox.call(&["layer", "recover"]).expect(0).stdout;
+    assert!(listed.contains("no record of it (perhaps not whole)"), "{listed}");
+    sandbox.call(&["layer", "recover", &id]).expect(0).assert_stderr_has("files may lack content");
+    sandbox.call(&["layer", "show", "wanted"]).expect(125);
 }
 
 fn what_cannot_be_swept_is_told_and_stops_no_run(sandbox: &Sandbox) {

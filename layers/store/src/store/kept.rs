@@ -94,6 +94,14 @@ impl KeptRecord {
     }
 }
 
+impl Kept {
+    /// Whether the upper is known to have all that was written. Without a record nobody knows: a power failure that takes one
+    /// may have taken more.
+    pub fn is_whole(&self) -> bool {
+        self.record.as_ref().is_some_and(KeptRecord::is_whole)
+    }
+}
+
 impl LayerStore {
     /// All kept runs, the oldest first.
     pub fn kept(&self) -> Result<Vec<Kept>, StoreError> {

@@ -1,6 +1,6 @@
 //! `vfsrun layer recover`: what actions wrote that could not be captured.
 
-use vfsrun_layers::{Captured, Kept, KeptRecord, LayerStore, Recovery, check_name};
+use vfsrun_layers::{Captured, Kept, LayerStore, Recovery, check_name};
 
 use super::bytes;
 use super::ls::since;
@@ -34,8 +34,7 @@ fn line(kept: &Kept) -> String {
         Some(record) => format!("{}: {}", record.command.join(" "), record.why),
         None => "no record of it".to_owned(),
     };
-    let is_whole = kept.record.as_ref().is_none_or(KeptRecord::is_whole);
-    let state = match (kept.is_busy, is_whole) {
+    let state = match (kept.is_busy, kept.is_whole()) {
         (true, _) => " (being captured)",
         (false, true) => "",
         (false, false) => " (perhaps not whole)",
@@ -47,9 +46,10 @@ fn capture(store: &LayerStore, id: &str, how: Recovery<'_>) -> Outcome {
     how.name.map_or(Ok(()), check_name).map_err(|error| Failure::own(&error))?;
     let run = store.claim_kept(id).map_err(|error| Failure::own(&error))?;
     match run.record() {
-        None => {
-            note("there is no record of how it was to be captured: owners and times are taken as they are")
-        }
+        None => note(
+            "there is no record of how it was to be captured: owners and times are taken as they are; if the machine has been \
+             restarted since, files may lack content: look whether they are whole",
+        ),
         Some(record) if !record.is_whole() => note(
             "the machine has been restarted since, and not all of it may have been on disk: look whether its files are \
              whole; only --name gives it a name",
