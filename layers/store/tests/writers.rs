@@ -6,10 +6,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use common::{World, file, open};
+use common::{World, file, find, open};
 use rustix::fs::{XattrFlags, setxattr};
-use vfsrun_layers::{CaptureOptions, Captured, Digest, Hooks, LayerStore, Manifest, capture};
+use vfsrun_layers::{CaptureOptions, Captured, Digest, Hooks, Kind, LayerStore, Manifest, Take, capture};
 
 fn options() -> CaptureOptions {
     CaptureOptions { clamp_mtime: Some(1_000_000_000), ..CaptureOptions::default() }
@@ -119,4 +120,70 @@ fn a_file_that_looks_like_a_settled_blob_is_copied() {
     capture(open(&upper).as_fd(), &options(), &world.store, Hooks::default()).unwrap_err();
     fs::remove_dir_all(&upper).unwrap();
     assert!(!look(&world, b"as in /nix/store").1, "nobody has synced it");
+}
+
+/// What lies in all scratch directories.
+fn scratch_files(world: &World) -> usize {
+    let scratch = fs::read_dir(world.path("store/tmp")).unwrap().flatten();
+    scratch.filter_map(|dir| Some(fs::read_dir(dir.path()).ok()?.flatten())).flatten().count()
+}
+
+/// Each round of waiting for a writer reads everything again, and copies what it has not copied.
+#[test]
+fn what_was_copied_is_not_copied_again_for_a_writer_that_is_waited_for() {
+    let world = World::new();
+    let upper = world.dir("upper");
+    for file in 0..10 {
+        fs::write(upper.join(format!("f{file}")), format!("content {file}")).unwrap();
+    }
+    let written = fs::File::create(upper.join("written")).unwrap();
+    let options = CaptureOptions { take: Take::Copy, ..options() };
+    let most = std::thread::scope(|scope| {
+        let most = scope.spawn(|| {
+            // Six rounds or so are begun.
+            std::thread::sleep(Duration::from_millis(400));
+            let files = scratch_files(&world);
+            drop(written);
+            files
+        });
+        capture(open(&upper).as_fd(), &options, &world.store, Hooks::default()).unwrap();
+        most.join().unwrap()
+    });
+    // A scratch directory has a lock, and there may be a copy that is being made.
+    assert!(most <= 2, "{most} files");
+    assert_eq!(world.store.verify(&|_| ()).unwrap().problems, []);
+}
+
+/// A file that was linked, and written to while another one was waited for, is taken as it is in the end.
+#[test]
+fn a_file_that_changes_while_another_is_waited_for_is_captured_as_it_is() {
+    let world = World::new();
+    let upper = world.dir("upper");
+    fs::write(upper.join("a"), "before").unwrap();
+    fs::write(upper.join("b"), "before").unwrap();
+    let written = fs::File::create(upper.join("z")).unwrap();
+    let [before, behind] = [b"before", b"behind"].map(|content| world.blob_path(&Digest::of(content)));
+    let until = |blob: &Path| {
+        let begun = Instant::now();
+        while !blob.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the capture has given up");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let captured = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until(&before);
+            fs::write(upper.join("a"), "behind").unwrap();
+            until(&behind);
+            drop(written);
+        });
+        capture_alone(&world, &upper)
+    });
+    let manifest = world.store.manifest(&captured.digest).unwrap();
+    let content = |path| match find(&manifest, path).kind {
+        Kind::File { digest, .. } => fs::read_to_string(world.blob_path(&digest)).unwrap(),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!((content("a"), content("b")), ("behind".to_owned(), "before".to_owned()));
+    assert_eq!(world.store.verify(&|_| ()).unwrap().problems, []);
 }

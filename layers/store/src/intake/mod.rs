@@ -157,7 +157,7 @@ fn read_when_quiet(
         match read {
             Err(IntakeError::StillWritten { path }) if rules.without_writers && Instant::now() < deadline => {
                 tracing::debug!(?path, ?pause, "somebody writes it");
-                writer.forget();
+                writer.forget_links();
                 thread::sleep(pause);
                 pause *= 2;
             }

@@ -45,6 +45,12 @@ impl Unsynced {
         self.put.push(put);
     }
 
+    /// Takes out what is linked.
+    pub fn take_links(&mut self) -> Vec<Digest> {
+        let links = self.put.extract_if(.., |put| matches!(put.place, Place::Linked));
+        links.map(|put| put.digest).collect()
+    }
+
     /// Puts all of it on the disk and in its place, settled but for what is linked. `scratch` is the writer's. After an error
     /// everything is still to be done.
     pub fn sync(&mut self, store: &LayerStore, scratch: Option<&OwnedFd>) -> io::Result<()> {

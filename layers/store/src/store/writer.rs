@@ -189,9 +189,13 @@ impl Writer<'_> {
         Ok(is_there)
     }
 
-    /// Believes no more that what it put and found is there: files that were linked may have been written since.
-    pub(crate) fn forget(&self) {
-        self.present().clear();
+    /// Believes no more that the files that it linked are there: they may have been written since. Copies are its own.
+    pub(crate) fn forget_links(&self) {
+        let linked = self.unsynced().take_links();
+        let mut present = self.present();
+        for digest in linked {
+            present.remove(&digest);
+        }
     }
 
     /// Puts `bytes`, whose digest is known.
@@ -328,7 +332,7 @@ impl Writer<'_> {
         }
     }
 
-    /// From now on the blob counts as put.
+    /// From now on the blob, which is not `present`, counts as put.
     fn note(&self, digest: &Digest, place: Place) {
         self.unsynced().push(Put { digest: *digest, place });
         self.present().insert(*digest);
