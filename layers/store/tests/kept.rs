@@ -225,6 +225,31 @@ fn looking_at_what_is_kept_disturbs_nobody() {
     });
 }
 
+/// A capture that ends keeps its upper no more.
+#[test]
+fn captures_may_end_while_somebody_looks() {
+    let world = World::new();
+    std::thread::scope(|scope| {
+        let captures = scope.spawn(|| {
+            let store = LayerStore::open(&world.path("store")).unwrap();
+            let look = |layer, _: &_| Ok(Base::new(layer));
+            for _ in 0..100 {
+                let run = store.new_run().unwrap();
+                fs::create_dir(run.path().join("upper/dir")).unwrap();
+                run.capture(&record(), &store, &look).unwrap();
+                run.remove().unwrap();
+            }
+        });
+        while !captures.is_finished() {
+            world.store.kept_count().unwrap();
+            for kept in world.store.kept().unwrap() {
+                let error = world.store.claim_kept(&kept.id).unwrap_err();
+                assert!(matches!(error, StoreError::KeptBusy { .. } | StoreError::NotKept { .. }), "{error}");
+            }
+        }
+    });
+}
+
 #[test]
 fn what_is_kept_and_not_being_captured_is_counted() {
     let world = World::new();

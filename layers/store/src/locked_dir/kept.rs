@@ -1,7 +1,7 @@
 //! Locked directories that were kept: they have outlived their owners, until somebody takes them over.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -116,11 +116,10 @@ impl LockedDir {
             Err(Errno::NOENT) => return Ok(None),
             other => other?,
         };
-        let Some(stat) = fsat::stat(&dir, KEEP)? else { return Ok(None) };
-        let record = unsealed(id, &fsat::read(&dir, KEEP)?);
+        let Some((since, record)) = read_mark(&dir, id)? else { return Ok(None) };
         let locked = lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive);
         let is_busy = matches!(locked, Err(Errno::WOULDBLOCK));
-        Ok(Some(KeptDir { dir, since: stat.st_mtime, record, is_busy }))
+        Ok(Some(KeptDir { dir, since, record, is_busy }))
     }
 
     /// Takes one that is kept over from its dead owner.
@@ -140,10 +139,23 @@ impl LockedDir {
             Err(Errno::WOULDBLOCK) => return Ok(Claimed::Busy),
             other => other?,
         };
-        let record = unsealed(id, &fsat::read(&dir, KEEP)?);
+        // Its owner may have been done with it just before it let go of the lock.
+        let Some((_, record)) = read_mark(&dir, id)? else { return Ok(Claimed::NotKept) };
         let parent = parent.as_fd().try_clone_to_owned()?;
         Ok(Claimed::Ours { dir: LockedDir { parent, id: id.to_owned(), dir, lock: own }, record })
     }
+}
+
+/// When the directory was kept, in seconds since the epoch, and its record; `None` if it is not kept. Its owner may end that
+/// at any time.
+fn read_mark(dir: &OwnedFd, id: &str) -> io::Result<Option<(i64, Option<Vec<u8>>)>> {
+    let mut file = match fsat::open_quietly(dir, KEEP) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => File::from(opened?),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some((rustix::fs::fstat(&file)?.st_mtime, unsealed(id, &bytes))))
 }
 
 /// Makes `content` all that is in the file, in place.
