@@ -214,15 +214,13 @@ fn is_dead(parent: impl AsFd, id: &str) -> io::Result<bool> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
         other => other?,
     };
-    if fsat::stat(&dir, KEEP)?.is_some() {
-        return Ok(false);
-    }
-    // Without a lock its owner died before it made one: this is asked under the parent's.
-    match lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
-        Ok(_) => Ok(!is_used(&dir)?),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    // Without a lock its owner died before it made one: this is asked under the parent's. Held until all is asked: an owner may
+    // keep it until it dies.
+    let _own = match lock_if_there(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(false),
+        own => own?,
+    };
+    Ok(fsat::stat(&dir, KEEP)?.is_none() && !is_used(&dir)?)
 }
 
 /// Whether the process lives that the directory is kept for.

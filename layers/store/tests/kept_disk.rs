@@ -5,9 +5,13 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use common::World;
 use common::kept::{keep, record};
+use rustix::fs::{FlockOperation, flock};
 use vfsrun_layers::{KeptRecord, LayerStore};
 
 /// Set in the process that a test traces.
@@ -21,7 +25,7 @@ fn what_is_kept_is_on_disk_first() {
         return;
     }
     let trace = tempfile::NamedTempFile::new().unwrap();
-    let mut strace = std::process::Command::new("strace");
+    let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-e", "trace=syncfs,fdatasync,fsync,rename,renameat,renameat2", "-o"]);
     strace.arg(trace.path()).arg(std::env::current_exe().unwrap());
     match strace.args(["--exact", "what_is_kept_is_on_disk_first"]).env(TRACED, "").output() {
@@ -39,6 +43,38 @@ fn what_is_kept_is_on_disk_first() {
     assert!(all < record && record < mark && mark < call("fsync(", ""), "{lines}");
 }
 
+/// Its owner keeps it and dies while a sweep looks at it.
+#[test]
+fn what_is_kept_while_a_sweep_looks_stays() {
+    if let Some(store) = std::env::var_os(TRACED) {
+        let store = LayerStore::open(&PathBuf::from(store)).unwrap();
+        assert_eq!(store.sweep().unwrap().runs, 0);
+        return;
+    }
+    let world = World::new();
+    let run = world.store.new_run().unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "inject=flock:delay_enter=1000000", "-o", "/dev/null", "-P"]);
+    strace.arg(run.path().join("lock")).arg(std::env::current_exe().unwrap());
+    strace.args(["--exact", "what_is_kept_while_a_sweep_looks_stays"]).env(TRACED, world.path("store"));
+    let Ok(mut sweep) = strace.spawn() else {
+        return common::skip::this_test("strace is not installed");
+    };
+    let lock = fs::File::open(world.path("store/runs/.lock")).unwrap();
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        flock(&lock, FlockOperation::Unlock).unwrap();
+        assert!(sweep.try_wait().unwrap().is_none(), "it has not looked");
+        thread::sleep(Duration::from_millis(1));
+    }
+    // It looks now, and is held up before it asks whether the run has an owner.
+    thread::sleep(Duration::from_millis(200));
+    let id = run.id().to_owned();
+    run.keep(&record()).unwrap();
+    drop(run);
+    assert!(sweep.wait().unwrap().success());
+    assert_eq!(world.store.kept().unwrap()[0].id, id);
+}
+
 /// The disk is full to the last byte, but for what was reserved.
 #[test]
 fn a_long_record_of_a_full_disk_is_cut_short() {
@@ -52,7 +88,7 @@ fn a_long_record_of_a_full_disk_is_cut_short() {
         dir.path().display(),
         test.display()
     );
-    let status = std::process::Command::new("unshare")
+    let status = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
         .status()
         .unwrap();
