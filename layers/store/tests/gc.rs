@@ -78,6 +78,23 @@ fn a_listing_does_not_disturb_a_removal() {
 }
 
 #[test]
+fn listings_do_not_take_each_other_for_users_of_a_layer() {
+    let world = World::new();
+    let layers: Vec<_> = (0u8..8).map(|content| put(&world, &[content])).collect();
+    let _hold = world.store.hold(&layers[0]).unwrap();
+    let used = |store: &LayerStore| -> Vec<Digest> {
+        store.list().unwrap().iter().filter(|layer| layer.in_use).map(|layer| layer.digest).collect()
+    };
+    let other = LayerStore::open(&world.path("store")).unwrap();
+    std::thread::scope(|scope| {
+        // Of one process, by one store, and by stores of their own.
+        for store in [&world.store, &world.store, &other] {
+            scope.spawn(|| assert!((0..200).all(|_| used(store) == layers[..1])));
+        }
+    });
+}
+
+#[test]
 fn the_least_recently_used_go_when_there_is_no_room() {
     let world = World::new();
     let layers_of: Vec<_> =

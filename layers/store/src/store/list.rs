@@ -1,14 +1,17 @@
 //! A listing: what `vfsrun layer ls` shows of each layer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
 use super::names::NameHold;
 use super::{LayerStore, remove};
 use crate::digest::Digest;
-use crate::fsat;
 use crate::manifest::Manifest;
+use crate::{fsat, locked_dir};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
@@ -36,8 +39,9 @@ pub struct LayerInfo {
 impl LayerStore {
     /// All layers, sorted by digest. A damaged one is listed without its figures.
     pub fn list(&self) -> Result<Vec<LayerInfo>, StoreError> {
-        // To ask whether a layer is in use is to take it for a moment.
+        // To ask whether a layer is in use is to take it for a moment: neither a removal nor another listing does so meanwhile.
         let _guard = self.lock_for_reading()?;
+        let _listing = self.lock_listing()?;
         let holds = self.holds()?;
         let mut layers = Vec::new();
         let mut blobs = OwnBlobs::default();
@@ -74,6 +78,14 @@ impl LayerStore {
             let size = self.blob_stat(&blob)?.map_or(0, |stat| fsat::on_disk(&stat));
             layers[index].own_bytes = layers[index].own_bytes.map(|own| own + size);
         }
+        Ok(layers)
+    }
+
+    /// One listing at a time, by a descriptor of its own: threads share the store's.
+    fn lock_listing(&self) -> Result<OwnedFd, StoreError> {
+        let layers = fsat::open_dir(&self.layers, ".").map_err(StoreError::io("open", self.layers_path()))?;
+        locked_dir::flock(&layers, FlockOperation::LockExclusive)
+            .map_err(StoreError::io("lock", self.layers_path()))?;
         Ok(layers)
     }
 }

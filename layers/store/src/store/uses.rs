@@ -104,7 +104,7 @@ impl LayerStore {
     /// Takes a layer for removal: nobody holds it until the result is dropped. `None`: somebody does.
     ///
     /// Called with the store's lock held: exclusively by one who removes, and by one who only asks so that no removal is
-    /// told that somebody holds it.
+    /// told that somebody holds it. Two who only ask must not meet either.
     pub(super) fn claim(&self, digest: &Digest) -> Result<Option<Claim>, StoreError> {
         let failed = |path| StoreError::io::<Errno>("lock", path);
         let claimed = claim_file(&self.layers, &digest.hex());
