@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use common::{World, file, find, open};
 use rustix::fs::{XattrFlags, setxattr};
@@ -110,16 +110,21 @@ fn a_layer_of_blobs_that_nobody_has_synced_gets_copies() {
 fn a_file_that_looks_like_a_settled_blob_is_copied() {
     let world = World::new();
     let upper = world.dir("upper");
-    fs::write(upper.join("a"), "as in /nix/store").unwrap();
-    fs::set_permissions(upper.join("a"), fs::Permissions::from_mode(0o444)).unwrap();
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
-    fs::File::open(upper.join("a")).unwrap().set_modified(time).unwrap();
-    // Refused only after `a` was put.
+    for (name, content, mode) in [("a", "as in /nix/store", 0o444), ("b", "a program there", 0o555)] {
+        fs::write(upper.join(name), content).unwrap();
+        fs::set_permissions(upper.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        let time = UNIX_EPOCH + Duration::from_secs(1);
+        fs::File::open(upper.join(name)).unwrap().set_modified(time).unwrap();
+    }
+    // Refused only after they were put.
     fs::write(world.dir("upper/z").join("bad"), "x").unwrap();
     setxattr(upper.join("z/bad"), "user.overlay.metacopy", b"", XattrFlags::empty()).unwrap();
     capture(open(&upper).as_fd(), &options(), &world.store, Hooks::default()).unwrap_err();
     fs::remove_dir_all(&upper).unwrap();
     assert!(!look(&world, b"as in /nix/store").1, "nobody has synced it");
+    // Nobody has spoilt them.
+    let verified = world.store.verify(&|_| ()).unwrap();
+    assert_eq!((verified.problems.as_slice(), verified.unsettled), (&[][..], 2));
 }
 
 /// What lies in all scratch directories.

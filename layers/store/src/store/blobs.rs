@@ -101,12 +101,14 @@ pub fn file_name(digest: &Digest) -> String {
 /// Whether the file can be believed to hold what its name says without reading it. A second link may be an upper that
 /// is still being written to.
 pub fn is_settled(stat: &Stat, size: u64) -> bool {
-    has_marks(stat) && stat.st_nlink == 1 && stat.st_size as u64 == size
-}
-
-/// Whether the file has the mode and the time of a settled blob.
-pub fn has_marks(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_mode & 0o7777 == MODE
-        && (stat.st_mtime, stat.st_mtime_nsec) == (MTIME, 0)
+        && has_time(stat)
+        && stat.st_nlink == 1
+        && stat.st_size as u64 == size
+}
+
+/// Whether the file has the time of a settled blob, as whatever lies in /nix/store has.
+pub fn has_time(stat: &Stat) -> bool {
+    (stat.st_mtime, stat.st_mtime_nsec) == (MTIME, 0)
 }

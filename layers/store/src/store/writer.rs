@@ -228,8 +228,9 @@ impl Writer<'_> {
         if self.present().contains(digest) {
             return Ok(Link::Present);
         }
-        // A file with the marks of a settled blob would count as one as soon as it is alone, on the disk or not.
-        let may_be_linked = !blobs::has_marks(stat);
+        // A file with the time of a settled blob would count as one as soon as it is alone, on the disk or not; and with another
+        // mode, as one that somebody has spoilt.
+        let may_be_linked = !blobs::has_time(stat);
         // An attempt costs less than to look first.
         let linked = match may_be_linked && stat.st_nlink == 1 {
             true => self.place(digest, |target| fsat::link(file, &self.store.blobs, target)),

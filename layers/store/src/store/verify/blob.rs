@@ -67,12 +67,11 @@ impl LayerStore {
     }
 }
 
-/// A capture that was interrupted leaves modes as the action set them, with the times that the action gave: a blob gets
-/// its mode before its time. With the time of blobs, another mode is somebody's doing.
+/// A capture that was interrupted leaves modes as the action set them, with the times that the action gave, which is never that of
+/// blobs; and a blob gets its mode before its time. With the time of blobs, another mode is somebody's doing.
 fn mode_fault(stat: &Stat) -> Option<Fault> {
     let found = stat.st_mode & 0o7777;
-    let has_time = (stat.st_mtime, stat.st_mtime_nsec) == (blobs::MTIME, 0);
-    (found != blobs::MODE && has_time && stat.st_nlink == 1).then_some(Fault::Mode { found })
+    (found != blobs::MODE && blobs::has_time(stat) && stat.st_nlink == 1).then_some(Fault::Mode { found })
 }
 
 fn hash(file: &OwnedFd, size: u64) -> std::io::Result<Digest> {
