@@ -54,8 +54,9 @@ fn is_small(files: &[FoundFile]) -> bool {
     files.len() <= BATCH
 }
 
-/// The second phase: the layer is in place, so blobs that are still files of the tree become blobs alone. A failure
-/// here costs nothing but time, since such a blob is hashed again before it is believed.
+/// The second phase: the layer is in place, so blobs that are still files of the tree become blobs alone. After a failure
+/// such a blob is hashed again before it is believed. That costs time, and the content of a file that was written to since it was
+/// linked: its blob is damaged then, and found to be.
 pub(super) fn finish_moves(
     root: BorrowedFd<'_>,
     files: &[FoundFile],

@@ -243,7 +243,9 @@ impl Writer<'_> {
             // EEXIST: if it is not settled, it was left by a capture that failed or is in use by another one; a copy
             // takes its place. EPERM: fs.protected_hardlinks and a foreign owner, or an append-only file.
             Err(Errno::EXIST | Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => {
-                if self.has(digest, stat.st_size as u64)? {
+                // Without hashing it, doubts or not: a thread that waits for others to hash with may take up another file meanwhile,
+                // and come here with the lock held.
+                if self.is_there(digest, stat.st_size as u64, false)? {
                     return Ok(Link::Present);
                 }
                 let blob = self.store.blob_stat(digest)?;
