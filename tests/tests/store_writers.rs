@@ -8,6 +8,7 @@ as_root!(
     blob_that_another_capture_has_replaced_stays,
     recovered_capture_syncs_what_was_linked_before,
     success_is_told_when_it_lasts,
+    name_that_is_set_is_told_though_scratch_stays,
     name_is_gone_for_good_before_its_layer_goes,
     version_is_on_the_disk_before_it_has_its_name,
 );
@@ -116,12 +117,34 @@ fn success_is_told_when_it_lasts(sandbox: &Sandbox) {
     assert_order(sandbox, &["layer", "import", "one", "one"], &lasts);
     // The layer is there: perhaps of somebody who has not synced it.
     assert_order(sandbox, &["layer", "import", "one", "one"], &lasts[1..]);
+    let tagged = [lasts[1], ("rename", "/names>, \"two\""), lasts[3]];
+    assert_order(sandbox, &["layer", "tag", "one", "two"], &tagged);
     keep(sandbox, ONE, "echo 2 > file");
     let gone = [("unlinkat", "/upper>, \"file\"")];
     assert_order(sandbox, &["layer", "recover", ONE, "--name", "one"], &[&lasts[..], &gone[..]].concat());
     keep(sandbox, TWO, "echo 3 > file");
     let unnamed = [lasts[0], lasts[1], ("rename", "\"keep\""), gone[0]];
     assert_order(sandbox, &["layer", "recover", TWO], &unnamed);
+}
+
+fn name_that_is_set_is_told_though_scratch_stays(sandbox: &Sandbox) {
+    if !has_strace("name_that_is_set_is_told_though_scratch_stays") {
+        return;
+    }
+    sandbox.write("one/file", "1");
+    sandbox.call(&["layer", "import", "one", "one"]).expect(0);
+    command::run(&mut tampered(sandbox, "unlinkat:error=EIO", &["layer", "tag", "one", "two"])).expect(0);
+    let log = std::fs::read_to_string(sandbox.path("log")).unwrap();
+    assert!(
+        log.contains("EIO") && log.lines().last().is_some_and(|line| line.contains("exited with 0")),
+        "{log}"
+    );
+    let set = log.find("/names>, \"two\"").expect("the name is set");
+    assert!(log[set..].lines().any(|line| line.contains("fsync(") && line.contains("/names>")), "{log}");
+    assert_eq!(sandbox.show("two"), sandbox.show("one"));
+    // A process that is dead has left it.
+    sandbox.call(&["layer", "gc"]).expect(0);
+    assert_eq!(sandbox.sh("ls ../store/tmp"), "");
 }
 
 fn name_is_gone_for_good_before_its_layer_goes(sandbox: &Sandbox) {

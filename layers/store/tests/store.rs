@@ -89,6 +89,7 @@ fn a_name_is_repointed_and_forgotten() {
     world.store.remove_name("x").unwrap();
     assert!(matches!(world.store.remove_name("x"), Err(StoreError::NoSuchName { .. })));
     assert!(matches!(world.store.set_name("x", &Digest::of(b"?")), Err(StoreError::NoSuchLayer { .. })));
+    assert!(matches!(world.store.tag("x", &Digest::of(b"?")), Err(StoreError::NoSuchLayer { .. })));
 }
 
 #[test]

@@ -31,8 +31,8 @@ impl LayerStore {
         }
     }
 
-    /// Points `name` at `digest`, atomically, and returns what it pointed at before, if that is another layer. Name and layer
-    /// are on the disk then.
+    /// Points `name` at `digest`, a layer that the caller has put, atomically, and returns what it pointed at before, if that is
+    /// another layer. Name and layer are on the disk then.
     ///
     /// Errors: a name that breaks the rule, a digest that the store does not have.
     pub fn set_name(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
@@ -42,6 +42,16 @@ impl LayerStore {
     /// The same for the layer that `base` is the base of. The layer with its contents is held by the name as well.
     pub fn set_name_with_base(&self, name: &str, base: &Base) -> Result<Option<Digest>, StoreError> {
         self.point(name, &base.layer, Some(base))
+    }
+
+    /// The same for a layer of anybody, who may have put it just now: it is waited for before it has the name.
+    pub fn tag(&self, name: &str, digest: &Digest) -> Result<Option<Digest>, StoreError> {
+        let _guard = self.lock_shared()?;
+        if !self.has_layer(digest)? {
+            return Err(StoreError::NoSuchLayer { text: digest.to_string() });
+        }
+        self.sync_layers()?;
+        self.set_name(name, digest)
     }
 
     fn point(&self, name: &str, digest: &Digest, base: Option<&Base>) -> Result<Option<Digest>, StoreError> {
@@ -59,7 +69,9 @@ impl LayerStore {
         let before = self.resolve_name(name).ok().filter(|before| before != digest);
         let scratch = LockedDir::create(&self.tmp).map_err(fail())?;
         let written = self.write_name(&scratch, &file, &format!("{digest}\n{base}")).map_err(fail());
-        scratch.remove().map_err(fail())?;
+        if let Err(error) = scratch.remove() {
+            tracing::debug!(%error, "a scratch directory is left to the next sweep");
+        }
         written?;
         self.sync_names()?;
         Ok(before)

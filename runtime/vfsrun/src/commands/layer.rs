@@ -197,7 +197,7 @@ fn remove(store: &LayerStore, layers: &[String]) -> Outcome {
 
 fn tag(store: &LayerStore, layer: &str, name: &str) -> Outcome {
     let digest = store.resolve(layer).map_err(|error| Failure::own(&error))?;
-    let replaced = store.set_name(name, &digest).map_err(|error| Failure::own(&error))?;
+    let replaced = store.tag(name, &digest).map_err(|error| Failure::own(&error))?;
     tell_replaced(store, name, replaced.as_ref())?;
     Ok(0)
 }
