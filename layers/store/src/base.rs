@@ -258,7 +258,7 @@ impl Header {
 }
 
 /// As in a manifest.
-mod escaped {
+pub(crate) mod escaped {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};

@@ -61,7 +61,7 @@ fn change<'a>(was: Option<&'a Seen>, is: Option<&'a Entry>) -> Option<Change<'a>
 }
 
 /// A fifo or device is never the one that was there: neither can be written to in a way that copies it up.
-fn is_same_type(was: &Seen, is: &Entry) -> bool {
+pub(crate) fn is_same_type(was: &Seen, is: &Entry) -> bool {
     matches!(
         (was.kind, &is.kind),
         (SeenKind::Directory, Kind::Directory { .. })
@@ -71,7 +71,7 @@ fn is_same_type(was: &Seen, is: &Entry) -> bool {
 }
 
 /// Whether a file is as it was but for its times. What cannot be read is not.
-fn is_idle(change: &Change<'_>, layer: &Manifest) -> bool {
+pub(crate) fn is_idle(change: &Change<'_>, layer: &Manifest) -> bool {
     let Change::Modified { was, is } = change else { return false };
     if was.kind == SeenKind::Directory || was.access != access(is) {
         return false;
@@ -115,7 +115,7 @@ pub(crate) fn open_host_as(path: &Path, how: OFlags) -> io::Result<OwnedFd> {
     vfsrun_sys::beneath::open(root, path.strip_prefix("/").unwrap_or(path), how | OFlags::NOFOLLOW)
 }
 
-fn access(entry: &Entry) -> Access {
+pub(crate) fn access(entry: &Entry) -> Access {
     Access { mode: entry.meta.mode, uid: entry.meta.uid, gid: entry.meta.gid }
 }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod base;
 pub mod capture;
 pub mod changes;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod apply;
 mod diff;
 mod export;
 mod interval;
@@ -15,6 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use vfsrun_layers::RootDigest;
 use vfsrun_plan::facts;
 
+pub use self::apply::Apply;
 pub use self::diff::{Diff, When};
 use self::export::Function;
 pub use self::export::{Export, Format};
@@ -182,6 +184,8 @@ pub enum Command {
         /// What the spec's capture.name says
         name: String,
     },
+    /// Bring what a run's layer changes to the files that it was made from, so far as they are what its command saw
+    Apply(Apply),
     /// Show what a run's layer changes of what its command saw, with contents: as text, as a patch for git, as JSON
     #[command(after_help = diff::EXAMPLES)]
     Diff(Diff),

@@ -92,6 +92,7 @@ fn main() -> ExitCode {
         Command::New { args } => commands::new::new(&args),
         Command::Doctor => commands::doctor::doctor(&cli.global),
         Command::Changes { json, name } => commands::changes::changes(&name, json, &cli.global),
+        Command::Apply(arguments) => commands::apply::apply(&arguments, &cli.global),
         Command::Diff(arguments) => commands::diff::diff(&arguments, &cli.global),
         Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),
         Command::Inputs(inputs) => commands::inputs::inputs(&inputs, &cli.global),

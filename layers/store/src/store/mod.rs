@@ -8,6 +8,7 @@
 //! names/<name>       a digest, and what the changes in the layer were made to
 //! config.json        how long layers without a name are kept
 //! runs/<id>/         upper, work and lock of one action
+//! applies/<id>       what an apply is about to do
 //! tmp/<id>/          half-written files of one process
 //! ```
 //!
@@ -42,7 +43,7 @@ use vfsrun_sys::fd_passing;
 
 use crate::digest::Digest;
 use crate::manifest::Manifest;
-use crate::{fsat, locked_dir};
+use crate::{apply, fsat, locked_dir};
 
 pub use config::Expiry;
 pub use contents::MAX_SEEN_FILE;
@@ -223,7 +224,10 @@ fn initialise(root: &OwnedFd, path: &Path) -> Result<(), StoreError> {
 /// Whether a store has something of this name in its directory.
 fn is_ours(name: &str) -> bool {
     let files = ["version", "lock", config::FILE];
-    DIRECTORIES.contains(&name) || files.contains(&name) || name.starts_with(".version-")
+    DIRECTORIES.contains(&name)
+        || name == apply::DIRECTORY
+        || files.contains(&name)
+        || name.starts_with(".version-")
 }
 
 fn write_version(root: &OwnedFd) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 pub mod kept;
 pub mod reviewed;
+pub mod scene;
 #[path = "../../../../tests/src/skip.rs"]
 pub mod skip;
 

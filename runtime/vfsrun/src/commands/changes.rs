@@ -5,7 +5,7 @@ use vfsrun_layers::base::{Base, Place, SeenKind};
 use vfsrun_layers::changes::{self, Change};
 use vfsrun_layers::{Kind, LayerStore, escape};
 
-use super::{Failure, Outcome, print, print_lines};
+use super::{Failure, Outcome, apply, print, print_lines};
 use crate::cli::Global;
 use crate::{directories, probe};
 
@@ -13,6 +13,7 @@ pub fn changes(name: &str, as_json: bool, global: &Global) -> Outcome {
     let store = directories::store(global.store.as_deref(), probe::caller().privileged)
         .map_err(|error| Failure::own(&error))?;
     let store = LayerStore::open(&store).map_err(|error| Failure::own(&error))?;
+    apply::settle(&store)?;
     let base = base(&store, name)?;
     let layer = store.manifest(&base.layer).map_err(|error| Failure::own(&error))?;
     let changes = changes::changes(&layer, &base);

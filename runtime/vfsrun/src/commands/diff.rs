@@ -15,7 +15,7 @@ use self::pager::Pager;
 use self::places::Places;
 use super::paint::Paint;
 use super::pick::pick;
-use super::{Failure, Outcome, changes, print, print_lines};
+use super::{Failure, Outcome, apply, changes, print, print_lines};
 use crate::cli::{Diff, Global};
 use crate::log::note;
 use crate::{directories, probe};
@@ -24,6 +24,7 @@ pub fn diff(arguments: &Diff, global: &Global) -> Outcome {
     let store = directories::store(global.store.as_deref(), probe::caller().privileged)
         .map_err(|error| Failure::own(&error))?;
     let store = LayerStore::open(&store).map_err(|error| Failure::own(&error))?;
+    apply::settle(&store)?;
     let base = changes::base(&store, &arguments.name)?;
     let layer = store.manifest(&base.layer).map_err(|error| Failure::own(&error))?;
     match show(arguments, &store, &layer, &base) {

@@ -1,5 +1,6 @@
 //! Commands: one file each.
 
+pub mod apply;
 pub mod changes;
 pub mod container;
 pub mod diff;

@@ -1,0 +1,477 @@
+//! Decisions: what is to be done at each path, or why nothing is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::contents::Contents;
+use super::look::{Found, Ids, Look};
+use super::plan::{Item, Options, Outcome, Sight, Sort};
+use super::snapshot::{Node, Snapshot, is_mounted, unknown_names};
+use super::step::{Act, Parent, Step};
+use super::why::Why;
+use crate::base::{Access, Place, Seen, SeenKind};
+use crate::changes::{self, Change};
+use crate::fsat;
+use crate::manifest::{Entry, Kind, Manifest};
+
+/// What was decided to be done.
+#[derive(Default)]
+pub(super) struct Steps {
+    pub steps: Vec<Step>,
+    pub parents: Vec<Parent>,
+    pub ids: Ids,
+}
+
+pub(super) struct Decider<'a> {
+    sights: &'a [Sight<'a>],
+    layer: &'a Manifest,
+    options: &'a Options,
+    contents: Contents,
+    look: Look,
+    items: Vec<Item>,
+    done: Steps,
+    parents: HashMap<PathBuf, usize>,
+    /// Names of the host for which there is a step already.
+    taken: HashMap<(u64, u64, OsString), PathBuf>,
+}
+
+/// The directory that a path is in.
+struct Around {
+    /// Of the host, or why it is none that anything may be done in.
+    place: Result<PathBuf, Why>,
+    /// What was in it before is gone, if the layer does not have it.
+    hides: bool,
+}
+
+impl<'a> Decider<'a> {
+    pub fn new(
+        sights: &'a [Sight<'a>],
+        layer: &'a Manifest,
+        options: &'a Options,
+        contents: Contents,
+    ) -> Decider<'a> {
+        Decider {
+            sights,
+            layer,
+            options,
+            contents,
+            look: Look::default(),
+            items: Vec::new(),
+            done: Steps::default(),
+            parents: HashMap::new(),
+            taken: HashMap::new(),
+        }
+    }
+
+    pub fn decide_all(&mut self) {
+        let nowhere = "the root that the program made";
+        let around = Around { place: Err(Why::Fixed { branch: nowhere.into() }), hides: false };
+        let Some(first) = self.sights.first() else { return };
+        if !first.path.as_os_str().is_empty() {
+            return self.below(0..self.sights.len(), &around);
+        }
+        // The root is the program's own, whatever it was made of.
+        let hides = matches!(first.is.map(|is| &is.kind), Some(Kind::Directory { opaque: true }));
+        let place = self.place(first, &around);
+        self.below(1..first.end, &Around { place, hides });
+    }
+
+    pub fn ended(self) -> (Vec<Item>, Steps) {
+        (self.items, self.done)
+    }
+
+    fn below(&mut self, range: Range<usize>, around: &Around) {
+        let mut next = range.start;
+        while next < range.end {
+            self.decide(next, around);
+            next = self.sights[next].end;
+        }
+    }
+
+    fn decide(&mut self, at: usize, around: &Around) {
+        let sight = &self.sights[at];
+        let is_directory = |kind: &Kind| matches!(kind, Kind::Directory { .. });
+        match (sight.was, sight.is) {
+            (None, None) => {}
+            (None, Some(_)) => self.added(at, around),
+            (Some(was), None) if sight.is_whiteout || around.hides => self.removed(at, was, around),
+            // Of another choice.
+            (Some(_), None) => {}
+            (Some(was), Some(is)) if was.kind == SeenKind::Directory && is_directory(&is.kind) => {
+                self.directory(at, was, is, around);
+            }
+            (Some(was), Some(is)) => self.written(at, was, is, around),
+        }
+    }
+
+    /// Where a path is on the host.
+    fn place(&self, sight: &Sight<'_>, around: &Around) -> Result<PathBuf, Why> {
+        if let Some(to) = &self.options.to {
+            return Ok(to.join(sight.path));
+        }
+        match sight.was.map(|was| &was.place) {
+            Some(Place::Host { path, .. }) => Ok(path.clone()),
+            Some(Place::Fixed { name, .. }) => Err(Why::Fixed { branch: name.clone() }),
+            Some(Place::Lost {}) => Err(Why::Lost),
+            None => around.place.clone().map(|dir| dir.join(name_of(sight))),
+        }
+    }
+
+    fn find(&mut self, sight: &Sight<'_>, around: &Around) -> Result<(PathBuf, Found), Why> {
+        let place = self.place(sight, around)?;
+        let found = self.look.at(&place)?;
+        Ok((place, found))
+    }
+
+    fn added(&mut self, at: usize, around: &Around) {
+        let sight = &self.sights[at];
+        let Some(is) = sight.is else { return };
+        let (place, found) = match self.find(sight, around) {
+            Err(why) => return self.refuse_all(at, why),
+            Ok(found) => found,
+        };
+        if found.stat.is_none() {
+            return self.step(at, &place, &found, Act::Add, Snapshot::default());
+        }
+        self.there_already(at, is, place, &found, Why::Exists);
+    }
+
+    /// Something is there that is not what was seen: unless it is what the layer has, it is left alone.
+    fn there_already(&mut self, at: usize, is: &'a Entry, place: PathBuf, found: &Found, why: Why) {
+        let sight = &self.sights[at];
+        if !found.is_so(is, self.layer, self.done.ids.wanted(is)) {
+            return self.refuse_all(at, why);
+        }
+        if !matches!(is.kind, Kind::Directory { .. }) {
+            return self.note(at, Some(place), Outcome::Already);
+        }
+        match self.first_unknown(at, found) {
+            Err(why) => self.refuse_all(at, why),
+            Ok(Some(name)) => {
+                let path = sight.path.join(name);
+                self.refuse_all(at, Why::Within { path, why: Box::new(Why::Exists) });
+            }
+            Ok(None) => {
+                self.note(at, Some(place.clone()), Outcome::Already);
+                self.below(at + 1..sight.end, &Around { place: Ok(place), hides: true });
+            }
+        }
+    }
+
+    /// The first name in a directory of the host that is neither seen nor the layer's.
+    fn first_unknown(&self, at: usize, found: &Found) -> Result<Option<OsString>, Why> {
+        let failed = |errno| Why::Failed { attempt: "list", errno };
+        let dir = fsat::open_dir(&*found.dir, &found.name).map_err(failed)?;
+        let known: BTreeSet<&OsStr> = self
+            .children(at)
+            .filter(|child| !self.is_nothing(*child))
+            .map(|at| name_of(&self.sights[at]))
+            .collect();
+        Ok(unknown_names(&dir, &known).map_err(failed)?.into_iter().next())
+    }
+
+    fn is_nothing(&self, at: usize) -> bool {
+        self.sights[at].was.is_none() && self.sights[at].is.is_none()
+    }
+
+    fn children(&self, at: usize) -> impl Iterator<Item = usize> {
+        let (mut next, end) = (at + 1, self.sights[at].end);
+        std::iter::from_fn(move || {
+            let child = (next < end).then_some(next)?;
+            next = self.sights[child].end;
+            Some(child)
+        })
+    }
+
+    /// A file, symlink or another one in the place of something that is no directory, or was one.
+    fn written(&mut self, at: usize, was: &'a Seen, is: &'a Entry, around: &Around) {
+        let sight = &self.sights[at];
+        let (place, found) = match self.find(sight, around) {
+            Err(Why::Fixed { .. }) if self.is_idle(was, is) => return self.note(at, None, Outcome::Already),
+            Err(why) => return self.refuse_all(at, why),
+            Ok(found) => found,
+        };
+        let Some(stat) = found.stat else { return self.refuse_all(at, Why::Gone) };
+        let wanted = self.done.ids.wanted_instead(is, was, &stat);
+        let is_directory = matches!(is.kind, Kind::Directory { .. });
+        if !is_directory && found.is_so(is, self.layer, wanted) {
+            self.note(at, Some(place), Outcome::Already);
+            // With a directory that was in its place, all that was in it went.
+            return self.note_below(at, |_| Outcome::Already);
+        }
+        let old = match was.kind {
+            SeenKind::Directory => self.tree(at, &place).map_err(|(path, why)| within(path, sight.path, why)),
+            _ => self.known(&found, was).map(|node| Snapshot { nodes: vec![node] }),
+        };
+        match old {
+            Ok(old) => {
+                self.done.ids.learn(was, &stat);
+                let first = self.done.steps.len();
+                self.step(at, &place, &found, Act::Exchange, old);
+                for step in &mut self.done.steps[first..] {
+                    step.wanted = Some(wanted);
+                }
+            }
+            Err(why) if is_directory => self.there_already(at, is, place, &found, why),
+            Err(why) => self.refuse_all(at, why),
+        }
+    }
+
+    /// Of what no host has: it is written anew, and has what it had.
+    fn is_idle(&self, was: &'a Seen, is: &'a Entry) -> bool {
+        changes::is_same_type(was, is) && changes::is_idle(&Change::Modified { was, is }, self.layer)
+    }
+
+    fn known(&mut self, found: &Found, was: &Seen) -> Result<Node, Why> {
+        if self.options.to.is_none() {
+            return found.known(was);
+        }
+        found.alike(was, self.contents.of(was).as_ref())
+    }
+
+    fn removed(&mut self, at: usize, was: &'a Seen, around: &Around) {
+        let sight = &self.sights[at];
+        let (place, found) = match self.find(sight, around) {
+            Err(Why::Directory { .. }) => return self.note_all(at, |_| Outcome::Already),
+            Err(why) => return self.refuse_all(at, why),
+            Ok(found) => found,
+        };
+        if found.stat.is_none() {
+            return self.note_all(at, |_| Outcome::Already);
+        }
+        if was.kind == SeenKind::Directory {
+            return self.removed_tree(at, &place, &found);
+        }
+        match self.known(&found, was) {
+            Ok(node) => self.step(at, &place, &found, Act::Remove, Snapshot { nodes: vec![node] }),
+            Err(why) => self.refuse_all(at, why),
+        }
+    }
+
+    /// Whole, or what can go of one in which something has changed. One in which there is what the command did not see stays whole.
+    fn removed_tree(&mut self, at: usize, place: &Path, found: &Found) {
+        let sight = &self.sights[at];
+        match self.tree(at, place) {
+            Ok(old) => self.step(at, place, found, Act::Remove, old),
+            Err((path, why @ (Why::Exists | Why::Mounted))) => {
+                self.refuse_all(at, within(path, sight.path, why));
+            }
+            Err((path, why)) => {
+                self.note(at, Some(place.to_owned()), Outcome::Conflict(within(path, sight.path, why)));
+                let around = Around { place: Ok(place.to_owned()), hides: true };
+                self.below(at + 1..sight.end, &around);
+            }
+        }
+    }
+
+    /// A directory that was seen whole, as it is to be found. Errors: the first path that is another one; what was not seen
+    /// before all else.
+    fn tree(&mut self, at: usize, place: &Path) -> Result<Snapshot, (PathBuf, Why)> {
+        let top = self.sights[at].path;
+        let (mut nodes, mut first) = (Vec::new(), None);
+        for (sight, index) in self.sights[at..self.sights[at].end].iter().zip(at..) {
+            let Some(was) = sight.was else { continue };
+            let below = sight.path.strip_prefix(top).unwrap_or(Path::new(""));
+            match self.tree_node(index, was, &joined(place, below)) {
+                Ok(node) => nodes.push(Node { path: below.to_owned(), ..node }),
+                Err((path, why @ (Why::Exists | Why::Mounted))) => return Err((path, why)),
+                Err(fault) => first = first.or(Some(fault)),
+            }
+        }
+        first.map_or(Ok(Snapshot { nodes }), Err)
+    }
+
+    fn tree_node(&mut self, at: usize, was: &Seen, place: &Path) -> Result<Node, (PathBuf, Why)> {
+        let path = self.sights[at].path;
+        let fault = |why| (path.to_owned(), why);
+        // Of directories that lie over one another a part would stay.
+        let is_elsewhere = match &was.place {
+            _ if self.options.to.is_some() => false,
+            Place::Host { path, .. } => path != place,
+            Place::Fixed { name, .. } => return Err(fault(Why::Fixed { branch: name.clone() })),
+            Place::Lost {} => return Err(fault(Why::Lost)),
+        };
+        if is_elsewhere {
+            return Err(fault(Why::Directory { path: place.parent().unwrap_or(place).to_owned() }));
+        }
+        let found = self.look.at(place).map_err(fault)?;
+        let looks = |errno| fault(Why::Failed { attempt: "look at", errno });
+        if found.stat.is_some() && is_mounted(found.dir.as_fd(), &found.name).map_err(looks)? {
+            return Err(fault(Why::Mounted));
+        }
+        let is_directory = found.kind() == Some(FileType::Directory);
+        if was.kind == SeenKind::Directory && is_directory {
+            let failed = |errno| fault(Why::Failed { attempt: "list", errno });
+            let dir = fsat::open_dir(&*found.dir, &found.name).map_err(failed)?;
+            let seen: BTreeSet<&OsStr> = self
+                .children(at)
+                .filter(|child| self.sights[*child].was.is_some())
+                .map(|child| name_of(&self.sights[child]))
+                .collect();
+            if let Some(name) = unknown_names(&dir, &seen).map_err(failed)?.into_iter().next() {
+                return Err((path.join(name), Why::Exists));
+            }
+        }
+        self.known(&found, was).map_err(fault)
+    }
+
+    /// A directory that stays one.
+    fn directory(&mut self, at: usize, was: &'a Seen, is: &'a Entry, around: &Around) {
+        let sight = &self.sights[at];
+        let is_changed = was.access != changes::access(is);
+        let opaque = is.kind == Kind::Directory { opaque: true };
+        let found = self.find(sight, around).and_then(|(place, found)| {
+            self.check_directory(&place, &found, was)?;
+            Ok((place, found))
+        });
+        let (place, found) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                if is_changed {
+                    self.note(at, None, Outcome::Conflict(why.clone()));
+                }
+                return self.below(at + 1..sight.end, &Around { place: Err(why), hides: opaque });
+            }
+        };
+        if let Some(stat) = &found.stat {
+            self.done.ids.learn(was, stat);
+        }
+        if opaque {
+            let unseen = match self.first_unknown(at, &found) {
+                Ok(None) => None,
+                Ok(Some(name)) => Some(within(sight.path.join(name), sight.path, Why::Exists)),
+                Err(why) => Some(why),
+            };
+            if let Some(why) = unseen {
+                return self.refuse_all(at, why);
+            }
+        }
+        if is_changed {
+            self.access(at, was, is, &place, &found);
+        }
+        self.below(at + 1..sight.end, &Around { place: Ok(place), hides: opaque });
+    }
+
+    fn check_directory(&self, place: &Path, found: &Found, was: &Seen) -> Result<(), Why> {
+        let another = || Why::Directory { path: place.to_owned() };
+        let stat = found.stat.ok_or_else(another)?;
+        let is_it = match &was.place {
+            Place::Host { was, .. } if self.options.to.is_none() => {
+                (was.dev, was.ino) == (stat.st_dev, stat.st_ino)
+            }
+            _ => true,
+        };
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        (is_it && is_directory).then_some(()).ok_or_else(another)
+    }
+
+    fn access(&mut self, at: usize, was: &Seen, is: &'a Entry, place: &Path, found: &Found) {
+        let Some(stat) = found.stat else { return };
+        let wanted = self.done.ids.wanted_instead(is, was, &stat);
+        let is = Access { mode: wanted.mode, uid: wanted.uid, gid: wanted.gid };
+        let now = Access { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+        if is == now {
+            return self.note(at, Some(place.to_owned()), Outcome::Already);
+        }
+        match self.known(found, was) {
+            Ok(node) => {
+                let act = Act::Access { was: now, is };
+                let step = self.new_step(at, found, act, Snapshot { nodes: vec![node] });
+                self.note(at, Some(place.to_owned()), step);
+            }
+            Err(why) => self.note(at, Some(place.to_owned()), Outcome::Conflict(why)),
+        }
+    }
+
+    /// One for the path and all below it.
+    fn step(&mut self, at: usize, place: &Path, found: &Found, act: Act, old: Snapshot) {
+        let outcome = self.new_step(at, found, act, old);
+        match outcome {
+            Outcome::Conflict(why) => self.refuse_all(at, why),
+            outcome => {
+                self.note(at, Some(place.to_owned()), outcome.clone());
+                self.note_below(at, |_| outcome.clone());
+            }
+        }
+    }
+
+    fn new_step(&mut self, at: usize, found: &Found, act: Act, old: Snapshot) -> Outcome {
+        let path = self.sights[at].path;
+        let parent = &found.parent;
+        let taken = (parent.dev, parent.ino, found.name.clone());
+        if let Some(other) = self.taken.get(&taken) {
+            return Outcome::Conflict(Why::SameFile { path: other.clone() });
+        }
+        self.taken.insert(taken, path.to_owned());
+        let number = match self.parents.get(&parent.path) {
+            Some(number) => *number,
+            None => {
+                self.done.parents.push(parent.clone());
+                self.parents.insert(parent.path.clone(), self.done.parents.len() - 1);
+                self.done.parents.len() - 1
+            }
+        };
+        let name = found.name.clone().into();
+        let (path, slot, new) = (path.to_owned(), self.done.steps.len(), Snapshot::default());
+        self.done.steps.push(Step { path, parent: number, name, slot, act, old, new, wanted: None });
+        Outcome::Done(self.done.steps.len() - 1)
+    }
+
+    fn note(&mut self, at: usize, host: Option<PathBuf>, outcome: Outcome) {
+        if let Some(change) = self.sights[at].sort() {
+            self.item(at, change, host, outcome);
+        }
+    }
+
+    fn item(&mut self, at: usize, change: Sort, host: Option<PathBuf>, outcome: Outcome) {
+        let sight = &self.sights[at];
+        let (path, is_directory) = (sight.path.to_owned(), sight.is_directory());
+        self.items.push(Item { path, change, is_directory, host, outcome });
+    }
+
+    /// Of a directory that stays one nothing is told but by itself.
+    fn note_below(&mut self, at: usize, outcome: impl Fn(usize) -> Outcome) {
+        let (top, host) = (self.sights[at].path, self.items.last().and_then(|item| item.host.clone()));
+        for below in at + 1..self.sights[at].end {
+            let path = self.sights[below].path.strip_prefix(top).unwrap_or(Path::new(""));
+            let host = host.as_ref().map(|host| joined(host, path));
+            self.note(below, host, outcome(below));
+        }
+    }
+
+    fn note_all(&mut self, at: usize, outcome: impl Fn(usize) -> Outcome) {
+        self.note(at, None, outcome(at));
+        self.note_below(at, outcome);
+    }
+
+    fn refuse_all(&mut self, at: usize, why: Why) {
+        let host = match self.sights[at].was.map(|was| &was.place) {
+            Some(Place::Host { path, .. }) if self.options.to.is_none() => Some(path.clone()),
+            _ => None,
+        };
+        // A directory that stays as it was may hide what was in it.
+        let change = self.sights[at].sort().unwrap_or(Sort::Modified);
+        self.item(at, change, host, Outcome::Conflict(why));
+        let around = self.sights[at].path.to_owned();
+        self.note_below(at, |_| Outcome::Conflict(Why::Around { path: around.clone() }));
+    }
+}
+
+fn name_of<'a>(sight: &Sight<'a>) -> &'a OsStr {
+    sight.path.file_name().unwrap_or_default()
+}
+
+/// Without a slash at the end where there is nothing below.
+fn joined(place: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { place.to_owned() } else { place.join(below) }
+}
+
+/// Why what is at `top` is left alone, because of what is at `path`.
+fn within(path: PathBuf, top: &Path, why: Why) -> Why {
+    if path == top { why } else { Why::Within { path, why: Box::new(why) } }
+}

@@ -1,0 +1,198 @@
+//! The end of an apply: what is done is cleaned up after, what is not is taken back. Both can be done again, by whoever comes after
+//! a death.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::io::Errno;
+
+use super::journal::{Applies, Work};
+use super::put_back::Place;
+use super::snapshot::{Since, Snapshot};
+use super::step::{Act, Parent, Step};
+use super::{ApplyError, Notes, refresh, undo};
+use crate::digest::Digest;
+use crate::remove_tree::remove_tree;
+use crate::store::LayerStore;
+use crate::{escape, fsat};
+
+impl LayerStore {
+    /// Completes, or takes back, what an apply that was killed had begun, and returns what its user has to know. Nothing, if there
+    /// is none, or one is at work. What cannot be settled now is told, and tried again at the next call.
+    ///
+    /// Errors: journals that cannot be read.
+    pub fn settle_applies(&self) -> Result<Notes, ApplyError> {
+        match Applies::lock_if_needed(self) {
+            Ok(Some(applies)) => settle(&applies, self),
+            Ok(None) | Err(ApplyError::Busy) => Ok(Notes::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(super) fn settle(applies: &Applies, store: &LayerStore) -> Result<Notes, ApplyError> {
+    let failed = |attempt| ApplyError::io(attempt, store.path().join(super::DIRECTORY));
+    let mut notes = Notes::default();
+    for (journal, work) in applies.left().map_err(failed("read"))? {
+        let settled = match work.done {
+            Some(_) => finish(&work, store, &mut notes).map(drop),
+            None => roll_back(&work, store, &mut notes),
+        };
+        match settled {
+            Ok(()) => journal.remove().map_err(failed("end a journal in"))?,
+            Err(error) => notes.0.push(format!(
+                "an apply that was killed cannot be settled yet: {}; it is tried again",
+                vfsrun_sys::chain(&error)
+            )),
+        }
+    }
+    Ok(notes)
+}
+
+/// Of what is done: all that went goes for good, directories get their permissions, and the way back its name, which is returned.
+pub(super) fn finish(
+    work: &Work,
+    store: &LayerStore,
+    notes: &mut Notes,
+) -> Result<Option<Digest>, ApplyError> {
+    let none = BTreeSet::new();
+    let refused = work.done.as_ref().unwrap_or(&none);
+    in_each_staging(work, |place, steps| {
+        for (at, step) in steps.iter().copied() {
+            let slot = step.slot();
+            if refused.contains(&at) || step.act == Act::Add {
+                drop_known(place, &[&step.new], step);
+            } else if is_changed(place, step) {
+                // Somebody was about to write to it. That is newer.
+                place.put_back(step, notes)?;
+                drop_known(place, &[&step.new], step);
+            } else if let Err((path, difference)) = step.old.remove(place.staging, slot.as_ref()) {
+                tracing::debug!(?path, ?difference, "what was replaced stays");
+            }
+        }
+        leave(work, place, notes)
+    })?;
+    // What lies in a directory first: its own may be the way there.
+    for (at, step) in work.steps.iter().enumerate().rev() {
+        if let (Act::Access { .. }, false) = (step.act, refused.contains(&at)) {
+            set_access(work, step, notes)?;
+        }
+    }
+    undo::name(work, store)
+}
+
+fn is_changed(place: &Place<'_>, step: &Step) -> bool {
+    let differences = step.old.differences(place.staging.as_fd(), step.slot().as_ref(), Since::Removals);
+    differences.iter().any(|(_, difference)| *difference != super::snapshot::Difference::Gone)
+}
+
+/// Everything is as it was afterwards, but for what somebody else has changed.
+pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> Result<(), ApplyError> {
+    in_each_staging(work, |place, steps| {
+        // Before a first step was to be done all that is there was made there.
+        if work.undo.is_none() {
+            return remove_made(work, place);
+        }
+        for (_, step) in steps.iter().rev() {
+            place.put_back(step, notes)?;
+        }
+        for (_, step) in steps {
+            drop_known(place, &[&step.new, &step.old], step);
+        }
+        leave(work, place, notes)
+    })?;
+    Ok(refresh::base(work, store)?)
+}
+
+/// Calls `act` with each parent of which the staging directory is still there, and the steps in it. Errors: the first, after all
+/// others were tried.
+fn in_each_staging(
+    work: &Work,
+    mut act: impl FnMut(&Place<'_>, &[(usize, &Step)]) -> Result<(), Errno>,
+) -> Result<(), ApplyError> {
+    let mut steps: Vec<Vec<(usize, &Step)>> = vec![Vec::new(); work.parents.len()];
+    for (at, step) in work.steps.iter().enumerate().filter(|(_, step)| step.is_staged()) {
+        steps[step.parent].push((at, step));
+    }
+    let in_one = |(parent, steps): (&Parent, Vec<(usize, &Step)>)| {
+        let failed = |attempt| ApplyError::io(attempt, parent.path.clone());
+        let dir = parent.open().map_err(failed("open the directory"))?;
+        let staging = match fsat::open_dir(&dir, work.staging()) {
+            Err(Errno::NOENT) => return Ok(()),
+            staging => staging.map_err(failed("open what was made in"))?,
+        };
+        let place = Place { dir: &dir, staging: &staging, path: &parent.path };
+        act(&place, &steps).map_err(failed("put in order"))
+    };
+    // What lies deeper first: a directory above may go.
+    let tried = work.parents.iter().zip(steps).rev().map(in_one);
+    tried.fold(Ok(()), Result::and)
+}
+
+/// Removes what is one of these.
+fn drop_known(place: &Place<'_>, known: &[&Snapshot], step: &Step) {
+    for snapshot in known {
+        if let Err((path, difference)) = snapshot.remove(place.staging, step.slot().as_ref()) {
+            tracing::debug!(?path, ?difference, "it is not what was made");
+        }
+    }
+}
+
+/// Of what was never to have its place yet.
+fn remove_made(work: &Work, place: &Place<'_>) -> Result<(), Errno> {
+    remove_tree(place.dir.as_fd(), work.staging().as_ref())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Removes the staging directory, unless something is in it that nobody knows.
+fn leave(work: &Work, place: &Place<'_>, notes: &mut Notes) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(place.dir, work.staging(), AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            let path = place.path.join(work.staging());
+            let shown = escape::shown_path(path.strip_prefix("/").unwrap_or(&path));
+            notes.0.push(format!("{shown}: something is in it that was put there meanwhile, and stays"));
+            Ok(())
+        }
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Of a directory that is still as it was.
+fn set_access(work: &Work, step: &Step, notes: &mut Notes) -> Result<(), ApplyError> {
+    let (Act::Access { was, is }, Some(top)) = (step.act, step.old.top()) else { return Ok(()) };
+    let parent = &work.parents[step.parent];
+    let place = parent.path.join(&step.name);
+    let failed = |attempt| ApplyError::io(attempt, place.clone());
+    let dir = parent.open().map_err(failed("open the directory of"))?;
+    let stay = |what: &str, notes: &mut Notes| {
+        let shown = escape::shown_path(place.strip_prefix("/").unwrap_or(&place));
+        notes.0.push(format!("{shown}: {what}"));
+        Ok(())
+    };
+    let open: OwnedFd = match fsat::open_dir(&dir, step.name()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return stay("is gone meanwhile", notes),
+        Err(Errno::ACCESS) => return stay("may not be opened, and keeps its mode", notes),
+        open => open.map_err(failed("open"))?,
+    };
+    let stat = rustix::fs::fstat(&open).map_err(failed("look at"))?;
+    let now = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+    let is_half_done = now == (was.mode, is.uid, is.gid) || now == (is.mode, is.uid, is.gid);
+    let is_it = (stat.st_dev, stat.st_ino) == (top.is.dev, top.is.ino);
+    if !is_it || now != (was.mode, was.uid, was.gid) && !is_half_done {
+        return stay("was changed meanwhile, and keeps its mode and owner", notes);
+    }
+    if (was.uid, was.gid) != (is.uid, is.gid) {
+        match rustix::fs::fchown(&open, Some(Uid::from_raw(is.uid)), Some(Gid::from_raw(is.gid))) {
+            Err(Errno::PERM | Errno::INVAL) => {
+                return stay("keeps its owner, which only root may set", notes);
+            }
+            set => set.map_err(failed("set the owner of"))?,
+        }
+    }
+    match rustix::fs::fchmod(&open, Mode::from_raw_mode(is.mode)) {
+        Err(Errno::PERM) => stay("keeps its mode, which only its owner may set", notes),
+        set => set.map_err(failed("set the mode of")),
+    }
+}

@@ -1,0 +1,156 @@
+//! `vfsrun apply`: what a run's layer changes, brought to the files that it was made from.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vfsrun_layers::apply::{Applied, Item, Options, Outcome as Fate, Plan, Sort, UNDO, choose};
+use vfsrun_layers::{LayerStore, escape};
+
+use super::changes::base;
+use super::{Failure, Outcome, print, print_lines};
+use crate::cli::{Apply, Global};
+use crate::log::note;
+use crate::progress::Progress;
+use crate::{directories, probe};
+
+pub fn apply(command: &Apply, global: &Global) -> Outcome {
+    let own = |error: &dyn std::error::Error| Failure::own(error);
+    let store = directories::store(global.store.as_deref(), probe::caller().privileged)
+        .map_err(|error| own(&error))?;
+    let store = LayerStore::open(&store).map_err(|error| own(&error))?;
+    settle(&store)?;
+    let name = command.name.as_deref().unwrap_or(UNDO);
+    if command.undo && !has(&store, UNDO)? {
+        let message = "nothing was applied yet that could be taken back".into();
+        return Err(Failure { message, code: 125 });
+    }
+    let base = base(&store, name)?;
+    let hold = store.hold(&base.layer).map_err(|error| own(&error))?;
+    let mut layer = store.manifest(&base.layer).map_err(|error| own(&error))?;
+    if !command.paths.is_empty() {
+        layer = choose(&layer, &base, &command.paths).map_err(|error| own(&error))?;
+    }
+    let to = command.to.as_deref().map(resolved).transpose()?;
+    let named = command.to.is_none().then(|| name.to_owned());
+    let options = Options { to, whole: command.whole, name: named };
+    let plan = Plan::new(&store, layer, &base, options);
+    let unknown = unknown_paths(command, plan.items());
+    if !unknown.is_empty() {
+        let message = format!("{name} changes nothing at {}", unknown.join(", "));
+        return Err(Failure { message, code: 125 });
+    }
+    if command.dry_run {
+        return print_dry(command, plan.items());
+    }
+    let progress = Progress::of_names("applying");
+    let applied = plan.apply(&|steps| progress.add(steps));
+    progress.end();
+    drop(hold);
+    report(command, &applied.map_err(|error| own(&error))?)
+}
+
+/// Completes, or takes back, what one that was killed had begun, before anybody looks at the files of the host.
+pub fn settle(store: &LayerStore) -> Result<(), Failure> {
+    tell(&store.settle_applies().map_err(|error| Failure::own(&error))?.0);
+    Ok(())
+}
+
+fn has(store: &LayerStore, name: &str) -> Result<bool, Failure> {
+    let names = store.names().map_err(|error| Failure::own(&error))?;
+    Ok(names.iter().any(|(known, _)| known == name))
+}
+
+fn resolved(to: &Path) -> Result<std::path::PathBuf, Failure> {
+    std::fs::canonicalize(to)
+        .map_err(|error| Failure { message: format!("cannot open {}: {error}", to.display()), code: 125 })
+}
+
+fn unknown_paths(command: &Apply, items: &[Item]) -> Vec<String> {
+    let is_known = |path: &Path| {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        items.iter().any(|item| item.path.starts_with(path))
+    };
+    command.paths.iter().filter(|path| !is_known(path)).map(|path| path.display().to_string()).collect()
+}
+
+fn print_dry(command: &Apply, items: &[Item]) -> Outcome {
+    let is_refused = tell_conflicts(items);
+    if command.json {
+        print_json(items, "would be applied")?;
+    } else if items.iter().any(|item| matches!(item.outcome, Fate::Done(_))) {
+        print_lines(items.iter().filter(|item| matches!(item.outcome, Fate::Done(_))).map(line))?;
+    }
+    Ok(u8::from(is_refused))
+}
+
+fn report(command: &Apply, applied: &Applied) -> Outcome {
+    tell(&applied.notes.0);
+    let is_refused = tell_conflicts(&applied.items);
+    let is_hindered = command.whole && is_refused;
+    if command.json {
+        print_json(&applied.items, if is_hindered { "not applied" } else { "applied" })?;
+    }
+    let (done, already) = (applied.applied(), applied.already());
+    let refused = applied.conflicts().count();
+    if is_hindered {
+        note(&format!("nothing applied, as {refused} refused"));
+    } else {
+        note(&format!("{done} applied, {already} already so, {refused} refused"));
+    }
+    Ok(u8::from(is_refused))
+}
+
+fn tell(notes: &[String]) {
+    notes.iter().for_each(|text| note(text));
+}
+
+/// Whether there are some.
+fn tell_conflicts(items: &[Item]) -> bool {
+    let mut is_refused = false;
+    for item in items {
+        if let Fate::Conflict(why) = &item.outcome {
+            is_refused = true;
+            note(&format!("{}: {why}", escape::shown_path(&item.path)));
+        }
+    }
+    is_refused
+}
+
+/// As `vfsrun changes` prints it.
+fn line(item: &Item) -> String {
+    let sign = match item.change {
+        Sort::Added => '+',
+        Sort::Removed => '-',
+        Sort::Replaced => '!',
+        Sort::Modified => '~',
+    };
+    let slash = if item.is_directory { "/" } else { "" };
+    format!("{sign} {}{slash}", escape::shown_path(&item.path))
+}
+
+fn print_json(items: &[Item], done: &str) -> Outcome {
+    let objects: Vec<Value> = items.iter().map(|item| object(item, done)).collect();
+    print(&serde_json::to_string_pretty(&objects).map_err(|error| Failure::own(&error))?)
+}
+
+fn object(item: &Item, done: &str) -> Value {
+    let change = match item.change {
+        Sort::Added => "added",
+        Sort::Removed => "removed",
+        Sort::Replaced => "replaced",
+        Sort::Modified => "modified",
+    };
+    let (outcome, reason) = match &item.outcome {
+        Fate::Done(_) => (done, None),
+        Fate::Already => ("already", None),
+        Fate::Conflict(why) => ("conflict", Some(why.to_string())),
+    };
+    let host = item.host.as_ref().map(|host| escape::shown_path(host.strip_prefix("/").unwrap_or(host)));
+    json!({
+        "path": escape::shown_path(&item.path),
+        "change": change,
+        "outcome": outcome,
+        "reason": reason,
+        "host": host,
+    })
+}
