@@ -58,7 +58,7 @@ pub(super) fn finish(
 ) -> Result<Option<Digest>, ApplyError> {
     let none = BTreeSet::new();
     let refused = work.done.as_ref().unwrap_or(&none);
-    in_each_staging(work, |place, steps| {
+    in_each_staging(work, &mut Vec::new(), |place, steps| {
         for (at, step) in steps.iter().copied() {
             let slot = step.slot();
             if refused.contains(&at) || step.act == Act::Add {
@@ -89,7 +89,8 @@ fn is_changed(place: &Place<'_>, step: &Step) -> bool {
 
 /// Everything is as it was afterwards, but for what somebody else has changed.
 pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> Result<(), ApplyError> {
-    in_each_staging(work, |place, steps| {
+    let mut moved = Vec::new();
+    in_each_staging(work, &mut moved, |place, steps| {
         // Before a first step was to be done all that is there was made there.
         if work.undo.is_none() {
             return remove_made(work, place);
@@ -102,13 +103,16 @@ pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> R
         }
         leave(work, place, notes)
     })?;
+    notes.0.extend(moved);
     Ok(refresh::base(work, store)?)
 }
 
-/// Calls `act` with each parent of which the staging directory is still there, and the steps in it. Errors: the first, after all
+/// Calls `act` with each parent of which the staging directory is still there, and the steps in it; `moved` tells of those that are
+/// somewhere else, where nothing has gone. Errors: the first, after all
 /// others were tried.
 fn in_each_staging(
     work: &Work,
+    moved: &mut Vec<String>,
     mut act: impl FnMut(&Place<'_>, &[(usize, &Step)]) -> Result<(), Errno>,
 ) -> Result<(), ApplyError> {
     let mut steps: Vec<Vec<(usize, &Step)>> = vec![Vec::new(); work.parents.len()];
@@ -117,7 +121,18 @@ fn in_each_staging(
     }
     let in_one = |(parent, steps): (&Parent, Vec<(usize, &Step)>)| {
         let failed = |attempt| ApplyError::io(attempt, parent.path.clone());
-        let dir = parent.open().map_err(failed("open the directory"))?;
+        let dir = match parent.open() {
+            // Nothing of its own has gone from it yet.
+            Err(errno) if Parent::is_gone(errno) && work.undo.is_none() => {
+                moved.push(format!(
+                    "{} is another directory by now: a {} may be left where it went",
+                    parent.path.display(),
+                    work.staging()
+                ));
+                return Ok(());
+            }
+            dir => dir.map_err(failed("open the directory"))?,
+        };
         let staging = match fsat::open_dir(&dir, work.staging()) {
             Err(Errno::NOENT) => return Ok(()),
             staging => staging.map_err(failed("open what was made in"))?,

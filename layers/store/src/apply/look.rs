@@ -54,9 +54,9 @@ impl Look {
 }
 
 fn why_not_above(above: &Path, errno: Errno) -> Why {
-    match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Why::Directory { path: above.to_owned() },
-        errno => Why::Failed { attempt: "open the directory of", errno },
+    match Parent::is_gone(errno) {
+        true => Why::Directory { path: above.to_owned() },
+        false => Why::Failed { attempt: "open the directory of", errno },
     }
 }
 

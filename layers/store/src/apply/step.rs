@@ -88,4 +88,9 @@ impl Parent {
         let (found, dir) = Parent::find(&self.path)?;
         if found == *self { Ok(dir) } else { Err(Errno::STALE) }
     }
+
+    /// Whether it is not where it was any more, or another one is.
+    pub fn is_gone(errno: Errno) -> bool {
+        matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)
+    }
 }

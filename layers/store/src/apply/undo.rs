@@ -29,7 +29,13 @@ pub(super) fn store(plan: &Plan<'_>, writer: &Writer<'_>) -> Result<Stored, Appl
     let numbered: Vec<(usize, &Step)> = plan.steps.iter().enumerate().collect();
     let store = |batch: &[(usize, &Step)]| {
         let parent = &plan.parents[batch[0].1.parent];
-        let dir = parent.open().map_err(ApplyError::io("open the directory", parent.path.clone()))?;
+        let dir = match parent.open() {
+            Err(errno) if Parent::is_gone(errno) => {
+                let refused = || Err(Why::Directory { path: parent.path.clone() });
+                return Ok(batch.iter().map(|(number, _)| (*number, refused())).collect());
+            }
+            dir => dir.map_err(ApplyError::io("open the directory", parent.path.clone()))?,
+        };
         let stored = batch.iter().map(|(number, step)| Ok((*number, store_one(&dir, step, writer)?)));
         stored.collect::<Result<Vec<_>, ApplyError>>()
     };

@@ -1,0 +1,397 @@
+//! What can go wrong while a layer is applied: nothing is lost, and nothing is half done.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::scene::{Scene, at, gone, whys};
+use common::{World, skip};
+use vfsrun_layers::apply::{ApplyError, Options, Plan};
+use vfsrun_layers::{Kind, LayerStore, Manifest};
+
+fn chain(error: &ApplyError) -> String {
+    vfsrun_sys::chain(error)
+}
+
+/// In mount namespaces of its own, which its threads do not have: a child runs one test of this file there.
+fn in_namespace(test: &str, setup: &str) -> bool {
+    const INSIDE: &str = "VFSRUN_TESTS_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skip::this_test("only root mounts file systems here");
+        return false;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let script = format!("{setup}\nexec \"$0\" --exact --nocapture {test}");
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-euc", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(INSIDE, place.path())
+        .env("PLACE", place.path())
+        .output()
+        .unwrap();
+    let told =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    false
+}
+
+fn place() -> PathBuf {
+    std::env::var_os("VFSRUN_TESTS_INSIDE").unwrap().into()
+}
+
+/// A scene whose host directory is `host`, with the store elsewhere.
+fn scene_at(host: PathBuf) -> Scene {
+    fs::create_dir_all(&host).unwrap();
+    Scene { world: World::new(), host: host.canonicalize().unwrap() }
+}
+
+#[test]
+fn a_full_disk_leaves_all_as_it_was() {
+    if !in_namespace("a_full_disk_leaves_all_as_it_was", "mount -t tmpfs -o size=1m none $PLACE") {
+        return;
+    }
+    let scene = scene_at(place().join("src"));
+    for name in ["a", "b", "c"] {
+        scene.write(name, "old");
+    }
+    let large = "x".repeat(400 << 10);
+    let layer = scene.layer([
+        scene.file("a", "new"),
+        scene.file("b", &large),
+        scene.file("c", &format!("{large}y")),
+        scene.file("d", &format!("{large}z")),
+    ]);
+    let base = scene.base(&layer);
+    let before = scene.state("");
+    let error = scene.try_apply(&layer, &base).unwrap_err();
+    assert!(
+        chain(&error).contains("nothing was applied") && chain(&error).contains("No space left"),
+        "{}",
+        chain(&error)
+    );
+    assert_eq!(scene.state(""), before);
+    scene.assert_clean();
+    // Once there is room it can be done.
+    let applied = scene.apply(&scene.layer([scene.file("a", "new")]), &base);
+    assert_eq!(whys(&applied), [""; 0]);
+    assert_eq!(scene.read("a"), "new");
+}
+
+#[test]
+fn a_full_store_leaves_all_as_it_was() {
+    if !in_namespace("a_full_store_leaves_all_as_it_was", "mount -t tmpfs -o size=1m none $PLACE") {
+        return;
+    }
+    let scene = Scene {
+        world: World::beneath(&place()),
+        host: tempfile::tempdir().unwrap().keep().canonicalize().unwrap(),
+    };
+    scene.write("a", "old");
+    fs::write(scene.path("b"), vec![7; 2 << 20]).unwrap();
+    let layer = scene.layer([scene.file("a", "new"), scene.file("b", "new")]);
+    let base = scene.base(&layer);
+    let before = scene.state("");
+    let error = scene.try_apply(&layer, &base).unwrap_err();
+    assert!(chain(&error).contains("No space left"), "{}", chain(&error));
+    assert_eq!(scene.state(""), before);
+    scene.assert_clean();
+    fs::remove_dir_all(&scene.host).unwrap();
+}
+
+#[test]
+fn a_read_only_file_system_is_told() {
+    if !in_namespace("a_read_only_file_system_is_told", "mount -t tmpfs none $PLACE") {
+        return;
+    }
+    let scene = scene_at(place().join("src"));
+    scene.write("a", "old");
+    let layer = scene.layer([scene.file("a", "new")]);
+    let base = scene.base(&layer);
+    assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(place()).status().unwrap().success());
+    let error = scene.try_apply(&layer, &base).unwrap_err();
+    assert!(chain(&error).contains("Read-only file system"), "{}", chain(&error));
+    assert_eq!(scene.read("a"), "old");
+    scene.assert_clean();
+}
+
+#[test]
+fn a_mount_point_in_a_directory_that_goes_keeps_it() {
+    if !in_namespace("a_mount_point_in_a_directory_that_goes_keeps_it", "true") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.write("dir/sub/f", "old");
+    scene.write("other/f", "old");
+    let layer = scene.layer([gone("dir")]);
+    let base = scene.base(&layer);
+    // Of the same file system: its device says nothing.
+    let mounted =
+        Command::new("mount").arg("--bind").arg(scene.path("dir/sub")).arg(scene.path("dir/sub")).status();
+    assert!(mounted.unwrap().success());
+    let applied = scene.try_apply(&layer, &base).unwrap();
+    assert!(whys(&applied)[0].contains("a file system is mounted there"), "{:?}", whys(&applied));
+    assert_eq!(scene.read("dir/sub/f"), "old");
+    assert!(Command::new("umount").arg(scene.path("dir/sub")).status().unwrap().success());
+}
+
+#[test]
+fn a_file_system_without_exchange_is_told_before_anything_is_changed() {
+    let setup = "truncate -s 4m $PLACE/image && mkfs.vfat $PLACE/image >/dev/null && mkdir $PLACE/fat && mount -o loop $PLACE/image $PLACE/fat";
+    let can = Command::new("sh").args(["-c", "command -v mkfs.vfat"]).output().unwrap().status.success();
+    if !can {
+        return skip::this_test("there is no mkfs.vfat");
+    }
+    if !in_namespace("a_file_system_without_exchange_is_told_before_anything_is_changed", setup) {
+        return;
+    }
+    let scene = scene_at(place().join("fat/src"));
+    scene.write("a", "old");
+    let layer = scene.layer([scene.file("a", "new")]);
+    let base = scene.base(&layer);
+    match scene.try_apply(&layer, &base) {
+        Err(error) => assert!(chain(&error).contains("cannot exchange two names"), "{}", chain(&error)),
+        // Linux 6.0 and later can on FAT, whose owners and modes are no file's own.
+        Ok(applied) => {
+            assert!(applied.conflicts().next().is_some() || scene.read("a") == "new", "{applied:?}")
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_swapped_for_a_symlink_is_not_followed() {
+    let scene = Scene::new();
+    scene.write("dir/f", "old");
+    let elsewhere = scene.world.dir("elsewhere");
+    fs::write(elsewhere.join("f"), "precious").unwrap();
+    let layer = scene.layer([scene.file("dir/f", "new"), scene.file("dir/g", "new")]);
+    let base = scene.base(&layer);
+    let swap = || {
+        fs::rename(scene.path("dir"), scene.path("moved")).unwrap();
+        symlink(&elsewhere, scene.path("dir")).unwrap();
+    };
+    // Before it is planned, and between the plan and its steps.
+    let planned = scene.plan(&layer, &base);
+    swap();
+    let applied = planned.apply(&|_| ()).unwrap();
+    assert_eq!(whys(&applied).len(), 2, "{:?}", whys(&applied));
+    let applied = scene.try_apply(&layer, &base).unwrap();
+    assert_eq!(whys(&applied).len(), 2, "{:?}", whys(&applied));
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(elsewhere.join("f")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(scene.path("moved/f")).unwrap(), "old");
+    scene.assert_clean();
+}
+
+#[test]
+fn a_file_that_is_swapped_for_a_symlink_is_left_alone() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    scene.write("precious", "precious");
+    let layer = scene.layer([scene.file("f", "new")]);
+    let base = scene.base(&layer);
+    let planned = scene.plan(&layer, &base);
+    fs::remove_file(scene.path("f")).unwrap();
+    symlink("precious", scene.path("f")).unwrap();
+    let applied = planned.apply(&|_| ()).unwrap();
+    assert_eq!(whys(&applied), ["src/f: it has changed since the command saw it"]);
+    assert_eq!(scene.read("precious"), "precious");
+    assert!(fs::symlink_metadata(scene.path("f")).unwrap().is_symlink());
+    scene.assert_clean();
+}
+
+#[test]
+fn a_directory_of_the_same_name_is_not_the_one_that_was_seen() {
+    let scene = Scene::new();
+    scene.write("dir/f", "old");
+    let layer = scene.layer([scene.file("dir/g", "new")]);
+    let base = scene.base(&layer);
+    fs::rename(scene.path("dir"), scene.path("moved")).unwrap();
+    fs::create_dir(scene.path("dir")).unwrap();
+    let applied = scene.apply(&layer, &base);
+    assert!(
+        whys(&applied)[0].contains("its directory is not the one that the command saw"),
+        "{:?}",
+        whys(&applied)
+    );
+    assert_eq!(fs::read_dir(scene.path("dir")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_apply_is_refused_while_one_is_at_work() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    scene.write("g", "old");
+    let (layer, other) = (scene.layer([scene.file("f", "new")]), scene.layer([scene.file("g", "new")]));
+    let (base, other_base) = (scene.base(&layer), scene.base(&other));
+    let refused = std::sync::Mutex::new(None);
+    let second = |_: usize| {
+        let error = scene.try_apply(&other, &other_base).unwrap_err();
+        *refused.lock().unwrap() = Some(chain(&error));
+        // Nor does anybody settle what is being done.
+        assert_eq!(scene.world.store.settle_applies().unwrap().0, [""; 0]);
+    };
+    let applied = scene.plan(&layer, &base).apply(&second).unwrap();
+    assert_eq!(applied.applied(), 1);
+    assert_eq!(
+        refused.lock().unwrap().as_deref(),
+        Some("another apply is at work with this store: wait until it has ended")
+    );
+    assert_eq!((scene.read("f"), scene.read("g")), ("new".into(), "old".into()));
+    scene.assert_clean();
+}
+
+#[test]
+fn a_damaged_blob_is_an_error_before_anything_is_done() {
+    let scene = Scene::new();
+    scene.write("a", "old");
+    scene.write("b", "old");
+    let layer =
+        scene.layer([scene.file("a", "new a"), scene.file("b", "new b"), scene.file("tree/c", "new c")]);
+    let base = scene.base(&layer);
+    let before = scene.state("");
+    let Kind::File { digest, .. } = common::find(&layer, "src/b").kind else { panic!("b is a file") };
+    let blob = scene.world.blob_path(&digest);
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o644)).unwrap();
+    for (content, fault) in [("forge", "another content"), ("forged!", "bytes")] {
+        fs::write(&blob, content).unwrap();
+        let error = scene.try_apply(&layer, &base).unwrap_err();
+        assert!(chain(&error).contains("src/b cannot be read"), "{} ({fault})", chain(&error));
+        assert_eq!(scene.state(""), before);
+    }
+    fs::remove_file(&blob).unwrap();
+    scene.try_apply(&layer, &base).unwrap_err();
+    assert_eq!(scene.state(""), before);
+    let left: Vec<_> = fs::read_dir(scene.world.path("store/applies"))
+        .unwrap()
+        .map(|name| name.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_told() {
+    if rustix::process::geteuid().is_root() {
+        return skip::this_test("root writes everywhere");
+    }
+    let scene = Scene::new();
+    scene.write("a", "old");
+    scene.write("dir/b", "old");
+    let layer = scene.layer([scene.file("a", "new"), scene.file("dir/b", "new")]);
+    let base = scene.base(&layer);
+    let before = scene.state("");
+    fs::set_permissions(scene.path("dir"), fs::Permissions::from_mode(0o555)).unwrap();
+    let error = scene.try_apply(&layer, &base).unwrap_err();
+    fs::set_permissions(scene.path("dir"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(chain(&error).contains("Permission denied"), "{}", chain(&error));
+    assert_eq!(scene.state(""), before);
+    scene.assert_clean();
+}
+
+#[test]
+fn an_owner_that_may_not_be_set_is_a_conflict() {
+    if rustix::process::geteuid().is_root() {
+        return skip::this_test("root gives files away");
+    }
+    let scene = Scene::new();
+    scene.write("f", "old");
+    let mut file = scene.file("f", "new");
+    (file.meta.uid, file.meta.gid) = (0, 0);
+    let layer = scene.layer([file, scene.file("g", "new")]);
+    let applied = scene.apply(&layer, &scene.base(&layer));
+    assert_eq!(whys(&applied), ["src/f: it would belong to 0:0, which only root may set"]);
+    assert_eq!((scene.read("f"), scene.read("g")), ("old".into(), "new".into()));
+}
+
+#[test]
+fn default_lists_of_the_directory_give_nothing_to_what_is_new() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    let set = Command::new("setfacl").args(["-d", "-m", "u:12345:rwx"]).arg(&scene.host).status();
+    if !set.is_ok_and(|status| status.success()) {
+        return skip::this_test("there is no setfacl, or no lists on this file system");
+    }
+    let layer = scene.layer([scene.file("f", "new"), scene.file("tree/g", "new")]);
+    scene.apply(&layer, &scene.base(&layer));
+    for name in ["f", "tree", "tree/g"] {
+        let listed = Command::new("getfacl").arg("-cn").arg(scene.path(name)).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(!listed.contains("12345"), "{name}: {listed}");
+    }
+}
+
+#[test]
+fn journals_that_are_no_journals_do_nothing() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    let layer = scene.layer([scene.file("f", "new")]);
+    let base = scene.base(&layer);
+    let applies = scene.world.dir("store/applies");
+    let before = scene.state("");
+    for (name, text) in [
+        ("0000000000000001", ""),
+        ("0000000000000002", "0123456789abcdef {\"begin\":{\"version\":1}}\n"),
+        ("0000000000000003", "\u{0}\n"),
+    ] {
+        fs::write(applies.join(name), text).unwrap();
+    }
+    assert_eq!(scene.world.store.settle_applies().unwrap().0, [""; 0]);
+    assert_eq!(scene.state(""), before);
+    assert_eq!(scene.apply(&layer, &base).applied(), 1);
+}
+
+#[test]
+fn two_paths_that_are_one_file_are_not_both_changed() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    let mut again = scene.file("f", "other");
+    again.path = "twice/f".into();
+    let layer = scene.layer([scene.file("f", "new"), again]);
+    let mut base = scene.base(&layer);
+    base.seen.push(scene.seen("twice".into(), &scene.host));
+    base.seen.push(scene.seen("twice/f".into(), &scene.path("f")));
+    let applied = scene.apply(&layer, &base);
+    assert_eq!(whys(&applied), ["twice/f: it is the same file of the host as /src/f"]);
+    assert_eq!(scene.read("f"), "new");
+}
+
+#[test]
+fn another_directory_has_to_have_what_was_seen() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    scene.write("edited", "old");
+    symlink("x", scene.path("link")).unwrap();
+    scene.write("dir/g", "old");
+    let other = scene.world.dir("other");
+    let copied = Command::new("cp").arg("-a").arg(&scene.host).arg(other.join("src")).status().unwrap();
+    assert!(copied.success());
+    fs::write(other.join("src/edited"), "edited").unwrap();
+    fs::write(other.join("src/there"), "there").unwrap();
+    let layer: Manifest = scene.layer([
+        scene.file("f", "new"),
+        scene.file("edited", "new"),
+        scene.file("there", "new"),
+        at("link", Kind::Symlink { target: "y".into() }, 0o777),
+        gone("dir"),
+    ]);
+    let base = scene.base(&layer);
+    let options = Options { to: Some(other.canonicalize().unwrap()), ..Options::default() };
+    let store: &LayerStore = &scene.world.store;
+    let applied = Plan::new(store, layer.clone(), &base, options).apply(&|_| ()).unwrap();
+    let wanted = [
+        "src/edited: it has changed since the command saw it",
+        "src/there: something is there that the command did not see",
+    ];
+    assert_eq!(whys(&applied), wanted);
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    assert_eq!(read(&other.join("src/f")), "new");
+    assert_eq!(read(&other.join("src/there")), "there");
+    assert_eq!(fs::read_link(other.join("src/link")).unwrap(), Path::new("y"));
+    assert!(!other.join("src/dir").exists() && scene.path("dir/g").exists());
+    assert_eq!(scene.read("f"), "old");
+}
