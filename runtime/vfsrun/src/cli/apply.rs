@@ -11,6 +11,7 @@ Examples:
   vfsrun fmt.json && vfsrun apply formatted
   vfsrun apply formatted --dry-run           only say what would be done
   vfsrun apply formatted /src/lib            some of it
+  vfsrun apply --patch formatted             what you say yes to
   vfsrun apply --undo                        take the last one back";
 
 #[derive(Debug, Args)]
@@ -28,6 +29,9 @@ pub struct Apply {
     /// Do nothing if a path would be left alone
     #[arg(long)]
     pub whole: bool,
+    /// Ask about each change, and each hunk of it, as `git add -p` does
+    #[arg(short, long, conflicts_with = "json")]
+    pub patch: bool,
     /// Print what would be done to each path, and do nothing
     #[arg(long)]
     pub dry_run: bool,

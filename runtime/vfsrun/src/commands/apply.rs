@@ -1,17 +1,28 @@
 //! `vfsrun apply`: what a run's layer changes, brought to the files that it was made from.
 
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use serde_json::{Value, json};
 use vfsrun_layers::apply::{Applied, Item, Options, Outcome as Fate, Plan, Sort, UNDO, choose};
-use vfsrun_layers::{LayerStore, escape};
+use vfsrun_layers::review::{Review, ReviewError, half_chosen};
+use vfsrun_layers::{Base, LayerStore, Manifest, StoreError, escape};
 
 use super::changes::base;
+use super::diff::conflicts;
+use super::paint::Paint;
+use super::pick::pick;
 use super::{Failure, Outcome, print, print_lines};
-use crate::cli::{Apply, Global};
+use crate::cli::{Apply, Global, When};
 use crate::log::note;
 use crate::progress::Progress;
 use crate::{directories, probe};
+
+/// Lines around a hunk.
+const CONTEXT: usize = 3;
+/// Conflicts that are shown with their contents.
+const SHOWN: usize = 10;
 
 pub fn apply(command: &Apply, global: &Global) -> Outcome {
     let own = |error: &dyn std::error::Error| Failure::own(error);
@@ -30,9 +41,15 @@ pub fn apply(command: &Apply, global: &Global) -> Outcome {
     if !command.paths.is_empty() {
         layer = choose(&layer, &base, &command.paths).map_err(|error| own(&error))?;
     }
+    // The halves of files that are chosen are needed to the end.
+    let adding = command.patch.then(|| store.adding()).transpose().map_err(|error| own(&error))?;
+    if command.patch {
+        layer = picked(&store, &layer, &base).map_err(|error| own(&error))?;
+    }
     let to = command.to.as_deref().map(resolved).transpose()?;
     let named = command.to.is_none().then(|| name.to_owned());
     let options = Options { to, whole: command.whole, name: named };
+    let shown = layer.clone();
     let plan = Plan::new(&store, layer, &base, options);
     let unknown = unknown_paths(command, plan.items());
     if !unknown.is_empty() {
@@ -45,8 +62,38 @@ pub fn apply(command: &Apply, global: &Global) -> Outcome {
     let progress = Progress::of_names("applying");
     let applied = plan.apply(&|steps| progress.add(steps));
     progress.end();
-    drop(hold);
-    report(command, &applied.map_err(|error| own(&error))?)
+    drop((hold, adding));
+    let applied = applied.map_err(|error| own(&error))?;
+    if !command.json && command.to.is_none() {
+        show_conflicts(&store, &shown, &base, &applied).map_err(|error| own(&error))?;
+    }
+    report(command, &applied)
+}
+
+/// Those of the changes, and of each the hunks, that the user says yes to.
+fn picked(store: &LayerStore, layer: &Manifest, base: &Base) -> Result<Manifest, ReviewError> {
+    let review = Review::new(store, layer, base, |_| true, true)?;
+    let selection = pick(&review, CONTEXT, When::Auto)?;
+    let half = half_chosen(store, layer, base, &selection)?;
+    let paths: Vec<_> = selection.chosen.into_keys().collect();
+    choose(&half, base, &paths).map_err(|source| StoreError::InvalidLayer { source }.into())
+}
+
+/// On stderr, both sides of what was left alone as somebody has changed it.
+fn show_conflicts(
+    store: &LayerStore,
+    layer: &Manifest,
+    base: &Base,
+    applied: &Applied,
+) -> Result<(), ReviewError> {
+    let paths: BTreeSet<&Path> = applied.conflicts().map(|item| item.path.as_path()).take(SHOWN).collect();
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let review = Review::new(store, layer, base, |path| paths.contains(path), false)?;
+    let mut paint = Paint::new(Box::new(io::stderr()), When::Auto, io::stderr().is_terminal());
+    conflicts::write(&review, CONTEXT, &mut paint)?;
+    Ok(paint.flush()?)
 }
 
 /// Completes, or takes back, what one that was killed had begun, before anybody looks at the files of the host.

@@ -1,6 +1,6 @@
 //! `vfsrun diff`: what a captured layer changes of what its command saw, with contents.
 
-mod conflicts;
+pub mod conflicts;
 mod json;
 mod pager;
 mod places;
