@@ -144,6 +144,14 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// What it left, or what there was if it left nothing.
+    pub fn is_directory(&self) -> bool {
+        match (self.is(), self.was()) {
+            (Some(is), _) => matches!(is.kind, Kind::Directory { .. }),
+            (None, was) => was.is_some_and(|was| was.kind == SeenKind::Directory),
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Change::Added(_) => "added",
@@ -163,11 +171,7 @@ impl fmt::Display for Change<'_> {
             Change::Replaced { .. } => '!',
             Change::Modified { .. } => '~',
         };
-        let is_directory = match (self.is(), self.was()) {
-            (Some(is), _) => matches!(is.kind, Kind::Directory { .. }),
-            (None, was) => was.is_some_and(|was| was.kind == SeenKind::Directory),
-        };
-        let slash = if is_directory { "/" } else { "" };
+        let slash = if self.is_directory() { "/" } else { "" };
         write!(f, "{sign} {}{slash}", escape::shown_path(self.path()))
     }
 }

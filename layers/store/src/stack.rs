@@ -40,6 +40,17 @@ pub fn seen(lower: &[Seen], upper: &[Seen]) -> Vec<Seen> {
     pairs.filter_map(|(old, new)| old.or(new.filter(is_below)).cloned()).collect()
 }
 
+/// Of what was seen what `layer` changes, and the directories around that.
+pub fn seen_by(layer: &Manifest, seen: &[Seen]) -> Vec<Seen> {
+    let mut cover = Cover::default();
+    let pairs = order::join(&layer.entries, |entry| &entry.path, seen, |seen| &seen.path);
+    let kept = pairs.filter_map(|(entry, seen)| {
+        entry.inspect(|entry| cover.note(entry));
+        seen.filter(|seen| entry.is_some() || cover.hides(&seen.path))
+    });
+    kept.cloned().collect()
+}
+
 /// The directory or other entry of the upper layer under which nothing of the lower one is to be seen.
 #[derive(Default)]
 struct Cover(Option<PathBuf>);
@@ -176,6 +187,19 @@ mod tests {
         let lower = [host("a", 1)];
         let upper = [layers("a"), layers("b"), host("c", 3)];
         assert_eq!(seen(&lower, &upper), [host("a", 1), host("c", 3)]);
+    }
+
+    #[test]
+    fn what_a_layer_leaves_alone_it_has_not_seen() {
+        let seen = |path: &str| {
+            let access = Access::default();
+            Seen { path: path.into(), kind: SeenKind::Other, access, place: Place::Lost {} }
+        };
+        let layer = vec![dir("d", false), file("d/a", "1"), whiteout("d/gone"), dir("d/new", true)];
+        let layer = Manifest::from_entries(layer).unwrap();
+        let all = ["a", "d", "d/a", "d/b", "d/gone", "d/gone/x", "d/new", "d/new/x", "d-x"].map(seen);
+        let kept = ["d", "d/a", "d/gone", "d/gone/x", "d/new", "d/new/x"].map(seen);
+        assert_eq!(seen_by(&layer, &all), kept);
     }
 
     /// What is there: files by their content, directories with none.
