@@ -6,6 +6,7 @@ mod export;
 mod interval;
 mod layer_care;
 mod runtime;
+mod trial;
 mod update;
 mod words;
 
@@ -22,6 +23,7 @@ use self::export::Function;
 pub use self::export::{Export, Format};
 pub use self::layer_care::LayerCare;
 pub use self::runtime::{Container, Create, Delete, Exec, Kill, ListFormat, One, Run, Which};
+pub use self::trial::Try;
 pub use self::update::Update;
 pub use self::words::{arguments, call_runtime, global_alone, in_one_line, meant_spec, parse};
 use crate::container::OCI_VERSION;
@@ -49,6 +51,7 @@ Examples:
   vfsrun spec.json --help                 the options of a run
   vfsrun plan spec.json                   show every decision and do nothing
   vfsrun which spec.json /usr/bin/cc      say where a path of the root comes from
+  vfsrun try -- make install              see what a command would change, and decide
   vfsrun layer import debian-12 root.tar  make a layer of a distro's root
   vfsrun doctor                           what this kernel and user can do";
 
@@ -189,6 +192,9 @@ pub enum Command {
     /// Show what a run's layer changes of what its command saw, with contents: as text, as a patch for git, as JSON
     #[command(after_help = diff::EXAMPLES)]
     Diff(Diff),
+    /// Run a command on the whole host, look at what it would change, and take what you want
+    #[command(after_help = trial::EXAMPLES)]
+    Try(Box<Try>),
     /// Import, list, compare, check, export and remove layers
     #[command(subcommand)]
     Layer(Layer),

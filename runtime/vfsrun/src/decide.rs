@@ -26,6 +26,8 @@ use crate::{directories, images, kept_root, probe, seal, seccomp_filter};
 pub struct Request {
     /// A file, a directory with config.json, or `-`.
     pub spec: PathBuf,
+    /// What it says, if it is no file: `spec` is its name in messages then, in the directory where its paths start.
+    pub text: Option<String>,
     pub env: Vec<String>,
     /// Replaces `process.args` when not empty.
     pub args: Vec<String>,
@@ -271,7 +273,10 @@ fn existing_store(request: &Request) -> Result<Option<LayerStore>, RunError> {
 
 /// Reads and understands the spec, with what the command line changes of it.
 pub fn load(request: &Request) -> Result<(Box<Spec>, PathBuf), RunError> {
-    let (text, file) = read_spec(&request.spec)?;
+    let (text, file) = match &request.text {
+        Some(text) => (text.clone(), request.spec.clone()),
+        None => read_spec(&request.spec)?,
+    };
     let mut spec = Box::new(Spec::parse(&text, &file)?);
     if let Some(path) = spec.view_file().map(Path::to_path_buf) {
         let text = read_view(&path);

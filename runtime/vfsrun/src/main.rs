@@ -50,6 +50,7 @@ mod supervise;
 mod terminal;
 mod time_namespace;
 mod trace;
+mod trial;
 mod upper;
 mod view;
 
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         Command::Changes { json, name } => commands::changes::changes(&name, json, &cli.global),
         Command::Apply(arguments) => commands::apply::apply(&arguments, &cli.global),
         Command::Diff(arguments) => commands::diff::diff(&arguments, &cli.global),
+        Command::Try(arguments) => commands::trial::trial(&arguments, &cli.global),
         Command::Layer(layer) => commands::layer::layer(&layer, &cli.global),
         Command::Inputs(inputs) => commands::inputs::inputs(&inputs, &cli.global),
         Command::Trace(trace) => commands::trace::trace(&trace),

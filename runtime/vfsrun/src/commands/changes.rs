@@ -36,7 +36,7 @@ pub fn base(store: &LayerStore, name: &str) -> Result<Base, Failure> {
     })
 }
 
-fn line(change: &Change<'_>) -> String {
+pub fn line(change: &Change<'_>) -> String {
     if is_known(change) {
         change.to_string()
     } else {

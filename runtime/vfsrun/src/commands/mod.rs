@@ -17,6 +17,7 @@ pub mod ps;
 pub mod run;
 pub mod spec;
 pub mod trace;
+pub mod trial;
 pub mod view;
 pub mod which;
 

@@ -1,5 +1,7 @@
 //! `vfsrun SPEC`: runs it.
 
+use std::path::Path;
+
 use super::{Failure, Outcome};
 use crate::cli::{Global, RunSpec, Whose};
 use crate::decide::Request;
@@ -13,6 +15,7 @@ use vfsrun_sys::chain;
 pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
     let request = Request {
         spec: arguments.spec.clone(),
+        text: None,
         env: arguments.env.clone(),
         args: arguments.args.clone(),
         stdin: arguments.stdin,
@@ -31,13 +34,11 @@ pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
             Ok(outcome) => summary::json(outcome),
             Err(error) => summary::json_of_failure(error),
         };
-        let written = text.map_err(std::io::Error::from).and_then(|text| result_file::write(path, &text));
-        if let Err(error) = written {
-            let message = format!("--result: cannot write {}: {error}", path.display());
+        if let Err(unwritten) = write_result(path, text) {
             match &outcome {
                 // The run's own failure is the more important one.
-                Err(failed) => note(&format!("{message}; {}", chain(failed))),
-                Ok(_) => return Err(Failure { message, code: 125 }),
+                Err(failed) => note(&format!("{}; {}", unwritten.message, chain(failed))),
+                Ok(_) => return Err(unwritten),
             }
         }
     }
@@ -57,11 +58,24 @@ pub fn run(arguments: &RunSpec, global: &Global) -> Outcome {
     Ok(outcome.ended.code)
 }
 
-fn trace(arguments: &RunSpec) -> Option<TraceRequest> {
-    let mode = match arguments.trace? {
+/// What happened, as the file of `--result`.
+pub fn write_result(path: &Path, text: serde_json::Result<String>) -> Result<(), Failure> {
+    let written = text.map_err(std::io::Error::from).and_then(|text| result_file::write(path, &text));
+    written.map_err(|error| Failure {
+        message: format!("--result: cannot write {}: {error}", path.display()),
+        code: 125,
+    })
+}
+
+pub fn trace_mode(whose: Whose) -> TraceMode {
+    match whose {
         Whose::Action => TraceMode::Action,
         Whose::Process => TraceMode::Process,
-    };
+    }
+}
+
+fn trace(arguments: &RunSpec) -> Option<TraceRequest> {
+    let mode = trace_mode(arguments.trace?);
     let log = arguments.trace_log.clone().unwrap_or_else(|| TraceRequest::usual_log(&arguments.spec));
     Some(TraceRequest { mode, log })
 }
