@@ -395,3 +395,108 @@ fn another_directory_has_to_have_what_was_seen() {
     assert!(!other.join("src/dir").exists() && scene.path("dir/g").exists());
     assert_eq!(scene.read("f"), "old");
 }
+
+/// Calls `act` at the `number`th time that progress is told: each step is told when it is staged, and again before its names are
+/// exchanged.
+fn at_call(number: usize, act: impl Fn() + Sync) -> impl Fn(usize) + Sync {
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    move |_| {
+        if calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == number {
+            act();
+        }
+    }
+}
+
+#[test]
+fn what_is_written_to_a_file_that_went_comes_back_with_it() {
+    use std::os::fd::AsRawFd;
+    let scene = Scene::new();
+    for name in ["f", "g", "h"] {
+        scene.write(name, "old");
+    }
+    let layer = scene.layer([scene.file("f", "new"), gone("g"), scene.file("h", "new")]);
+    let base = scene.base(&layer);
+    let open = ["f", "g"].map(|name| fs::File::open(scene.path(name)).unwrap());
+    // By whoever found the files before they went: a reader is no writer, and opens them anew.
+    let save = at_call(6, || {
+        for file in &open {
+            fs::write(format!("/proc/self/fd/{}", file.as_raw_fd()), "saved").unwrap();
+        }
+    });
+    let applied = scene.plan(&layer, &base).apply(&save).unwrap();
+    scene.assert_clean();
+    assert_eq!(
+        whys(&applied),
+        ["src/f: it has changed since the command saw it", "src/g: it has changed since the command saw it"]
+    );
+    assert_eq!(
+        (scene.read("f"), scene.read("g"), scene.read("h")),
+        ("saved".into(), "saved".into(), "new".into())
+    );
+}
+
+#[test]
+fn what_was_edited_stays_when_the_rest_is_taken_back() {
+    let scene = Scene::new();
+    for name in ["f", "g", "replaced", "z/h"] {
+        scene.write(name, "old");
+    }
+    let names = ["f", "g", "replaced", "z/h"];
+    let layer = scene
+        .layer(names.map(|name| scene.file(name, "new")).into_iter().chain([scene.file("added", "new")]));
+    let base = scene.base(&layer);
+    // Steps are those of added, f, g, replaced, and z/h; the directory of the last is gone when it is to be done.
+    let edit = at_call(5 + 4, || {
+        fs::write(scene.path("f"), "edited").unwrap();
+        fs::write(scene.path("added"), "edited").unwrap();
+        fs::rename(scene.path("z"), scene.world.path("moved")).unwrap();
+    });
+    let error = scene.plan(&layer, &base).apply(&edit).unwrap_err();
+    let told = chain(&error);
+    for part in [
+        "nothing was applied",
+        "/f: was changed since it was put here, and stays",
+        "f.vfsrun-kept-1",
+        "/added: was changed since it was made here, and stays",
+        "not all could be taken back yet",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let found = ["f", "f.vfsrun-kept-1", "added", "g", "replaced"].map(|name| scene.read(name));
+    assert_eq!(found, ["edited", "old", "edited", "old", "old"]);
+    assert_eq!(scene.world.store.settle_applies().unwrap().0.len(), 1, "the directory is not there");
+    fs::rename(scene.world.path("moved"), scene.path("z")).unwrap();
+    assert_eq!(scene.world.store.settle_applies().unwrap().0, [""; 0]);
+    assert_eq!(scene.read("z/h"), "old");
+    scene.assert_clean_but("vfsrun-kept");
+}
+
+#[test]
+fn a_choice_has_whole_files_and_what_went_with_a_directory() {
+    use vfsrun_layers::apply::choose;
+    let scene = Scene::new();
+    scene.write("gone/a", "old");
+    scene.write("gone/b", "old");
+    scene.write("f", "old");
+    let link = |name: &str| at(name, Kind::HardLink { to: "src/one".into() }, 0);
+    let layer = scene.layer([
+        scene.file("one", "text"),
+        link("three"),
+        link("two"),
+        gone("gone"),
+        scene.file("f", "new"),
+    ]);
+    let base = scene.base(&layer);
+    let chosen =
+        choose(&layer, &base, &["/src/two".into(), "/src/three".into(), "src/gone/a".into()]).unwrap();
+    assert_eq!(common::paths(&chosen), ["", "src", "src/gone", "src/gone/a", "src/three", "src/two"]);
+    assert!(matches!(common::find(&chosen, "src/three").kind, Kind::File { size: 4, .. }));
+    assert_eq!(common::find(&chosen, "src/two").kind, Kind::HardLink { to: "src/three".into() });
+    let applied = scene.apply(&chosen, &base);
+    assert_eq!((applied.applied(), whys(&applied)), (3, vec![]));
+    assert_eq!(
+        (scene.read("gone/b"), scene.read("f"), scene.read("two")),
+        ("old".into(), "old".into(), "text".into())
+    );
+    assert!(!scene.path("gone/a").exists() && !scene.path("one").exists());
+}

@@ -56,7 +56,16 @@ impl Plan<'_> {
         let mut work = Work { id, name, parents, ways, ..Work::default() };
         let done = self.carry_out(&mut work, &mut journal, &writer, progress, &mut notes);
         let undo = match done {
-            Ok(true) => finish::finish(&work, self.store, &mut notes)?,
+            Ok(true) => match finish::finish(&work, self.store, &mut notes) {
+                Ok(undo) => undo,
+                Err(error) => {
+                    let why = vfsrun_sys::chain(&error);
+                    notes.0.push(format!(
+                        "it is applied, but not cleaned up after ({why}): the next apply tries it again"
+                    ));
+                    return Ok(self.ended(None, notes));
+                }
+            },
             not_done => {
                 let back = finish::roll_back(&work, self.store, &mut notes);
                 if let Err(source) = not_done {

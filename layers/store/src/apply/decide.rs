@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use super::contents::Contents;
 use super::look::{Found, Ids, Look};
-use super::plan::{Item, Options, Outcome, Sight, Sort};
+use super::plan::{Item, Options, Outcome, Sight};
 use super::snapshot::{Node, Snapshot, is_mounted, unknown_names};
 use super::step::{Act, Parent, Step};
 use super::why::Why;
@@ -28,16 +28,16 @@ pub(super) struct Steps {
 }
 
 pub(super) struct Decider<'a> {
-    sights: &'a [Sight<'a>],
+    pub(super) sights: &'a [Sight<'a>],
     layer: &'a Manifest,
-    options: &'a Options,
+    pub(super) options: &'a Options,
     contents: Contents,
     look: Look,
-    items: Vec<Item>,
-    done: Steps,
-    parents: HashMap<PathBuf, usize>,
+    pub(super) items: Vec<Item>,
+    pub(super) done: Steps,
+    pub(super) parents: HashMap<PathBuf, usize>,
     /// Names of the host for which there is a step already.
-    taken: HashMap<(u64, u64, OsString), PathBuf>,
+    pub(super) taken: HashMap<(u64, u64, OsString), PathBuf>,
 }
 
 /// The directory that a path is in.
@@ -387,79 +387,6 @@ impl<'a> Decider<'a> {
             Err(why) => self.note(at, Some(place.to_owned()), Outcome::Conflict(why)),
         }
     }
-
-    /// One for the path and all below it.
-    fn step(&mut self, at: usize, place: &Path, found: &Found, act: Act, old: Snapshot) {
-        let outcome = self.new_step(at, found, act, old);
-        match outcome {
-            Outcome::Conflict(why) => self.refuse_all(at, why),
-            outcome => {
-                self.note(at, Some(place.to_owned()), outcome.clone());
-                self.note_below(at, |_| outcome.clone());
-            }
-        }
-    }
-
-    fn new_step(&mut self, at: usize, found: &Found, act: Act, old: Snapshot) -> Outcome {
-        let path = self.sights[at].path;
-        let parent = &found.parent;
-        let taken = (parent.dev, parent.ino, found.name.clone());
-        if let Some(other) = self.taken.get(&taken) {
-            return Outcome::Conflict(Why::SameFile { path: other.clone() });
-        }
-        self.taken.insert(taken, path.to_owned());
-        let number = match self.parents.get(&parent.path) {
-            Some(number) => *number,
-            None => {
-                self.done.parents.push(parent.clone());
-                self.parents.insert(parent.path.clone(), self.done.parents.len() - 1);
-                self.done.parents.len() - 1
-            }
-        };
-        let name = found.name.clone().into();
-        let (path, slot, new) = (path.to_owned(), self.done.steps.len(), Snapshot::default());
-        self.done.steps.push(Step { path, parent: number, name, slot, act, old, new, wanted: None });
-        Outcome::Done(self.done.steps.len() - 1)
-    }
-
-    fn note(&mut self, at: usize, host: Option<PathBuf>, outcome: Outcome) {
-        if let Some(change) = self.sights[at].sort() {
-            self.item(at, change, host, outcome);
-        }
-    }
-
-    fn item(&mut self, at: usize, change: Sort, host: Option<PathBuf>, outcome: Outcome) {
-        let sight = &self.sights[at];
-        let (path, is_directory) = (sight.path.to_owned(), sight.is_directory());
-        self.items.push(Item { path, change, is_directory, host, outcome });
-    }
-
-    /// Of a directory that stays one nothing is told but by itself.
-    fn note_below(&mut self, at: usize, outcome: impl Fn(usize) -> Outcome) {
-        let (top, host) = (self.sights[at].path, self.items.last().and_then(|item| item.host.clone()));
-        for below in at + 1..self.sights[at].end {
-            let path = self.sights[below].path.strip_prefix(top).unwrap_or(Path::new(""));
-            let host = host.as_ref().map(|host| joined(host, path));
-            self.note(below, host, outcome(below));
-        }
-    }
-
-    fn note_all(&mut self, at: usize, outcome: impl Fn(usize) -> Outcome) {
-        self.note(at, None, outcome(at));
-        self.note_below(at, outcome);
-    }
-
-    fn refuse_all(&mut self, at: usize, why: Why) {
-        let host = match self.sights[at].was.map(|was| &was.place) {
-            Some(Place::Host { path, .. }) if self.options.to.is_none() => Some(path.clone()),
-            _ => None,
-        };
-        // A directory that stays as it was may hide what was in it.
-        let change = self.sights[at].sort().unwrap_or(Sort::Modified);
-        self.item(at, change, host, Outcome::Conflict(why));
-        let around = self.sights[at].path.to_owned();
-        self.note_below(at, |_| Outcome::Conflict(Why::Around { path: around.clone() }));
-    }
 }
 
 fn name_of<'a>(sight: &Sight<'a>) -> &'a OsStr {
@@ -467,7 +394,7 @@ fn name_of<'a>(sight: &Sight<'a>) -> &'a OsStr {
 }
 
 /// Without a slash at the end where there is nothing below.
-fn joined(place: &Path, below: &Path) -> PathBuf {
+pub(super) fn joined(place: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { place.to_owned() } else { place.join(below) }
 }
 

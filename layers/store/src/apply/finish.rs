@@ -2,6 +2,7 @@
 //! a death.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 
 use super::journal::{Applies, Work};
 use super::put_back::Place;
-use super::snapshot::{Since, Snapshot};
+use super::snapshot::{Difference, Snapshot};
 use super::step::{Act, Parent, Step};
 use super::{ApplyError, Notes, refresh, undo};
 use crate::digest::Digest;
@@ -26,9 +27,15 @@ impl LayerStore {
         match Applies::lock_if_needed(self) {
             Ok(Some(applies)) => settle(&applies, self),
             Ok(None) | Err(ApplyError::Busy) => Ok(Notes::default()),
+            // Whoever may only look at the store is not the one who began it.
+            Err(ApplyError::Io { source, .. }) if is_denied(&source) => Ok(Notes::default()),
             Err(error) => Err(error),
         }
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 pub(super) fn settle(applies: &Applies, store: &LayerStore) -> Result<Notes, ApplyError> {
@@ -63,12 +70,19 @@ pub(super) fn finish(
             let slot = step.slot();
             if refused.contains(&at) || step.act == Act::Add {
                 drop_known(place, &[&step.new], step);
-            } else if is_changed(place, step) {
-                // Somebody was about to write to it. That is newer.
-                place.put_back(step, notes)?;
-                drop_known(place, &[&step.new], step);
-            } else if let Err((path, difference)) = step.old.remove(place.staging, slot.as_ref()) {
-                tracing::debug!(?path, ?difference, "what was replaced stays");
+                continue;
+            }
+            match step.old.remove(place.staging, slot.as_ref()) {
+                Ok(()) => {}
+                Err((path, Difference::Failed(errno))) => {
+                    tracing::debug!(?path, %errno, "what was replaced stays");
+                }
+                // Somebody had it open, or was about to. What he wrote is newer.
+                Err(_) => {
+                    place.tell(step, "was saved while it was done away with: the save is put back", notes);
+                    place.put_back(step, notes)?;
+                    drop_known(place, &[&step.new], step);
+                }
             }
         }
         leave(work, place, notes)
@@ -80,11 +94,6 @@ pub(super) fn finish(
         }
     }
     undo::name(work, store)
-}
-
-fn is_changed(place: &Place<'_>, step: &Step) -> bool {
-    let differences = step.old.differences(place.staging.as_fd(), step.slot().as_ref(), Since::Removals);
-    differences.iter().any(|(_, difference)| *difference != super::snapshot::Difference::Gone)
 }
 
 /// Everything is as it was afterwards, but for what somebody else has changed.

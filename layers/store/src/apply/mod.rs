@@ -19,6 +19,7 @@ mod finish;
 mod journal;
 mod look;
 mod make;
+mod outcomes;
 mod plan;
 mod put_back;
 mod refresh;

@@ -147,7 +147,7 @@ impl Place<'_> {
         rustix::fs::renameat_with(from, name, to.as_fd(), new, RenameFlags::NOREPLACE)
     }
 
-    fn tell(&self, step: &Step, what: &str, notes: &mut Notes) {
+    pub fn tell(&self, step: &Step, what: &str, notes: &mut Notes) {
         let place = self.path.join(&step.name);
         let shown = escape::shown_path(place.strip_prefix("/").unwrap_or(&place));
         notes.0.push(format!("{shown}: {what}"));

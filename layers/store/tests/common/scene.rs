@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -116,9 +115,15 @@ impl Scene {
 
     #[track_caller]
     pub fn assert_clean(&self) {
+        self.assert_clean_but("nothing of this name");
+    }
+
+    #[track_caller]
+    pub fn assert_clean_but(&self, allowed: &str) {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
         let left: Vec<_> = tree(&self.host)
             .into_iter()
-            .filter(|path| path.file_name().unwrap().as_bytes().starts_with(b".vfsrun"))
+            .filter(|path| name(path).contains("vfsrun-") && !name(path).contains(allowed))
             .collect();
         assert!(left.is_empty(), "{left:?}");
         let applies = fs::read_dir(self.world.path("store/applies"))
