@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::commit::{self, Refused};
 use super::journal::{Applies, Journal, Record, Work};
 use super::plan::{Item, Outcome, Plan, refuse_step};
-use super::stage::{self, Synced};
+use super::stage::{self, Syncing};
 use super::undo::{self, Stored};
 use super::{ApplyError, Notes, finish};
 use crate::digest::Digest;
@@ -106,15 +106,16 @@ impl Plan<'_> {
         if self.is_hindered() || self.steps.is_empty() {
             return Ok(false);
         }
+        let syncing = Syncing::of(self);
         stage::make_directories(self, &work.staging())?;
-        let refused = stage::make_new(self, work, progress)?;
+        let refused = stage::make_new(self, work, syncing, progress)?;
         self.refuse(refused);
         self.drop_refused_steps();
         if self.is_hindered() || self.steps.is_empty() {
             return Ok(false);
         }
         work.steps = self.steps.clone();
-        stage::sync(work, Synced::Made)?;
+        stage::sync(work, syncing)?;
         let mut records: Vec<Record> = work.ways.iter().cloned().map(Record::Way).collect();
         records.extend(work.steps.iter().cloned().map(Record::Step));
         records.push(Record::Committing { undo: undo.to_string() });
@@ -126,7 +127,7 @@ impl Plan<'_> {
             self.leave(work, refused);
             return Ok(false);
         }
-        stage::sync(work, Synced::Renamed)?;
+        stage::sync(work, syncing)?;
         commit::look_again(work, &mut refused, notes)?;
         if self.options.whole && !refused.is_empty() {
             self.leave(work, refused);

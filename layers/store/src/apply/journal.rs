@@ -92,7 +92,10 @@ impl Applies {
     /// Errors: another one is at work.
     pub fn lock(store: &LayerStore) -> Result<Applies, ApplyError> {
         let failed = |attempt| ApplyError::io(attempt, store.path().join(DIRECTORY));
-        fsat::make_dir(store.as_fd(), DIRECTORY, 0o700).map_err(failed("make"))?;
+        if fsat::stat(store.as_fd(), DIRECTORY).map_err(failed("look at"))?.is_none() {
+            fsat::make_dir(store.as_fd(), DIRECTORY, 0o700).map_err(failed("make"))?;
+            rustix::fs::fsync(store.as_fd()).map_err(failed("sync"))?;
+        }
         let dir = fsat::open_dir(store.as_fd(), DIRECTORY).map_err(failed("open"))?;
         match locked_dir::lock(&dir, LOCK, FlockOperation::NonBlockingLockExclusive) {
             Ok(lock) => Ok(Applies { dir, _lock: lock }),

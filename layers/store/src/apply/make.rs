@@ -13,6 +13,7 @@ use super::ApplyError;
 use super::look::Wanted;
 use super::plan::Plan;
 use super::snapshot::{Node, Snapshot, open_below};
+use super::stage::Syncing;
 use super::step::Step;
 use super::why::Why;
 use crate::digest::Digest;
@@ -44,14 +45,14 @@ pub(super) struct Making<'a> {
     step: &'a Step,
     /// The staging directory.
     dir: &'a OwnedFd,
-    syncs: bool,
+    syncing: Syncing,
     nodes: Vec<Node>,
     pub links: Vec<Link<'a>>,
 }
 
 impl<'a> Making<'a> {
-    pub fn new(plan: &'a Plan<'a>, step: &'a Step, dir: &'a OwnedFd, syncs: bool) -> Making<'a> {
-        Making { plan, step, dir, syncs, nodes: Vec::new(), links: Vec::new() }
+    pub fn new(plan: &'a Plan<'a>, step: &'a Step, dir: &'a OwnedFd, syncing: Syncing) -> Making<'a> {
+        Making { plan, step, dir, syncing, nodes: Vec::new(), links: Vec::new() }
     }
 
     pub fn has_links_to_others(&self) -> bool {
@@ -79,7 +80,7 @@ impl<'a> Making<'a> {
                     let file = fsat::create(&dir, &name, 0o600).map_err(self.failed("make a file in"))?;
                     self.fill(&file, &entry.path, digest, *size)?;
                     self.finish_open(&file, entry)?;
-                    if self.syncs {
+                    if self.syncing == Syncing::Each {
                         rustix::fs::fsync(&file).map_err(self.failed("sync a file in"))?;
                     }
                     self.note(&entry.path, &rustix::fs::fstat(&file).map_err(self.failed("look into"))?);
@@ -134,7 +135,7 @@ impl<'a> Making<'a> {
             let (dir, name) = self.place(&entry.path)?;
             let open = fsat::open_dir(&dir, &name).map_err(self.failed("open a directory in"))?;
             self.finish_open(&open, entry)?;
-            if self.syncs {
+            if self.syncing == Syncing::Each {
                 rustix::fs::fsync(&open).map_err(self.failed("sync a directory in"))?;
             }
             self.note(&entry.path, &rustix::fs::fstat(&open).map_err(self.failed("look into"))?);

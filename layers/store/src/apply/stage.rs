@@ -13,7 +13,7 @@ use super::ApplyError;
 use super::journal::Work;
 use super::look::Look;
 use super::make::{Fault, Link, Making};
-use super::plan::{Outcome, Plan, Sort};
+use super::plan::{Outcome, Plan};
 use super::snapshot::{Snapshot, open_below};
 use super::step::{Act, Parent, Step};
 use super::why::Why;
@@ -22,7 +22,7 @@ use crate::{fsat, order};
 
 /// Steps of one directory that one thread takes at a time.
 const BATCH: usize = 64;
-/// Most new files that are synced one by one; see `store::unsynced`.
+/// Most names that are synced one by one; see `store::unsynced`.
 const SYNC_EACH: usize = 64;
 
 /// Makes the staging directories. Their parents are in the journal.
@@ -76,11 +76,10 @@ fn probe(staging: &OwnedFd, place: &Path) -> Result<(), ApplyError> {
 pub(super) fn make_new(
     plan: &mut Plan<'_>,
     work: &Work,
+    syncing: Syncing,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<(usize, Why)>, ApplyError> {
     let staging = work.staging();
-    let news = plan.items.iter().filter(|item| item.change != Sort::Removed).count();
-    let syncs = news <= SYNC_EACH;
     let numbered: Vec<(usize, &Step)> =
         plan.steps.iter().enumerate().filter(|(_, step)| step.is_staged()).collect();
     let batches: Vec<_> =
@@ -90,7 +89,7 @@ pub(super) fn make_new(
         let dir = open_staging(&plan_now.parents[batch[0].1.parent], &staging)?;
         let made = batch.iter().map(|(number, step)| {
             progress(1);
-            make_one(plan_now, step, &dir, syncs).map(|made| (*number, made))
+            make_one(plan_now, step, &dir, syncing).map(|made| (*number, made))
         });
         made.collect::<Result<Vec<_>, ApplyError>>()
     };
@@ -107,7 +106,7 @@ pub(super) fn make_new(
         }
     }
     for number in linked {
-        match make_linked(plan, number, &staging, syncs, &refused) {
+        match make_linked(plan, number, &staging, syncing, &refused) {
             Ok(new) => plan.steps[number].new = new,
             Err(Fault::Refused(why)) => refused.push((number, why)),
             Err(Fault::Failed(error)) => return Err(error),
@@ -129,11 +128,11 @@ enum Made {
     Refused(Why),
 }
 
-fn make_one(plan: &Plan<'_>, step: &Step, dir: &OwnedFd, syncs: bool) -> Result<Made, ApplyError> {
+fn make_one(plan: &Plan<'_>, step: &Step, dir: &OwnedFd, syncing: Syncing) -> Result<Made, ApplyError> {
     if !matches!(step.act, Act::Add | Act::Exchange) {
         return Ok(Made::Whole(Snapshot::default()));
     }
-    let mut making = Making::new(plan, step, dir, syncs);
+    let mut making = Making::new(plan, step, dir, syncing);
     if making.has_links_to_others() {
         return Ok(Made::Linked);
     }
@@ -149,12 +148,12 @@ fn make_linked(
     plan: &Plan<'_>,
     number: usize,
     staging: &str,
-    syncs: bool,
+    syncing: Syncing,
     refused: &[(usize, Why)],
 ) -> Result<Snapshot, Fault> {
     let step = &plan.steps[number];
     let dir = open_staging(&plan.parents[step.parent], staging)?;
-    let mut making = Making::new(plan, step, &dir, syncs);
+    let mut making = Making::new(plan, step, &dir, syncing);
     making.begin()?;
     for Link { entry, to } in std::mem::take(&mut making.links) {
         let refuse = || Fault::Refused(Why::LinkOf { path: to.to_owned() });
@@ -196,17 +195,13 @@ pub(super) fn open_staging(parent: &Parent, name: &str) -> Result<OwnedFd, Apply
 }
 
 /// Puts on the disk what was made and not synced one by one, and after renames the directories in which they were.
-pub(super) fn sync(work: &Work, what: Synced) -> Result<(), ApplyError> {
+pub(super) fn sync(work: &Work, syncing: Syncing) -> Result<(), ApplyError> {
     let used: BTreeSet<usize> = work.steps.iter().map(|step| step.parent).collect();
-    let many = match what {
-        Synced::Made => work.steps.iter().map(|step| step.new.nodes.len()).sum::<usize>() > SYNC_EACH,
-        Synced::Renamed => used.len() > SYNC_EACH,
-    };
     let mut synced = BTreeSet::new();
     for parent in used.into_iter().map(|parent| &work.parents[parent]) {
         let failed = || ApplyError::io("sync", parent.path.clone());
         let dir = parent.open().map_err(failed())?;
-        if many {
+        if syncing == Syncing::Whole {
             if synced.insert(parent.dev) {
                 rustix::fs::syncfs(&dir).map_err(failed())?;
             }
@@ -221,8 +216,18 @@ pub(super) fn sync(work: &Work, what: Synced) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// How what is made comes to be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Synced {
-    Made,
-    Renamed,
+pub(super) enum Syncing {
+    /// File by file, so that nobody waits for what others wrote.
+    Each,
+    /// The whole file system at once.
+    Whole,
+}
+
+impl Syncing {
+    pub fn of(plan: &Plan<'_>) -> Syncing {
+        let names = plan.items.iter().filter(|item| matches!(item.outcome, Outcome::Done(_))).count();
+        if names > SYNC_EACH { Syncing::Whole } else { Syncing::Each }
+    }
 }
