@@ -166,6 +166,26 @@ fn edits_of_the_same_lines_overlap() {
 }
 
 #[test]
+fn a_carriage_return_is_no_missing_newline() {
+    let three_way = ThreeWay::new(Some(b"a\rb\r\n"), b"x\rb\r\n", b"y\rb\r\nc");
+    let wanted = "\
+@@ seen 1 yours 1 proposed 1 @@ overlap
+<<<<<<< yours
+ x\r
+||||||| seen by the command
+ a\r
+=======
+ y\r
+>>>>>>> proposed
+ b\r
+@@ seen 2,0 yours 2,0 proposed 3 @@ proposed alone
++c
+\\ No newline at end of file
+";
+    assert_eq!(shown(&three_way, 3), wanted);
+}
+
+#[test]
 fn the_same_edit_of_both_is_no_conflict() {
     let three_way = ThreeWay::new(Some(b"a\nb\n"), b"a\nc\n", b"a\nc\n");
     assert_eq!(three_way.merged().unwrap(), b"a\nc\n");

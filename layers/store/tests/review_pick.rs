@@ -180,7 +180,7 @@ fn what_has_no_hunks_is_taken_as_a_whole() {
     reviewed.left("empty", Kind::Directory { opaque: false }, 0o755);
     std::fs::write(reviewed.host("unknown"), "z\n").unwrap();
     let (selection, heard) = picked(&reviewed, &["y", "n", "y", "n", "y", "y", "y"]);
-    let chosen: Vec<_> = selection.chosen.keys().map(|path| path.to_str().unwrap()).collect();
+    let chosen: Vec<_> = selection.paths().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(chosen, ["bin", "gone", "moved", "to", "unknown", "way/in"]);
     let asked: Vec<&str> =
         heard.lines().filter_map(|line| line.strip_prefix("(1/1) Take ")?.split(" [").next()).collect();
@@ -208,7 +208,7 @@ fn a_directory_goes_with_all_that_lay_there() {
     reviewed.entry("dir", |entry| entry.kind = Kind::Whiteout);
     reviewed.entry("dir", |entry| entry.meta = vfsrun_layers::Meta::default());
     let (selection, heard) = picked(&reviewed, &["n", "y"]);
-    assert_eq!(selection.chosen.keys().collect::<Vec<_>>(), [Path::new("dir")]);
+    assert_eq!(selection.paths().collect::<Vec<_>>(), [Path::new("dir")]);
     assert!(selection.has(Path::new("dir/a")) && !selection.has(Path::new("becomes-dir/in")));
     assert!(heard.contains("+ /becomes-dir/in\n(1/1) Take this change of /becomes-dir ["), "{heard}");
     assert!(heard.contains("- /dir/a\n- /dir/b\n(1/1) Take the removal of /dir ["), "{heard}");

@@ -25,6 +25,18 @@ pub enum Chosen {
     },
 }
 
+impl Selection {
+    /// Whether something of the path is chosen, or all of a directory that it is in.
+    pub fn has(&self, path: &Path) -> bool {
+        path.ancestors().any(|path| self.chosen.contains_key(path))
+    }
+
+    /// Relative to the root. All that changed at or below one of them is meant.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.chosen.keys().map(PathBuf::as_path)
+    }
+}
+
 /// The hunks of a text, to be chosen from.
 #[derive(Debug)]
 pub struct Hunks<'a> {

@@ -143,11 +143,6 @@ fn what(item: &Item<'_>) -> [String; 2] {
 }
 
 impl Selection {
-    /// Whether something of the path is chosen, or all of a directory that it is in.
-    pub fn has(&self, path: &Path) -> bool {
-        path.ancestors().any(|path| self.chosen.contains_key(path))
-    }
-
     fn take(&mut self, item: &Item<'_>, chosen: Chosen) {
         if let Some(from) = item.from {
             self.chosen.insert(from.was.path.clone(), Chosen::Whole);

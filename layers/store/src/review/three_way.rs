@@ -6,7 +6,7 @@ use std::ops::Range;
 use similar::{MergeResolution, TextMerge, TextMergeConfig};
 
 use super::patch::{write_hunk, write_line};
-use super::text::{Sign, TextDiff, lines, place};
+use super::text::{Sign, TextDiff, place};
 use super::{LineKind, Out};
 
 pub struct ThreeWay<'a> {
@@ -84,13 +84,10 @@ impl<'a> ThreeWay<'a> {
         (head, tail): (Range<usize>, Range<usize>),
         out: &mut Out<'_>,
     ) -> io::Result<()> {
-        let seen =
-            |range: Range<usize>| range.filter_map(|line| merge.base_line(line)).collect::<Vec<_>>().concat();
+        let seen = |range: Range<usize>| range.filter_map(|line| merge.base_line(line)).collect::<Vec<_>>();
         let before = seen(region.base_range());
-        let yours: Vec<u8> =
-            region.ours_range().filter_map(|line| merge.ours_line(line)).collect::<Vec<_>>().concat();
-        let proposed: Vec<u8> =
-            region.theirs_range().filter_map(|line| merge.theirs_line(line)).collect::<Vec<_>>().concat();
+        let yours: Vec<&[u8]> = region.ours_range().filter_map(|line| merge.ours_line(line)).collect();
+        let proposed: Vec<&[u8]> = region.theirs_range().filter_map(|line| merge.theirs_line(line)).collect();
         let verdict = match region.resolution() {
             MergeResolution::Ours => "yours alone",
             MergeResolution::Theirs => "proposed alone",
@@ -101,38 +98,37 @@ impl<'a> ThreeWay<'a> {
             [region.base_range(), region.ours_range(), region.theirs_range()].map(|range| place(&range));
         let header = format!("@@ seen {} yours {} proposed {} @@ {verdict}", ranges[0], ranges[1], ranges[2]);
         out(LineKind::Hunk, header.as_bytes())?;
-        let mut put =
-            |sign, text: &[u8]| lines(text).into_iter().try_for_each(|line| write_line(sign, line, out));
-        put(Sign::Same, &seen(head))?;
+        put(Sign::Same, &seen(head), out)?;
         match region.resolution() {
             MergeResolution::Ours | MergeResolution::Both => {
-                put(Sign::Removed, &before)?;
-                put(Sign::Added, &yours)?;
+                put(Sign::Removed, &before, out)?;
+                put(Sign::Added, &yours, out)?;
             }
             MergeResolution::Theirs => {
-                put(Sign::Removed, &before)?;
-                put(Sign::Added, &proposed)?;
+                put(Sign::Removed, &before, out)?;
+                put(Sign::Added, &proposed, out)?;
             }
             _ => {
-                marked(
-                    &[
-                        ("<<<<<<< yours", &yours),
-                        ("||||||| seen by the command", &before),
-                        ("=======", &proposed),
-                    ],
-                    out,
-                )?;
+                let versions = [
+                    ("<<<<<<< yours", yours),
+                    ("||||||| seen by the command", before),
+                    ("=======", proposed),
+                ];
+                for (marker, lines) in versions {
+                    out(LineKind::Note, marker.as_bytes())?;
+                    put(Sign::Same, &lines, out)?;
+                }
                 out(LineKind::Note, b">>>>>>> proposed")?;
             }
         }
-        lines(&seen(tail)).into_iter().try_for_each(|line| write_line(Sign::Same, line, out))
+        put(Sign::Same, &seen(tail), out)
     }
 }
 
-fn marked(parts: &[(&str, &[u8])], out: &mut Out<'_>) -> io::Result<()> {
-    for (marker, text) in parts {
-        out(LineKind::Note, marker.as_bytes())?;
-        lines(text).into_iter().try_for_each(|line| write_line(Sign::Same, line, out))?;
-    }
-    Ok(())
+fn put(sign: Sign, lines: &[&[u8]], out: &mut Out<'_>) -> io::Result<()> {
+    lines.iter().try_for_each(|line| match line.last() {
+        // A carriage return ends a line of a merge too.
+        Some(b'\r') => write_line(sign, &[line, &b"\n"[..]].concat(), out),
+        _ => write_line(sign, line, out),
+    })
 }
