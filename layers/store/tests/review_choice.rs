@@ -166,23 +166,30 @@ fn edits_of_the_same_lines_overlap() {
 }
 
 #[test]
-fn a_carriage_return_is_no_missing_newline() {
-    let three_way = ThreeWay::new(Some(b"a\rb\r\n"), b"x\rb\r\n", b"y\rb\r\nc");
+fn edits_side_by_side_overlap() {
+    let three_way = ThreeWay::new(Some(b"a\nb\nc\n"), b"A\nb\nc\n", b"a\nB\nc\n");
+    assert_eq!(three_way.verdict(), Verdict::Overlap);
     let wanted = "\
-@@ seen 1 yours 1 proposed 1 @@ overlap
+@@ seen 1,2 yours 1,2 proposed 1,2 @@ overlap
 <<<<<<< yours
- x\r
+ A
+ b
 ||||||| seen by the command
- a\r
+ a
+ b
 =======
- y\r
+ a
+ B
 >>>>>>> proposed
- b\r
-@@ seen 2,0 yours 2,0 proposed 3 @@ proposed alone
-+c
-\\ No newline at end of file
 ";
-    assert_eq!(shown(&three_way, 3), wanted);
+    assert_eq!(shown(&three_way, 0), wanted);
+}
+
+#[test]
+fn any_number_of_lines_may_be_shown_around() {
+    let three_way = ThreeWay::new(Some(b"a\nb\n"), b"a\nb\n", b"a\nc\n");
+    assert_eq!(shown(&three_way, usize::MAX), "@@ seen 2 yours 2 proposed 2 @@ proposed alone\n a\n-b\n+c\n");
+    assert_eq!(Hunks::new(b"a\nb\n", b"a\nc\n", usize::MAX).hunks()[0].header(), "@@ -1,2 +1,2 @@");
 }
 
 #[test]
@@ -204,7 +211,7 @@ fn without_a_common_origin_nothing_is_merged() {
 fn hostile_merges_come_to_an_end() {
     let lines =
         |of: &dyn Fn(usize) -> usize| -> String { (0..50_000).map(|n| format!("{}\n", of(n))).collect() };
-    let (before, yours) = (lines(&|n| n), lines(&|n| n * 7919 % 50_000));
+    let (before, yours) = (lines(&|n| n), lines(&|n| n * 7919 % 300_000));
     let proposed = lines(&|n| n % 2);
     let three_way = ThreeWay::new(Some(before.as_bytes()), yours.as_bytes(), proposed.as_bytes());
     assert_eq!(three_way.verdict(), Verdict::Overlap);
@@ -235,6 +242,15 @@ proptest! {
         let half = hunks.chosen(&some);
         let rest = Hunks::new(&half, after.as_bytes(), 0);
         prop_assert_eq!(rest.chosen(&vec![true; rest.hunks().len()]), after.as_bytes());
+    }
+
+    #[test]
+    fn edits_that_a_line_parts_are_merged(yours in any_end(), proposed in any_end(), mark in "[d-f]") {
+        let marked = |start: &str, end: &str| format!("{start}\n{mark}\n{end}");
+        let before = marked("x", "y\nz");
+        let (mine, theirs) = (marked(&yours, "y\nz"), marked("x", &proposed));
+        let three_way = ThreeWay::new(Some(before.as_bytes()), mine.as_bytes(), theirs.as_bytes());
+        prop_assert_eq!(three_way.merged().unwrap(), marked(&yours, &proposed).into_bytes());
     }
 
     #[test]

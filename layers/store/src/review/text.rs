@@ -49,7 +49,8 @@ impl<'a> TextDiff<'a> {
 
     /// With `context` lines around each; those whose context meets are one.
     pub fn hunks(&self, context: usize) -> Vec<Hunk> {
-        let groups = similar::group_diff_ops(self.ops.clone(), context);
+        // More than there can be, and no more than can be doubled.
+        let groups = similar::group_diff_ops(self.ops.clone(), context.min(self.old.len()));
         groups.into_iter().map(|ops| Hunk { parts: ops.iter().filter_map(part).collect() }).collect()
     }
 
