@@ -257,6 +257,8 @@ conflict /src/f: overlap
     // A diff is of what the command saw.
     let shown = diff(sandbox, &["/src/clean", "-U0"]).expect(0).stdout;
     assert!(shown.ends_with("@@ -9 +9 @@\n-9\n+nine\n"), "{shown}");
+    let all = diff(sandbox, &["/src/clean", "-U", "18446744073709551615"]).expect(0).stdout;
+    assert!(all.contains("\n@@ -1,9 +1,9 @@\n"), "{all}");
 }
 
 fn some_hunks_are_chosen_and_brought_to_the_tree(sandbox: &Sandbox) {

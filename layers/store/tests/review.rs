@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::reviewed::Reviewed;
+use common::skip;
 use vfsrun_layers::base::{Place, SeenKind};
 use vfsrun_layers::review::{Content, Form, MOST_BYTES, MOST_LINES, Patch, Review, Side, Stat, stat};
 use vfsrun_layers::{Digest, Entry, Kind, Manifest, Meta};
@@ -290,6 +291,37 @@ fn what_was_kept_is_shown_when_the_file_has_changed_since() {
     assert!(people.contains("@@ -1 +1 @@\n-seen\n+new\n"), "{people}");
     assert!(people.contains("@@ -1 +0,0 @@\n-seen too\n"), "{people}");
     assert_eq!(reviewed.git().1, [""; 0]);
+}
+
+#[test]
+fn attributes_are_told_by_name() {
+    let mut reviewed = Reviewed::new();
+    fs::write(reviewed.host("f"), "x\n").unwrap();
+    let set = |name: &str, value: &[u8]| {
+        rustix::fs::setxattr(reviewed.host("f"), name, value, rustix::fs::XattrFlags::empty())
+    };
+    if set("user.gone", b"1").and(set("user.other", b"1")).and(set("user.same", b"1")).is_err() {
+        return skip::this_test("the file system of temporary files has no user attributes");
+    }
+    reviewed.note(std::path::Path::new("f"));
+    reviewed.has("f", "x\n").had("fixed", "x\n").has("fixed", "y\n");
+    for (name, value) in [("user.new\x1b", b"1"), ("user.other", b"2"), ("user.same", b"1")] {
+        reviewed.entry("f", |entry| _ = entry.meta.xattrs.insert(name.into(), value.to_vec()));
+    }
+    reviewed.entry("fixed", |entry| _ = entry.meta.xattrs.insert("user.a".into(), b"1".to_vec()));
+    let seen = reviewed.world.store.put_blob(&b"y\n"[..]).unwrap().0;
+    reviewed.seen("fixed", |seen_file| {
+        seen_file.place = Place::Fixed { name: "layer".into(), content: Some(seen) }
+    });
+    let wanted = "\
+diff --git a/f b/f
+attribute user.gone removed
+attribute user.new%1B added
+attribute user.other changed
+diff --git a/fixed b/fixed
+attributes user.a (which there were before is not known)
+";
+    assert_eq!(reviewed.people(), wanted);
 }
 
 #[test]
