@@ -16,6 +16,7 @@ as_root!(
     a_blob_that_somebody_else_has_just_put_is_waited_for,
     a_stored_input_manifest_does,
     an_action_that_changes_files_does,
+    an_action_whose_name_keeps_what_it_saw_does,
 );
 
 const RUN: &str = "0123456789abcdef";
@@ -128,6 +129,20 @@ fn an_action_that_changes_files_does(sandbox: &Sandbox) {
     assert!(seen.removed >= 2, "{seen:?}");
 }
 
+fn an_action_whose_name_keeps_what_it_saw_does(sandbox: &Sandbox) {
+    if cannot_trace() {
+        return;
+    }
+    sandbox.sh("mkdir src; echo 1 > src/changed; echo 2 > src/removed; sleep 0.1");
+    let capture = json!({ "name": "result", "only": ["/src/"], "base": "contents" });
+    let vfs = json!({ "branches": [{ "path": "src", "at": "/src" }], "capture": capture });
+    let spec = sandbox.shell_spec("echo 3 > /src/changed; rm /src/removed", &vfs);
+    sandbox.write_json("spec.json", &spec);
+    sandbox.call(&["layer", "ls"]).expect(0);
+    let seen = check_with(sandbox, &["./spec.json"], "result", &[sandbox.store().join("runs")], false);
+    assert_eq!((seen.blobs, seen.manifests), (3, 2));
+}
+
 fn cannot_trace() -> bool {
     let cannot = !fixtures::has("strace");
     if cannot {
@@ -165,8 +180,8 @@ fn check_with(
     calls.retain(|call| call.paths.iter().any(|path| path.starts_with(&store.directory)));
     let seen = store.play(calls.iter(), Disk::new(unsynced)).unwrap_or_else(|lost| panic!("{lost}"));
     assert_eq!(seen.names, 1, "{seen:?}");
-    // Nothing to wait for but what others do; what is waited for twice.
-    let may_be_idle = seen.manifests == 0 || seen.replaced > 0;
+    // Nothing to wait for but what others do; what is waited for twice, as each of two layers is by itself.
+    let may_be_idle = seen.manifests != 1 || seen.replaced > 0;
     let by_syncfs = calls.iter().any(|call| call.name == "syncfs");
     for (index, wait) in calls.iter().enumerate().filter(|(_, call)| call.is_sync()) {
         let others = calls[..index].iter().chain(&calls[index + 1..]);
@@ -180,9 +195,25 @@ fn check_with(
 /// What the program has made, by which its calls are judged.
 struct Store {
     directory: PathBuf,
+    /// The one that the name leads to, and that with what was seen.
+    layers: Vec<Layer>,
+    name: PathBuf,
+}
+
+struct Layer {
     manifest: PathBuf,
     blobs: Vec<PathBuf>,
-    name: PathBuf,
+}
+
+impl Layer {
+    fn read(directory: &Path, digest: &str) -> Layer {
+        let hex = digest.strip_prefix("b3:").expect("a layer has a digest");
+        let manifest = directory.join("layers").join(hex);
+        let text = std::fs::read_to_string(&manifest).expect("a name leads to layers");
+        let blobs = Regex::new(r#""h":"(..)(\w{62})""#).expect("it is one");
+        let blobs = blobs.captures_iter(&text).map(|hex| directory.join("blobs").join(&hex[1]).join(&hex[2]));
+        Layer { blobs: blobs.collect(), manifest }
+    }
 }
 
 impl Store {
@@ -190,13 +221,19 @@ impl Store {
         let directory = sandbox.store();
         let path = directory.join("names").join(name);
         let held = std::fs::read_to_string(&path).expect("the layer has its name");
-        let digest = held.lines().next().and_then(|line| line.strip_prefix("b3:"));
-        let hex = digest.expect("a name holds a digest");
-        let manifest = directory.join("layers").join(hex);
-        let text = std::fs::read_to_string(&manifest).expect("the name leads to a layer");
-        let blobs = Regex::new(r#""h":"(..)(\w{62})""#).expect("it is one");
-        let blobs = blobs.captures_iter(&text).map(|hex| directory.join("blobs").join(&hex[1]).join(&hex[2]));
-        Store { blobs: blobs.collect(), directory, manifest, name: path }
+        let contents = Regex::new(r#"(?m)^\{.*"contents":"(b3:\w+)""#).expect("it is one");
+        let contents = contents.captures(&held).map(|found| found[1].to_owned());
+        let digests = held.lines().next().map(str::to_owned).into_iter().chain(contents);
+        let layers = digests.map(|digest| Layer::read(&directory, &digest)).collect();
+        Store { layers, directory, name: path }
+    }
+
+    fn manifests(&self) -> impl Iterator<Item = &PathBuf> {
+        self.layers.iter().map(|layer| &layer.manifest)
+    }
+
+    fn blobs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.layers.iter().flat_map(|layer| &layer.blobs)
     }
 
     /// Looks at the disk before each of the calls, and at the end. Errors: what could be lost, and who counts on it.
@@ -206,7 +243,7 @@ impl Store {
             self.check(call, &mut disk, &mut seen)?;
             disk.apply(call);
         }
-        on_disk(&mut disk, [&self.manifest, &self.name], "the end")?;
+        on_disk(&mut disk, self.manifests().chain([&self.name]), "the end")?;
         Ok(seen)
     }
 
@@ -222,17 +259,17 @@ impl Store {
             }
             seen.replaced += usize::from(below("blobs") && !is_new_blob);
         }
-        if is_rename && *target == self.manifest {
-            on_disk(disk, &self.blobs, &call.line)?;
+        if let Some(layer) = self.layers.iter().find(|layer| is_rename && *target == layer.manifest) {
+            on_disk(disk, &layer.blobs, &call.line)?;
             seen.manifests += 1;
         }
         if is_rename && *target == self.name {
-            on_disk(disk, self.blobs.iter().chain([&self.manifest]), &call.line)?;
-            (seen.names, seen.blobs) = (seen.names + 1, self.blobs.len());
+            on_disk(disk, self.blobs().chain(self.manifests()), &call.line)?;
+            (seen.names, seen.blobs) = (seen.names + 1, self.blobs().count());
         }
         if call.name == "utimensat" && call.has("tv_sec=1,") {
             // By whichever of its names it is open.
-            let blob = self.blobs.iter().find(|blob| disk.is_same(blob, target));
+            let blob = self.blobs().find(|blob| disk.is_same(blob, target));
             if let Some(blob) = blob {
                 on_disk(disk, [blob], &call.line)?;
                 seen.settled += 1;
@@ -240,7 +277,7 @@ impl Store {
         }
         let upper = target.ancestors().find(|path| below("runs") && path.ends_with("upper"));
         if let Some(upper) = upper.filter(|_| call.name == "unlinkat") {
-            on_disk(disk, [&self.manifest, &self.name], &call.line)?;
+            on_disk(disk, self.manifests().chain([&self.name]), &call.line)?;
             if disk.may_have_name(&upper.with_file_name("keep")) {
                 return Err(format!("an upper that lacks files may be kept after {}", call.line));
             }

@@ -15,6 +15,7 @@ as_root!(
     killed_import_of_a_tar_can_be_repeated,
     killed_collection_can_be_repeated,
     killed_removal_can_be_repeated,
+    killed_removal_of_what_was_seen_can_be_repeated,
 );
 
 /// How many deaths a test dies, where it does not die all.
@@ -108,6 +109,24 @@ fn killed_removal_can_be_repeated(sandbox: &Sandbox) {
     store.dies(&["layer", "rm", "two"], |when| {
         let again = sandbox.call(&["layer", "rm", "two"]);
         let is_done = again.stderr.contains("no layer is named two");
+        assert!(again.code() == 0 || again.code() == 125 && is_done, "{when}: {}", again.stderr);
+    });
+}
+
+/// What the name's base holds goes with it, or with the next collection.
+fn killed_removal_of_what_was_seen_can_be_repeated(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src; echo before > src/f; sleep 0.1");
+    let vfs = json!({
+        "branches": [{ "path": "src", "at": "/src" }],
+        "capture": { "name": "seen", "only": ["/src/"], "base": "contents" },
+    });
+    sandbox.run(&sandbox.shell_spec("echo after > /src/f", &vfs)).expect(0);
+    let base = sandbox.call(&["layer", "show", "--base", "seen"]).expect(0).stdout;
+    assert!(base.lines().next().unwrap().contains("\"contents\":\"b3:"), "{base}");
+    let store = Store::new(sandbox, "");
+    store.dies(&["layer", "rm", "seen"], |when| {
+        let again = sandbox.call(&["layer", "rm", "seen"]);
+        let is_done = again.stderr.contains("no layer is named seen");
         assert!(again.code() == 0 || again.code() == 125 && is_done, "{when}: {}", again.stderr);
     });
 }
