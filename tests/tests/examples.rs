@@ -61,6 +61,22 @@ fn formatter(sandbox: &Sandbox) {
     assert_eq!(changes("trimmed"), "~ /project/main.c\n");
     assert_eq!(changes("sorted"), "~ /project/words.txt\n");
     assert_eq!(changes("built"), "+ /project/main\n");
+    // A proposal is brought to the source, but for what somebody has saved since; that is what the formatter is given next.
+    sandbox.call(&["apply", "sorted"]).expect(0);
+    assert_eq!(sandbox.sh("cat formatter/project/words.txt"), "apple\npear\nplum\n");
+    let saved = "/* saved */  \n";
+    sandbox.sh(&format!("printf '{saved}' >> formatter/project/main.c && sleep 0.1"));
+    let refused = sandbox.call(&["apply", "trimmed"]).expect(1);
+    refused.assert_stderr_has("/project/main.c: it has changed since the command saw it");
+    let source = || sandbox.sh("cat formatter/project/main.c");
+    assert!(source().starts_with("#include <stdio.h>  \n") && source().ends_with(saved), "{}", source());
+    run(sandbox, "formatter").expect(0);
+    sandbox.call(&["apply", "trimmed"]).expect(0);
+    assert!(
+        source().starts_with("#include <stdio.h>\n") && source().ends_with("/* saved */\n"),
+        "{}",
+        source()
+    );
     // Whatever becomes of the source, a proposal has both sides of itself.
     sandbox.sh("rm -r formatter");
     let proposed = |name: &str| {
