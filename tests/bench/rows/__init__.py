@@ -15,6 +15,7 @@ from .memory import Memory
 from .read import Pages, Read
 from .seccomp import Seccomp
 from .traced import Traced, TracedSqlite
+from .trial import TryApply
 from .true import Touch, True_, TrueUser
 from .warm import Warm
 
@@ -22,6 +23,7 @@ ROWS = {
     "true": True_,
     "true-user": TrueUser,
     "touch": Touch,
+    "try-apply": TryApply,
     "live": Live,
     "attach": Attach,
     "bundle": Bundle,
