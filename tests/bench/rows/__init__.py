@@ -15,7 +15,7 @@ from .memory import Memory
 from .read import Pages, Read
 from .seccomp import Seccomp
 from .traced import Traced, TracedSqlite
-from .trial import TryApply
+from .trial import TryApply, TryTrue, TryTrueUser
 from .true import Touch, True_, TrueUser
 from .warm import Warm
 
@@ -23,6 +23,8 @@ ROWS = {
     "true": True_,
     "true-user": TrueUser,
     "touch": Touch,
+    "try-true": TryTrue,
+    "try-true-user": TryTrueUser,
     "try-apply": TryApply,
     "live": Live,
     "attach": Attach,

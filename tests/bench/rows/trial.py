@@ -1,15 +1,55 @@
-"""Proposed changes brought to the host's files."""
+"""A command tried on the whole host, and proposed changes brought to the host's files."""
 
 import json
+import shutil
 import subprocess
 import time
 
+from lab.caller import ENVIRONMENT
+from lab.peers import need
 from lab.rounds import WrongResult
 from lab.row import Bar, Candidate, Metric, Row, cpu, wall
 
 from .capture import FILES, make_files, places
+from .true import prove
 
+BARE = "unshare"
 LOOP = "rm, mv"
+
+
+class TryTrue(Row):
+    """`vfsrun try -- /bin/true`, warm: the whole host as the command's root, copy-on-write, and nothing changed at its end. `unshare -rm`
+    makes a user and a mount namespace and nothing else; bwrap binds the host's root, which the command may write to."""
+
+    title = "trying /bin/true on the whole host, as root"
+    rounds = 40
+    caller = "own"
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        need("unshare")
+        who = workspace.caller(self.caller)
+        root, store = who.home / "try.root", who.home / "try.store"
+        workspace.serves(root)
+        ours = "vfsrun try"
+        argv = [who.vfsrun, "--root", root, "--store", store, "try", "--no", "--quiet", "--", "/bin/true"]
+        whole = ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--share-net", "--die-with-parent"]
+        self.candidates = [
+            Candidate(BARE, who, ["unshare", "-rm", "/bin/true"]),
+            Candidate(ours, who, argv, root=root),
+        ]
+        if shutil.which("bwrap", path=ENVIRONMENT["PATH"]):
+            self.candidates.append(Candidate("bwrap", who, ["bwrap", *whole, "/bin/true"]))
+        for candidate in self.candidates:
+            prove(candidate, candidate.argv[:-1])
+        self.metrics = [Metric("wall", wall, BARE, {ours: Bar(0.030, absolute=True)}), Metric("CPU", cpu, BARE)]
+
+
+class TryTrueUser(TryTrue):
+    """The same as an ordinary user with subordinate ids."""
+
+    title = "trying /bin/true on the whole host, as an ordinary user"
+    caller = "ordinary"
 
 
 class TryApply(Row):

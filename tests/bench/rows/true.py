@@ -58,15 +58,20 @@ class True_(Row):
             raise WrongResult(f"the layer has {result['layer']['added']} new names")
 
     def prove(self, candidate):
-        """`true` says nothing: other commands in its place show that commands run and that their status comes back."""
         command = [word for word in candidate.argv if word not in self.command]
         if candidate.name != PEER:
             command.append("--")
-        said = candidate.caller.run([*command, "/bin/echo", "here"])
-        if said["status"] != 0 or said["stdout"] != "here\n":
-            raise WrongResult(f"{candidate.name} does not run echo: {said['stderr']}")
-        if candidate.caller.run([*command, "/bin/false"])["status"] != 1:
-            raise WrongResult(f"{candidate.name} does not hand on the status of false")
+        prove(candidate, command)
+
+
+def prove(candidate, command):
+    """`true` says nothing: other commands in its place, after the words of `command`, show that commands run and that their status comes
+    back."""
+    said = candidate.caller.run([*command, "/bin/echo", "here"])
+    if said["status"] != 0 or said["stdout"] != "here\n":
+        raise WrongResult(f"{candidate.name} does not run echo: {said['stderr']}")
+    if candidate.caller.run([*command, "/bin/false"])["status"] != 1:
+        raise WrongResult(f"{candidate.name} does not hand on the status of false")
 
 
 class TrueUser(True_):
