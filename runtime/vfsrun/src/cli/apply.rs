@@ -20,7 +20,7 @@ pub struct Apply {
     /// What the spec's capture.name says
     #[arg(required_unless_present = "undo", conflicts_with = "undo")]
     pub name: Option<String>,
-    /// In the root of the run, with what is below; otherwise all
+    /// What lies there or below: paths in the root, or on the host; otherwise all
     #[arg(conflicts_with = "undo")]
     pub paths: Vec<PathBuf>,
     /// Bring them to the same paths below this directory instead, where they have to hold what the command saw

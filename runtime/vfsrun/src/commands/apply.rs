@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use vfsrun_layers::apply::{Applied, Item, Options, Outcome as Fate, Plan, Sort, UNDO, choose};
@@ -13,6 +13,7 @@ use super::changes::base;
 use super::diff::conflicts;
 use super::paint::Paint;
 use super::pick::pick;
+use super::places::Places;
 use super::{Failure, Outcome, print, print_lines};
 use crate::cli::{Apply, Global, When};
 use crate::log::note;
@@ -39,7 +40,7 @@ pub fn apply(command: &Apply, global: &Global) -> Outcome {
     let hold = store.hold(&base.layer).map_err(|error| own(&error))?;
     let mut layer = store.manifest(&base.layer).map_err(|error| own(&error))?;
     if !command.paths.is_empty() {
-        layer = choose(&layer, &base, &command.paths).map_err(|error| own(&error))?;
+        layer = chosen(&layer, &base, name, &command.paths)?;
     }
     // The halves of files that are chosen are needed to the end.
     let adding = command.patch.then(|| store.adding()).transpose().map_err(|error| own(&error))?;
@@ -51,11 +52,6 @@ pub fn apply(command: &Apply, global: &Global) -> Outcome {
     let options = Options { to, whole: command.whole, name: named };
     let shown = layer.clone();
     let plan = Plan::new(&store, layer, &base, options);
-    let unknown = unknown_paths(command, plan.items());
-    if !unknown.is_empty() {
-        let message = format!("{name} changes nothing at {}", unknown.join(", "));
-        return Err(Failure { message, code: 125 });
-    }
     if command.dry_run {
         return print_dry(command, plan.items());
     }
@@ -64,10 +60,25 @@ pub fn apply(command: &Apply, global: &Global) -> Outcome {
     progress.end();
     drop((hold, adding));
     let applied = applied.map_err(|error| own(&error))?;
-    if !command.json && command.to.is_none() {
+    tell(&applied.notes.0);
+    let is_refused = tell_conflicts(&applied.items);
+    if is_refused && !command.json && command.to.is_none() {
         show_conflicts(&store, &shown, &base, &applied).map_err(|error| own(&error))?;
     }
-    report(command, &applied)
+    report(command, &applied, is_refused)
+}
+
+/// What lies at `paths`, in the root or on the host.
+fn chosen(layer: &Manifest, base: &Base, name: &str, paths: &[PathBuf]) -> Result<Manifest, Failure> {
+    let places = Places::new(paths, layer, base).map_err(|error| Failure::own(&error))?;
+    let unknown: Vec<_> = places.unknown().map(|path| path.display().to_string()).collect();
+    if !unknown.is_empty() {
+        let message = format!("{name} changes nothing at {}", unknown.join(", "));
+        return Err(Failure { message, code: 125 });
+    }
+    let all = layer.entries.iter().map(|entry| &entry.path).chain(base.seen.iter().map(|seen| &seen.path));
+    let paths: Vec<PathBuf> = all.filter(|path| places.has(base, path)).cloned().collect();
+    choose(layer, base, &paths).map_err(|error| Failure::own(&error))
 }
 
 /// Those of the changes, and of each the hunks, that the user says yes to.
@@ -107,17 +118,9 @@ fn has(store: &LayerStore, name: &str) -> Result<bool, Failure> {
     Ok(names.iter().any(|(known, _)| known == name))
 }
 
-fn resolved(to: &Path) -> Result<std::path::PathBuf, Failure> {
+fn resolved(to: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(to)
         .map_err(|error| Failure { message: format!("cannot open {}: {error}", to.display()), code: 125 })
-}
-
-fn unknown_paths(command: &Apply, items: &[Item]) -> Vec<String> {
-    let is_known = |path: &Path| {
-        let path = path.strip_prefix("/").unwrap_or(path);
-        items.iter().any(|item| item.path.starts_with(path))
-    };
-    command.paths.iter().filter(|path| !is_known(path)).map(|path| path.display().to_string()).collect()
 }
 
 fn print_dry(command: &Apply, items: &[Item]) -> Outcome {
@@ -130,9 +133,7 @@ fn print_dry(command: &Apply, items: &[Item]) -> Outcome {
     Ok(u8::from(is_refused))
 }
 
-fn report(command: &Apply, applied: &Applied) -> Outcome {
-    tell(&applied.notes.0);
-    let is_refused = tell_conflicts(&applied.items);
+fn report(command: &Apply, applied: &Applied, is_refused: bool) -> Outcome {
     let is_hindered = command.whole && is_refused;
     if command.json {
         print_json(&applied.items, if is_hindered { "not applied" } else { "applied" })?;

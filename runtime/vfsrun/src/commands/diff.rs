@@ -3,7 +3,6 @@
 pub mod conflicts;
 mod json;
 mod pager;
-mod places;
 mod stat;
 
 use std::io::{self, IsTerminal};
@@ -12,9 +11,9 @@ use vfsrun_layers::review::{Form, Patch, Review, ReviewError, half_chosen};
 use vfsrun_layers::{Base, LayerStore, Manifest, escape};
 
 use self::pager::Pager;
-use self::places::Places;
 use super::paint::Paint;
 use super::pick::pick;
+use super::places::{self, Places};
 use super::{Failure, Outcome, apply, changes, print, print_lines};
 use crate::cli::{Diff, Global};
 use crate::log::note;

@@ -12,6 +12,7 @@ pub mod new;
 pub mod odd;
 pub mod paint;
 pub mod pick;
+mod places;
 pub mod plan;
 pub mod ps;
 pub mod run;
