@@ -255,6 +255,43 @@ fn a_new_name_that_exists_hidden_is_left_alone() {
 }
 
 #[test]
+fn a_new_directory_that_exists_hidden_gets_nothing() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("empty")).unwrap();
+    scene.write("other/x", "precious");
+    let dir = |name: &str| at(name, Kind::Directory { opaque: false }, 0o755);
+    let layer = scene.layer([
+        dir("empty"),
+        scene.file("empty/new", "new"),
+        dir("other"),
+        scene.file("other/new", "new"),
+        scene.file("other/x", "new"),
+    ]);
+    let base = scene.base_without(&layer, |path| path != Path::new(""));
+    let before = scene.state("");
+    let applied = scene.apply(&layer, &base);
+    assert_eq!((applied.applied(), whys(&applied).len()), (0, 5), "{:?}", whys(&applied));
+    assert_eq!(scene.state(""), before);
+}
+
+#[test]
+fn what_was_chosen_first_hinders_nothing_of_the_rest() {
+    let scene = Scene::new();
+    let layer = scene.layer([
+        at("dir", Kind::Directory { opaque: false }, 0o755),
+        scene.file("dir/sub/a", "new"),
+        scene.file("dir/sub/b", "new"),
+        scene.file("dir/c", "new"),
+    ]);
+    let base = scene.base(&layer);
+    let chosen = vfsrun_layers::apply::choose(&layer, &base, &["src/dir/sub/b".into()]).unwrap();
+    assert_eq!(scene.apply(&chosen, &base).applied(), 3);
+    let applied = scene.apply(&layer, &base);
+    assert_eq!((applied.applied(), applied.already(), whys(&applied)), (2, 3, vec![]));
+    assert_eq!((scene.read("dir/sub/a"), scene.read("dir/c")), ("new".into(), "new".into()));
+}
+
+#[test]
 fn what_comes_from_a_layer_is_left_alone() {
     let scene = Scene::new();
     let layer = scene.layer([

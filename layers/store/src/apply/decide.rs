@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -11,7 +10,7 @@ use rustix::fs::FileType;
 use super::contents::Contents;
 use super::look::{Found, Ids, Look};
 use super::plan::{Item, Options, Outcome, Sight};
-use super::snapshot::{Node, Snapshot, is_mounted, unknown_names};
+use super::snapshot::{Node, Snapshot, unknown_names};
 use super::step::{Act, Parent, Step};
 use super::why::Why;
 use crate::base::{Access, Place, Seen, SeenKind};
@@ -31,8 +30,8 @@ pub(super) struct Decider<'a> {
     pub(super) sights: &'a [Sight<'a>],
     layer: &'a Manifest,
     pub(super) options: &'a Options,
-    contents: Contents,
-    look: Look,
+    pub(super) contents: Contents,
+    pub(super) look: Look,
     pub(super) items: Vec<Item>,
     pub(super) done: Steps,
     pub(super) parents: HashMap<PathBuf, usize>,
@@ -150,17 +149,33 @@ impl<'a> Decider<'a> {
         if !matches!(is.kind, Kind::Directory { .. }) {
             return self.note(at, Some(place), Outcome::Already);
         }
-        match self.first_unknown(at, found) {
-            Err(why) => self.refuse_all(at, why),
-            Ok(Some(name)) => {
-                let path = sight.path.join(name);
-                self.refuse_all(at, Why::Within { path, why: Box::new(Why::Exists) });
-            }
-            Ok(None) => {
-                self.note(at, Some(place.clone()), Outcome::Already);
-                self.below(at + 1..sight.end, &Around { place: Ok(place), hides: true });
+        if let Err(why) = self.has_a_part(at, &place, found, why) {
+            return self.refuse_all(at, why);
+        }
+        self.note(at, Some(place.clone()), Outcome::Already);
+        self.below(at + 1..sight.end, &Around { place: Ok(place), hides: true });
+    }
+
+    /// Whether what is in a directory of the host is a part of what the layer has there, as a choice leaves it. `why` it is none if it
+    /// is empty: that may be anybody's.
+    fn has_a_part(&mut self, at: usize, place: &Path, found: &Found, why: Why) -> Result<(), Why> {
+        let exists = |path| Why::Within { path, why: Box::new(Why::Exists) };
+        if let Some(name) = self.first_unknown(at, found)? {
+            return Err(exists(self.sights[at].path.join(name)));
+        }
+        let children: Vec<usize> = self.children(at).filter(|child| !self.is_nothing(*child)).collect();
+        let mut has_one = children.is_empty();
+        for child in children {
+            let (sight, layer) = (&self.sights[child], self.layer);
+            let there = self.look.at(&place.join(name_of(sight)))?;
+            if let (Some(is), Some(_)) = (sight.is, there.stat) {
+                if !there.is_so(is, layer, self.done.ids.wanted(is)) {
+                    return Err(exists(sight.path.to_owned()));
+                }
+                has_one = true;
             }
         }
+        if has_one { Ok(()) } else { Err(why) }
     }
 
     /// The first name in a directory of the host that is neither seen nor the layer's.
@@ -179,7 +194,7 @@ impl<'a> Decider<'a> {
         self.sights[at].was.is_none() && self.sights[at].is.is_none()
     }
 
-    fn children(&self, at: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn children(&self, at: usize) -> impl Iterator<Item = usize> {
         let (mut next, end) = (at + 1, self.sights[at].end);
         std::iter::from_fn(move || {
             let child = (next < end).then_some(next)?;
@@ -227,7 +242,7 @@ impl<'a> Decider<'a> {
         changes::is_same_type(was, is) && changes::is_idle(&Change::Modified { was, is }, self.layer)
     }
 
-    fn known(&mut self, found: &Found, was: &Seen) -> Result<Node, Why> {
+    pub(super) fn known(&mut self, found: &Found, was: &Seen) -> Result<Node, Why> {
         if self.options.to.is_none() {
             return found.known(was);
         }
@@ -267,57 +282,6 @@ impl<'a> Decider<'a> {
                 self.below(at + 1..sight.end, &around);
             }
         }
-    }
-
-    /// A directory that was seen whole, as it is to be found. Errors: the first path that is another one; what was not seen
-    /// before all else.
-    fn tree(&mut self, at: usize, place: &Path) -> Result<Snapshot, (PathBuf, Why)> {
-        let top = self.sights[at].path;
-        let (mut nodes, mut first) = (Vec::new(), None);
-        for (sight, index) in self.sights[at..self.sights[at].end].iter().zip(at..) {
-            let Some(was) = sight.was else { continue };
-            let below = sight.path.strip_prefix(top).unwrap_or(Path::new(""));
-            match self.tree_node(index, was, &joined(place, below)) {
-                Ok(node) => nodes.push(Node { path: below.to_owned(), ..node }),
-                Err((path, why @ (Why::Exists | Why::Mounted))) => return Err((path, why)),
-                Err(fault) => first = first.or(Some(fault)),
-            }
-        }
-        first.map_or(Ok(Snapshot { nodes }), Err)
-    }
-
-    fn tree_node(&mut self, at: usize, was: &Seen, place: &Path) -> Result<Node, (PathBuf, Why)> {
-        let path = self.sights[at].path;
-        let fault = |why| (path.to_owned(), why);
-        // Of directories that lie over one another a part would stay.
-        let is_elsewhere = match &was.place {
-            _ if self.options.to.is_some() => false,
-            Place::Host { path, .. } => path != place,
-            Place::Fixed { name, .. } => return Err(fault(Why::Fixed { branch: name.clone() })),
-            Place::Lost {} => return Err(fault(Why::Lost)),
-        };
-        if is_elsewhere {
-            return Err(fault(Why::Directory { path: place.parent().unwrap_or(place).to_owned() }));
-        }
-        let found = self.look.at(place).map_err(fault)?;
-        let looks = |errno| fault(Why::Failed { attempt: "look at", errno });
-        if found.stat.is_some() && is_mounted(found.dir.as_fd(), &found.name).map_err(looks)? {
-            return Err(fault(Why::Mounted));
-        }
-        let is_directory = found.kind() == Some(FileType::Directory);
-        if was.kind == SeenKind::Directory && is_directory {
-            let failed = |errno| fault(Why::Failed { attempt: "list", errno });
-            let dir = fsat::open_dir(&*found.dir, &found.name).map_err(failed)?;
-            let seen: BTreeSet<&OsStr> = self
-                .children(at)
-                .filter(|child| self.sights[*child].was.is_some())
-                .map(|child| name_of(&self.sights[child]))
-                .collect();
-            if let Some(name) = unknown_names(&dir, &seen).map_err(failed)?.into_iter().next() {
-                return Err((path.join(name), Why::Exists));
-            }
-        }
-        self.known(&found, was).map_err(fault)
     }
 
     /// A directory that stays one.
@@ -389,7 +353,7 @@ impl<'a> Decider<'a> {
     }
 }
 
-fn name_of<'a>(sight: &Sight<'a>) -> &'a OsStr {
+pub(super) fn name_of<'a>(sight: &Sight<'a>) -> &'a OsStr {
     sight.path.file_name().unwrap_or_default()
 }
 

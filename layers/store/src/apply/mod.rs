@@ -26,6 +26,7 @@ mod refresh;
 mod snapshot;
 mod stage;
 mod step;
+mod trees;
 mod undo;
 mod why;
 
