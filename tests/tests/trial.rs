@@ -154,8 +154,14 @@ fn proposals_are_stacked(sandbox: &Sandbox) {
 
 fn a_command_that_fails_has_a_proposal(sandbox: &Sandbox) {
     some_files(sandbox);
-    attempt(sandbox, &["-q", "--keep", "failed"], "rm old; exit 7").expect(7);
-    assert_eq!(changes(sandbox, "failed"), ["- old"]);
+    attempt(sandbox, &["-q", "--keep", "failed"], "rm old; echo 3 >> list; exit 7").expect(7);
+    assert_eq!(changes(sandbox, "failed"), ["~ list", "- old"]);
+    // And back, and again, and all of it once more.
+    for command in
+        [&["apply", "failed"][..], &["apply", "--undo"], &["apply", "failed"], &["apply", "--undo"]]
+    {
+        sandbox.call(command).expect(0).assert_stderr_has("2 applied");
+    }
     let output = attempt(sandbox, &["--yes"], "rm link; exit 7").expect(7);
     output.assert_stderr_has("nothing is applied");
     assert_eq!(sandbox.sh("cat link"), "b\na\n");

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::scene::{MTIME, Scene, at, gone, state, whys};
 use common::skip;
-use vfsrun_layers::{Entry, Kind};
+use vfsrun_layers::{Base, Entry, Kind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Thing {
@@ -408,6 +408,36 @@ fn an_undo_leaves_what_was_edited_since() {
         (scene.read("f"), scene.read("g"), scene.read("tree/y")),
         ("edited".into(), "old".into(), "user's".into())
     );
+}
+
+/// As `git stash` and back, or an undo, does.
+#[test]
+fn what_was_put_back_as_it_was_is_what_the_command_saw() {
+    let names = ["same", "gone", "other", "mode", "attribute"];
+    let scene = Scene::new();
+    names.iter().for_each(|name| scene.write(name, "old"));
+    let changed = names.iter().filter(|name| **name != "gone").map(|name| scene.file(name, "new"));
+    let layer = scene.layer(changed.chain([gone("gone")]));
+    let base = scene.base(&layer);
+    let contents = scene.world.store.put_seen_contents(&base.seen).unwrap();
+    let (known, unknown) = (Base { contents, ..base.clone() }, base);
+    for name in names {
+        let mode = fs::metadata(scene.path(name)).unwrap().permissions();
+        fs::remove_file(scene.path(name)).unwrap();
+        scene.write(name, if name == "other" { "new and old" } else { "old" });
+        fs::set_permissions(scene.path(name), mode).unwrap();
+    }
+    fs::set_permissions(scene.path("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (path, flags) = (scene.path("attribute"), rustix::fs::XattrFlags::empty());
+    let has_attributes = rustix::fs::setxattr(&path, "user.note", b"theirs", flags).is_ok();
+    // Nobody knows what they held.
+    assert_eq!(scene.apply(&layer, &unknown).applied(), 0);
+    let applied = scene.apply(&layer, &known);
+    let left: Vec<_> = applied.conflicts().map(|item| item.path.to_str().unwrap()).collect();
+    let wanted = ["src/attribute", "src/mode", "src/other"];
+    assert_eq!(left, if has_attributes { &wanted[..] } else { &wanted[1..] });
+    assert_eq!((applied.applied(), scene.read("same")), (names.len() - left.len(), "new".into()));
+    assert!(!scene.path("gone").exists());
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl<'a> Decider<'a> {
         }
         let old = match was.kind {
             SeenKind::Directory => self.tree(at, &place).map_err(|(path, why)| within(path, sight.path, why)),
-            _ => self.known(&found, was).map(|node| Snapshot { nodes: vec![node] }),
+            _ => self.known(&found, was, Some(is)).map(|node| Snapshot { nodes: vec![node] }),
         };
         match old {
             Ok(old) => {
@@ -242,11 +242,16 @@ impl<'a> Decider<'a> {
         changes::is_same_type(was, is) && changes::is_idle(&Change::Modified { was, is }, self.layer)
     }
 
-    pub(super) fn known(&mut self, found: &Found, was: &Seen) -> Result<Node, Why> {
-        if self.options.to.is_none() {
-            return found.known(was);
+    /// `is`: what the layer has in its place.
+    pub(super) fn known(&mut self, found: &Found, was: &Seen, is: Option<&Entry>) -> Result<Node, Why> {
+        if self.options.to.is_some() {
+            return found.alike(was, self.contents.of(was).as_ref());
         }
-        found.alike(was, self.contents.of(was).as_ref())
+        let known = found.known(was);
+        if known != Err(Why::Changed) || was.kind != SeenKind::File {
+            return known;
+        }
+        found.restored(was, self.contents.of(was).as_ref(), is).ok_or(Why::Changed)
     }
 
     fn removed(&mut self, at: usize, was: &'a Seen, around: &Around) {
@@ -262,7 +267,7 @@ impl<'a> Decider<'a> {
         if was.kind == SeenKind::Directory {
             return self.removed_tree(at, &place, &found);
         }
-        match self.known(&found, was) {
+        match self.known(&found, was, None) {
             Ok(node) => self.step(at, &place, &found, Act::Remove, Snapshot { nodes: vec![node] }),
             Err(why) => self.refuse_all(at, why),
         }
@@ -342,7 +347,7 @@ impl<'a> Decider<'a> {
         if is == now {
             return self.note(at, Some(place.to_owned()), Outcome::Already);
         }
-        match self.known(found, was) {
+        match self.known(found, was, None) {
             Ok(node) => {
                 let act = Act::Access { was: now, is };
                 let step = self.new_step(at, found, act, Snapshot { nodes: vec![node] });

@@ -80,6 +80,21 @@ impl Found {
         Ok(node)
     }
 
+    /// A file that was written anew, and has all again that the command saw: by an editor, an undo, or `git stash` and back. Of
+    /// attributes it is only known which the layer's file has.
+    pub fn restored(&self, was: &Seen, seen: Option<&Content>, is: Option<&Entry>) -> Option<Node> {
+        let Place::Host { was: identity, changed: false, .. } = &was.place else { return None };
+        let file = fsat::open_file(&*self.dir, &self.name).ok()?;
+        let mut attributes = xattrs::read(file.as_fd()).ok()?;
+        attributes.retain(|name, _| xattrs::is_kept(name.as_bytes()));
+        let has_mode = self.stat?.st_mode & 0o7777 == identity.mode;
+        let has_attributes = match is {
+            Some(is) => attributes == is.meta.xattrs,
+            None => attributes.is_empty(),
+        };
+        if has_mode && has_attributes { self.alike(was, seen).ok() } else { None }
+    }
+
     /// The same elsewhere, where it has another identity: whether it has `content`, what the command saw.
     pub fn alike(&self, was: &Seen, seen: Option<&Content>) -> Result<Node, Why> {
         let stat = self.stat.ok_or(Why::Gone)?;

@@ -62,6 +62,6 @@ impl Decider<'_> {
                 return Err((path.join(name), Why::Exists));
             }
         }
-        self.known(&found, was).map_err(fault)
+        self.known(&found, was, None).map_err(fault)
     }
 }
