@@ -49,6 +49,10 @@ fn every_change_is_told_once(sandbox: &Sandbox) {
         "- /src/tree/below/leaf",
     ];
     assert_eq!(changes(sandbox), wanted);
+    let tree = sandbox.call(&["changes", "--tree", "out"]).expect(0).stdout;
+    let wanted_tree = "  /src/\n!   becomes-dir/\n~   edited\n~   left/\n~   link\n+   made/\n+     file\n+     pipe\n~   mode\n-   removed\n\
+                       -   tree/\n-     below/\n-       leaf\n";
+    assert_eq!(tree, wanted_tree);
     let objects: Vec<Value> =
         serde_json::from_str(&sandbox.call(&["changes", "--json", "out"]).expect(0).stdout).unwrap();
     assert_eq!(objects.len(), wanted.len());

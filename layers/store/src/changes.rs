@@ -152,6 +152,15 @@ impl<'a> Change<'a> {
         }
     }
 
+    pub fn sign(&self) -> char {
+        match self {
+            Change::Added(_) => '+',
+            Change::Removed(_) => '-',
+            Change::Replaced { .. } => '!',
+            Change::Modified { .. } => '~',
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Change::Added(_) => "added",
@@ -165,14 +174,8 @@ impl<'a> Change<'a> {
 /// `+ PATH`, `- PATH`, `! PATH`, or `~ PATH`, with a slash at the end of a directory.
 impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = match self {
-            Change::Added(_) => '+',
-            Change::Removed(_) => '-',
-            Change::Replaced { .. } => '!',
-            Change::Modified { .. } => '~',
-        };
         let slash = if self.is_directory() { "/" } else { "" };
-        write!(f, "{sign} {}{slash}", escape::shown_path(self.path()))
+        write!(f, "{} {}{slash}", self.sign(), escape::shown_path(self.path()))
     }
 }
 

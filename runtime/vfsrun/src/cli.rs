@@ -184,6 +184,9 @@ pub enum Command {
         /// Print an array with an object per path
         #[arg(long)]
         json: bool,
+        /// Print names below the directory that they are in
+        #[arg(long, conflicts_with = "json")]
+        tree: bool,
         /// What the spec's capture.name says
         name: String,
     },

@@ -92,7 +92,14 @@ fn main() -> ExitCode {
         Command::View(view) => commands::view::view(&view, &cli.global),
         Command::New { args } => commands::new::new(&args),
         Command::Doctor => commands::doctor::doctor(&cli.global),
-        Command::Changes { json, name } => commands::changes::changes(&name, json, &cli.global),
+        Command::Changes { json, tree, name } => {
+            let form = match (json, tree) {
+                (true, _) => commands::changes::Form::Json,
+                (_, true) => commands::changes::Form::Tree,
+                _ => commands::changes::Form::List,
+            };
+            commands::changes::changes(&name, form, &cli.global)
+        }
         Command::Apply(arguments) => commands::apply::apply(&arguments, &cli.global),
         Command::Diff(arguments) => commands::diff::diff(&arguments, &cli.global),
         Command::Try(arguments) => commands::trial::trial(&arguments, &cli.global),

@@ -1,5 +1,7 @@
 //! `vfsrun changes`: what a captured layer does to what its command saw.
 
+mod tree;
+
 use serde_json::{Value, json};
 use vfsrun_layers::base::{Base, Place, SeenKind};
 use vfsrun_layers::changes::{self, Change};
@@ -9,7 +11,14 @@ use super::{Failure, Outcome, apply, print, print_lines};
 use crate::cli::Global;
 use crate::{directories, probe};
 
-pub fn changes(name: &str, as_json: bool, global: &Global) -> Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    List,
+    Tree,
+    Json,
+}
+
+pub fn changes(name: &str, form: Form, global: &Global) -> Outcome {
     let store = directories::store(global.store.as_deref(), probe::caller().privileged)
         .map_err(|error| Failure::own(&error))?;
     let store = LayerStore::open(&store).map_err(|error| Failure::own(&error))?;
@@ -17,11 +26,15 @@ pub fn changes(name: &str, as_json: bool, global: &Global) -> Outcome {
     let base = base(&store, name)?;
     let layer = store.manifest(&base.layer).map_err(|error| Failure::own(&error))?;
     let changes = changes::changes(&layer, &base);
-    if as_json {
+    if form == Form::Json {
         let objects: Vec<Value> = changes.iter().map(object).collect();
         return print(&serde_json::to_string_pretty(&objects).map_err(|error| Failure::own(&error))?);
     }
-    if changes.is_empty() { Ok(0) } else { print_lines(changes.iter().map(line)) }
+    match form {
+        _ if changes.is_empty() => Ok(0),
+        Form::Tree => print_lines(tree::lines(&changes)),
+        _ => print_lines(changes.iter().map(line)),
+    }
 }
 
 /// What the changes that `name` holds were made to. Errors: nobody knows, as no run gave the name.
@@ -37,11 +50,11 @@ pub fn base(store: &LayerStore, name: &str) -> Result<Base, Failure> {
 }
 
 pub fn line(change: &Change<'_>) -> String {
-    if is_known(change) {
-        change.to_string()
-    } else {
-        format!("{change} (changed meanwhile by somebody else)")
-    }
+    format!("{change}{}", note(change))
+}
+
+fn note(change: &Change<'_>) -> &'static str {
+    if is_known(change) { "" } else { " (changed meanwhile by somebody else)" }
 }
 
 fn object(change: &Change<'_>) -> Value {

@@ -10,7 +10,7 @@ use vfsrun_layers::{LayerStore, check_name};
 use vfsrun_sys::chain;
 
 use super::run::{trace_mode, write_result};
-use super::{Failure, Outcome, changes};
+use super::{Failure, Outcome, apply, changes};
 use crate::cli::{Global, Try};
 use crate::decide::Request;
 use crate::log::note;
@@ -126,6 +126,8 @@ impl<'a> Trier<'a> {
         let runtime =
             directories::runtime(global.root.as_deref(), privileged).map_err(|error| own(&error))?;
         let store = LayerStore::open(&store).map_err(|error| own(&error))?;
+        // What an apply that was killed has left is no state of the host to begin with.
+        apply::settle(&store)?;
         let sockets = sockets::places(&said_sockets(arguments)?, |name| std::env::var(name).ok());
         Ok(Trier { arguments, global, cwd, wanted, sockets, store, runtime })
     }
