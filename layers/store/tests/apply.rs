@@ -410,6 +410,38 @@ fn an_undo_leaves_what_was_edited_since() {
     );
 }
 
+/// As `rm -rf dir` and a build that makes it again leave it.
+#[test]
+fn what_lay_deep_in_a_directory_that_was_made_anew_is_gone() {
+    for hidden in [false, true] {
+        let scene = Scene::new();
+        ["dir/sub/old", "dir/sub/kept", "dir/top"].iter().for_each(|name| scene.write(name, "old"));
+        let layer = scene.layer([
+            at("dir", Kind::Directory { opaque: true }, 0o755),
+            at("dir/sub", Kind::Directory { opaque: false }, 0o755),
+            scene.file("dir/sub/kept", "new"),
+            scene.file("dir/sub/new", "new"),
+        ]);
+        let base = scene.base_without(&layer, |below| hidden && below == Path::new("dir/sub/old"));
+        let applied = scene.apply(&layer, &base);
+        assert_eq!(scene.path("dir/sub/old").exists(), hidden, "{:?}", whys(&applied));
+        if hidden {
+            assert_eq!(
+                (scene.read("dir/sub/kept"), scene.path("dir/sub/new").exists()),
+                ("old".into(), false)
+            );
+            continue;
+        }
+        assert!(whys(&applied).is_empty() && !scene.path("dir/top").exists());
+        scene.undo();
+        assert_eq!((scene.read("dir/sub/old"), scene.read("dir/top")), ("old".into(), "old".into()));
+        let base = scene.base(&layer);
+        let chosen = vfsrun_layers::apply::choose(&layer, &base, &["src/dir/sub/old".into()]).unwrap();
+        assert_eq!(scene.apply(&chosen, &base).applied(), 1);
+        assert!(!scene.path("dir/sub/old").exists() && scene.path("dir/top").exists());
+    }
+}
+
 /// As `git stash` and back, or an undo, does.
 #[test]
 fn what_was_put_back_as_it_was_is_what_the_command_saw() {

@@ -61,9 +61,8 @@ impl<'a> Choice<'a> {
 
     /// Whether the layer has nothing at the path that is not chosen itself, and hides what was there.
     fn is_gone_with_another(&self, path: &Path) -> bool {
-        let mut above = path.ancestors().skip(1);
-        let nearest = above.find_map(|above| self.entry(above));
-        let is_hidden = nearest.is_some_and(|above| !matches!(above.kind, Kind::Directory { opaque: false }));
+        let mut above = path.ancestors().skip(1).filter_map(|above| self.entry(above));
+        let is_hidden = above.any(|above| !matches!(above.kind, Kind::Directory { opaque: false }));
         let parent_goes = path.parent().is_some_and(|parent| self.has(parent));
         self.entry(path).is_none() && is_hidden && !parent_goes
     }

@@ -251,6 +251,9 @@ impl<'a> Decider<'a> {
         if known != Err(Why::Changed) || was.kind != SeenKind::File {
             return known;
         }
+        if !found.stat.is_some_and(|stat| self.done.ids.belongs(was, &stat)) {
+            return Err(Why::Changed);
+        }
         found.restored(was, self.contents.of(was).as_ref(), is).ok_or(Why::Changed)
     }
 
@@ -293,7 +296,8 @@ impl<'a> Decider<'a> {
     fn directory(&mut self, at: usize, was: &'a Seen, is: &'a Entry, around: &Around) {
         let sight = &self.sights[at];
         let is_changed = was.access != changes::access(is);
-        let opaque = is.kind == Kind::Directory { opaque: true };
+        // One that was made anew is opaque, and those that were made in it are not.
+        let hides = around.hides || is.kind == Kind::Directory { opaque: true };
         let found = self.find(sight, around).and_then(|(place, found)| {
             self.check_directory(&place, &found, was)?;
             Ok((place, found))
@@ -304,13 +308,13 @@ impl<'a> Decider<'a> {
                 if is_changed {
                     self.note(at, None, Outcome::Conflict(why.clone()));
                 }
-                return self.below(at + 1..sight.end, &Around { place: Err(why), hides: opaque });
+                return self.below(at + 1..sight.end, &Around { place: Err(why), hides });
             }
         };
         if let Some(stat) = &found.stat {
             self.done.ids.learn(was, stat);
         }
-        if opaque {
+        if hides {
             let unseen = match self.first_unknown(at, &found) {
                 Ok(None) => None,
                 Ok(Some(name)) => Some(within(sight.path.join(name), sight.path, Why::Exists)),
@@ -323,7 +327,7 @@ impl<'a> Decider<'a> {
         if is_changed {
             self.access(at, was, is, &place, &found);
         }
-        self.below(at + 1..sight.end, &Around { place: Ok(place), hides: opaque });
+        self.below(at + 1..sight.end, &Around { place: Ok(place), hides });
     }
 
     fn check_directory(&self, place: &Path, found: &Found, was: &Seen) -> Result<(), Why> {

@@ -84,10 +84,15 @@ impl Found {
     /// attributes it is only known which the layer's file has.
     pub fn restored(&self, was: &Seen, seen: Option<&Content>, is: Option<&Entry>) -> Option<Node> {
         let Place::Host { was: identity, changed: false, .. } = &was.place else { return None };
+        let stat = self.stat?;
+        // A file that has grown is not read.
+        if self.kind()? != FileType::RegularFile || stat.st_size as u64 != identity.size {
+            return None;
+        }
         let file = fsat::open_file(&*self.dir, &self.name).ok()?;
         let mut attributes = xattrs::read(file.as_fd()).ok()?;
         attributes.retain(|name, _| xattrs::is_kept(name.as_bytes()));
-        let has_mode = self.stat?.st_mode & 0o7777 == identity.mode;
+        let has_mode = stat.st_mode & 0o7777 == identity.mode;
         let has_attributes = match is {
             Some(is) => attributes == is.meta.xattrs,
             None => attributes.is_empty(),
@@ -208,6 +213,12 @@ impl Ids {
     pub fn learn(&mut self, was: &Seen, stat: &Stat) {
         self.uids.entry(was.access.uid).or_insert(stat.st_uid);
         self.gids.entry(was.access.gid).or_insert(stat.st_gid);
+    }
+
+    /// Whether a file has the owner that was seen, as far as others tell who that is.
+    pub fn belongs(&self, was: &Seen, stat: &Stat) -> bool {
+        let (uid, gid) = (self.uids.get(&was.access.uid), self.gids.get(&was.access.gid));
+        uid == Some(&stat.st_uid) && gid == Some(&stat.st_gid)
     }
 
     /// Of something new.

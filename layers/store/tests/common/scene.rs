@@ -74,8 +74,8 @@ impl Scene {
             let below = host.strip_prefix(&self.host).unwrap();
             let path = if below == Path::new("") { "src".into() } else { Path::new("src").join(below) };
             let has = |path: &Path| layer.entries.iter().find(|entry| entry.path == path);
-            let nearest = path.ancestors().skip(1).find_map(has);
-            let goes = nearest.is_some_and(|above| above.kind != Kind::Directory { opaque: false });
+            let mut above = path.ancestors().skip(1).filter_map(has);
+            let goes = above.any(|above| above.kind != Kind::Directory { opaque: false });
             if (has(&path).is_some() || goes) && !is_hidden(below) {
                 seen.push(self.seen(path, &host));
             }

@@ -83,7 +83,7 @@ fn chosen(layer: &Manifest, base: &Base, name: &str, paths: &[PathBuf]) -> Resul
 
 /// Those of the changes, and of each the hunks, that the user says yes to.
 fn picked(store: &LayerStore, layer: &Manifest, base: &Base) -> Result<Manifest, ReviewError> {
-    let review = Review::new(store, layer, base, |_| true, true)?;
+    let review = Review::new(store, layer, base, |_| true, false)?;
     let selection = pick(&review, CONTEXT, When::Auto)?;
     let half = half_chosen(store, layer, base, &selection)?;
     let paths: Vec<_> = selection.chosen.into_keys().collect();

@@ -54,7 +54,8 @@ fn show(arguments: &Diff, store: &LayerStore, layer: &Manifest, base: &Base) -> 
     }
     // Before there are threads.
     let pager = is_paged(arguments).then(Pager::prepare);
-    let renames = !arguments.no_renames && !arguments.conflicts;
+    // Who is asked is asked about each side of a renaming.
+    let renames = !arguments.no_renames && !arguments.conflicts && !arguments.pick;
     let review = Review::new(store, layer, base, |path| places.has(base, path), renames)?;
     if !arguments.pick {
         return present(arguments, &review, pager);
