@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use vfsrun_tests::command::{self, Output};
-use vfsrun_tests::{Dialogue, Sandbox, Value, as_root_and_user, fixtures, skip};
+use vfsrun_tests::{Dialogue, Sandbox, Value, as_root_and_user, fixtures, json, skip};
 
 as_root_and_user!(
     nothing_of_the_host_is_changed,
@@ -128,6 +128,8 @@ fn patterns_say_what_is_wanted(sandbox: &Sandbox) {
     let shown = sandbox.show("some");
     assert!(!shown.contains("list") && !shown.contains("pycache"), "{shown}");
     attempt(sandbox, &["--check", "--ignore", "old"], "rm old").expect(0);
+    attempt(sandbox, &["--check", "--only", "."], "rm old").expect(1);
+    attempt(sandbox, &["--check", "--ignore", "./"], "rm old").expect(0);
     attempt(sandbox, &["--check", "--only", "[z-a]"], "true").expect(125).assert_stderr_has("--only");
 }
 
@@ -150,6 +152,12 @@ fn proposals_are_stacked(sandbox: &Sandbox) {
     assert!(!base.contains("\"branch\""), "it is the base of both: {base}");
     assert_eq!(names(sandbox), ["one", "two"]);
     attempt(sandbox, &["--on", "none"], "true").expect(125).assert_stderr_has("none");
+    // One that means other paths.
+    let vfs = json!({ "branches": [{ "path": "dir", "at": "/src" }], "capture": { "only": ["/src/"], "name": "elsewhere" } });
+    sandbox.run(&sandbox.shell_spec("echo 2 > /src/sub/f", &vfs)).expect(0);
+    attempt(sandbox, &["--on", "elsewhere"], "true")
+        .expect(125)
+        .assert_stderr_has("not made on the whole host");
 }
 
 fn a_command_that_fails_has_a_proposal(sandbox: &Sandbox) {
@@ -234,6 +242,13 @@ fn the_store_is_out_of_sight(sandbox: &Sandbox) {
     let script = format!("ls -d {} {}", store.display(), runtime.display());
     let output = attempt(sandbox, &["--no"], &script).expect(2);
     assert_eq!(output.stdout, "");
+    // However the store is named.
+    sandbox.sh(&format!("ln -s {} link", store.display()));
+    let [program, runtime] = [sandbox.caller.program(), runtime].map(|path| path.display().to_string());
+    for named in ["link", "../store"] {
+        let tried = format!("{program} --store {named} --root {runtime} try --no -- {script} || test $? = 2");
+        assert_eq!(sandbox.sh(&tried), "");
+    }
 }
 
 fn a_shell_explores_the_result(sandbox: &Sandbox) {
@@ -334,13 +349,15 @@ fn on_terminal(sandbox: &Sandbox, answers: &str, script: &str) -> Output {
     let [program, store, runtime] = words;
     sandbox.write("answers", answers);
     let line = format!("exec {program} --store {store} --root {runtime} try -- sh -c '{script}'");
+    // What is typed before the question is no answer to it.
+    let asked = "grep -ao 'e,k,?\\]' typescript 2> /dev/null | wc -l";
+    let type_them = format!(
+        "n=0; echo n; while read -r answer; do n=$((n + 1)); until [ $({asked}) -ge $n ]; do sleep 0.05; done; echo \"$answer\"; done < answers"
+    );
+    sandbox.sh("rm -f typescript");
     let mut command = sandbox.command("sh");
     command.env("VFSRUN_PAGER", "cat");
-    // The command must not take the answers for its own input.
-    let line = format!(
-        "(sleep 1; while read -r answer; do echo \"$answer\"; sleep 0.5; done < answers) | script -qec \"{line}\" /dev/null"
-    );
-    command::run(command.args(["-c", &line]))
+    command::run(command.args(["-c", &format!("({type_them}) | script -qefc \"{line}\" typescript")]))
 }
 
 fn the_question_is_asked_on_a_terminal(sandbox: &Sandbox) {
@@ -349,10 +366,10 @@ fn the_question_is_asked_on_a_terminal(sandbox: &Sandbox) {
     }
     some_files(sandbox);
     let output = on_terminal(sandbox, "d\ny\n", "sort -o list list").expect(0);
-    assert!(output.stdout.contains("apply this change? [y,n,p,d,e,k,?]"), "{}", output.stdout);
+    assert!(output.stdout.contains("apply this change of try/"), "{}", output.stdout);
     assert!(output.stdout.contains("+a"), "{}", output.stdout);
     assert_eq!(sandbox.sh("cat list"), "a\nb\n");
-    on_terminal(sandbox, "n\n", "rm old").expect(0);
+    on_terminal(sandbox, "n\n", "rm old; sleep 0.2").expect(0);
     assert_eq!(sandbox.sh("cat old"), "old\n");
     let output = on_terminal(sandbox, "what\nk mine\n", "rm old").expect(0);
     assert!(output.stdout.contains("y: apply them"), "{}", output.stdout);

@@ -33,13 +33,18 @@ pub(crate) fn of_syntax_error(text: &str, error: &serde_json::Error) -> String {
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || turns(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// Marks by which a terminal shows what follows in another order than it is.
+fn turns(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Splits serde's "unknown … `WORD`, expected one of `A`, `B`" and hands WORD and the known words to `say`.

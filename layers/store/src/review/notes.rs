@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{Form, Item, Review};
 use crate::base::{Identity, Place, Seen, SeenKind};
-use crate::changes::{Change, open_host};
+use crate::changes::open_host;
 use crate::manifest::{Entry, Kind};
 use crate::{escape, xattrs};
 
@@ -23,9 +23,7 @@ impl<'a> Review<'a> {
         notes.extend(kind(item, form));
         notes.extend(self.owner(item));
         notes.extend(attributes(item));
-        if let Some(Entry { kind: Kind::HardLink { to }, .. }) = item.change.is()
-            && !matches!(item.change, Change::Modified { .. })
-        {
+        if let Some(Entry { kind: Kind::HardLink { to }, .. }) = item.change.is() {
             notes.push(format!("another name of {}", escape::shown_path(to)));
         }
         notes

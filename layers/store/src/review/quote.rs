@@ -36,7 +36,7 @@ pub(super) fn is_special(character: char) -> bool {
 /// Whether it does something else than to be seen.
 pub fn is_unseen(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 fn push_octal(out: &mut String, bytes: &[u8]) {

@@ -55,7 +55,7 @@ pub struct Try {
     /// A network with nothing but loopback
     #[arg(short = 'x', long)]
     pub no_network: bool,
-    /// The host's sockets that the command may use [default: $VFSRUN_SOCKETS, or ssh-agent,wayland]
+    /// The host's sockets that the command may use [default: $VFSRUN_SOCKETS, or ssh-agent]
     #[arg(long, value_name = "WHICH", value_enum, value_delimiter = ',')]
     pub sockets: Option<Vec<Socket>>,
     /// Record every path that the command looks at: of the whole command (the default), or of each process

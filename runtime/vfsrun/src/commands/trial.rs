@@ -30,6 +30,7 @@ const LISTED: usize = 100;
 pub fn trial(arguments: &Try, global: &Global) -> Outcome {
     let trier = Trier::new(arguments, global)?;
     let on = arguments.on.as_ref().map(|name| trier.open(name)).transpose()?;
+    let on = on.map(Proposal::made_on_host).transpose().map_err(|error| Failure::own(&error))?;
     let (attempted, mut proposal) = match arguments.args.is_empty() {
         true => trier.attempt(&[shell()], on.as_ref())?,
         false => trier.attempt(&arguments.args, on.as_ref())?,
@@ -154,7 +155,7 @@ impl<'a> Trier<'a> {
             terminal: is_terminal,
             on: on.map(|on| on.base.layer.to_string()).into_iter().collect(),
             hide: self.arguments.hide.iter().map(|pattern| patterns::from_root(pattern, &self.cwd)).collect(),
-            own: vec![self.store.path().to_path_buf(), self.runtime.clone()],
+            own: self.own_places(),
             sockets: self.sockets.clone(),
             network: !self.arguments.no_network,
             name: name.clone(),
@@ -201,6 +202,12 @@ impl<'a> Trier<'a> {
             proposal = proposal.stacked_on(on, &self.store).map_err(|error| own(&error))?;
         }
         Ok((attempted, proposal))
+    }
+
+    /// Where the store and the runtime directory are, without links, as the view has them.
+    fn own_places(&self) -> Vec<PathBuf> {
+        let places = [self.store.path(), &self.runtime];
+        places.iter().map(|place| place.canonicalize().unwrap_or_else(|_| self.cwd.join(place))).collect()
     }
 
     /// One that nobody else has: of what a process of the same number had kept nothing is replaced.
@@ -255,6 +262,9 @@ impl<'a> Trier<'a> {
             // Files are read for it.
             let changes: Vec<String> = proposal.changes().iter().map(changes::line).collect();
             let count = changes.len();
+            if count > 0 && self.asks() {
+                question::calm(io::stderr()).map_err(|error| Failure::own(&error))?;
+            }
             let ended = |code, end, name| Ok(Ended { code, end, name, count });
             if count == 0 && self.arguments.keep.is_none() {
                 self.discard(proposal)?;
@@ -263,7 +273,7 @@ impl<'a> Trier<'a> {
             if !self.arguments.quiet {
                 list(&changes, &proposal.name);
             }
-            match self.answer(count, code)? {
+            match self.answer(count, &proposal.name, code)? {
                 Answer::Yes => {
                     let applied = self.call(&["apply".to_owned(), proposal.name.clone()])?;
                     if applied == 0 {
@@ -296,8 +306,15 @@ impl<'a> Trier<'a> {
         }
     }
 
+    /// Whether the user decides.
+    fn asks(&self) -> bool {
+        let Try { yes, no, check, keep, .. } = self.arguments;
+        let is_said = *yes || *no || *check || keep.is_some();
+        !is_said && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// Without a terminal nobody can answer, and what a command did that failed nobody wants unseen.
-    fn answer(&self, changes: usize, code: u8) -> Result<Answer, Failure> {
+    fn answer(&self, changes: usize, name: &str, code: u8) -> Result<Answer, Failure> {
         let Try { yes, no, check, keep, .. } = self.arguments;
         if *no || *check {
             return Ok(Answer::No);
@@ -311,10 +328,10 @@ impl<'a> Trier<'a> {
         if *yes {
             note(&format!("the command failed ({code}), so that nothing is applied"));
         }
-        if *yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !self.asks() {
             return Ok(Answer::Keep(None));
         }
-        let question = format!("vfsrun: apply {}?", counted(changes));
+        let question = format!("vfsrun: apply {} of {name}?", counted(changes));
         question::ask(&question, io::stdin().lock(), io::stderr().lock())
             .map_err(|error| Failure::own(&error))
     }
@@ -332,10 +349,13 @@ impl<'a> Trier<'a> {
     fn keep(&self, proposal: Proposal, name: Option<&str>) -> Result<String, Failure> {
         let own = |error: &dyn std::error::Error| Failure::own(error);
         let proposal = match name {
-            Some(name) => proposal.renamed(&self.store, name).map_err(|error| own(&error))?,
-            None => proposal,
+            Some(name) if name != proposal.name => {
+                proposal.renamed(&self.store, name).map_err(|error| own(&error))?
+            }
+            _ => proposal,
         };
-        if !self.arguments.quiet {
+        // Whoever has not chosen the name has to be told it.
+        if !self.arguments.quiet || self.arguments.keep.is_none() {
             let name = &proposal.name;
             note(&format!("kept as {name}: vfsrun diff {name}, vfsrun apply {name}, vfsrun layer rm {name}"));
         }

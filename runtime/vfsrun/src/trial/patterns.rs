@@ -20,13 +20,15 @@ pub fn from_root(pattern: &str, cwd: &Path) -> String {
         Some(rest) => ("!", rest),
         None => ("", pattern),
     };
-    let is_place = pattern.trim_end_matches('/').contains('/') && !pattern.starts_with("**/");
+    let is_place = pattern.trim_end_matches('/').contains('/') && !pattern.starts_with("**/")
+        || matches!(pattern.trim_end_matches('/'), "." | "..");
     if pattern.starts_with('/') || !is_place {
         return format!("{not}{pattern}");
     }
     let mut place = cwd.to_path_buf();
     let mut rest = pattern;
-    while let Some((first, more)) = rest.split_once('/') {
+    while !rest.is_empty() {
+        let (first, more) = rest.split_once('/').unwrap_or((rest, ""));
         match first {
             "." => {}
             ".." => {
@@ -37,6 +39,10 @@ pub fn from_root(pattern: &str, cwd: &Path) -> String {
         rest = more;
     }
     let place = literal(&place);
+    if rest.is_empty() {
+        // Of the root all that is in it.
+        return if place == "/" { format!("{not}/*") } else { format!("{not}{place}") };
+    }
     format!("{not}{}/{rest}", if place == "/" { "" } else { &place })
 }
 
@@ -109,6 +115,9 @@ mod tests {
         assert_eq!(said("../x/y"), "/home/me/x/y");
         assert_eq!(said("!./x"), r"!/home/me/a\ b/x");
         assert_eq!(from_root("./x", Path::new("/")), "/x");
+        assert_eq!([said("."), said("./"), said("./.")], [r"/home/me/a\ b"; 3]);
+        assert_eq!([said(".."), said("!../")], ["/home/me".to_owned(), "!/home/me".to_owned()]);
+        assert_eq!(from_root(".", Path::new("/")), "/*");
     }
 
     #[test]

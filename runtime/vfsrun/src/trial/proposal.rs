@@ -1,10 +1,11 @@
 //! A proposal: what a command would change, under a name in the store.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use vfsrun_layers::apply::choose;
+use vfsrun_layers::base::Place;
 use vfsrun_layers::changes::{self, Change};
 use vfsrun_layers::{Base, Digest, Kind, LayerStore, Manifest, ManifestError, StoreError, order, stack};
 
@@ -23,6 +24,8 @@ pub enum ProposalError {
         "{name}: nothing is known of what it was made from: only a run that captures its layer records that, no import, tag or recovery"
     )]
     NoBase { name: String },
+    #[error("{name}: it was not made on the whole host: {} is at {} there", on_host.display(), in_root.display())]
+    NotOnHost { name: String, on_host: PathBuf, in_root: PathBuf },
     #[error("cannot choose from the changes of {name}")]
     Choice { name: String, source: ManifestError },
     #[error("cannot put the changes of {lower} and those made over them together")]
@@ -35,6 +38,20 @@ impl Proposal {
         let base = store.base(name)?.ok_or_else(|| ProposalError::NoBase { name: name.to_owned() })?;
         let layer = store.manifest(&base.layer)?;
         Ok(Proposal { name: name.to_owned(), layer, base })
+    }
+
+    /// Errors: one of a run in which the host's files lay elsewhere, so that it means other paths.
+    pub fn made_on_host(self) -> Result<Proposal, ProposalError> {
+        let elsewhere = self.base.seen.iter().find_map(|seen| match &seen.place {
+            Place::Host { path, .. } if *path != Path::new("/").join(&seen.path) => {
+                Some((path.clone(), Path::new("/").join(&seen.path)))
+            }
+            _ => None,
+        });
+        match elsewhere {
+            Some((on_host, in_root)) => Err(ProposalError::NotOnHost { name: self.name, on_host, in_root }),
+            None => Ok(self),
+        }
     }
 
     pub fn changes(&self) -> Vec<Change<'_>> {
@@ -74,7 +91,8 @@ impl Proposal {
             .map_err(|source| ProposalError::Stack { lower: lower.name.clone(), source })?;
         let contents = self.contents_over(lower, store)?;
         let over = lower.base.over.clone();
-        let base = Base { layer: store.put_layer(&layer)?, over, contents, seen, ..self.base };
+        let raw = lower.base.raw && self.base.raw;
+        let base = Base { layer: store.put_layer(&layer)?, raw, over, contents, seen };
         store.set_name_with_base(&self.name, &base)?;
         Ok(Proposal { layer, base, ..self })
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Write};
 
+use vfsrun_layers::check_name;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// All of them are applied.
@@ -14,6 +16,15 @@ pub enum Answer {
     Explore,
     /// Under this name, or the one that they have.
     Keep(Option<String>),
+}
+
+/// What a command may have left a terminal in, by what it printed, ends: strings, other screens, colours, character sets. What was typed
+/// before is no answer.
+pub fn calm(mut output: impl Write) -> io::Result<()> {
+    // CAN, the end of a string, the first screen, a soft reset, a new line.
+    output.write_all(b"\x18\x1b\\\x1b[?1049l\x1b[!p\x1b[m\r\n")?;
+    output.flush()?;
+    Ok(rustix::termios::tcflush(io::stdin(), rustix::termios::QueueSelector::IFlush)?)
 }
 
 const HELP: &str = "\
@@ -35,6 +46,9 @@ pub fn ask(question: &str, mut input: impl BufRead, mut output: impl Write) -> i
             return Ok(Answer::Keep(None));
         }
         match understood(&line) {
+            Some(Answer::Keep(Some(name))) if check_name(&name).is_err() => {
+                writeln!(output, "no name for a layer: a-z, 0-9 and . _ / - in it, at most 200 bytes")?;
+            }
             Some(answer) => return Ok(answer),
             None => writeln!(output, "{HELP}")?,
         }
@@ -81,5 +95,8 @@ mod tests {
         assert_eq!(said.matches("apply?").count(), 5);
         assert_eq!(said.matches("y: apply them").count(), 4);
         assert_eq!(answer("").0, Answer::Keep(None));
+        let (given, said) = answer("k Mine\nk mine\n");
+        assert_eq!(given, Answer::Keep(Some("mine".into())));
+        assert!(said.contains("no name for a layer"), "{said}");
     }
 }

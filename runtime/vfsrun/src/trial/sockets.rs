@@ -42,8 +42,8 @@ impl std::str::FromStr for Socket {
     }
 }
 
-/// Those that cannot change files.
-pub const USUAL: [Socket; 2] = [Socket::SshAgent, Socket::Wayland];
+/// The one that nobody can change files by, nor type into other windows.
+pub const USUAL: [Socket; 1] = [Socket::SshAgent];
 
 const EACH: [Socket; 6] =
     [Socket::SshAgent, Socket::GpgAgent, Socket::Wayland, Socket::X11, Socket::Dbus, Socket::Docker];
@@ -144,7 +144,8 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(own(&USUAL), paths(&["agent", "wayland-1"]));
+        assert_eq!(own(&USUAL), paths(&["agent"]));
+        assert_eq!(own(&[Socket::SshAgent, Socket::Wayland]), paths(&["agent", "wayland-1"]));
         assert_eq!(own(&[Socket::Docker]), paths(&["podman/podman.sock"]));
         assert_eq!(own(&[Socket::Dbus, Socket::GpgAgent]), paths(&["bus", "gnupg/S.gpg-agent"]));
         assert_eq!(own(&[Socket::All]).len(), 5);
