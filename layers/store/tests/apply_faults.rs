@@ -500,3 +500,44 @@ fn a_choice_has_whole_files_and_what_went_with_a_directory() {
     );
     assert!(!scene.path("gone/a").exists() && !scene.path("one").exists());
 }
+
+/// The staging directory that is there, which its name alone tells.
+fn staging(scene: &Scene) -> PathBuf {
+    let names = fs::read_dir(&scene.host).unwrap().map(|name| name.unwrap().path());
+    let is_staging = |path: &PathBuf| path.to_string_lossy().contains("/.vfsrun-apply-");
+    names.into_iter().find(is_staging).unwrap()
+}
+
+#[test]
+fn another_directory_of_the_name_of_a_staging_directory_stays() {
+    let scene = Scene::new();
+    scene.write("a", "old");
+    scene.write("precious/1", "precious");
+    let layer = scene.layer([scene.file("a", "new"), at("fifo", Kind::Fifo, 0o666)]);
+    let base = scene.base(&layer);
+    // While the first step is staged, and before the names of the first are exchanged.
+    for call in [1, 3] {
+        let precious = fs::metadata(scene.path("precious")).unwrap();
+        let swap = at_call(call, || {
+            let staging = staging(&scene);
+            fs::rename(&staging, scene.world.path(&format!("moved-{call}"))).unwrap();
+            fs::rename(scene.path("precious"), &staging).unwrap();
+        });
+        let applied = scene.plan(&layer, &base).apply(&swap);
+        let told = applied.map_or_else(|error| chain(&error), |applied| applied.notes.to_string());
+        let swapped = staging(&scene);
+        assert!(told.contains("not the directory that was made there"), "{told}");
+        assert_eq!(fs::read_to_string(swapped.join("1")).unwrap(), "precious");
+        assert_eq!(fs::metadata(&swapped).unwrap().permissions(), precious.permissions());
+        fs::rename(&swapped, scene.path("precious")).unwrap();
+        fs::rename(scene.world.path(&format!("moved-{call}")), &swapped).unwrap();
+        // What is in it goes back to its place now.
+        scene.world.store.settle_applies().unwrap();
+        assert_eq!(scene.read("a"), "old");
+        if call == 1 {
+            // Given up then: nothing of the host's was in it.
+            fs::remove_dir_all(&swapped).unwrap();
+        }
+        scene.assert_clean();
+    }
+}

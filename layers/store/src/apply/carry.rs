@@ -107,7 +107,7 @@ impl Plan<'_> {
             return Ok(false);
         }
         let syncing = Syncing::of(self);
-        stage::make_directories(self, &work.staging())?;
+        stage::make_directories(self, work, journal)?;
         let refused = stage::make_new(self, work, syncing, progress)?;
         self.refuse(refused);
         self.drop_refused_steps();

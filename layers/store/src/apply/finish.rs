@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::journal::{Applies, Work};
 use super::put_back::Place;
-use super::snapshot::{Difference, Snapshot};
+use super::snapshot::{Difference, Snapshot, is_mounted};
 use super::step::{Act, Parent, Step};
-use super::{ApplyError, Notes, refresh, undo};
+use super::{ApplyError, Notes, refresh, stage, undo};
 use crate::digest::Digest;
 use crate::remove_tree::remove_tree;
 use crate::store::LayerStore;
@@ -142,9 +143,21 @@ fn in_each_staging(
             }
             dir => dir.map_err(failed("open the directory"))?,
         };
-        let staging = match fsat::open_dir(&dir, work.staging()) {
+        let staging = match parent.open_staging(&dir, &work.staging()) {
             Err(Errno::NOENT) => return Ok(()),
-            staging => staging.map_err(failed("open what was made in"))?,
+            // Nothing was put into it before it was written down which it is.
+            Err(Errno::STALE) if parent.staging.is_none() => {
+                return drop_empty(&dir, &work.staging()).map_err(failed("put in order"));
+            }
+            // Nothing of the host's has gone into it yet.
+            Err(errno) if Parent::is_gone(errno) && work.undo.is_none() => {
+                moved.push(format!(
+                    "{}: not the directory that was made there, and stays; that one may be left where it went",
+                    shown(&parent.path.join(work.staging()))
+                ));
+                return Ok(());
+            }
+            staging => staging.map_err(stage::not_opened(parent, &work.staging()))?,
         };
         let place = Place { dir: &dir, staging: &staging, path: &parent.path };
         act(&place, &steps).map_err(failed("put in order"))
@@ -165,8 +178,23 @@ fn drop_known(place: &Place<'_>, known: &[&Snapshot], step: &Step) {
 
 /// Of what was never to have its place yet.
 fn remove_made(work: &Work, place: &Place<'_>) -> Result<(), Errno> {
-    remove_tree(place.dir.as_fd(), work.staging().as_ref())
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    // By what is open: its name may lead to somebody else's by now.
+    for name in fsat::names(place.staging)? {
+        if is_mounted(place.staging.as_fd(), &name)? {
+            return Err(Errno::BUSY);
+        }
+        remove_tree(place.staging.as_fd(), &name)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+    drop_empty(place.dir, &work.staging())
+}
+
+/// Removes a staging directory in which nothing is. One that is another by now stays, if it is not as empty.
+fn drop_empty(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Removes the staging directory, unless something is in it that nobody knows.
@@ -174,13 +202,19 @@ fn leave(work: &Work, place: &Place<'_>, notes: &mut Notes) -> Result<(), Errno>
     match rustix::fs::unlinkat(place.dir, work.staging(), AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
             let path = place.path.join(work.staging());
-            let shown = escape::shown_path(path.strip_prefix("/").unwrap_or(&path));
-            notes.0.push(format!("{shown}: something is in it that was put there meanwhile, and stays"));
+            notes.0.push(format!(
+                "{}: something is in it that was put there meanwhile, and stays",
+                shown(&path)
+            ));
             Ok(())
         }
         Err(Errno::NOENT) => Ok(()),
         removed => removed,
     }
+}
+
+fn shown(path: &Path) -> String {
+    escape::shown_path(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Of a directory that is still as it was.
@@ -191,8 +225,7 @@ fn set_access(work: &Work, step: &Step, notes: &mut Notes) -> Result<(), ApplyEr
     let failed = |attempt| ApplyError::io(attempt, place.clone());
     let dir = parent.open().map_err(failed("open the directory of"))?;
     let stay = |what: &str, notes: &mut Notes| {
-        let shown = escape::shown_path(place.strip_prefix("/").unwrap_or(&place));
-        notes.0.push(format!("{shown}: {what}"));
+        notes.0.push(format!("{}: {what}", shown(&place)));
         Ok(())
     };
     let open: OwnedFd = match fsat::open_dir(&dir, step.name()) {

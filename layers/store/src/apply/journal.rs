@@ -6,7 +6,7 @@
 //! applies/<id>      a line for each record: 16 digits of the BLAKE3 of the rest of the line, a space, JSON
 //! ```
 //!
-//! begin, parents -> staging directories -> ways, steps, committing -> renames -> done -> clean-up -> no file.
+//! begin, parents -> staging directories -> which they are -> ways, steps, committing -> renames -> done -> clean-up -> no file.
 //! A line that is not whole, and all after it, was never written.
 
 use std::collections::BTreeSet;
@@ -42,6 +42,12 @@ pub(super) enum Record {
         name: Option<String>,
     },
     Parent(Parent),
+    /// Which directory was made in a parent. Nothing is put into it before.
+    Staging {
+        parent: usize,
+        dev: u64,
+        ino: u64,
+    },
     Way(Seen),
     Step(Step),
     /// From now on names may be renamed. All that goes is in this layer.
@@ -197,6 +203,10 @@ fn parse(id: &str, bytes: &[u8]) -> io::Result<Work> {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, newer));
             }
             Record::Parent(parent) => work.parents.push(parent),
+            Record::Staging { parent, dev, ino } => {
+                let parent = work.parents.get_mut(parent).ok_or(io::ErrorKind::InvalidData)?;
+                parent.staging = Some((dev, ino));
+            }
             Record::Way(way) => work.ways.push(way),
             Record::Step(step) => work.steps.push(step),
             Record::Committing { undo } => {

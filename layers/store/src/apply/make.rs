@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
+use vfsrun_sys::fd_passing;
 
 use super::ApplyError;
 use super::look::Wanted;
@@ -233,8 +234,7 @@ impl<'a> Making<'a> {
             owned(set, wanted)?.map_err(self.failed("set an owner in"))?;
         }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
-            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(wanted.mode), AtFlags::empty())
-                .map_err(self.failed("set a mode in"))?;
+            set_mode(dir, name, wanted.mode).map_err(self.failed("set a mode in"))?;
         }
         if self.plan.keeps_times {
             let times = fsat::times(entry.meta.mtime.0, entry.meta.mtime.1);
@@ -257,6 +257,18 @@ impl<'a> Making<'a> {
         attempt: &'static str,
     ) -> impl FnOnce(E) -> ApplyError + use<E> {
         ApplyError::io(attempt, self.plan.parents[self.step.parent].path.clone())
+    }
+}
+
+/// Of what cannot be opened. By its name a symlink, if somebody put one there, would be followed.
+fn set_mode(dir: &OwnedFd, name: &Path, mode: u32) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode) {
+        FileType::Fifo | FileType::BlockDevice | FileType::CharacterDevice => {
+            rustix::fs::chmod(fd_passing::magic_link(handle.as_fd()), Mode::from_raw_mode(mode))
+        }
+        _ => Err(Errno::STALE),
     }
 }
 

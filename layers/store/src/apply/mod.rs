@@ -62,6 +62,11 @@ pub enum ApplyError {
         path.display()
     )]
     NoExchange { path: PathBuf },
+    #[error(
+        "{} is not the directory that was made there: give that one its name again, or apply where nobody else may rename",
+        path.display()
+    )]
+    Swapped { path: PathBuf },
     #[error("nothing was applied{notes}")]
     Failed { source: Box<ApplyError>, notes: Notes },
 }

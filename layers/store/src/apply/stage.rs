@@ -10,7 +10,7 @@ use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::ApplyError;
-use super::journal::Work;
+use super::journal::{Journal, Record, Work};
 use super::look::Look;
 use super::make::{Fault, Link, Making};
 use super::plan::{Outcome, Plan};
@@ -25,31 +25,51 @@ const BATCH: usize = 64;
 /// Most names that are synced one by one; see `store::unsynced`.
 const SYNC_EACH: usize = 64;
 
-/// Makes the staging directories. Their parents are in the journal.
-pub(super) fn make_directories(plan: &Plan<'_>, name: &str) -> Result<(), ApplyError> {
+/// Makes the staging directories, and writes down which they are. Their parents are in the journal.
+pub(super) fn make_directories(
+    plan: &Plan<'_>,
+    work: &mut Work,
+    journal: &mut Journal,
+) -> Result<(), ApplyError> {
+    let name = work.staging();
     let staged = plan.steps.iter().filter(|step| step.is_staged());
     let used: BTreeSet<usize> = staged.map(|step| step.parent).collect();
-    let mut probed = Vec::new();
-    for parent in used.into_iter().map(|parent| &plan.parents[parent]) {
-        let failed = |attempt| ApplyError::io(attempt, parent.path.clone());
-        let dir = parent.open().map_err(failed("open the directory"))?;
-        let made = rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o700));
-        made.map_err(failed("make a directory in"))?;
-        let staging = fsat::open_dir(&dir, name).map_err(failed("open what was made in"))?;
-        // What is made in it must not get rights from the parent.
-        for attribute in ["system.posix_acl_default", "system.posix_acl_access"] {
-            match rustix::fs::fremovexattr(&staging, attribute) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(failed("set the rights of what was made in")(errno)),
-            }
-        }
-        rustix::fs::fchmod(&staging, Mode::from_raw_mode(0o700)).map_err(failed("set a mode in"))?;
-        if !probed.contains(&parent.dev) {
-            probe(&staging, &parent.path)?;
-            probed.push(parent.dev);
+    let (mut made, mut records): (Vec<(u64, OwnedFd, usize)>, _) = (Vec::new(), Vec::new());
+    for number in used {
+        let parent = &mut work.parents[number];
+        let staging = make_directory(parent, &name)?;
+        let stat = rustix::fs::fstat(&staging).map_err(ApplyError::io("look into", parent.path.clone()))?;
+        parent.staging = Some((stat.st_dev, stat.st_ino));
+        records.push(Record::Staging { parent: number, dev: stat.st_dev, ino: stat.st_ino });
+        if !made.iter().any(|(dev, ..)| *dev == parent.dev) {
+            made.push((parent.dev, staging, number));
         }
     }
-    Ok(())
+    journal.write(&records).map_err(ApplyError::io("write a journal in", plan.store.path()))?;
+    made.iter().try_for_each(|(_, staging, number)| probe(staging, &work.parents[*number].path))
+}
+
+fn make_directory(parent: &Parent, name: &str) -> Result<OwnedFd, ApplyError> {
+    let failed = |attempt| ApplyError::io(attempt, parent.path.clone());
+    let dir = parent.open().map_err(failed("open the directory"))?;
+    let made = rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o700));
+    made.map_err(failed("make a directory in"))?;
+    let staging = fsat::open_dir(&dir, name).map_err(failed("open what was made in"))?;
+    // Whoever owns the parent may have renamed another one to its name.
+    let stat = rustix::fs::fstat(&staging).map_err(failed("look into"))?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_dev == parent.dev;
+    if !is_ours || !fsat::names(&staging).map_err(failed("list what was made in"))?.is_empty() {
+        return Err(ApplyError::Swapped { path: parent.path.join(name) });
+    }
+    // What is made in it must not get rights from the parent.
+    for attribute in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(&staging, attribute) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(failed("set the rights of what was made in")(errno)),
+        }
+    }
+    rustix::fs::fchmod(&staging, Mode::from_raw_mode(0o700)).map_err(failed("set a mode in"))?;
+    Ok(staging)
 }
 
 /// Whether names can be exchanged, and given only where there is none, before that is counted on.
@@ -86,7 +106,7 @@ pub(super) fn make_new(
         numbered.chunk_by(|a, b| a.1.parent == b.1.parent).flat_map(|group| group.chunks(BATCH)).collect();
     let plan_now = &*plan;
     let make = |batch: &&[(usize, &Step)]| {
-        let dir = open_staging(&plan_now.parents[batch[0].1.parent], &staging)?;
+        let dir = open_staging(&work.parents[batch[0].1.parent], &staging)?;
         let made = batch.iter().map(|(number, step)| {
             progress(1);
             make_one(plan_now, step, &dir, syncing).map(|made| (*number, made))
@@ -106,7 +126,7 @@ pub(super) fn make_new(
         }
     }
     for number in linked {
-        match make_linked(plan, number, &staging, syncing, &refused) {
+        match make_linked(plan, number, work, syncing, &refused) {
             Ok(new) => plan.steps[number].new = new,
             Err(Fault::Refused(why)) => refused.push((number, why)),
             Err(Fault::Failed(error)) => return Err(error),
@@ -114,7 +134,7 @@ pub(super) fn make_new(
     }
     for (number, _) in &refused {
         let step = &plan.steps[*number];
-        let dir = open_staging(&plan.parents[step.parent], &staging)?;
+        let dir = open_staging(&work.parents[step.parent], &staging)?;
         remove_tree(dir.as_fd(), step.slot().as_ref())
             .map_err(ApplyError::io("remove what was made in", plan.parents[step.parent].path.clone()))?;
     }
@@ -147,12 +167,12 @@ fn make_one(plan: &Plan<'_>, step: &Step, dir: &OwnedFd, syncing: Syncing) -> Re
 fn make_linked(
     plan: &Plan<'_>,
     number: usize,
-    staging: &str,
+    work: &Work,
     syncing: Syncing,
     refused: &[(usize, Why)],
 ) -> Result<Snapshot, Fault> {
-    let step = &plan.steps[number];
-    let dir = open_staging(&plan.parents[step.parent], staging)?;
+    let (step, staging) = (&plan.steps[number], &work.staging());
+    let dir = open_staging(&work.parents[step.parent], staging)?;
     let mut making = Making::new(plan, step, &dir, syncing);
     making.begin()?;
     for Link { entry, to } in std::mem::take(&mut making.links) {
@@ -162,7 +182,7 @@ fn make_linked(
         let (old, name) = match (&first.outcome, &first.host) {
             (Outcome::Done(other), _) if !refused.iter().any(|(number, _)| number == other) => {
                 let other = &plan.steps[*other];
-                let dir = open_staging(&plan.parents[other.parent], staging)?;
+                let dir = open_staging(&work.parents[other.parent], staging)?;
                 let path = Path::new(&other.slot()).join(to.strip_prefix(&other.path).unwrap_or(to));
                 split(dir, &path).map_err(ApplyError::io("open what was made for", to))?
             }
@@ -189,9 +209,15 @@ fn split(dir: OwnedFd, path: &Path) -> Result<(OwnedFd, PathBuf), Errno> {
 }
 
 pub(super) fn open_staging(parent: &Parent, name: &str) -> Result<OwnedFd, ApplyError> {
-    let failed = ApplyError::io("open what was made in", parent.path.clone());
     let dir = parent.open().map_err(ApplyError::io("open the directory", parent.path.clone()))?;
-    fsat::open_dir(dir, name).map_err(failed)
+    parent.open_staging(&dir, name).map_err(not_opened(parent, name))
+}
+
+pub(super) fn not_opened(parent: &Parent, name: &str) -> impl FnOnce(Errno) -> ApplyError {
+    move |errno| match errno {
+        Errno::STALE => ApplyError::Swapped { path: parent.path.join(name) },
+        errno => ApplyError::io("open what was made in", parent.path.clone())(errno),
+    }
 }
 
 /// Puts on the disk what was made and not synced one by one, and after renames the directories in which they were.
@@ -207,7 +233,7 @@ pub(super) fn sync(work: &Work, syncing: Syncing) -> Result<(), ApplyError> {
             }
             continue;
         }
-        match fsat::open_dir(&dir, work.staging()) {
+        match parent.open_staging(&dir, &work.staging()) {
             Err(Errno::NOENT) => {}
             staging => rustix::fs::fsync(staging.map_err(failed())?).map_err(failed())?,
         }

@@ -70,6 +70,9 @@ pub(super) struct Parent {
     pub path: PathBuf,
     pub dev: u64,
     pub ino: u64,
+    /// Device and inode of its staging directory, once that is made. The journal has them in a record of their own.
+    #[serde(skip)]
+    pub staging: Option<(u64, u64)>,
 }
 
 impl Parent {
@@ -80,13 +83,21 @@ impl Parent {
         let dir = vfsrun_sys::beneath::open(root, path.strip_prefix("/").unwrap_or(path), flags)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let stat = rustix::fs::fstat(&dir)?;
-        Ok((Parent { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino }, dir))
+        Ok((Parent { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino, staging: None }, dir))
     }
 
     /// Opens it again. Errors: ESTALE if another directory is there by now.
     pub fn open(&self) -> Result<OwnedFd, Errno> {
         let (found, dir) = Parent::find(&self.path)?;
-        if found == *self { Ok(dir) } else { Err(Errno::STALE) }
+        if (found.dev, found.ino) == (self.dev, self.ino) { Ok(dir) } else { Err(Errno::STALE) }
+    }
+
+    /// Opens the staging directory `name` in it. Errors: ESTALE if it is not the one that was made: whoever owns the parent can
+    /// rename another directory to its name.
+    pub fn open_staging(&self, dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+        let staging = fsat::open_dir(dir, name)?;
+        let stat = rustix::fs::fstat(&staging)?;
+        if self.staging == Some((stat.st_dev, stat.st_ino)) { Ok(staging) } else { Err(Errno::STALE) }
     }
 
     /// Whether it is not where it was any more, or another one is.
