@@ -339,7 +339,9 @@ fn journals_that_are_no_journals_do_nothing() {
         ("0000000000000003", "\u{0}\n"),
     ] {
         fs::write(applies.join(name), text).unwrap();
+        fs::set_permissions(applies.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
+    fs::set_permissions(&applies, fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(scene.world.store.settle_applies().unwrap().0, [""; 0]);
     assert_eq!(scene.state(""), before);
     assert_eq!(scene.apply(&layer, &base).applied(), 1);
@@ -539,5 +541,75 @@ fn another_directory_of_the_name_of_a_staging_directory_stays() {
             fs::remove_dir_all(&swapped).unwrap();
         }
         scene.assert_clean();
+    }
+}
+
+/// As the program seals them.
+fn journal(lines: &[String]) -> String {
+    let seal = |line: &String| format!("{} {line}\n", &blake3::hash(line.as_bytes()).to_hex()[..16]);
+    lines.iter().map(seal).collect()
+}
+
+#[test]
+fn a_journal_that_others_may_write_is_told_and_not_carried_out() {
+    let scene = Scene::new();
+    scene.write("f", "old");
+    let applies = scene.world.dir("store/applies");
+    let id = "0000000000000001";
+    let (file, staging) = (applies.join(id), scene.path(&format!(".vfsrun-apply-{id}")));
+    let stat = rustix::fs::lstat(&scene.host).unwrap();
+    let parent = format!(
+        r#"{{"parent":{{"path":"{}","dev":{},"ino":{}}}}}"#,
+        scene.host.display(),
+        stat.st_dev,
+        stat.st_ino
+    );
+    fs::create_dir(&staging).unwrap();
+    fs::write(&file, journal(&[r#"{"begin":{"version":1,"name":null}}"#.into(), parent])).unwrap();
+    let modes = |dir, journal| {
+        fs::set_permissions(&applies, fs::Permissions::from_mode(dir)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(journal)).unwrap();
+    };
+    let foreign = || {
+        let told = scene.world.store.settle_applies().unwrap().0;
+        assert!(told.len() == 1 && told[0].contains("others may write to it"), "{told:?}");
+        assert!(staging.exists() && file.exists());
+    };
+    for (dir, journal) in [(0o777, 0o600), (0o770, 0o600), (0o700, 0o620), (0o700, 0o602)] {
+        modes(dir, journal);
+        foreign();
+    }
+    modes(0o700, 0o600);
+    if rustix::process::geteuid().is_root() {
+        for path in [&applies, &file] {
+            std::os::unix::fs::chown(path, Some(12345), None).unwrap();
+            foreign();
+            std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        }
+    }
+    assert_eq!(scene.world.store.settle_applies().unwrap().0, [""; 0]);
+    assert!(!staging.exists() && !file.exists());
+}
+
+#[test]
+fn a_journal_whose_steps_lead_elsewhere_is_refused() {
+    let scene = Scene::new();
+    let applies = scene.world.dir("store/applies");
+    fs::set_permissions(&applies, fs::Permissions::from_mode(0o700)).unwrap();
+    let file = applies.join("0000000000000001");
+    let parent = r#"{"parent":{"path":"/","dev":1,"ino":1}}"#;
+    let step = |name: &str, parent: usize, old: &str| {
+        format!(
+            r#"{{"step":{{"p":"x","parent":{parent},"name":"{name}","slot":0,"do":"remove","old":[{old}],"new":[]}}}}"#
+        )
+    };
+    let node = r#"{"p":"../x","t":"f","dev":1,"ino":1,"m":"644","s":1,"mt":[0,0],"ct":[0,0]}"#;
+    let steps = ["", ".", "..", "a/b", "/", "/etc", "../etc"].map(|name| step(name, 0, ""));
+    for step in steps.into_iter().chain([step("a", 1, ""), step("a", 0, node)]) {
+        let begin = r#"{"begin":{"version":1,"name":null}}"#.into();
+        fs::write(&file, journal(&[begin, parent.into(), step.clone()])).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let error = scene.world.store.settle_applies().unwrap_err();
+        assert!(chain(&error).contains("a journal with a step at /x"), "{step}: {}", chain(&error));
     }
 }

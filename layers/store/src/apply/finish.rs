@@ -28,6 +28,7 @@ impl LayerStore {
         match Applies::lock_if_needed(self) {
             Ok(Some(applies)) => settle(&applies, self),
             Ok(None) | Err(ApplyError::Busy) => Ok(Notes::default()),
+            Err(foreign @ ApplyError::Foreign { .. }) => Ok(Notes(vec![foreign.to_string()])),
             // Whoever may only look at the store is not the one who began it.
             Err(ApplyError::Io { source, .. }) if is_denied(&source) => Ok(Notes::default()),
             Err(error) => Err(error),
@@ -42,7 +43,10 @@ fn is_denied(error: &io::Error) -> bool {
 pub(super) fn settle(applies: &Applies, store: &LayerStore) -> Result<Notes, ApplyError> {
     let failed = |attempt| ApplyError::io(attempt, store.path().join(super::DIRECTORY));
     let mut notes = Notes::default();
-    for (journal, work) in applies.left().map_err(failed("read"))? {
+    let left = applies.left().map_err(failed("read"))?;
+    let foreign = |id| ApplyError::Foreign { path: store.path().join(super::DIRECTORY).join(id) };
+    notes.0.extend(left.others.into_iter().map(|id| foreign(id).to_string()));
+    for (journal, work) in left.own {
         let settled = match work.done {
             Some(_) => finish(&work, store, &mut notes).map(drop),
             None => roll_back(&work, store, &mut notes),

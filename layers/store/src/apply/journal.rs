@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FileType, FlockOperation, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +24,9 @@ use super::ApplyError;
 use super::step::{Parent, Step};
 use crate::base::Seen;
 use crate::digest::Digest;
-use crate::fsat;
 use crate::locked_dir;
 use crate::store::LayerStore;
+use crate::{escape, fsat};
 
 pub const DIRECTORY: &str = "applies";
 const LOCK: &str = "lock";
@@ -94,6 +95,13 @@ pub(super) struct Journal {
     file: File,
 }
 
+/// What others left.
+#[derive(Default)]
+pub(super) struct Left {
+    pub own: Vec<(Journal, Work)>,
+    pub others: Vec<String>,
+}
+
 impl Applies {
     /// Errors: another one is at work.
     pub fn lock(store: &LayerStore) -> Result<Applies, ApplyError> {
@@ -110,7 +118,7 @@ impl Applies {
         }
     }
 
-    /// `None` if nothing was ever applied, or is to be settled.
+    /// `None` if nothing was ever applied, or is to be settled. Errors: as of [`Applies::lock`]; others may write there.
     pub fn lock_if_needed(store: &LayerStore) -> Result<Option<Applies>, ApplyError> {
         let failed = |attempt| ApplyError::io(attempt, store.path().join(DIRECTORY));
         let dir = match fsat::open_dir(store.as_fd(), DIRECTORY) {
@@ -118,20 +126,34 @@ impl Applies {
             dir => dir.map_err(failed("open"))?,
         };
         let names = fsat::names(&dir).map_err(failed("list"))?;
-        if names.iter().all(|name| name == LOCK) { Ok(None) } else { Applies::lock(store).map(Some) }
+        if names.iter().all(|name| name == LOCK) {
+            return Ok(None);
+        }
+        match is_own(&rustix::fs::fstat(&dir).map_err(failed("look at"))?) {
+            true => Applies::lock(store).map(Some),
+            false => Err(ApplyError::Foreign { path: store.path().join(DIRECTORY) }),
+        }
     }
 
-    /// Those that ended before their time, the oldest first.
-    pub fn left(&self) -> io::Result<Vec<(Journal, Work)>> {
-        let mut left = Vec::new();
+    /// Those that ended before their time, the oldest first, and the names of those that are somebody else's.
+    pub fn left(&self) -> io::Result<Left> {
+        let mut left = Left::default();
+        let is_own_dir = is_own(&rustix::fs::fstat(&self.dir)?);
         for name in fsat::names(&self.dir)? {
             let Some(id) = name.to_str().filter(|name| *name != LOCK) else { continue };
+            // Before it is opened: one of somebody else's may be a fifo, or not to be read.
+            let is_own_file =
+                || Ok(fsat::stat(&self.dir, id)?.is_some_and(|stat| is_own(&stat) && is_file(&stat)));
+            if !is_own_dir || !is_own_file().map_err(|errno: Errno| io::Error::from(errno))? {
+                left.others.push(id.to_owned());
+                continue;
+            }
             let bytes = fsat::read(&self.dir, id)?;
             let flags =
                 rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
             let file = rustix::fs::openat(&self.dir, id, flags, rustix::fs::Mode::empty())?;
             let (dir, work) = (self.dir.try_clone()?, parse(id, &bytes)?);
-            left.push((Journal { dir, id: id.to_owned(), file: file.into() }, work));
+            left.own.push((Journal { dir, id: id.to_owned(), file: file.into() }, work));
         }
         Ok(left)
     }
@@ -184,6 +206,25 @@ impl Journal {
     }
 }
 
+/// What a journal says is done with the rights of whoever reads it: nobody else may have written it.
+fn is_own(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// Whether it leads nowhere but into the directories that the journal names.
+fn is_sound(step: &Step, parents: usize) -> bool {
+    let is_normal = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    let mut nodes = step.old.nodes.iter().chain(&step.new.nodes);
+    step.parent < parents
+        && step.name.components().count() == 1
+        && step.name.file_name() == Some(step.name())
+        && nodes.all(|node| is_normal(&node.path))
+}
+
 fn seal(line: &str) -> String {
     Digest::of(line.as_bytes()).hex()[..DIGITS].to_owned()
 }
@@ -208,7 +249,11 @@ fn parse(id: &str, bytes: &[u8]) -> io::Result<Work> {
                 parent.staging = Some((dev, ino));
             }
             Record::Way(way) => work.ways.push(way),
-            Record::Step(step) => work.steps.push(step),
+            Record::Step(step) if is_sound(&step, work.parents.len()) => work.steps.push(step),
+            Record::Step(step) => {
+                let wrong = format!("a journal with a step at {}", escape::shown_path(&step.path));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
+            }
             Record::Committing { undo } => {
                 let undo = undo.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
                 work.undo = Some(undo);

@@ -67,6 +67,12 @@ pub enum ApplyError {
         path.display()
     )]
     Swapped { path: PathBuf },
+    #[error(
+        "{} belongs to somebody else, or others may write to it: what it says of an apply that was killed is not done; let its \
+         owner use the store, and take the right from others",
+        path.display()
+    )]
+    Foreign { path: PathBuf },
     #[error("nothing was applied{notes}")]
     Failed { source: Box<ApplyError>, notes: Notes },
 }
