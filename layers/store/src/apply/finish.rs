@@ -92,6 +92,8 @@ pub(super) fn finish(
         }
         leave(work, place, notes)
     })?;
+    // Whoever loses a right to a directory below cannot open it any more.
+    stage::sync_end(work)?;
     // What lies in a directory first: its own may be the way there.
     for (at, step) in work.steps.iter().enumerate().rev() {
         if let (Act::Access { .. }, false) = (step.act, refused.contains(&at)) {
@@ -118,6 +120,7 @@ pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> R
         leave(work, place, notes)
     })?;
     notes.0.extend(moved);
+    stage::sync_end(work)?;
     Ok(refresh::base(work, store)?)
 }
 
@@ -253,7 +256,8 @@ fn set_access(work: &Work, step: &Step, notes: &mut Notes) -> Result<(), ApplyEr
         }
     }
     match rustix::fs::fchmod(&open, Mode::from_raw_mode(is.mode)) {
-        Err(Errno::PERM) => stay("keeps its mode, which only its owner may set", notes),
-        set => set.map_err(failed("set the mode of")),
+        Err(Errno::PERM) => stay("keeps its mode, which only its owner may set", notes)?,
+        set => set.map_err(failed("set the mode of"))?,
     }
+    rustix::fs::fsync(&open).map_err(failed("sync"))
 }

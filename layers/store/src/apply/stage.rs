@@ -242,6 +242,25 @@ pub(super) fn sync(work: &Work, syncing: Syncing) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// Puts on the disk that what was staged is gone, and what had a name has it again, before the journal of it goes. A directory that
+/// is not where it was has nothing to be settled.
+pub(super) fn sync_end(work: &Work) -> Result<(), ApplyError> {
+    let mut synced = BTreeSet::new();
+    for parent in &work.parents {
+        let failed = || ApplyError::io("sync", parent.path.clone());
+        let dir = match parent.open() {
+            Err(errno) if Parent::is_gone(errno) => continue,
+            dir => dir.map_err(failed())?,
+        };
+        if work.parents.len() <= SYNC_EACH {
+            rustix::fs::fsync(&dir).map_err(failed())?;
+        } else if synced.insert(parent.dev) {
+            rustix::fs::syncfs(&dir).map_err(failed())?;
+        }
+    }
+    Ok(())
+}
+
 /// How what is made comes to be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syncing {
