@@ -613,3 +613,30 @@ fn a_journal_whose_steps_lead_elsewhere_is_refused() {
         assert!(chain(&error).contains("a journal with a step at /x"), "{step}: {}", chain(&error));
     }
 }
+
+#[test]
+fn a_save_into_what_went_is_kept_when_another_save_took_its_place() {
+    use std::os::fd::AsRawFd;
+    let scene = Scene::new();
+    for name in ["f", "g", "h"] {
+        scene.write(name, "old");
+    }
+    let layer = scene.layer(["f", "g", "h"].map(|name| scene.file(name, "new")));
+    let base = scene.base(&layer);
+    let open = fs::File::open(scene.path("f")).unwrap();
+    // When the names of f and g are exchanged: one saves into what had the name, and another renames his own to it.
+    let save = at_call(6, || {
+        fs::write(format!("/proc/self/fd/{}", open.as_raw_fd()), "saved in place").unwrap();
+        for name in ["f", "g"] {
+            scene.write("other", "saved by rename");
+            fs::rename(scene.path("other"), scene.path(name)).unwrap();
+        }
+    });
+    let applied = scene.plan(&layer, &base).apply(&save).unwrap();
+    assert_eq!(whys(&applied), ["src/f: it has changed since the command saw it"]);
+    assert!(applied.notes.to_string().contains("f.vfsrun-kept-1"), "{}", applied.notes);
+    let found = ["f", "f.vfsrun-kept-1", "g", "h"].map(|name| scene.read(name));
+    assert_eq!(found, ["saved by rename", "saved in place", "saved by rename", "new"]);
+    assert!(!scene.path("g.vfsrun-kept-1").exists());
+    scene.assert_clean_but("vfsrun-kept");
+}

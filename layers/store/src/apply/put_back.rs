@@ -79,11 +79,10 @@ impl Place<'_> {
             self.tell(step, "was changed since it was put here, and stays", notes);
             return self.keep(step, notes);
         }
-        // What he replaced is what was put there, and before that he had this.
-        let stat = fsat::stat(self.staging, &slot)?;
-        let is_directory =
-            stat.is_some_and(|stat| Snapshot::of_one(&stat).nodes[0].kind == SeenKind::Directory);
-        if is_directory { self.keep(step, notes) } else { fsat::unlink(self.staging, &slot) }
+        // What he replaced is what was put there, and before that he had this: unless it was saved by another since.
+        let is_file = step.old.top().is_some_and(|top| top.kind != SeenKind::Directory);
+        let is_old = || step.old.check(self.staging, slot.as_ref(), Since::Renames).is_ok();
+        if is_file && is_old() { fsat::unlink(self.staging, &slot) } else { self.keep(step, notes) }
     }
 
     /// Until what comes out is what was believed to be there. Returns whether that is what the step had put there.
