@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::journal::{Applies, Work};
 use super::put_back::Place;
-use super::snapshot::{Difference, Snapshot, is_mounted};
+use super::snapshot::{Difference, Snapshot, Stays, is_mounted};
 use super::step::{Act, Parent, Step};
 use super::{ApplyError, Notes, refresh, stage, undo};
 use crate::digest::Digest;
@@ -79,8 +79,21 @@ pub(super) fn finish(
             }
             match step.old.remove(place.staging, slot.as_ref()) {
                 Ok(()) => {}
-                Err((path, Difference::Failed(errno))) => {
-                    tracing::debug!(?path, %errno, "what was replaced stays");
+                Err(Stays { path, difference: Difference::Failed(errno), .. }) => {
+                    let path = shown(&Path::new(&slot).join(path));
+                    let staging = work.staging();
+                    let what =
+                        format!("what was there cannot be removed, and stays ({staging}{path}: {errno})");
+                    place.tell(step, &what, notes);
+                }
+                // What is left of it is no more what had the name.
+                Err(Stays { path, is_part: true, .. }) => {
+                    let path = shown(&path);
+                    let what = format!(
+                        "{path} in what was there was changed while it was done away with: the rest is kept"
+                    );
+                    place.tell(step, &what, notes);
+                    place.keep(step, notes)?;
                 }
                 // Somebody had it open, or was about to. What he wrote is newer.
                 Err(_) => {
@@ -177,8 +190,8 @@ fn in_each_staging(
 /// Removes what is one of these.
 fn drop_known(place: &Place<'_>, known: &[&Snapshot], step: &Step) {
     for snapshot in known {
-        if let Err((path, difference)) = snapshot.remove(place.staging, step.slot().as_ref()) {
-            tracing::debug!(?path, ?difference, "it is not what was made");
+        if let Err(stays) = snapshot.remove(place.staging, step.slot().as_ref()) {
+            tracing::debug!(?stays, "it is not what was made");
         }
     }
 }

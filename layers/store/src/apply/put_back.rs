@@ -114,7 +114,7 @@ impl Place<'_> {
     }
 
     /// What has no place any more gets a name beside it.
-    fn keep(&self, step: &Step, notes: &mut Notes) -> Result<(), Errno> {
+    pub fn keep(&self, step: &Step, notes: &mut Notes) -> Result<(), Errno> {
         for number in 1.. {
             let mut name = OsString::from(step.name());
             name.push(format!(".vfsrun-kept-{number}"));

@@ -55,6 +55,16 @@ pub(super) enum Difference {
     Failed(Errno),
 }
 
+/// Why something was not removed.
+#[derive(Debug)]
+pub(super) struct Stays {
+    /// Of the first thing that stays, below the name.
+    pub path: PathBuf,
+    pub difference: Difference,
+    /// Other things below the name are gone.
+    pub is_part: bool,
+}
+
 impl Node {
     pub fn of(path: &Path, stat: &Stat) -> Node {
         let kind = SeenKind::of(FileType::from_raw_mode(stat.st_mode));
@@ -159,34 +169,48 @@ impl Snapshot {
         below
     }
 
-    /// Removes what is known by name, and leaves what is not as it is: `Err` has the first thing that stays.
-    pub fn remove(&self, dir: impl AsFd, name: &OsStr) -> Result<(), (PathBuf, Difference)> {
+    /// Removes what is known by name, each looked at once more just before it goes, and leaves what is not as it is: `Err` has the
+    /// first thing that stays.
+    pub fn remove(&self, dir: impl AsFd, name: &OsStr) -> Result<(), Stays> {
         let differences = self.differences(dir.as_fd(), name, Since::Removals);
-        if let Some(first) = differences.into_iter().find(|(_, difference)| *difference != Difference::Gone) {
-            return Err(first);
+        let (gone, others): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|(_, difference)| *difference == Difference::Gone);
+        // Somebody else, or who was killed, may have begun.
+        let mut is_part = !gone.is_empty();
+        if let Some((path, difference)) = others.into_iter().next() {
+            return Err(Stays { path, difference, is_part });
         }
         let Some(top) = self.top() else { return Ok(()) };
-        let failed = |path: &Path| {
+        let stays = |path: &Path, is_part| {
             let path = path.to_owned();
-            move |errno| (path, Difference::Failed(errno))
+            move |difference| Stays { path, difference, is_part }
+        };
+        let failed = |path: &Path, is_part| {
+            let stays = stays(path, is_part);
+            move |errno| stays(Difference::Failed(errno))
         };
         if top.kind != SeenKind::Directory {
-            return fsat::unlink(&dir, name).map_err(failed(Path::new("")));
+            return fsat::unlink(&dir, name).map_err(failed(Path::new(""), is_part));
         }
         let tree = match fsat::open_dir(&dir, name) {
             Err(Errno::NOENT) => return Ok(()),
-            tree => tree.map_err(failed(Path::new("")))?,
+            tree => tree.map_err(failed(Path::new(""), is_part))?,
         };
         for node in self.nodes[1..].iter().rev() {
             let parent = node.path.parent().unwrap_or(Path::new(""));
             let open = match open_below(&tree, parent) {
                 Err(Errno::NOENT) => continue,
-                open => open.map_err(failed(parent))?,
+                open => open.map_err(failed(parent, is_part))?,
             };
             let own = node.path.file_name().expect("what lies below a directory has a name");
-            remove_one(&open, own, node.kind).map_err(failed(&node.path))?;
+            match look_below(open.as_fd(), own, node, Since::Removals) {
+                Err(Difference::Gone) => continue,
+                looked => looked.map_err(stays(&node.path, is_part))?,
+            }
+            remove_one(&open, own, node.kind).map_err(failed(&node.path, is_part))?;
+            is_part = true;
         }
-        rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR).map_err(failed(Path::new("")))
+        rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR).map_err(failed(Path::new(""), is_part))
     }
 
     /// Sorted, as they are found by several hands.
@@ -254,4 +278,69 @@ pub(super) fn is_mounted(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errn
 pub(super) fn unknown_names(dir: &OwnedFd, expected: &BTreeSet<&OsStr>) -> Result<Vec<OsString>, Errno> {
     let names = fsat::names(dir)?.into_iter();
     Ok(names.filter(|name| !expected.contains(name.as_os_str())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use super::*;
+
+    fn open(path: &Path) -> OwnedFd {
+        fs::File::open(path).unwrap().into()
+    }
+
+    fn snapshot(top: &Path, names: &[String]) -> Snapshot {
+        let stat = |path: &Path| rustix::fs::lstat(path).unwrap();
+        let nodes = names.iter().map(|name| Node::of(Path::new(name), &stat(&top.join(name))));
+        Snapshot::from_nodes(nodes.chain([Node::of(Path::new(""), &stat(top))]).collect())
+    }
+
+    #[test]
+    fn what_is_saved_while_a_tree_is_removed_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().join("tree");
+        fs::create_dir(&top).unwrap();
+        let names: Vec<String> = (0..4000).map(|number| format!("{number:04}")).collect();
+        names.iter().for_each(|name| fs::write(top.join(name), "old").unwrap());
+        let known = snapshot(&top, &names);
+        let (first, last) = (top.join("0000"), top.join("3999"));
+        // The last goes first. Whoever finds the first one after that saves into it.
+        let removed = thread::scope(|scope| {
+            let saver = scope.spawn(|| {
+                while last.exists() {
+                    thread::yield_now();
+                }
+                fs::OpenOptions::new().write(true).open(&first).map(|_| fs::write(&first, "saved"))
+            });
+            let removed = known.remove(open(temp.path()), OsStr::new("tree"));
+            (removed, saver.join().unwrap().is_ok())
+        });
+        match removed {
+            (Err(stays), true) => {
+                assert!(stays.is_part && stays.path == Path::new("0000"), "{stays:?}");
+                assert!(matches!(stays.difference, Difference::Changed | Difference::Written), "{stays:?}");
+                assert_eq!(fs::read_to_string(&first).unwrap(), "saved");
+            }
+            (removed, saved) => assert!(!saved && removed.is_ok(), "{removed:?} {saved}"),
+        }
+    }
+
+    #[test]
+    fn what_is_gone_from_a_tree_makes_the_rest_a_part() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().join("tree");
+        fs::create_dir(&top).unwrap();
+        let names = ["a", "b"].map(str::to_owned);
+        names.iter().for_each(|name| fs::write(top.join(name), "old").unwrap());
+        let known = snapshot(&top, &names);
+        fs::remove_file(top.join("b")).unwrap();
+        fs::write(top.join("a"), "saved").unwrap();
+        let stays = known.remove(open(temp.path()), OsStr::new("tree")).unwrap_err();
+        assert!(stays.is_part && stays.path == Path::new("a"), "{stays:?}");
+        fs::write(top.join("b"), "another").unwrap();
+        let stays = known.remove(open(temp.path()), OsStr::new("tree")).unwrap_err();
+        assert!(!stays.is_part, "{stays:?}");
+    }
 }
