@@ -409,6 +409,41 @@ fn at_call(number: usize, act: impl Fn() + Sync) -> impl Fn(usize) + Sync {
     }
 }
 
+/// Of what was taken back the base is told, so that it can be applied again; not of what somebody has changed meanwhile.
+#[test]
+fn what_was_changed_and_never_went_is_not_what_the_command_saw() {
+    let scene = Scene::new();
+    for name in ["f", "g", "h"] {
+        scene.write(name, "old");
+    }
+    let layer = scene.layer(["f", "g", "h"].map(|name| scene.file(name, "new")));
+    let store = &scene.world.store;
+    store.set_name_with_base("n", &scene.base(&layer)).unwrap();
+    let plan = |whole| {
+        let options = Options { whole, name: Some("n".into()), ..Options::default() };
+        Plan::new(store, layer.clone(), &store.base("n").unwrap().unwrap(), options)
+    };
+    // It has another ctime then, and nothing else.
+    let touch = at_call(4, || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let mode = fs::metadata(scene.path("h")).unwrap().permissions();
+        fs::set_permissions(scene.path("h"), mode).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    });
+    let applied = plan(true).apply(&touch).unwrap();
+    assert_eq!(whys(&applied), ["src/h: it has changed since the command saw it"]);
+    assert_eq!(
+        (scene.read("f"), scene.read("g"), scene.read("h")),
+        ("old".into(), "old".into(), "old".into())
+    );
+    let applied = plan(false).apply(&|_| {}).unwrap();
+    assert_eq!(
+        (applied.applied(), whys(&applied)),
+        (2, vec!["src/h: it has changed since the command saw it".to_owned()])
+    );
+    scene.assert_clean();
+}
+
 #[test]
 fn what_is_written_to_a_file_that_went_comes_back_with_it() {
     use std::os::fd::AsRawFd;

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use common::reviewed::Reviewed;
@@ -66,7 +67,10 @@ fn a_layer_has_the_half_that_was_chosen() {
     let mut reviewed = Reviewed::new();
     reviewed.had("f", "old").had("g", "old").has("f", "new").has("g", "new").has("h", "new");
     for path in ["f", "g", "h"] {
-        reviewed.entry(path, |entry| (entry.meta.mode, entry.meta.uid) = (0o700, 7));
+        reviewed.entry(path, |entry| {
+            (entry.meta.mode, entry.meta.uid) = (0o700, 7);
+            entry.meta.xattrs.insert("user.x".into(), b"theirs".to_vec());
+        });
     }
     let layer =
         with(&reviewed, &[("f", half("half", false)), ("g", half("half", true)), ("h", Chosen::Whole)]);
@@ -76,6 +80,8 @@ fn a_layer_has_the_half_that_was_chosen() {
     assert_eq!([&find(&layer, "f").kind, &find(&layer, "g").kind], [&file("half"); 2]);
     assert_eq!(find(&layer, "h").kind, file("new"));
     assert_eq!([access("f"), access("g"), access("h")], [(0o644, 0), (0o700, 7), (0o700, 7)]);
+    let has_attribute = |path| find(&layer, path).meta.xattrs.contains_key(OsStr::new("user.x"));
+    assert_eq!([has_attribute("f"), has_attribute("g"), has_attribute("h")], [false, true, true]);
     // Its content is in the store, so that the layer can be put.
     reviewed.world.store.put_layer(&layer).unwrap();
 }

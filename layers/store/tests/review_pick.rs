@@ -157,12 +157,21 @@ fn a_mode_is_asked_about_for_itself() {
         reviewed
     };
     let (selection, heard) = picked(&changed(), &["n", "y", "d"]);
-    assert!(heard.contains("(1/5) Take the new mode and owner of /f ["), "{heard}");
+    assert!(heard.contains("(1/5) Take the new mode, owner and attributes of /f ["), "{heard}");
     assert!(matches!(selection.chosen[Path::new("f")], Chosen::Half { access: false, .. }));
     let (selection, _) = picked(&changed(), &["y", "d"]);
     let wanted = Chosen::Half { content: numbers(&[]).into(), access: true };
     assert_eq!(selection.chosen[Path::new("f")], wanted);
     assert_eq!(picked(&changed(), &["a"]).0.chosen[Path::new("f")], Chosen::Whole);
+}
+
+#[test]
+fn so_is_an_attribute() {
+    let mut reviewed = text();
+    reviewed.entry("f", |entry| _ = entry.meta.xattrs.insert("user.x".into(), b"theirs".to_vec()));
+    let (selection, heard) = picked(&reviewed, &["n", "y", "d"]);
+    assert!(heard.contains("Take the new mode, owner and attributes of /f ["), "{heard}");
+    assert!(matches!(selection.chosen[Path::new("f")], Chosen::Half { access: false, .. }));
 }
 
 #[test]

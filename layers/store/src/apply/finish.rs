@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::journal::{Applies, Work};
 use super::put_back::Place;
@@ -16,7 +17,7 @@ use super::step::{Act, Parent, Step};
 use super::{ApplyError, Notes, refresh, stage, undo};
 use crate::digest::Digest;
 use crate::remove_tree::remove_tree;
-use crate::store::LayerStore;
+use crate::store::{LayerStore, StoreError};
 use crate::{escape, fsat};
 
 impl LayerStore {
@@ -113,12 +114,20 @@ pub(super) fn finish(
             set_access(work, step, notes)?;
         }
     }
-    undo::name(work, store)
+    match undo::name(work, store) {
+        // Nothing held it while nobody was at work.
+        Err(ApplyError::Store(StoreError::NoSuchLayer { .. })) => {
+            notes.0.push("the way back is gone: somebody removed the layer of what went".to_owned());
+            Ok(None)
+        }
+        named => named,
+    }
 }
 
 /// Everything is as it was afterwards, but for what somebody else has changed.
 pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> Result<(), ApplyError> {
     let mut moved = Vec::new();
+    let began = now();
     in_each_staging(work, &mut moved, |place, steps| {
         // Before a first step was to be done all that is there was made there.
         if work.undo.is_none() {
@@ -134,7 +143,13 @@ pub(super) fn roll_back(work: &Work, store: &LayerStore, notes: &mut Notes) -> R
     })?;
     notes.0.extend(moved);
     stage::sync_end(work)?;
-    Ok(refresh::base(work, store)?)
+    Ok(refresh::base(work, store, began)?)
+}
+
+/// No later than any ctime from here on: those are as coarse as this clock, or finer.
+fn now() -> (i64, u32) {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    (now.tv_sec, now.tv_nsec as u32)
 }
 
 /// Calls `act` with each parent of which the staging directory is still there, and the steps in it; `moved` tells of those that are

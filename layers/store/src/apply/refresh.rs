@@ -8,8 +8,9 @@ use super::snapshot::{Node, Since};
 use crate::base::{Identity, Place};
 use crate::store::{LayerStore, StoreError};
 
-/// So that what was to be applied can be applied again. One whose name is gone needs nothing.
-pub(super) fn base(work: &Work, store: &LayerStore) -> Result<(), StoreError> {
+/// So that what was to be applied can be applied again: what came back since `began` (seconds, nanoseconds), as it was taken back. What
+/// changed before that, and never went, somebody else has changed. One whose name is gone needs nothing.
+pub(super) fn base(work: &Work, store: &LayerStore, began: (i64, u32)) -> Result<(), StoreError> {
     let Some(name) = &work.name else { return Ok(()) };
     let mut base = match store.base(name) {
         Err(StoreError::NoSuchName { .. }) | Ok(None) => return Ok(()),
@@ -30,8 +31,10 @@ pub(super) fn base(work: &Work, store: &LayerStore) -> Result<(), StoreError> {
         if let Ok(stat) = rustix::fs::lstat(&*path)
             && node.is(&stat, Since::Renames)
         {
-            has_changed |= Identity::of(&stat) != *was;
-            *was = Identity::of(&stat);
+            let now = Identity::of(&stat);
+            if now != *was && now.ctime >= began {
+                (*was, has_changed) = (now, true);
+            }
         }
     }
     if has_changed {

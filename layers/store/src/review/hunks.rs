@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::notes;
 use super::text::{Hunk, TextDiff};
 use crate::base::Base;
 use crate::manifest::{Entry, Kind, Manifest};
@@ -18,7 +19,7 @@ pub struct Selection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
     Whole,
-    /// Of a file that was there some of the hunks, with or without its new mode and owner.
+    /// Of a file that was there some of the hunks, with or without its new mode, owner and attributes.
     Half {
         content: Vec<u8>,
         access: bool,
@@ -112,8 +113,10 @@ pub fn half_chosen(
         entry.kind = Kind::File { digest, size };
         let seen = base.seen.binary_search_by(|seen| order::compare(&seen.path, path));
         if let (false, Ok(seen)) = (*access, seen) {
-            let was = base.seen[seen].access;
-            (entry.meta.mode, entry.meta.uid, entry.meta.gid) = (was.mode, was.uid, was.gid);
+            let was = &base.seen[seen];
+            (entry.meta.mode, entry.meta.uid, entry.meta.gid) =
+                (was.access.mode, was.access.uid, was.access.gid);
+            entry.meta.xattrs = notes::seen_attributes(Some(was)).unwrap_or_default();
         }
     }
     Manifest::from_entries(entries).map_err(|source| StoreError::InvalidLayer { source })

@@ -95,9 +95,10 @@ fn kind(item: &Item<'_>, form: Form) -> Vec<String> {
     notes
 }
 
-fn attributes(item: &Item<'_>) -> Vec<String> {
+/// What became of them, or that nobody knows.
+pub(super) fn attributes(item: &Item<'_>) -> Vec<String> {
     let Some(is) = item.change.is() else { return Vec::new() };
-    let Some(old) = seen_attributes(item) else {
+    let Some(old) = seen_attributes(item.was()) else {
         let names: Vec<String> = is.meta.xattrs.keys().map(shown).collect();
         let note = format!("attributes {} (which there were before is not known)", names.join(", "));
         return if names.is_empty() { Vec::new() } else { vec![note] };
@@ -122,8 +123,8 @@ fn shown(name: &OsString) -> String {
 }
 
 /// `None` if nobody knows.
-fn seen_attributes(item: &Item<'_>) -> Option<Attributes> {
-    let Some(was) = item.was() else { return Some(Attributes::new()) };
+pub(super) fn seen_attributes(was: Option<&Seen>) -> Option<Attributes> {
+    let Some(was) = was else { return Some(Attributes::new()) };
     match (&was.place, was.kind) {
         (_, SeenKind::Symlink) => Some(Attributes::new()),
         (Place::Host { path, was: seen, changed: false }, SeenKind::File | SeenKind::Directory) => {

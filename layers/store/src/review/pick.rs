@@ -7,7 +7,7 @@ mod sheet;
 use std::io;
 use std::path::Path;
 
-use super::{Chosen, Form, Hunks, Item, LineKind, Patch, Review, ReviewError, Selection, Side};
+use super::{Chosen, Form, Hunks, Item, LineKind, Patch, Review, ReviewError, Selection, Side, notes};
 use crate::base::SeenKind;
 use crate::changes::Change;
 use crate::manifest::Kind;
@@ -127,7 +127,8 @@ fn hunks<'a>(item: &Item<'_>, before: &'a Side, after: &'a Side, context: usize)
 fn has_other_access(item: &Item<'_>) -> bool {
     let Change::Modified { was, is } = item.change else { return false };
     let access = was.access;
-    (access.mode, access.uid, access.gid) != (is.meta.mode, is.meta.uid, is.meta.gid)
+    let has_other_owner = (access.mode, access.uid, access.gid) != (is.meta.mode, is.meta.uid, is.meta.gid);
+    has_other_owner || !notes::attributes(item).is_empty()
 }
 
 /// In a question after "Take".

@@ -82,7 +82,7 @@ impl<'a> Sheet<'a> {
         let [whole, path] = &self.names;
         let what = match self.hunk() {
             Some(_) => format!("this hunk of {path}"),
-            None if self.asks_access => format!("the new mode and owner of {path}"),
+            None if self.asks_access => format!("the new mode, owner and attributes of {path}"),
             None => whole.clone(),
         };
         let keys: Vec<String> =
